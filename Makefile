@@ -1,0 +1,47 @@
+# make demo    a whole study on made-up images, with a report at runs/demo/report.html
+# make test    the tests
+# make setup   the virtual environment alone
+# make check   lint, types and tests: what .ci/run calls
+# make bench   the benchmarks
+#
+# The first call makes .venv and installs; later calls install nothing again.
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test setup setup-dev check bench clean
+
+demo: .venv/installed
+	$(BIN)/kerasmed demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+setup: .venv/installed
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(MAKE) test
+
+bench: .venv/installed-dev
+	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
+
+.venv/bin/python:
+	@test -n "$(PYTHON)" || { echo "kerasmed needs Python 3.11, 3.12 or 3.13; install one." >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+
+# Byte-compiling every installed file would take longer than the installation itself.
+.venv/installed: setup.cfg constraints.txt | .venv/bin/python
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv runs

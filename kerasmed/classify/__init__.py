@@ -1,0 +1,1 @@
+"""CNNs from Keras Applications, trained on real or synthetic images."""

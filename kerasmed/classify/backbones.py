@@ -1,0 +1,140 @@
+"""The one table of backbones: Keras Applications networks and what each wants to see."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import keras
+from keras import ops
+
+from kerasmed.errors import ConfigError
+
+
+def _to_minus_one_one(x):
+    return x / 127.5 - 1.0
+
+
+def _to_imagenet_normal(x):
+    """torchvision's normalisation, as DenseNet was trained with."""
+    return keras.layers.Rescaling(
+        [1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)],
+        [-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))],
+    )(x)
+
+
+def _to_centred_bgr(x):
+    """Caffe's order and centring, as VGG and ResNet were trained with."""
+    return keras.layers.Rescaling([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])(ops.flip(x, -1))
+
+
+def _as_it_is(x):
+    """EfficientNet rescales inside itself."""
+    return x
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network.
+
+    Attributes:
+        network: its function in ``keras.applications``.
+        input_size: height and width that its ImageNet weights were trained at.
+        smallest: the least input size that it accepts.
+        preprocess: from float32 0 to 255 to what it expects.
+        options: further arguments of the function.
+    """
+
+    network: str
+    input_size: int
+    smallest: int
+    preprocess: Callable[[Any], Any]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+BACKBONES: dict[str, Backbone] = {
+    "VGG16": Backbone("VGG16", 224, 32, _to_centred_bgr),
+    "VGG19": Backbone("VGG19", 224, 32, _to_centred_bgr),
+    "ResNet50": Backbone("ResNet50", 224, 32, _to_centred_bgr),
+    "DenseNet121": Backbone("DenseNet121", 224, 32, _to_imagenet_normal),
+    "InceptionV3": Backbone("InceptionV3", 299, 75, _to_minus_one_one),
+    "Xception": Backbone("Xception", 299, 71, _to_minus_one_one),
+    "MobileNetV2": Backbone("MobileNetV2", 224, 32, _to_minus_one_one),
+    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _as_it_is),
+    "MobileNet": Backbone("MobileNet", 224, 32, _to_minus_one_one, {"alpha": 0.75}),
+}
+
+
+def find_backbone(name: str) -> Backbone:
+    """The table's entry of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in BACKBONES:
+        close = get_close_matches(name, BACKBONES, n=1)
+        hint = f"did you mean {close[0]}?" if close else "mend classifiers.backbones."
+        raise ConfigError(
+            f"Unknown backbone: expected one of {', '.join(BACKBONES)}; received {name!r}; {hint}"
+        )
+    return BACKBONES[name]
+
+
+def resolve_input_size(name: str, input_size: int | None) -> int:
+    """The input size that was asked for, or the backbone's own.
+
+    Raises:
+        ConfigError: the backbone takes no images that small.
+    """
+    backbone = find_backbone(name)
+    if input_size is not None and input_size < backbone.smallest:
+        raise ConfigError(
+            f"classifiers.input_size: {name} needs at least {backbone.smallest}, "
+            f"received {input_size}; raise it or leave it out."
+        )
+    return input_size or backbone.input_size
+
+
+def weights_for(name: str, weights: str | dict[str, str]) -> str:
+    """The weights setting of one backbone: "imagenet", "none" or an existing path.
+
+    Raises:
+        ConfigError: no setting for this backbone, or no file at the path.
+    """
+    if isinstance(weights, dict):
+        if name not in weights:
+            raise ConfigError(
+                f"classifiers.weights: expected an entry for {name}, received {sorted(weights)}; "
+                'add "imagenet", "none" or a path.'
+            )
+        weights = weights[name]
+    if weights not in ("imagenet", "none") and not Path(weights).is_file():
+        raise ConfigError(
+            f'classifiers.weights: expected "imagenet", "none" or a weights file, '
+            f"received {weights!r}, which is no file; mend the path."
+        )
+    return weights
+
+
+def build_network(name: str, input_size: int, weights: str) -> keras.Model:
+    """A backbone without its top.
+
+    Raises:
+        ConfigError: the weights cannot be downloaded or do not fit the network.
+    """
+    backbone = find_backbone(name)
+    build = getattr(keras.applications, backbone.network)
+    try:
+        return build(
+            include_top=False,
+            weights=None if weights == "none" else weights,
+            input_shape=(input_size, input_size, 3),
+            **backbone.options,
+        )
+    except Exception as error:  # Keras raises bare Exception for a failed download.
+        reason = " ".join(str(error).split())[:200]
+        raise ConfigError(
+            f"classifiers.weights: cannot load {weights!r} into {name}: {reason} Give a path to "
+            'its weights without top, or "none" to train from scratch.'
+        ) from None

@@ -1,0 +1,353 @@
+"""A CNN and its training: head on frozen features, then the whole network at a lower rate."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from scipy.optimize import minimize_scalar
+
+from kerasmed.classify.augment import make_augmenter
+from kerasmed.classify.backbones import (
+    build_network,
+    find_backbone,
+    resolve_input_size,
+    weights_for,
+)
+from kerasmed.config import ClassifierConfig
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.order import EpochOrder
+from kerasmed.data.symmetry import transform_at_random
+from kerasmed.files import write_text, written_aside
+from kerasmed.progress import progress_bar
+from kerasmed.runtime import Runtime, precision_policy
+
+# Batch normalisation of a network that starts from nothing: Keras's momentum of 0.99 needs more
+# steps than a small set gives before the moving statistics mean anything.
+_MOMENTUM_FROM_SCRATCH = 0.9
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained network with what its exported file needs to know.
+
+    Attributes:
+        model: from uint8 images (batch, size, size, 3) to ``features`` and ``logits``.
+        temperature: what the logits are divided by before softmax.
+    """
+
+    model: keras.Model
+    temperature: float
+
+
+def build_classifier(
+    backbone: str,
+    num_classes: int,
+    image_size: int,
+    input_size: int | None,
+    weights: str,
+    dropout: float,
+    precision: str = "float32",
+) -> keras.Model:
+    """A classifier with enlargement, preprocessing and backbone in one graph.
+
+    Args:
+        backbone: a key of BACKBONES.
+        num_classes: width of the last layer.
+        image_size: height and width of the images of the study.
+        input_size: what they are enlarged to; the backbone's own if None.
+        weights: "imagenet", "none" or a path.
+        dropout: share of features dropped before the last layer.
+        precision: a Keras dtype policy.
+
+    Returns:
+        A model from ``images`` uint8 (batch, image_size, image_size, 3) to a dict of ``features``
+        float32 (batch, d), the pooled embedding, and ``logits`` float32 (batch, num_classes).
+    """
+    input_size = resolve_input_size(backbone, input_size)
+    with precision_policy(precision):
+        images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
+        x = ops.cast(images, "float32")
+        if input_size != image_size:
+            x = keras.layers.Resizing(
+                input_size, input_size, interpolation="bilinear", dtype="float32"
+            )(x)
+        x = find_backbone(backbone).preprocess(x)
+        network = build_network(backbone, input_size, weights)
+        if weights == "none":
+            for layer in network.layers:
+                if isinstance(layer, keras.layers.BatchNormalization):
+                    layer.momentum = _MOMENTUM_FROM_SCRATCH
+            x = network(x)
+        else:
+            # Pretrained statistics hold better than those of a few hundred images.
+            x = network(x, training=False)
+        features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
+        x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(features)
+        logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(x)
+    return keras.Model(images, {"features": features, "logits": logits}, name=backbone)
+
+
+class LabelledBatches(keras.utils.PyDataset):
+    """An endless sequence of augmented batches; batch ``i`` shows samples of EpochOrder."""
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        symmetry: str,
+        augment: Callable[[np.ndarray], np.ndarray],
+        class_weights: np.ndarray,
+        seed: int,
+    ):
+        super().__init__()
+        self.image_set = image_set
+        self.batch_size = batch_size
+        self.symmetry = symmetry
+        self.augment = augment
+        self.class_weights = class_weights
+        self.seed = seed
+        self._order = EpochOrder(len(image_set), seed)
+
+    @property
+    def num_batches(self) -> None:
+        """Endless."""
+        return None
+
+    def __getitem__(self, index: int):
+        images, labels = [], []
+        for sample in range(index * self.batch_size, (index + 1) * self.batch_size):
+            epoch, position = self._order(sample)
+            rng = np.random.default_rng([self.seed, epoch, position])
+            image = self.image_set.images[position]
+            images.append(transform_at_random(image, self.symmetry, rng))
+            labels.append(self.image_set.labels[position])
+        one_hot = np.eye(len(self.class_weights), dtype=np.float32)[labels]
+        weights = self.class_weights[labels].astype(np.float32)
+        return self.augment(np.stack(images)), one_hot, weights
+
+
+def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:
+    """Weight of each class, inverse to its frequency, averaging 1 over the images."""
+    if not enabled:
+        return np.ones(num_classes)
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    return len(labels) / (num_classes * counts)
+
+
+def train_classifier(
+    backbone: str,
+    train: ImageSet,
+    validation: ImageSet,
+    settings: ClassifierConfig,
+    symmetry: str,
+    seed: int,
+    runtime: Runtime,
+    folder: Path,
+) -> tuple[Classifier, dict[str, Any]]:
+    """Train one CNN, and leave ``model.keras`` (float32) and ``history.csv`` in the folder.
+
+    With pretrained weights a linear head is first fitted on frozen features, computed once; then
+    everything is trained at a lower rate. From scratch there is only the second phase. Each phase
+    stops early on the loss over the validation images and keeps its best weights, so the second
+    is kept only where it improves on the first. The temperature is fitted on the same images
+    (Guo et al., arXiv:1706.04599).
+
+    Returns:
+        The classifier, in float32, and what really ran.
+    """
+    keras.utils.set_random_seed(seed)
+    started = time.monotonic()
+    num_classes = len(train.class_names)
+    weights = weights_for(backbone, settings.weights)
+    arguments = (
+        backbone, num_classes, train.image_size, settings.input_size, weights, settings.dropout,
+    )  # fmt: skip
+    model = build_classifier(*arguments, precision=runtime.precision)
+    class_weights = balancing_weights(train.labels, num_classes, settings.class_weights)
+    title = f"Training {backbone}"
+    rows: list[dict[str, Any]] = []
+    if weights != "none" and settings.head_epochs:
+        rows += _fit_head(model, train, validation, settings, class_weights, runtime)
+    batches = LabelledBatches(
+        train,
+        settings.batch_size,
+        symmetry,
+        make_augmenter(settings.augment, seed),
+        class_weights,
+        seed,
+    )
+    if settings.finetune_epochs:
+        rows += _fine_tune(model, batches, validation, settings, runtime, title)
+    plain = build_classifier(*arguments[:4], "none", settings.dropout)
+    plain.set_weights(model.get_weights())
+    logits = predict_outputs(plain, validation.images)["logits"]
+    classifier = Classifier(plain, fit_temperature(logits, validation.labels))
+    with written_aside(folder / "model.keras") as temporary:
+        plain.save(temporary)
+    header = list(rows[0])
+    lines = [",".join(header)] + [",".join(str(row[key]) for key in header) for row in rows]
+    write_text(folder / "history.csv", "\n".join(lines) + "\n")
+    return classifier, {
+        "precision": model.dtype_policy.name,
+        "jit_compile": runtime.jit_compile,
+        "parameters": plain.count_params(),
+        "n_train": len(train),
+        "n_validation": len(validation),
+        "validation_accuracy": float((logits.argmax(axis=1) == validation.labels).mean()),
+        "temperature": classifier.temperature,
+        "weights": Path(weights).name,
+        "minutes": round((time.monotonic() - started) / 60, 3),
+    }
+
+
+def predict_outputs(
+    model: keras.Model, images: np.ndarray, batch_size: int = 32
+) -> dict[str, np.ndarray]:
+    """Features and logits of images, batch after batch, the last one padded."""
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
+        outputs = model.predict_on_batch(np.concatenate([batch, padding]))
+        parts.append({k: ops.convert_to_numpy(v)[: len(batch)] for k, v in outputs.items()})
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature, from 0.05 to 20, with the least negative log-likelihood."""
+
+    def negative_log_likelihood(log_temperature: float) -> float:
+        scaled = logits / np.exp(log_temperature)
+        scaled = scaled - scaled.max(axis=1, keepdims=True)
+        log_sum = np.log(np.exp(scaled).sum(axis=1))
+        return float((log_sum - scaled[np.arange(len(labels)), labels]).mean())
+
+    bounds = (np.log(0.05), np.log(20.0))
+    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded")
+    return float(np.exp(found.x))
+
+
+def _loss(settings: ClassifierConfig) -> keras.losses.Loss:
+    return keras.losses.CategoricalCrossentropy(
+        from_logits=True, label_smoothing=settings.label_smoothing
+    )
+
+
+def _fit_head(
+    model: keras.Model,
+    train: ImageSet,
+    validation: ImageSet,
+    settings: ClassifierConfig,
+    class_weights: np.ndarray,
+    runtime: Runtime,
+) -> list[dict[str, Any]]:
+    """Fit the last layer on features that are computed once."""
+    features = predict_outputs(model, train.images)["features"]
+    validation_features = predict_outputs(model, validation.images)["features"]
+    inputs = keras.Input(features.shape[1:])
+    outputs = model.get_layer("logits")(model.get_layer("dropout")(inputs))
+    head = keras.Model(inputs, outputs)
+    head.compile(
+        optimizer=keras.optimizers.Adam(settings.head_learning_rate),
+        loss=_loss(settings),
+        weighted_metrics=["accuracy"],
+        jit_compile=runtime.jit_compile,
+    )
+    one_hot = np.eye(len(class_weights), dtype=np.float32)
+    history = head.fit(
+        features,
+        one_hot[train.labels],
+        sample_weight=class_weights[train.labels],
+        validation_data=(validation_features, one_hot[validation.labels]),
+        batch_size=settings.batch_size,
+        epochs=settings.head_epochs,
+        callbacks=[_early_stopping(settings)],
+        verbose=0,
+    )
+    return _rows("head", history)
+
+
+def _fine_tune(
+    model: keras.Model,
+    batches: LabelledBatches,
+    validation: ImageSet,
+    settings: ClassifierConfig,
+    runtime: Runtime,
+    title: str,
+) -> list[dict[str, Any]]:
+    """Train every layer, by a rate that warms up and falls along a cosine."""
+    steps = max(1, -(-len(batches.image_set) // settings.batch_size))
+    total = steps * settings.finetune_epochs
+    trained = keras.Model(model.input, model.output["logits"])
+    trained.compile(
+        optimizer=keras.optimizers.Adam(
+            keras.optimizers.schedules.CosineDecay(
+                initial_learning_rate=0.0,
+                warmup_target=settings.finetune_learning_rate,
+                warmup_steps=max(1, total // 20),
+                decay_steps=total,
+            ),
+            global_clipnorm=1.0,
+        ),
+        loss=_loss(settings),
+        weighted_metrics=["accuracy"],
+        jit_compile=runtime.jit_compile,
+    )
+    one_hot = np.eye(len(batches.class_weights), dtype=np.float32)
+    stopping = _early_stopping(settings)
+    # The first phase's weights are a candidate too.
+    before = trained.get_weights()
+    held_out = (validation.images, one_hot[validation.labels])
+    loss_before = trained.evaluate(*held_out, batch_size=32, verbose=0)[0]
+    with progress_bar(title, total, "steps") as advance:
+        history = trained.fit(
+            batches,
+            steps_per_epoch=steps,
+            epochs=settings.finetune_epochs,
+            validation_data=held_out,
+            validation_batch_size=32,
+            callbacks=[stopping, _Advance(advance)],
+            shuffle=False,
+            verbose=0,
+        )
+    if min(history.history["val_loss"]) > loss_before:
+        trained.set_weights(before)
+    return _rows("finetune", history)
+
+
+class _Advance(keras.callbacks.Callback):
+    """Moves a progress bar on, a step at a time."""
+
+    def __init__(self, advance: Callable[[int, str], None]):
+        super().__init__()
+        self._advance = advance
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._advance(1, "")
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._advance(0, f"validation loss {logs['val_loss']:.4f}")
+
+
+def _early_stopping(settings: ClassifierConfig) -> keras.callbacks.EarlyStopping:
+    return keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=settings.patience, restore_best_weights=True
+    )
+
+
+def _rows(phase: str, history: keras.callbacks.History) -> list[dict[str, Any]]:
+    columns = ("loss", "accuracy", "val_loss", "val_accuracy")
+    epochs = range(len(history.history["loss"]))
+    return [
+        {
+            "phase": phase,
+            "epoch": epoch + 1,
+            **{key: round(float(history.history[key][epoch]), 5) for key in columns},
+        }
+        for epoch in epochs
+    ]

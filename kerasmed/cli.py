@@ -1,0 +1,293 @@
+"""The command line: parse, call, print."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from kerasmed import __version__
+from kerasmed.errors import KerasmedError
+
+if TYPE_CHECKING:
+    from kerasmed.config import Config
+    from kerasmed.runs import RunFolder
+
+app = typer.Typer(
+    help="Labelled synthetic medical images, and the evidence of what they are worth.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+data_app = typer.Typer(help="The images and their split.", no_args_is_help=True)
+train_app = typer.Typer(help="Train one kind of network.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+app.add_typer(train_app, name="train")
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    """Labelled synthetic medical images, and the evidence of what they are worth."""
+    if version:
+        print(f"kerasmed {__version__}")
+        raise typer.Exit
+
+
+ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment file (YAML).")]
+Assignments = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Folder of class folders.")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", metavar="DIR", help="Run folder (default: runs/<name>).")
+]
+
+
+@app.command()
+def demo(
+    out: OutOption = None,
+    assignments: Assignments = None,
+) -> None:
+    """A whole study on made-up images (phantoms); minutes on two CPU cores."""
+    from importlib import resources
+
+    with resources.as_file(resources.files("kerasmed") / "demo.yaml") as path:
+        _study(path, assignments, None, out)
+
+
+@app.command()
+def study(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Every stage in order, from the first that is not finished, to the report."""
+    _study(config, assignments, data, out)
+
+
+@data_app.command("split")
+def data_split(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Decode the images (or make the phantoms) and write split.json."""
+    _perform("data", config, assignments, data, out)
+
+
+@train_app.command("diffusion")
+def train_diffusion(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Train the diffusion model; an interrupted training goes on where it stopped."""
+    _perform("diffusion", config, assignments, data, out)
+
+
+@app.command()
+def sample(
+    config: ConfigPath,
+    per_class: Annotated[int | None, typer.Option(help="Images of each class.")] = None,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Draw the synthetic set."""
+    extra = [f"sampling.per_class={per_class}"] if per_class is not None else []
+    _perform("sampling", config, (assignments or []) + extra, data, out)
+
+
+@train_app.command("classifier")
+def train_classifier(
+    config: ConfigPath,
+    backbone: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
+    on: Annotated[
+        list[str] | None, typer.Option(help="real, synthetic, both, real_all; several times.")
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Trainings of each.")] = None,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Train the CNNs that are not there yet."""
+    extra = [f"classifiers.backbones=[{', '.join(backbone)}]"] if backbone else []
+    extra += [f"classifiers.train_on=[{', '.join(on)}]"] if on else []
+    extra += [f"classifiers.seeds={seeds}"] if seeds is not None else []
+    _perform("classifiers", config, (assignments or []) + extra, data, out)
+
+
+@app.command()
+def export(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Write the trained CNNs as ONNX, and copy them to exported/<name>/."""
+    import shutil
+
+    from kerasmed.files import written_aside
+
+    name, run = _perform("export", config, assignments, data, out)
+    for path in sorted(run.exported.iterdir()):
+        with written_aside(Path("exported") / name / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+        print(Path("exported") / name / path.name)
+
+
+@app.command()
+def evaluate(
+    target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Class folders, with MODEL.onnx.")
+    ] = None,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Test the CNNs on real test images, or one ONNX file on a folder of class folders."""
+    from kerasmed.tables import print_metrics
+
+    if directory is not None:
+        from kerasmed.standalone import evaluate_folder
+
+        print_metrics([evaluate_folder(target, directory)])
+        return
+    from kerasmed.files import read_json
+
+    _, run = _perform("evaluate", target, assignments, data, out)
+    print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
+
+
+@app.command()
+def explain(
+    target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
+    images: Annotated[
+        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="With MODEL.onnx.")
+    ] = None,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """LIME for a few test images by every CNN, or for given images by one ONNX file."""
+    if images:
+        from kerasmed.standalone import explain_files
+
+        for path in explain_files(target, images, out or Path("explanations")):
+            print(path)
+        return
+    _perform("explain", target, assignments, data, out)
+
+
+@app.command()
+def audit(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Fidelity and privacy of the synthetic set."""
+    _perform("audit", config, assignments, data, out)
+
+
+@app.command()
+def report(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Draw the page again from the results."""
+    _, run = _perform("report", config, assignments, data, out)
+    print(run.report)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+) -> None:
+    """Class probabilities of images by an exported CNN."""
+    from kerasmed.standalone import predict_files
+    from kerasmed.tables import print_predictions
+
+    print_predictions(predict_files(model, images), as_json)
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, and what will really run."""
+    from kerasmed.doctor import examine
+    from kerasmed.tables import print_pairs
+
+    print_pairs(examine())
+
+
+def _study(
+    config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
+) -> None:
+    from kerasmed.files import read_json
+    from kerasmed.study import run_study
+    from kerasmed.tables import print_metrics
+
+    config, run = _open(config_path, assignments, data, out)
+    run_study(config, run)
+    print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
+    print(f"Report: {run.report}")
+
+
+def _perform(
+    name: str,
+    config_path: Path,
+    assignments: list[str] | None,
+    data: Path | None,
+    out: Path | None,
+) -> "tuple[str, RunFolder]":
+    """Run one stage, after the data stage if that has not been done."""
+    from kerasmed.stages import STAGES, perform
+
+    config, run = _open(config_path, assignments, data, out)
+    if name != "data" and "data" not in run.finished_stages():
+        perform(STAGES["data"], config, run)
+    perform(STAGES[name], config, run)
+    return config.name, run
+
+
+def _open(
+    config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
+) -> "tuple[Config, RunFolder]":
+    from kerasmed.config import load_config
+    from kerasmed.runs import RunFolder
+
+    config = load_config(config_path, assignments, data)
+    return config, RunFolder(out or Path("runs") / config.name)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        app(arguments)
+    except KerasmedError as error:
+        print(f"kerasmed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def entry() -> None:
+    """The installed command."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

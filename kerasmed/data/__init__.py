@@ -1,0 +1,1 @@
+"""Images on disk, in memory, made up, and split."""

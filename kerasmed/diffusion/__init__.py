@@ -1,0 +1,1 @@
+"""A class-conditional diffusion model: schedule, network, training, solvers, sampling."""

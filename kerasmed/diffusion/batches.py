@@ -1,0 +1,112 @@
+"""What one training step of the denoiser sees, as a pure function of the seed and the step."""
+
+import keras
+import numpy as np
+
+from kerasmed.config import DiffusionConfig
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.order import EpochOrder
+from kerasmed.data.symmetry import transform_at_random
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
+
+Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+def to_unit_range(images: np.ndarray) -> np.ndarray:
+    """uint8 0 to 255 as float32 -1 to 1, the range of the diffusion model alone."""
+    return images.astype(np.float32) / 127.5 - 1.0
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """float -1 to 1, clipped, as uint8 0 to 255."""
+    return np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
+
+
+def loss_weights(timesteps: np.ndarray, gamma: float, floor: float) -> np.ndarray:
+    """Weight of the squared error of the predicted clean image at each timestep.
+
+    min-SNR (Hang et al., arXiv:2303.09556): min(SNR, gamma) for an error measured on x_0, which is
+    the same loss whether the network predicts x_0 or v. The floor keeps a signal at the noisiest
+    timesteps, which decide layout and colour.
+    """
+    signal = alphas_cumprod()[timesteps]
+    return np.clip(signal / (1.0 - signal), floor, gamma).astype(np.float32)
+
+
+class NoisyBatches(keras.utils.PyDataset):
+    """An endless sequence of batches for ``fit(..., steps_per_epoch=...)``.
+
+    Batch ``i`` depends on the seed and on ``first_step + i`` alone, so a resumed run sees the
+    batches that the uninterrupted run would have seen, on any backend.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        settings: DiffusionConfig,
+        symmetry: str,
+        seed: int,
+        first_step: int = 0,
+    ):
+        super().__init__()
+        self.image_set = image_set
+        self.settings = settings
+        self.symmetry = symmetry
+        self.seed = seed
+        self.first_step = first_step
+        self._order = EpochOrder(len(image_set), seed)
+
+    @property
+    def num_batches(self) -> None:
+        """Endless."""
+        return None
+
+    def __getitem__(self, index: int) -> Batch:
+        first = (self.first_step + index) * self.settings.batch_size
+        draws = [self._draw(first + i) for i in range(self.settings.batch_size)]
+        images, noise, timesteps, labels = (np.stack(column) for column in zip(*draws, strict=True))
+        return noisy_batch(to_unit_range(images), noise, timesteps, labels, self.settings)
+
+    def _draw(self, sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+        epoch, position = self._order(sample)
+        rng = np.random.default_rng([self.seed, epoch, position])
+        image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
+        label = int(self.image_set.labels[position])
+        if rng.random() < self.settings.label_dropout:
+            label = len(self.image_set.class_names)
+        timestep = int(rng.integers(NUM_TIMESTEPS))
+        return image, rng.standard_normal(image.shape, dtype=np.float32), timestep, label
+
+
+def noisy_batch(
+    clean: np.ndarray,
+    noise: np.ndarray,
+    timesteps: np.ndarray,
+    labels: np.ndarray,
+    settings: DiffusionConfig,
+) -> Batch:
+    """Inputs, targets and sample weights of the denoiser for given draws.
+
+    x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) eps (Ho et al., arXiv:2006.11239).
+    """
+    signal = alphas_cumprod()[timesteps].astype(np.float32)[:, None, None, None]
+    inputs = {
+        "noisy_images": np.sqrt(signal) * clean + np.sqrt(1.0 - signal) * noise,
+        "timesteps": timesteps.astype(np.int32),
+        "labels": labels.astype(np.int32),
+    }
+    weights = loss_weights(timesteps, settings.min_snr_gamma, settings.min_snr_floor)
+    # A weight an image, shaped to meet the loss that Keras takes a pixel.
+    return inputs, clean, weights[:, None, None]
+
+
+def validation_batch(image_set: ImageSet, settings: DiffusionConfig, seed: int) -> Batch:
+    """The same images at the same evenly spread timesteps with the same noise, every time."""
+    rng = np.random.default_rng([seed, 0xE7A1])
+    repeats = max(1, 128 // len(image_set))
+    clean = np.tile(to_unit_range(image_set.images), (repeats, 1, 1, 1))
+    timesteps = np.linspace(0, NUM_TIMESTEPS - 1, len(clean)).round().astype(np.int32)
+    noise = rng.standard_normal(clean.shape, dtype=np.float32)
+    return noisy_batch(
+        clean, noise, rng.permutation(timesteps), np.tile(image_set.labels, repeats), settings
+    )

@@ -1,0 +1,19 @@
+"""The cosine noise schedule (Nichol and Dhariwal, arXiv:2102.09672)."""
+
+import numpy as np
+
+NUM_TIMESTEPS = 1000
+
+
+def alphas_cumprod() -> np.ndarray:
+    """Share of the signal's variance left at each timestep.
+
+    alphas_cumprod(t) = cos^2(pi/2 * (t/T + 0.008) / 1.008), at t = 1 .. T. The angle stops at
+    0.999 of a right angle, so that the last timestep still has a finite signal-to-noise ratio.
+
+    Returns:
+        float64 (1000,), falling from nearly 1 to nearly 0; index 0 is the least noise.
+    """
+    position = np.arange(1, NUM_TIMESTEPS + 1) / NUM_TIMESTEPS
+    angle = np.minimum((position + 0.008) / 1.008, 0.999) * (np.pi / 2)
+    return np.cos(angle) ** 2

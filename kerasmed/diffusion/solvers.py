@@ -1,0 +1,90 @@
+"""Solvers of the reverse process: pure functions over a denoiser.
+
+Each takes ``denoise(x_t, timestep) -> x_0``, the noise to start from, the timesteps to visit and a
+source of fresh noise, and returns the clean images. x_t is the noisy image, x_0 the clean one that
+the denoiser predicts; float32 (batch, height, width, channels) throughout.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
+from kerasmed.errors import InputError
+
+Denoise = Callable[[np.ndarray, int], np.ndarray]
+DrawNoise = Callable[[], np.ndarray]
+Solver = Callable[[Denoise, np.ndarray, np.ndarray, DrawNoise], np.ndarray]
+
+
+def sampling_timesteps(steps: int) -> np.ndarray:
+    """``steps`` timesteps from the noisiest to the cleanest, evenly spaced.
+
+    Raises:
+        InputError: fewer than one or more than the schedule has.
+    """
+    if not 1 <= steps <= NUM_TIMESTEPS:
+        raise InputError(
+            f"Sampling steps: expected 1 to {NUM_TIMESTEPS}, received {steps}; mend sampling.steps."
+        )
+    return np.linspace(NUM_TIMESTEPS - 1, 0, steps).round().astype(np.int64)
+
+
+def _levels(timesteps: np.ndarray) -> Iterator[tuple[int, float, float]]:
+    """Each timestep with alphas_cumprod there and at the next; after the last comes no noise."""
+    signal = alphas_cumprod()[timesteps]
+    for timestep, now, after in zip(timesteps, signal, [*signal[1:], 1.0], strict=True):
+        yield int(timestep), float(now), float(after)
+
+
+def ddpm(
+    denoise: Denoise, x_t: np.ndarray, timesteps: np.ndarray, draw_noise: DrawNoise
+) -> np.ndarray:
+    """Ancestral sampling (Ho et al., arXiv:2006.11239, eq. 6 and 7), over any timesteps."""
+    for timestep, now, after in _levels(timesteps):
+        x_0 = denoise(x_t, timestep)
+        kept = now / after
+        mean = (
+            np.sqrt(after) * (1 - kept) / (1 - now) * x_0
+            + np.sqrt(kept) * (1 - after) / (1 - now) * x_t
+        )
+        variance = (1 - kept) * (1 - after) / (1 - now)
+        x_t = mean.astype(np.float32)
+        if after < 1.0:
+            x_t = x_t + np.float32(np.sqrt(variance)) * draw_noise()
+    return x_t
+
+
+def ddim(
+    denoise: Denoise, x_t: np.ndarray, timesteps: np.ndarray, draw_noise: DrawNoise
+) -> np.ndarray:
+    """Deterministic DDIM (Song et al., arXiv:2010.02502, eq. 12 with sigma 0)."""
+    for timestep, now, after in _levels(timesteps):
+        x_0 = denoise(x_t, timestep)
+        eps = (x_t - np.sqrt(now) * x_0) / np.sqrt(1 - now)
+        x_t = (np.sqrt(after) * x_0 + np.sqrt(1 - after) * eps).astype(np.float32)
+    return x_t
+
+
+def dpmpp_2m(
+    denoise: Denoise, x_t: np.ndarray, timesteps: np.ndarray, draw_noise: DrawNoise
+) -> np.ndarray:
+    """DPM-Solver++(2M) (Lu et al., arXiv:2211.01095, algorithm 2); first order at both ends."""
+    x_0_before, step_before = None, 0.0
+    for timestep, now, after in _levels(timesteps):
+        x_0 = denoise(x_t, timestep)
+        if after == 1.0:
+            return x_0
+        # The step in lambda, half the logarithm of the signal-to-noise ratio.
+        step = 0.5 * (np.log(after / (1 - after)) - np.log(now / (1 - now)))
+        estimate = x_0
+        if x_0_before is not None:
+            ratio = step_before / step
+            estimate = (1 + 0.5 / ratio) * x_0 - 0.5 / ratio * x_0_before
+        shrink = np.sqrt((1 - after) / (1 - now))
+        x_t = (shrink * x_t - np.sqrt(after) * np.expm1(-step) * estimate).astype(np.float32)
+        x_0_before, step_before = x_0, step
+    return x_t
+
+
+SOLVERS: dict[str, Solver] = {"ddpm": ddpm, "ddim": ddim, "dpmpp_2m": dpmpp_2m}

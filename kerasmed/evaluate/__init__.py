@@ -1,0 +1,1 @@
+"""Accuracy, fidelity and privacy: NumPy in, plain results out."""

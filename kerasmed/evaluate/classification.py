@@ -1,0 +1,115 @@
+"""Accuracy and its kin from probabilities and labels."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from kerasmed.errors import InputError
+
+_CALIBRATION_BINS = 15
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts, int64 (num_classes, num_classes): rows are the true class, columns the predicted."""
+    cells = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean gap between confidence and accuracy over 15 equal bins (Guo et al., 1706.04599).
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,).
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    error = 0.0
+    for b in np.unique(bins):
+        inside = bins == b
+        error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
+    return float(error)
+
+
+def bootstrap_interval(correct: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
+    """95% percentile interval of a mean, over resamples of its values with replacement."""
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(len(correct), size=(samples, len(correct)))
+    low, high = np.percentile(correct[draws].mean(axis=1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def classification_metrics(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: list[str],
+    bootstrap_samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """All the figures of one classifier on one set.
+
+    Precision of a class that is never predicted is 0. ``auroc`` is the mean over classes of one
+    against the rest.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,), every class present.
+        class_names: names, in the order of the columns.
+        bootstrap_samples: resamples for the interval of the accuracy.
+        seed: of the resampling.
+
+    Returns:
+        Plain values under the names of ``evaluation/metrics.json``.
+
+    Raises:
+        InputError: shapes that do not fit, or a class without a sample.
+    """
+    num_classes = len(class_names)
+    if probabilities.shape != (len(labels), num_classes):
+        raise InputError(
+            f"Probabilities: expected shape {(len(labels), num_classes)}, "
+            f"received {probabilities.shape}; give one row a label and one column a class."
+        )
+    present = np.bincount(labels, minlength=num_classes)
+    if not present.all():
+        absent = [class_names[i] for i in np.flatnonzero(present == 0)]
+        raise InputError(
+            f"Labels: expected every class at least once, received none of {absent}; "
+            "add test images of these classes."
+        )
+    predicted = probabilities.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, num_classes)
+    hits = np.diag(confusion)
+    recall = hits / confusion.sum(axis=1)
+    precision = hits / np.maximum(confusion.sum(axis=0), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    correct = (predicted == labels).astype(np.float64)
+    one_hot = np.eye(num_classes)[labels]
+    aurocs = [
+        roc_auc_score(one_hot[:, i], probabilities[:, i])
+        for i in range(num_classes)
+        if present[i] < len(labels)
+    ]
+    return {
+        "n_test": len(labels),
+        "accuracy": float(correct.mean()),
+        "accuracy_ci95": list(bootstrap_interval(correct, bootstrap_samples, seed)),
+        "balanced_accuracy": float(recall.mean()),
+        "macro_precision": float(precision.mean()),
+        "macro_recall": float(recall.mean()),
+        "macro_f1": float(f1.mean()),
+        "auroc": float(np.mean(aurocs)),
+        "ece": expected_calibration_error(probabilities, labels),
+        "per_class": {
+            name: {
+                "n": int(present[i]),
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+            }
+            for i, name in enumerate(class_names)
+        },
+        "confusion": confusion.tolist(),
+    }

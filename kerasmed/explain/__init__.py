@@ -1,0 +1,1 @@
+"""LIME over any function from images to probabilities."""

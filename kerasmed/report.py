@@ -1,0 +1,182 @@
+"""One self-contained HTML page from what the other stages wrote. Computes no metric."""
+
+import base64
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.figure import Figure
+from PIL import Image
+
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.splits import ROLES, Split
+from kerasmed.files import read_json, write_text, written_aside
+from kerasmed.runs import RunFolder
+
+_COLUMNS = 8
+_LEAST_EDGE = 96
+REGIMES = {
+    "real": "the real images that the diffusion model learned from",
+    "synthetic": "synthetic images alone",
+    "both": "these real images and the synthetic ones",
+    "real_all": "all real images but the test ones: the ceiling",
+}
+
+
+def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: ImageSet) -> None:
+    """Write ``report.html`` and ``figures/*.png``.
+
+    Args:
+        run: a run folder whose stages up to evaluate, explain and audit have finished.
+        image_set: the real images.
+        split: their roles.
+        synthetic: the synthetic images.
+    """
+    metrics = read_json(run.evaluation / "metrics.json", "kerasmed evaluate")
+    record = run.record()
+    _draw_training(run.diffusion / "history.csv", run.figures / "training.png")
+    _draw_accuracy(metrics, run.figures / "accuracy.png")
+    _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
+    seen = np.concatenate([split["diffusion"], split["validation"]])
+    _draw_grid(image_set.subset(np.sort(seen)), run.figures / "real.png")
+    _draw_grid(synthetic, run.figures / "synthetic.png")
+    privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
+    _draw_pairs(privacy, synthetic, image_set.subset(split["diffusion"]), run.figures / "pairs.png")
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
+    )
+    environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["picture"] = _data_uri
+    page = environment.get_template("report.html.j2").render(
+        record=record,
+        stages=record["stages"],
+        data=record["stages"]["data"]["result"],
+        roles=ROLES,
+        metrics=metrics,
+        regimes=REGIMES,
+        fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
+        privacy=privacy,
+        explanations=_read_explanations(run.explanations),
+        figures=run.figures,
+    )
+    write_text(run.report, page)
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def _read_explanations(folder: Path) -> list[dict[str, Any]]:
+    """One entry an image, with one panel a model, in the models' order."""
+    by_image: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.glob("*/*.json")):
+        values = read_json(path, "kerasmed explain")
+        entry = by_image.setdefault(
+            path.stem, {"true_class": values["true_class"], "image": values["image"], "panels": []}
+        )
+        predicted = values["predicted_class"]
+        entry["panels"].append(
+            {
+                "model": path.parent.name,
+                "picture": path.with_suffix(".png"),
+                "predicted": predicted,
+                "probability": values["probabilities"][predicted],
+                "r2": values["r2"][predicted],
+            }
+        )
+    return [by_image[name] for name in sorted(by_image)]
+
+
+def _save(figure: Figure, path: Path) -> None:
+    with written_aside(path) as temporary:
+        figure.savefig(temporary, dpi=110, bbox_inches="tight")
+
+
+def _draw_training(history: Path, path: Path) -> None:
+    with history.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    steps = [float(row["step"]) for row in rows]
+    figure = Figure(figsize=(7, 3))
+    axes = figure.subplots()
+    axes.plot(steps, [float(row["loss"]) for row in rows], label="training")
+    axes.plot(
+        steps,
+        [float(row["validation_loss"]) for row in rows],
+        label="validation (averaged weights)",
+    )
+    axes.set(xlabel="step", ylabel="weighted squared error", yscale="log")
+    axes.legend()
+    _save(figure, path)
+
+
+def _draw_accuracy(metrics: list[dict[str, Any]], path: Path) -> None:
+    figure = Figure(figsize=(7, 0.45 * len(metrics) + 1.2))
+    axes = figure.subplots()
+    for height, row in enumerate(reversed(metrics)):
+        low, high = row["accuracy_ci95"]
+        axes.plot([low, high], [height, height], color="0.4", linewidth=3, alpha=0.5)
+        axes.plot(row["accuracy"], height, "o", color=f"C{list(REGIMES).index(row['trained_on'])}")
+    names = [f"{row['backbone']} · {row['trained_on']} · s{row['seed']}" for row in metrics]
+    axes.set_yticks(range(len(metrics)), list(reversed(names)))
+    axes.set(xlabel="accuracy on real test images, with 95% interval", xlim=(0, 1))
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
+def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Path) -> None:
+    columns = min(4, len(metrics))
+    rows = -(-len(metrics) // columns)
+    figure = Figure(figsize=(3.1 * columns, 3.3 * rows), layout="constrained")
+    all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes, row in zip(all_axes, metrics, strict=False):
+        counts = np.array(row["confusion"])
+        axes.imshow(counts / counts.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
+        for i, j in np.ndindex(counts.shape):
+            dark = counts[i, j] > 0.5 * counts[i].sum()
+            colour = "white" if dark else "black"
+            axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
+        axes.set_title(f"{row['backbone']} · {row['trained_on']} · s{row['seed']}", fontsize=8)
+        ticks = range(len(classes))
+        axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(ticks, classes, fontsize=7)
+        axes.set_xlabel("predicted", fontsize=7)
+        axes.set_ylabel("true", fontsize=7)
+    for axes in all_axes[len(metrics) :]:
+        axes.set_visible(False)
+    _save(figure, path)
+
+
+def _enlarge(image: np.ndarray) -> np.ndarray:
+    factor = max(1, -(-_LEAST_EDGE // image.shape[0]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1)
+
+
+def _draw_grid(images: ImageSet, path: Path) -> None:
+    """One row a class, the first images of each; white where a class has fewer."""
+    size = _enlarge(np.asarray(images.images[0])).shape[0]
+    grid = np.full((len(images.class_names), _COLUMNS, size, size, 3), 255, np.uint8)
+    for label in range(len(images.class_names)):
+        for column, at in enumerate(np.flatnonzero(images.labels == label)[:_COLUMNS]):
+            grid[label, column] = _enlarge(np.asarray(images.images[at]))
+    _save_tiles(grid, path)
+
+
+def _draw_pairs(privacy: dict[str, Any], synthetic: ImageSet, seen: ImageSet, path: Path) -> None:
+    """The nearest pairs in pixels: generated above, its nearest training image below."""
+    pairs = privacy["in_pixels"].get("nearest_pairs", [])
+    if not pairs:
+        path.unlink(missing_ok=True)
+        return
+    above = [_enlarge(np.asarray(synthetic.images[i])) for i, _ in pairs]
+    below = [_enlarge(np.asarray(seen.images[j])) for _, j in pairs]
+    _save_tiles(np.array([above, below]), path)
+
+
+def _save_tiles(tiles: np.ndarray, path: Path) -> None:
+    """Tiles (rows, columns, size, size, 3) as one picture."""
+    rows, columns, size = tiles.shape[:3]
+    picture = tiles.transpose(0, 2, 1, 3, 4).reshape(rows * size, columns * size, 3)
+    with written_aside(path) as temporary:
+        Image.fromarray(picture).save(temporary)

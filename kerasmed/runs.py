@@ -1,0 +1,131 @@
+"""The run folder: where each stage's files lie, and the record of what has been done."""
+
+import json
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from kerasmed import __version__
+from kerasmed.config import Config
+from kerasmed.errors import StageError
+from kerasmed.files import read_json, write_json
+from kerasmed.runtime import machine, versions
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run (``runs/<name>/`` unless --out says otherwise)."""
+
+    root: Path
+
+    @property
+    def record_path(self) -> Path:
+        """Resolved config, versions, and one entry for each finished stage."""
+        return self.root / "run.json"
+
+    @property
+    def split_path(self) -> Path:
+        """Role of every file."""
+        return self.root / "split.json"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def images(self) -> Path:
+        """What the run made itself, such as phantoms."""
+        return self.root / "images"
+
+    @property
+    def diffusion(self) -> Path:
+        """Checkpoints, denoiser, history and previews."""
+        return self.root / "diffusion"
+
+    @property
+    def synthetic(self) -> Path:
+        """The synthetic set, one folder a class."""
+        return self.root / "synthetic"
+
+    @property
+    def classifiers(self) -> Path:
+        """One folder for each trained CNN."""
+        return self.root / "classifiers"
+
+    @property
+    def exported(self) -> Path:
+        """One ONNX file for each trained CNN, with its sidecar."""
+        return self.root / "exported"
+
+    @property
+    def evaluation(self) -> Path:
+        """Metrics of classifiers, fidelity and privacy."""
+        return self.root / "evaluation"
+
+    @property
+    def explanations(self) -> Path:
+        """LIME overlays and their numbers."""
+        return self.root / "explanations"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures of the report."""
+        return self.root / "figures"
+
+    @property
+    def report(self) -> Path:
+        """The one page."""
+        return self.root / "report.html"
+
+    def record(self) -> dict[str, Any]:
+        """The run record; a new one where there is none."""
+        if not self.record_path.exists():
+            return {"stages": {}}
+        return read_json(self.record_path, "kerasmed study")
+
+    def finished_stages(self) -> dict[str, dict[str, Any]]:
+        """Record of each finished stage by name."""
+        return self.record()["stages"]
+
+    def write_stage(
+        self,
+        config: Config,
+        stage: str,
+        settings: dict[str, Any],
+        result: dict[str, Any],
+        duration_s: float,
+    ) -> None:
+        """Note a stage as finished, with its settings, its result, the machine and the time."""
+        record = self.record()
+        record.update(
+            name=config.name,
+            kerasmed=__version__,
+            seed=config.seed,
+            config=json.loads(config.model_dump_json()),
+        )
+        if stage == "data":
+            record["data_hash"] = result["data_hash"]
+        record["stages"][stage] = {
+            "settings": settings,
+            "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "duration_s": round(duration_s, 2),
+            "machine": machine(),
+            "versions": versions(),
+            "result": result,
+        }
+        write_json(self.record_path, record)
+
+    def require(self, stage: str, command: str) -> dict[str, Any]:
+        """The record of a stage that another one needs.
+
+        Raises:
+            StageError: it has not finished.
+        """
+        try:
+            return self.finished_stages()[stage]
+        except KeyError:
+            raise StageError(
+                f"The stage {stage!r} has not finished in {self.root}; run `{command}` first."
+            ) from None

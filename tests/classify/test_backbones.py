@@ -1,0 +1,84 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasmed.classify.backbones import (
+    BACKBONES,
+    build_network,
+    find_backbone,
+    resolve_input_size,
+    weights_for,
+)
+from kerasmed.errors import ConfigError
+
+# Where each network's own preprocess_input lives.
+MODULES = {
+    "VGG16": "vgg16",
+    "VGG19": "vgg19",
+    "ResNet50": "resnet50",
+    "DenseNet121": "densenet",
+    "InceptionV3": "inception_v3",
+    "Xception": "xception",
+    "MobileNetV2": "mobilenet_v2",
+    "EfficientNetB0": "efficientnet",
+    "MobileNet": "mobilenet",
+}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_preprocessing_is_that_of_keras_applications(name):
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    expected = getattr(keras.applications, MODULES[name]).preprocess_input(images.copy())
+    inputs = keras.Input((4, 4, 3))
+    outputs = keras.layers.Identity()(BACKBONES[name].preprocess(inputs))
+    found = keras.Model(inputs, outputs).predict_on_batch(images)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_smallest_input_size_builds_and_a_smaller_one_is_refused(name):
+    smallest = BACKBONES[name].smallest
+    assert build_network(name, smallest, "none").output.shape[-1] > 0
+    with pytest.raises(ConfigError, match=f"{name} needs at least {smallest}, received"):
+        resolve_input_size(name, smallest - 1)
+
+
+def test_own_input_size_unless_asked():
+    assert resolve_input_size("InceptionV3", None) == 299
+    assert resolve_input_size("InceptionV3", 96) == 96
+
+
+def test_unknown_backbone_names_the_nearest():
+    with pytest.raises(ConfigError, match="received 'MobileNetV3'; did you mean MobileNetV2"):
+        find_backbone("MobileNetV3")
+
+
+def test_weights_may_differ_between_backbones(tmp_path):
+    path = tmp_path / "own.weights.h5"
+    path.touch()
+    setting = {"VGG16": "none", "ResNet50": str(path)}
+    assert weights_for("VGG16", setting) == "none"
+    assert weights_for("ResNet50", setting) == str(path)
+    with pytest.raises(ConfigError, match="expected an entry for Xception"):
+        weights_for("Xception", setting)
+
+
+def test_missing_weights_file_is_refused():
+    with pytest.raises(ConfigError, match=r"received 'nowhere\.h5', which is no file"):
+        weights_for("VGG16", "nowhere.h5")
+
+
+def test_weights_of_another_network_are_refused(tmp_path):
+    path = tmp_path / "other.weights.h5"
+    build_network("MobileNet", 32, "none").save_weights(path)
+    with pytest.raises(ConfigError, match=r"cannot load .* into MobileNetV2"):
+        build_network("MobileNetV2", 32, str(path))
+
+
+def test_weights_from_a_path_are_loaded(tmp_path):
+    path = tmp_path / "own.weights.h5"
+    original = build_network("MobileNet", 32, "none")
+    original.save_weights(path)
+    loaded = build_network("MobileNet", 32, str(path))
+    for one, other in zip(original.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)

@@ -1,0 +1,86 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasmed.classify.classifier import (
+    balancing_weights,
+    build_classifier,
+    fit_temperature,
+    predict_outputs,
+    train_classifier,
+)
+from kerasmed.config import ClassifierConfig
+from kerasmed.runtime import Runtime
+
+FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
+
+
+def _settings(**changes):
+    tiny = {"weights": "none", "input_size": 32, "batch_size": 8, "finetune_epochs": 1}
+    return ClassifierConfig(**{**tiny, "augment": 0.0, **changes})
+
+
+def _train(phantoms, folder, runtime=FLOAT32, **changes):
+    return train_classifier(
+        "MobileNet", phantoms, phantoms, _settings(**changes), "mirror", 0, runtime, folder
+    )
+
+
+def test_rare_classes_weigh_more_and_the_mean_over_images_is_one():
+    labels = np.array([0, 0, 0, 1])
+    weights = balancing_weights(labels, 2)
+    np.testing.assert_allclose(weights, [4 / 6, 2.0])
+    assert weights[labels].mean() == pytest.approx(1.0)
+    np.testing.assert_array_equal(balancing_weights(labels, 2, enabled=False), [1, 1])
+
+
+def test_temperature_undoes_overconfidence():
+    rng = np.random.default_rng(0)
+    logits = rng.standard_normal((4000, 3))
+    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((4000, 1)) > shares.cumsum(axis=1)).sum(axis=1)
+    assert fit_temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.1)
+
+
+def test_outputs_do_not_depend_on_batch_size(phantoms):
+    model = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
+    one = predict_outputs(model, phantoms.images, batch_size=3)
+    other = predict_outputs(model, phantoms.images, batch_size=16)
+    assert one["logits"].shape == (20, 2)
+    for key in one:
+        np.testing.assert_allclose(one[key], other[key], atol=1e-5)
+
+
+def test_training_leaves_a_float32_model_and_its_history(phantoms, tmp_path):
+    classifier, result = _train(phantoms, tmp_path)
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    expected = predict_outputs(classifier.model, phantoms.images)["logits"]
+    np.testing.assert_array_equal(predict_outputs(saved, phantoms.images)["logits"], expected)
+    header, row = (tmp_path / "history.csv").read_text().splitlines()
+    assert header == "phase,epoch,loss,accuracy,val_loss,val_accuracy"
+    assert row.startswith("finetune,1,")
+    assert result["n_train"] == 20
+    assert result["precision"] == "float32"
+
+
+def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_path):
+    donor = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
+    path = tmp_path / "own.weights.h5"
+    network = next(layer for layer in donor.layers if isinstance(layer, keras.Model))
+    network.save_weights(path)
+    classifier, _ = _train(
+        phantoms, tmp_path / "run", weights=str(path), head_epochs=2, finetune_epochs=0
+    )
+    trained = next(layer for layer in classifier.model.layers if isinstance(layer, keras.Model))
+    for before, after in zip(network.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    phases = (tmp_path / "run" / "history.csv").read_text()
+    assert "head,2," in phases
+    assert "finetune" not in phases
+
+
+def test_mixed_bfloat16_and_xla_are_what_ran(phantoms, tmp_path):
+    runtime = Runtime("tensorflow", "CPU", "mixed_bfloat16", True)
+    classifier, result = _train(phantoms, tmp_path, runtime)
+    assert (result["precision"], result["jit_compile"]) == ("mixed_bfloat16", True)
+    assert {layer.compute_dtype for layer in classifier.model.layers} <= {"float32", "uint8"}

@@ -1,0 +1,84 @@
+"""Small sets and one tiny study that the tests share."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from kerasmed.cli import main
+from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.phantoms import FAMILIES, draw_phantom
+
+TINY = {
+    "name": "tiny",
+    "data": {
+        "phantoms": {"family": "ct", "per_class": 60},
+        "image_size": 16,
+        "symmetry": "mirror",
+    },
+    "split": {"diffusion": 0.4, "test": 0.2},
+    "diffusion": {
+        "widths": [8, 16],
+        "steps": 8,
+        "steps_per_epoch": 4,
+        "batch_size": 4,
+        "preview_every": 2,
+        "warmup_steps": 2,
+    },
+    "sampling": {"steps": 3, "batch_size": 8},
+    "classifiers": {
+        "backbones": ["MobileNet"],
+        "weights": "none",
+        "input_size": 32,
+        "finetune_epochs": 2,
+        "finetune_learning_rate": 0.001,
+        "batch_size": 8,
+    },
+    "evaluation": {"bootstrap_samples": 100},
+    "explain": {"images_per_class": 1, "num_samples": 30, "superpixels": 10},
+}
+
+
+def phantom_set(family: str = "ct", per_class: int = 10, size: int = 16) -> ImageSet:
+    """Phantoms in memory."""
+    names = tuple(sorted(FAMILIES[family]))
+    drawn = [(label, i) for label in range(len(names)) for i in range(per_class)]
+    images = [draw_phantom(family, names[label], i, size, 0)[0] for label, i in drawn]
+    files = [ImageFile(Path(f"{names[c]}/{i}.png"), f"{c}-{i}", names[c]) for c, i in drawn]
+    labels = np.array([label for label, _ in drawn], dtype=np.int32)
+    return ImageSet(np.stack(images), labels, names, tuple(files))
+
+
+@pytest.fixture
+def phantoms() -> ImageSet:
+    """Twenty chest phantoms of two classes, 16 pixels wide."""
+    return phantom_set()
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """A folder of two class folders with twelve images each."""
+    folder = tmp_path / "images"
+    small = phantom_set(per_class=12)
+    for image, file in zip(small.images, small.files, strict=True):
+        (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / file.path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The experiment file of the shared study."""
+    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a whole study on tiny phantoms; read it, do not change it."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert main(["study", str(tiny_config), "--out", str(folder)]) == 0
+    return folder

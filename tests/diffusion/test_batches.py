@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion.batches import (
+    NoisyBatches,
+    loss_weights,
+    noisy_batch,
+    to_uint8,
+    to_unit_range,
+)
+from kerasmed.diffusion.schedule import alphas_cumprod
+
+
+def test_every_grey_level_survives_both_ways():
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(to_uint8(to_unit_range(levels)), levels)
+
+
+def test_weights_are_clipped_signal_to_noise():
+    weights = loss_weights(np.array([0, 500, 999]), gamma=5.0, floor=0.05)
+    signal = alphas_cumprod()[500]
+    np.testing.assert_allclose(weights, [5.0, signal / (1 - signal), 0.05], rtol=1e-5)
+
+
+def test_noisy_batch_mixes_by_the_schedule():
+    clean, noise = np.full((1, 2, 2, 3), 0.5, np.float32), np.ones((1, 2, 2, 3), np.float32)
+    inputs, target, weights = noisy_batch(
+        clean, noise, np.array([300]), np.array([1]), DiffusionConfig()
+    )
+    signal = alphas_cumprod()[300]
+    expected = np.sqrt(signal) * 0.5 + np.sqrt(1 - signal)
+    np.testing.assert_allclose(inputs["noisy_images"], expected, rtol=1e-5)
+    np.testing.assert_array_equal(target, clean)
+    assert weights.shape == (1, 1, 1)
+
+
+def test_batch_depends_on_seed_and_step_alone(phantoms):
+    settings = DiffusionConfig(batch_size=8)
+    whole = NoisyBatches(phantoms, settings, "mirror", seed=3)
+    for _ in range(4):
+        whole[_]
+    resumed = NoisyBatches(phantoms, settings, "mirror", seed=3, first_step=4)
+    for key in ("noisy_images", "timesteps", "labels"):
+        np.testing.assert_array_equal(whole[5][0][key], resumed[1][0][key])
+    other = NoisyBatches(phantoms, settings, "mirror", seed=4)
+    assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
+
+
+def test_an_epoch_shows_every_image_once(phantoms):
+    batches = NoisyBatches(phantoms, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0)
+    clean = np.concatenate([to_uint8(batches[i][1]) for i in range(2)])
+    assert {image.tobytes() for image in clean} == {image.tobytes() for image in phantoms.images}
+
+
+@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0.0), (0.3, 0.3)])
+def test_labels_are_dropped_at_the_given_rate(phantoms, dropout, share):
+    batches = NoisyBatches(
+        phantoms, DiffusionConfig(batch_size=100, label_dropout=dropout), "none", 0
+    )
+    labels = np.concatenate([batches[i][0]["labels"] for i in range(10)])
+    assert abs((labels == 2).mean() - share) < 0.05

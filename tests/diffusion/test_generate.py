@@ -1,0 +1,154 @@
+"""Drawing a set: each image hangs on its own seed alone."""
+
+import numpy as np
+import pytest
+
+from kerasmed.diffusion.generate import generate_images, guided
+from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.diffusion.solvers import SOLVERS
+from kerasmed.errors import InputError
+
+WANTED = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]
+
+
+class Recorder:
+    """A denoiser without a network that keeps what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, x_t, timesteps, labels):
+        self.calls.append((x_t, timesteps, labels))
+        signal = alphas_cumprod()[timesteps].astype(np.float32)[:, None, None, None]
+        shift = np.array([-0.5, 0.5, 0.0], dtype=np.float32)[labels][:, None, None, None]
+        return shift + np.float32(0.4) * signal * np.tanh(x_t)
+
+
+def draw(wanted=WANTED, denoiser=None, **options) -> dict[tuple[int, int], np.ndarray]:
+    options = {"num_classes": 2, "image_size": 4, "seed": 7, "steps": 4, "batch_size": 2} | options
+    images = generate_images(denoiser or Recorder(), wanted, **options)
+    return {(label, index): image for label, index, image in images}
+
+
+def assert_same(first: dict, second: dict) -> None:
+    assert first.keys() == second.keys()
+    for key, image in first.items():
+        np.testing.assert_array_equal(image, second[key])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_images_are_uint8_rgb_and_differ(solver):
+    images = draw(solver=solver)
+
+    assert list(images) == WANTED
+    for image in images.values():
+        assert (image.dtype, image.shape) == (np.uint8, (4, 4, 3))
+    assert len({image.tobytes() for image in images.values()}) == 5
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+@pytest.mark.parametrize("batch_size", [1, 3, 5, 8])
+def test_batch_size_changes_nothing(solver, batch_size):
+    assert_same(draw(solver=solver, batch_size=batch_size), draw(solver=solver))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_order_changes_nothing(solver):
+    backwards = draw(WANTED[::-1], solver=solver)
+
+    assert list(backwards) == WANTED[::-1]
+    assert_same({key: backwards[key] for key in WANTED}, draw(solver=solver))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_image_does_not_depend_on_which_others_are_made(solver):
+    alone = draw([(0, 2)], solver=solver)
+
+    np.testing.assert_array_equal(alone[0, 2], draw(solver=solver)[0, 2])
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_seed_repeats_and_another_seed_gives_other_images(solver):
+    first = draw(solver=solver)
+
+    assert_same(first, draw(solver=solver))
+    other = draw(solver=solver, seed=8)
+    assert all(not np.array_equal(first[key], other[key]) for key in WANTED)
+
+
+def test_class_decides_the_image():
+    images = draw()
+
+    assert max(images[0, i].mean() for i in range(3)) < 127 < images[1, 0].mean()
+
+
+def test_nothing_wanted_nothing_made():
+    denoiser = Recorder()
+
+    assert draw([], denoiser) == {}
+    assert denoiser.calls == []
+
+
+@pytest.mark.parametrize(("guidance_scale", "seen"), [(1.0, 2), (1.5, 4), (0.0, 4)])
+def test_denoiser_always_sees_the_same_batch_size(guidance_scale, seen):
+    denoiser = Recorder()
+
+    draw(denoiser=denoiser, guidance_scale=guidance_scale)
+
+    assert len(denoiser.calls) == 3 * 4
+    for x_t, timesteps, labels in denoiser.calls:
+        assert (x_t.shape, x_t.dtype) == ((seen, 4, 4, 3), np.float32)
+        assert (timesteps.shape, timesteps.dtype) == ((seen,), np.int32)
+        assert (labels.shape, labels.dtype) == ((seen,), np.int32)
+
+
+def test_guidance_of_1_asks_for_the_class_alone():
+    denoiser = Recorder()
+
+    draw(denoiser=denoiser, guidance_scale=1.0)
+
+    assert [call[2].tolist() for call in denoiser.calls[::4]] == [[0, 1], [0, 1], [0, 0]]
+
+
+def test_other_guidance_asks_with_and_without_class_at_one_timestep():
+    denoiser = Recorder()
+
+    draw(denoiser=denoiser, guidance_scale=2.0)
+
+    x_t, timesteps, labels = denoiser.calls[1]
+    assert labels.tolist() == [0, 1, 2, 2]
+    np.testing.assert_array_equal(x_t[:2], x_t[2:])
+    assert timesteps.tolist() == [666] * 4
+
+
+def predicts(with_class: float, without: float):
+    def denoiser(x_t, timesteps, labels):
+        values = np.where(labels == 2, without, with_class).astype(np.float32)
+        return np.broadcast_to(values[:, None, None, None], x_t.shape)
+
+    return denoiser
+
+
+# x_0 = without + scale * (with - without), then clipped to [-1, 1].
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [(0.0, 0.1), (0.5, 0.2), (1.0, 0.3), (1.5, 0.4), (3.0, 0.7), (10.0, 1.0)],
+)
+def test_guidance_by_hand(scale, expected):
+    denoise = guided(predicts(0.3, 0.1), np.array([0, 1], dtype=np.int32), 2, scale)
+
+    x_0 = denoise(np.zeros((2, 4, 4, 3), dtype=np.float32), 10)
+
+    assert x_0.dtype == np.float32
+    np.testing.assert_allclose(x_0, expected, rtol=1e-6)
+
+
+def test_prediction_is_clipped_without_guidance_too():
+    denoise = guided(predicts(-3.0, 0.0), np.array([0], dtype=np.int32), 2, 1.0)
+
+    assert (denoise(np.zeros((1, 4, 4, 3), dtype=np.float32), 10) == -1.0).all()
+
+
+def test_too_many_steps_are_refused():
+    with pytest.raises(InputError, match="expected 1 to 1000, received 1001"):
+        draw(steps=1001)

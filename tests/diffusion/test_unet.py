@@ -1,0 +1,58 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.diffusion.unet import VelocityToImage, build_denoiser
+
+
+def _build(predict="x0", patch_size=2):
+    return build_denoiser(16, 3, [8, 16], 1, patch_size, predict, dropout=0.0)
+
+
+def _inputs(batch=2):
+    noise = np.random.default_rng(0).standard_normal((batch, 16, 16, 3)).astype(np.float32)
+    return [noise, np.arange(batch, dtype=np.int32) * 400, np.arange(batch, dtype=np.int32)]
+
+
+@pytest.mark.parametrize("patch_size", [1, 2, 4])
+def test_output_has_the_shape_and_dtype_of_the_images(patch_size):
+    output = _build(patch_size=patch_size)(_inputs())
+    assert output.shape == (2, 16, 16, 3)
+    assert keras.backend.standardize_dtype(output.dtype) == "float32"
+
+
+def test_untrained_denoiser_predicts_grey():
+    assert np.abs(keras.ops.convert_to_numpy(_build()(_inputs()))).max() == 0
+
+
+def test_velocity_is_turned_into_the_image_it_stands_for():
+    rng = np.random.default_rng(0)
+    clean, noise = rng.standard_normal((2, 5, 4, 4, 3))
+    timesteps = np.array([0, 10, 500, 990, 999])
+    signal = alphas_cumprod()[timesteps][:, None, None, None]
+    noisy = np.sqrt(signal) * clean + np.sqrt(1 - signal) * noise
+    velocity = np.sqrt(signal) * noise - np.sqrt(1 - signal) * clean
+    found = VelocityToImage()(noisy.astype("float32"), timesteps, velocity.astype("float32"))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), clean, atol=1e-5)
+
+
+def test_condition_reaches_the_output_once_weights_are_not_zero():
+    model = _build()
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    noise, timesteps, labels = _inputs()
+    base = keras.ops.convert_to_numpy(model([noise, timesteps, labels]))
+    by_label = keras.ops.convert_to_numpy(model([noise, timesteps, labels + 1]))
+    by_time = keras.ops.convert_to_numpy(model([noise, timesteps + 300, labels]))
+    assert np.abs(base - by_label).max() > 1e-3
+    assert np.abs(base - by_time).max() > 1e-3
+
+
+def test_saved_model_is_the_same(tmp_path):
+    model = _build("v")
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        model.predict_on_batch(_inputs()), again.predict_on_batch(_inputs())
+    )

@@ -1,0 +1,175 @@
+"""Figures of a classifier against scikit-learn and against hand-worked cases."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from kerasmed.errors import InputError
+from kerasmed.evaluate.classification import (
+    bootstrap_interval,
+    classification_metrics,
+    confusion_matrix,
+    expected_calibration_error,
+)
+
+NAMES = ["benign", "early", "pre"]
+
+
+@pytest.fixture
+def guesses():
+    """Three unbalanced classes, 200 images, about two in three right."""
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 200, p=[0.6, 0.3, 0.1])
+    logits = rng.standard_normal((200, 3)) + 1.2 * np.eye(3)[labels]
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return probabilities.astype(np.float32), labels.astype(np.int32)
+
+
+def test_confusion_by_hand():
+    labels, predicted = np.array([0, 0, 1, 2, 2]), np.array([0, 1, 1, 0, 2])
+
+    confusion = confusion_matrix(labels, predicted, 3)
+
+    assert confusion.tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]
+    assert confusion.dtype == np.int64
+
+
+def test_figures_by_hand():
+    # True a a a b, predicted a a b b.
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.4, 0.6]])
+
+    figures = classification_metrics(probabilities, np.array([0, 0, 0, 1]), ["a", "b"])
+
+    assert figures["n_test"] == 4
+    assert figures["accuracy"] == 3 / 4
+    assert figures["balanced_accuracy"] == figures["macro_recall"] == pytest.approx((2 / 3 + 1) / 2)
+    assert figures["macro_precision"] == pytest.approx((1 + 1 / 2) / 2)
+    assert figures["macro_f1"] == pytest.approx((4 / 5 + 2 / 3) / 2)
+    assert figures["auroc"] == pytest.approx(2 / 3)
+    assert figures["confusion"] == [[2, 1], [0, 1]]
+    assert figures["per_class"]["b"] == pytest.approx(
+        {"n": 1, "precision": 1 / 2, "recall": 1.0, "f1": 2 / 3}
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "reference"),
+    [
+        ("accuracy", lambda y, p, _: metrics.accuracy_score(y, p)),
+        ("balanced_accuracy", lambda y, p, _: metrics.balanced_accuracy_score(y, p)),
+        ("macro_precision", lambda y, p, _: metrics.precision_score(y, p, average="macro")),
+        ("macro_recall", lambda y, p, _: metrics.recall_score(y, p, average="macro")),
+        ("macro_f1", lambda y, p, _: metrics.f1_score(y, p, average="macro")),
+        ("auroc", lambda y, _, q: metrics.roc_auc_score(y, q, multi_class="ovr")),
+        ("confusion", lambda y, p, _: metrics.confusion_matrix(y, p)),
+    ],
+)
+def test_figures_agree_with_scikit_learn(guesses, name, reference):
+    probabilities, labels = guesses
+    probabilities = probabilities.astype(np.float64)
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+
+    value = classification_metrics(probabilities, labels, NAMES)[name]
+
+    np.testing.assert_allclose(
+        value, reference(labels, probabilities.argmax(axis=1), probabilities), rtol=1e-12
+    )
+
+
+def test_per_class_figures_agree_with_scikit_learn(guesses):
+    probabilities, labels = guesses
+
+    per_class = classification_metrics(probabilities, labels, NAMES)["per_class"]
+
+    columns = metrics.precision_recall_fscore_support(labels, probabilities.argmax(axis=1))
+    for name, *expected in zip(NAMES, *columns, strict=True):
+        row = per_class[name]
+        assert [row["precision"], row["recall"], row["f1"], row["n"]] == pytest.approx(expected)
+
+
+def test_perfect_guesses():
+    figures = classification_metrics(np.eye(3)[[0, 1, 2, 2]], np.array([0, 1, 2, 2]), NAMES)
+
+    for name in ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "auroc"):
+        assert figures[name] == 1.0
+    assert figures["ece"] == 0.0
+    assert figures["accuracy_ci95"] == [1.0, 1.0]
+
+
+def test_precision_of_a_class_never_predicted_is_0():
+    figures = classification_metrics(np.array([[0.6, 0.4]] * 4), np.array([0, 0, 1, 1]), ["a", "b"])
+
+    assert figures["per_class"]["b"] == {"n": 2, "precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert figures["auroc"] == 0.5
+
+
+def test_order_of_images_changes_nothing_but_the_resampling(guesses):
+    probabilities, labels = guesses
+    order = np.random.default_rng(1).permutation(len(labels))
+
+    first = classification_metrics(probabilities, labels, NAMES)
+    second = classification_metrics(probabilities[order], labels[order], NAMES)
+
+    for name in ("accuracy", "macro_f1", "auroc", "ece"):
+        assert second[name] == pytest.approx(first[name], rel=1e-5)
+    assert second["confusion"] == first["confusion"]
+
+
+def test_figures_are_plain_values(guesses):
+    figures = classification_metrics(*guesses, NAMES)
+
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_calibration_error_by_hand():
+    # Bins are 1/15 wide. In [0.6, 0.667): confidence 0.62 and 0.64, one of two right, gap 0.13.
+    # In [0.8, 0.867): 0.85, right, gap 0.15. In [0.933, 1]: 1.0, wrong, gap 1.
+    confidence = np.array([0.62, 0.64, 0.85, 1.0])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+
+    error = expected_calibration_error(probabilities, np.array([0, 1, 0, 1]))
+
+    assert error == pytest.approx(2 / 4 * 0.13 + 1 / 4 * 0.15 + 1 / 4 * 1.0)
+
+
+def test_calibration_error_cancels_within_a_bin():
+    # 4 of 5 right at 0.8 each: overconfident and underconfident images of a bin even out.
+    probabilities = np.array([[0.8, 0.2]] * 5)
+
+    assert expected_calibration_error(probabilities, np.array([0, 0, 0, 0, 1])) == pytest.approx(0)
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_images():
+    few, many = np.tile([1.0, 1.0, 0.0], 10), np.tile([1.0, 1.0, 0.0], 1000)
+
+    wide, narrow = bootstrap_interval(few, 1000, 0), bootstrap_interval(many, 1000, 0)
+
+    for low, high in (wide, narrow):
+        assert low < 2 / 3 < high
+    # The normal approximation: 2 * 1.96 * sqrt(p (1 - p) / n).
+    assert wide[1] - wide[0] == pytest.approx(0.337, abs=0.05)
+    assert narrow[1] - narrow[0] == pytest.approx(0.0337, abs=0.005)
+
+
+def test_interval_repeats_with_its_seed(guesses):
+    first, second, other = (
+        classification_metrics(*guesses, NAMES, seed=seed)["accuracy_ci95"] for seed in (0, 0, 1)
+    )
+
+    assert first == second
+    assert first != other
+
+
+@pytest.mark.parametrize("shape", [(3, 3), (4, 2), (4,)])
+def test_shapes_that_do_not_fit_are_refused(shape):
+    with pytest.raises(InputError) as caught:
+        classification_metrics(np.ones(shape), np.array([0, 1, 2, 0]), NAMES)
+
+    assert f"expected shape (4, 3), received {shape}" in str(caught.value)
+
+
+def test_class_without_an_image_is_refused_by_name():
+    with pytest.raises(InputError, match=r"received none of \['early', 'pre'\]; add test images"):
+        classification_metrics(np.ones((2, 3)) / 3, np.array([0, 0]), NAMES)

@@ -1,0 +1,122 @@
+"""The kernel distance against plain loops and on known distributions."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kerasmed.errors import InputError
+from kerasmed.evaluate.fidelity import fidelity, kernel_distance
+
+
+def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).normal(shift, 1.0, (count, width)).astype(np.float32)
+
+
+def plain_kernel_distance(first, second) -> float:
+    """Binkowski et al., arXiv:1801.01401, eq. 4, term by term."""
+
+    def kernel(x, y) -> float:
+        return (sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
+
+    def within(xs) -> float:
+        pairs = [kernel(x, y) for i, x in enumerate(xs) for j, y in enumerate(xs) if i != j]
+        return sum(pairs) / len(pairs)
+
+    between = [kernel(x, y) for x in first for y in second]
+    return within(first) + within(second) - 2 * sum(between) / len(between)
+
+
+@pytest.mark.parametrize(("n", "m", "width"), [(2, 2, 1), (5, 9, 3), (12, 7, 16)])
+def test_kernel_distance_agrees_with_plain_loops(n, m, width):
+    first, second = normal(n, 0.5, 1, width), normal(m, 0.0, 2, width)
+
+    assert kernel_distance(first, second) == pytest.approx(plain_kernel_distance(first, second))
+
+
+def test_kernel_distance_by_hand():
+    # d = 1. Within {0, 1}: k(0, 1) = 1; within {1, 2}: k(1, 2) = 27; between: 1, 1, 8, 27.
+    distance = kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]]))
+
+    assert distance == pytest.approx(1 + 27 - 2 * (1 + 1 + 8 + 27) / 4)
+
+
+def test_kernel_distance_is_symmetric():
+    first, second = normal(20, seed=1), normal(30, 1.0, seed=2)
+
+    assert kernel_distance(first, second) == pytest.approx(kernel_distance(second, first))
+
+
+def test_kernel_distance_is_unbiased():
+    distances = [kernel_distance(normal(25, seed=i), normal(25, seed=1000 + i)) for i in range(200)]
+
+    error = np.std(distances) / np.sqrt(len(distances))
+    assert abs(np.mean(distances)) < 3 * error
+    assert min(distances) < 0
+
+
+def test_float32_features_lose_no_digits():
+    first, second = normal(30, 20.0, 1), normal(30, 20.0, 2)
+
+    distance = kernel_distance(first, second)
+
+    assert distance == kernel_distance(first.astype(np.float64), second.astype(np.float64))
+
+
+def test_same_distribution_is_near_0_and_a_shifted_one_is_far():
+    held_out, seen = normal(150, seed=1), normal(150, seed=2)
+
+    near = fidelity(held_out, seen, normal(150, seed=3))
+    far = fidelity(held_out, seen, normal(150, 1.0, seed=3))
+
+    assert abs(near["generated_to_held_out"]["kid"]) < 0.2
+    assert far["generated_to_held_out"]["kid"] > 2
+    assert far["seen_to_held_out"]["kid"] < 0.2
+
+
+def test_value_lies_within_its_interval():
+    result = fidelity(normal(90, seed=1), normal(90, seed=2), normal(90, 0.3, seed=3))
+
+    for name in ("generated_to_held_out", "seen_to_held_out"):
+        low, high = result[name]["interval"]
+        assert low < result[name]["kid"] < high
+
+
+@pytest.mark.parametrize("factor", [0.01, 100.0])
+def test_scale_of_the_features_changes_nothing(factor):
+    sets = [normal(60, 0.5, 1), normal(60, 0.5, 2), normal(60, 1.0, 3)]
+
+    first, second = fidelity(*sets), fidelity(*(each * np.float32(factor) for each in sets))
+
+    for name in ("generated_to_held_out", "seen_to_held_out"):
+        assert second[name]["kid"] == pytest.approx(first[name]["kid"], rel=1e-3)
+
+
+@pytest.mark.parametrize(("counts", "size"), [((20, 60, 60), 20), ((300, 200, 150), 100)])
+def test_subsets_have_one_size_for_all_sets(counts, size):
+    result = fidelity(*(normal(count, seed=i) for i, count in enumerate(counts)), subsets=3)
+
+    assert (result["subset_size"], result["subsets"]) == (size, 3)
+
+
+def test_seed_repeats():
+    sets = [normal(120, seed=i) for i in range(3)]
+
+    assert fidelity(*sets) == fidelity(*sets)
+    assert fidelity(*sets) != fidelity(*sets, seed=1)
+
+
+def test_constant_features_give_0_not_nan():
+    result = fidelity(*[np.zeros((20, 4), dtype=np.float32)] * 3)
+
+    assert result["generated_to_held_out"]["kid"] == 0.0
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+
+
+@pytest.mark.parametrize(("position", "name"), list(enumerate(["held out", "seen", "generated"])))
+def test_too_few_images_are_refused(position, name):
+    sets = [normal(20), normal(20), normal(20)]
+    sets[position] = normal(19)
+
+    with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
+        fidelity(*sets)

@@ -1,0 +1,217 @@
+"""Nearest neighbours against brute force, and copies that were planted."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kerasmed.data.symmetry import all_versions
+from kerasmed.errors import InputError
+from kerasmed.evaluate.privacy import (
+    comparison_pixels,
+    memorisation,
+    nearest,
+    nearest_of_versions,
+)
+
+
+def pictures(count: int, seed: int, size: int = 8) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def compared(images: np.ndarray, symmetry: str = "none") -> np.ndarray:
+    """As the audit hands them in: (n, versions, d)."""
+    return comparison_pixels(all_versions(images, symmetry))
+
+
+def normal(count: int, seed: int, width: int = 12) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((count, width))
+
+
+def test_small_images_are_compared_pixel_for_pixel():
+    images = pictures(2, 0, size=32)
+
+    vectors = comparison_pixels(images)
+
+    assert vectors.dtype == np.float32
+    np.testing.assert_allclose(vectors, images.reshape(2, -1) / 255, rtol=1e-6)
+
+
+def test_large_images_are_averaged_by_hand():
+    image = np.zeros((1, 4, 4, 3), dtype=np.uint8)
+    image[0, :2, :2, 0] = [[10, 20], [30, 40]]
+    image[0, 2:, 2:, 1] = 255
+    image[0, 0, 2, 2] = 100
+
+    vector = comparison_pixels(image, edge=2)
+
+    expected = np.zeros((2, 2, 3))
+    expected[0, 0, 0] = 25 / 255
+    expected[1, 1, 1] = 1.0
+    expected[0, 1, 2] = 25 / 255
+    np.testing.assert_allclose(vector, expected.reshape(1, 12), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "edge"), [(16, 16), (32, 32), (48, 24), (64, 32), (100, 25)])
+def test_edge_of_what_is_compared(size, edge):
+    vectors = comparison_pixels(np.zeros((2, 8, size, size, 3), dtype=np.uint8))
+
+    assert vectors.shape == (2, 8, edge * edge * 3)
+
+
+def test_rest_that_fills_no_block_is_cut_off():
+    image = np.zeros((1, 5, 5, 3), dtype=np.uint8)
+    image[:, 4], image[:, :, 4] = 255, 255
+
+    np.testing.assert_array_equal(comparison_pixels(image, edge=2), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("rows_at_once", [1, 7, 256])
+def test_nearest_agrees_with_brute_force(rows_at_once):
+    queries, references = normal(30, 1), normal(50, 2)
+
+    distances, positions = nearest(queries, references, rows_at_once)
+
+    table = np.array([[np.sqrt(((q - r) ** 2).sum()) for r in references] for q in queries])
+    np.testing.assert_array_equal(positions, table.argmin(axis=1))
+    np.testing.assert_allclose(distances, table.min(axis=1), rtol=1e-12)
+    assert (distances.dtype, positions.dtype) == (np.float64, np.int64)
+
+
+def test_distance_of_an_exact_copy_is_exactly_0():
+    references = (normal(40, 1) + 1000).astype(np.float32)
+
+    distances, positions = nearest(references[[5, 31]], references)
+
+    assert distances.tolist() == [0.0, 0.0]
+    assert positions.tolist() == [5, 31]
+
+
+def test_closest_version_counts():
+    references = np.array([[0.0, 0.0], [10.0, 0.0]])
+    queries = np.array([[[3.0, 0.0], [9.0, 0.0]], [[0.0, 1.0], [5.0, 5.0]]])
+
+    distances, positions = nearest_of_versions(queries, references)
+
+    assert distances.tolist() == [1.0, 1.0]
+    assert positions.tolist() == [1, 0]
+
+
+def test_nearest_of_versions_agrees_with_brute_force():
+    queries, references = normal(40, 1).reshape(10, 4, 12), normal(25, 2)
+
+    distances, positions = nearest_of_versions(queries, references)
+
+    table = np.linalg.norm(queries[:, :, None] - references, axis=-1).min(axis=1)
+    np.testing.assert_array_equal(positions, table.argmin(axis=1))
+    np.testing.assert_allclose(distances, table.min(axis=1))
+
+
+def test_planted_copies_are_found_and_nothing_else():
+    seen, generated = pictures(60, 1), pictures(40, 3)
+    generated[[4, 17]] = seen[[50, 2]]
+
+    result = memorisation(
+        compared(seen)[:, 0], compared(pictures(60, 2)), compared(generated), seed=0
+    )
+
+    assert sorted(result["copies"]) == [[4, 50], [17, 2]]
+    assert sorted(result["nearest_pairs"][:2]) == [[4, 50], [17, 2]]
+    assert len(result["nearest_pairs"]) == 8
+
+
+@pytest.mark.parametrize(
+    ("symmetry", "found"), [("none", []), ("mirror", [[4, 50]]), ("dihedral", [[4, 50], [17, 2]])]
+)
+def test_planted_mirrored_and_turned_copies_are_found_with_versions(symmetry, found):
+    seen, generated = pictures(60, 1), pictures(40, 3)
+    generated[4] = seen[50][:, ::-1]
+    generated[17] = np.rot90(seen[2])
+
+    result = memorisation(
+        compared(seen)[:, 0], compared(pictures(60, 2), symmetry), compared(generated, symmetry)
+    )
+
+    assert sorted(result["copies"]) == found
+
+
+def test_noisy_copies_are_found():
+    seen, generated = pictures(60, 1), pictures(40, 3)
+    noise = np.random.default_rng(9).integers(-20, 21, seen[7].shape)
+    generated[0] = np.clip(seen[7] + noise, 0, 255)
+
+    result = memorisation(compared(seen)[:, 0], compared(pictures(60, 2)), compared(generated))
+
+    assert result["copies"] == [[0, 7]]
+
+
+def test_independent_sets_lie_as_close_to_both_sides():
+    result = memorisation(normal(400, 1), normal(400, 2)[:, None], normal(1500, 3)[:, None])
+
+    # Standard error of a share of 1500 is 0.013, more with one fixed pair of sides.
+    assert result["share_closer_to_training"] == pytest.approx(0.5, abs=0.06)
+    assert result["median_distance_to_training"] == pytest.approx(
+        result["median_distance_to_held_out"], rel=0.03
+    )
+    assert len(result["copies"]) < 0.04 * 1500
+
+
+def test_unequal_sides_are_compared_at_equal_size():
+    result = memorisation(normal(600, 1), normal(150, 2)[:, None], normal(1500, 3)[:, None])
+
+    assert (result["n_compared"], result["n_generated"]) == (150, 1500)
+    assert result["share_closer_to_training"] == pytest.approx(0.5, abs=0.08)
+
+
+def test_memorised_set_lies_closer_to_training():
+    seen = normal(100, 1)
+    generated = seen + 0.1 * normal(100, 3)
+
+    result = memorisation(seen, normal(100, 2)[:, None], generated[:, None])
+
+    assert result["share_closer_to_training"] == 1.0
+    assert len(result["copies"]) == 100
+
+
+def test_copy_threshold_is_the_first_percentile_of_natural_distances():
+    seen, held_out = normal(30, 1), normal(50, 2)
+
+    result = memorisation(seen, held_out[:, None], normal(20, 3)[:, None])
+
+    natural = np.linalg.norm(held_out[:, None] - seen, axis=2).min(axis=1)
+    assert result["copy_threshold"] == pytest.approx(np.percentile(natural, 1))
+
+
+@pytest.mark.xfail(
+    strict=True, reason="a twin among the held-out images makes the threshold 0, and 0 < 0 is false"
+)
+def test_exact_copies_are_found_although_a_held_out_image_has_a_twin():
+    seen, held_out, generated = normal(60, 1), normal(60, 2), normal(40, 3)
+    held_out[0] = seen[0]
+    held_out[1] = seen[1]
+    generated[4] = seen[50]
+
+    result = memorisation(seen, held_out[:, None], generated[:, None])
+
+    assert [4, 50] in result["copies"]
+
+
+def test_seed_repeats_and_results_are_plain_values():
+    sets = normal(100, 1), normal(60, 2)[:, None], normal(50, 3)[:, None]
+
+    result = memorisation(*sets)
+
+    assert result == memorisation(*sets)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    others = [memorisation(*sets, seed=seed)["median_distance_to_training"] for seed in (1, 2)]
+    assert len({result["median_distance_to_training"], *others}) > 1
+
+
+@pytest.mark.parametrize(("position", "name"), list(enumerate(["seen", "held out", "generated"])))
+def test_too_few_images_are_refused(position, name):
+    counts = [20, 20, 20]
+    counts[position] = 19
+    seen, held_out, generated = (normal(count, i) for i, count in enumerate(counts))
+
+    with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
+        memorisation(seen, held_out[:, None], generated[:, None])

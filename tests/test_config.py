@@ -1,0 +1,276 @@
+"""The experiment file: defaults, overrides and refusals."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kerasmed.config import load_config, parse_config
+from kerasmed.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+PHANTOMS = {"name": "tiny", "data": {"phantoms": {}}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str) -> Path:
+        path = tmp_path / "experiment.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+@pytest.fixture
+def experiment(write):
+    return write(yaml.safe_dump(PHANTOMS))
+
+
+def refusal(call, *args, **kwargs) -> str:
+    """The one line that a user sees."""
+    with pytest.raises(ConfigError) as caught:
+        call(*args, **kwargs)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_defaults_fill_what_the_file_leaves_out(experiment):
+    config = load_config(experiment)
+
+    assert config.seed == 0
+    assert config.data.image_size == 64
+    assert config.data.phantoms.family == "mri"
+    assert config.split.diffusion == config.split.test == 0.2
+    assert config.sampling.solver == "dpmpp_2m"
+    assert config.classifiers.train_on == ["real", "synthetic", "both"]
+
+
+def test_values_in_the_file_win_over_defaults(write):
+    config = load_config(write("name: a\nseed: 7\ndata: {directory: images, image_size: 32}\n"))
+
+    assert (config.seed, config.data.image_size) == (7, 32)
+    assert config.data.directory == Path("images")
+    assert config.data.phantoms is None
+
+
+def test_settings_survive_a_round_trip_through_plain_values(experiment):
+    config = load_config(experiment, ["classifiers.weights={MobileNet: a.h5}"])
+
+    assert parse_config(config.model_dump(mode="json"), "run.json") == config
+
+
+def test_settings_cannot_be_changed_after_loading(experiment):
+    config = load_config(experiment)
+
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 1
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_shipped_experiment_loads_under_its_own_name(path):
+    assert load_config(path).name == path.stem
+
+
+def test_there_are_shipped_experiments():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"colour": 1}, "colour"),
+        ({"diffusion": {"step": 5}}, "diffusion.step"),
+        ({"data": {"phantoms": {"famly": "ct"}}}, "data.phantoms.famly"),
+    ],
+)
+def test_unknown_key_is_named(values, key):
+    message = refusal(parse_config, PHANTOMS | values, "my.yaml")
+
+    assert message == f"my.yaml: unknown key {key}; remove it or mend its spelling."
+
+
+def test_missing_key_is_named():
+    message = refusal(parse_config, {"data": {"phantoms": {}}}, "my.yaml")
+
+    assert message == "my.yaml: missing key name; add it."
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", -1),
+        ("seed", 2**31),
+        ("name", "a/b"),
+        ("data.image_size", 8),
+        ("data.image_size", 32.5),
+        ("data.phantoms.family", "xray"),
+        ("data.symmetry", "all"),
+        ("split.test", 0.0),
+        ("split.test", 1.0),
+        ("diffusion.widths", []),
+        ("diffusion.patch_size", 3),
+        ("diffusion.learning_rate", 0),
+        ("diffusion.learning_rate", float("nan")),
+        ("diffusion.label_dropout", 1.0),
+        ("sampling.solver", "euler"),
+        ("sampling.steps", 1001),
+        ("sampling.guidance_scale", -0.1),
+        ("classifiers.backbones", []),
+        ("explain.superpixels", 1),
+        ("runtime.precision", "float16"),
+    ],
+)
+def test_value_out_of_range_is_named_and_shown(experiment, key, value):
+    message = refusal(load_config, experiment, [f"{key}={yaml.safe_dump(value)}"])
+
+    assert key in message
+    assert f"received {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    "key", ["sampling.guidance_scale", "diffusion.max_minutes", "diffusion.learning_rate"]
+)
+@pytest.mark.xfail(strict=True, reason="bounds have no upper end, so infinity passes them")
+def test_infinity_is_refused(experiment, key):
+    assert key in refusal(load_config, experiment, [f"{key}=.inf"])
+
+
+def test_item_of_a_list_is_named_and_shown(experiment):
+    message = refusal(load_config, experiment, ["classifiers.train_on=[real, fake]"])
+
+    assert "classifiers.train_on.1" in message
+    assert "received 'fake'" in message
+
+
+def test_all_faults_are_in_one_message(experiment):
+    message = refusal(load_config, experiment, ["seed=-1", "sampling.steps=0"])
+
+    assert "seed" in message
+    assert "sampling.steps" in message
+
+
+def test_shares_must_leave_something_to_train():
+    message = refusal(
+        parse_config, PHANTOMS | {"split": {"diffusion": 0.5, "test": 0.5}}, "my.yaml"
+    )
+
+    assert "split.diffusion + split.test must stay below 1" in message
+
+
+@pytest.mark.parametrize("data", [{}, {"directory": "images", "phantoms": {}}])
+def test_exactly_one_data_source(data):
+    message = refusal(parse_config, PHANTOMS | {"data": data}, "my.yaml")
+
+    assert "exactly one of data.directory (or --data DIR) and data.phantoms" in message
+
+
+def test_image_size_must_fit_the_strides():
+    message = refusal(
+        parse_config, PHANTOMS | {"data": {"phantoms": {}, "image_size": 40}}, "my.yaml"
+    )
+
+    assert "data.image_size must be a multiple of 16" in message
+    assert "received 40" in message
+
+
+def test_stride_follows_patch_size_and_depth():
+    network = {"diffusion": {"patch_size": 1, "widths": [8, 8, 8]}}
+    size = {"data": {"phantoms": {}, "image_size": 20}}
+
+    assert parse_config(PHANTOMS | network | size, "my.yaml").data.image_size == 20
+
+
+def test_missing_file_is_named(tmp_path):
+    path = tmp_path / "none.yaml"
+
+    assert refusal(load_config, path).startswith(f"No experiment file at {path}")
+
+
+def test_folder_instead_of_file_is_refused(tmp_path):
+    assert str(tmp_path) in refusal(load_config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["a: [1\n", "a: b: c\n", "\t- x\n", "a: !!python/name:os.system\n"]
+)
+def test_not_yaml_is_refused(write, text):
+    assert "is not readable YAML" in refusal(load_config, write(text))
+
+
+def test_binary_file_is_refused(tmp_path):
+    path = tmp_path / "picture.yaml"
+    path.write_bytes(b"\x89PNG\xff\xfe")
+
+    assert "is not readable YAML" in refusal(load_config, path)
+
+
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="PyYAML raises ValueError for an impossible date"
+)
+def test_impossible_date_is_refused(write):
+    assert "is not readable YAML" in refusal(load_config, write("name: 2024-13-45\n"))
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"), [("", "NoneType"), ("- a\n", "list"), ("hello\n", "str")]
+)
+def test_file_without_keys_is_refused(write, text, kind):
+    assert f"received {kind}" in refusal(load_config, write(text))
+
+
+def test_assignment_overrides_a_value(experiment):
+    config = load_config(experiment, ["seed=3", "diffusion.steps=10", "diffusion.widths=[8, 16]"])
+
+    assert (config.seed, config.diffusion.steps) == (3, 10)
+    assert config.diffusion.widths == [8, 16]
+
+
+def test_last_assignment_wins(experiment):
+    assert load_config(experiment, ["seed=3", "seed=4"]).seed == 4
+
+
+def test_assignment_value_may_hold_an_equals_sign(experiment):
+    config = load_config(experiment, ["classifiers.weights=a=b.h5"])
+
+    assert config.classifiers.weights == "a=b.h5"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "part"),
+    [
+        ("diffusion.steps", "takes key.path=value"),
+        ("=3", "takes key.path=value"),
+        ("", "takes key.path=value"),
+        ("name.first=3", "'name' is a value"),
+        ("seed=[1", "quote the value"),
+        ("diffusion.stepz=3", "unknown key diffusion.stepz"),
+    ],
+)
+def test_bad_assignment_is_refused(experiment, assignment, part):
+    assert part in refusal(load_config, experiment, [assignment])
+
+
+def test_data_folder_takes_the_place_of_phantoms(experiment):
+    config = load_config(experiment, data=Path("images"))
+
+    assert config.data.directory == Path("images")
+    assert config.data.phantoms is None
+
+
+def test_data_folder_keeps_the_other_data_settings(write):
+    path = write("name: a\ndata: {phantoms: {}, image_size: 32, symmetry: mirror}\n")
+
+    config = load_config(path, data=Path("images"))
+
+    assert (config.data.image_size, config.data.symmetry) == (32, "mirror")
+
+
+def test_data_folder_serves_a_file_without_data(write):
+    assert load_config(write("name: a\n"), data=Path("images")).data.directory == Path("images")
+
+
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="`data` is spread before it is checked")
+def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
+    assert "data" in refusal(load_config, write("name: a\ndata: images\n"), data=Path("images"))

@@ -1,0 +1,115 @@
+"""Files are written whole or not at all."""
+
+import hashlib
+
+import pytest
+
+from kerasmed.errors import StageError
+from kerasmed.files import read_json, sha256_of, write_json, write_text, written_aside
+
+
+def break_off(path):
+    with written_aside(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError("power cut")
+
+
+def test_written_aside_moves_the_file_into_place(tmp_path):
+    path = tmp_path / "deep" / "down" / "a.txt"
+
+    with written_aside(path) as temporary:
+        temporary.write_text("whole")
+        assert not path.exists()
+
+    assert path.read_text() == "whole"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_written_aside_keeps_the_suffix_and_the_folder(tmp_path):
+    with written_aside(tmp_path / "model.keras") as temporary:
+        temporary.touch()
+        assert temporary.suffix == ".keras"
+        assert temporary.parent == tmp_path
+
+
+def test_written_aside_leaves_nothing_on_failure(tmp_path):
+    with pytest.raises(RuntimeError, match="power cut"):
+        break_off(tmp_path / "a.txt")
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_written_aside_keeps_the_old_file_on_failure(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        break_off(path)
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_block_that_writes_nothing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError), written_aside(tmp_path / "a.txt"):
+        pass
+
+
+def test_text_is_utf8(tmp_path):
+    write_text(tmp_path / "a.txt", "Größe")
+
+    assert (tmp_path / "a.txt").read_bytes() == "Größe".encode()
+
+
+def test_json_round_trip(tmp_path):
+    value = {"a": [1, 2.5, None, True], "b": {"c": "é"}}
+
+    write_json(tmp_path / "a.json", value)
+
+    assert read_json(tmp_path / "a.json", "kerasmed x") == value
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_json_refuses_what_json_lacks_and_keeps_the_old_file(tmp_path, number):
+    path = tmp_path / "a.json"
+    write_json(path, {"kid": 1.0})
+
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"kid": number})
+
+    assert read_json(path, "kerasmed x") == {"kid": 1.0}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_json_names_file_and_command(tmp_path):
+    path = tmp_path / "split.json"
+
+    with pytest.raises(StageError) as caught:
+        read_json(path, "kerasmed data split")
+
+    message = str(caught.value)
+    assert message == f"Missing {path}: it is written by `kerasmed data split`; run that first."
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"a": 1', b"\xff\xfe\x00"], ids=["empty", "cut", "bytes"]
+)
+def test_corrupt_json_names_file_and_command(tmp_path, content):
+    path = tmp_path / "split.json"
+    path.write_bytes(content)
+
+    with pytest.raises(StageError) as caught:
+        read_json(path, "kerasmed data split")
+
+    message = str(caught.value)
+    assert str(path) in message
+    assert "`kerasmed data split`" in message
+    assert "\n" not in message
+
+
+def test_sha256_of_file_bytes(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+
+    # FIPS 180-2, appendix B.1.
+    assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
+    assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()

@@ -1,0 +1,87 @@
+"""The import graph: dependencies go one way, and the light parts stay light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "kerasmed"
+
+# From the bottom up: a module may import only from layers before its own, or from its own package.
+LAYERS = [
+    {"errors"},
+    {"files", "config"},
+    {"runtime", "progress"},
+    {"runs"},
+    {"data"},
+    {"diffusion", "classify", "inference"},
+    {"export", "explain", "evaluate"},
+    {"report", "standalone", "doctor", "tables"},
+    {"stages"},
+    {"study"},
+    {"cli"},
+]
+LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}
+
+
+def _modules() -> list[Path]:
+    return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
+
+
+def _unit(parts: tuple[str, ...]) -> str:
+    return parts[0].removesuffix(".py")
+
+
+def _imports(path: Path) -> list[tuple[str, ...]]:
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("kerasmed."):
+            found.append(tuple(node.module.split(".")[1:]))
+    return found
+
+
+def test_every_module_has_a_layer():
+    assert {_unit(path.relative_to(PACKAGE).parts) for path in _modules()} == set(LAYER_OF)
+
+
+@pytest.mark.parametrize("path", _modules(), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down(path):
+    own = _unit(path.relative_to(PACKAGE).parts)
+    for imported in _imports(path):
+        other = _unit(imported)
+        assert other == own or LAYER_OF[other] < LAYER_OF[own], f"{own} imports {other}"
+
+
+def test_modules_of_one_package_have_no_cycle():
+    graph = {
+        path.relative_to(PACKAGE).with_suffix("").parts: set(_imports(path)) for path in _modules()
+    }
+    done: set[tuple[str, ...]] = set()
+
+    def visit(module, above=()):
+        assert module not in above, f"cycle through {module}"
+        if module not in done:
+            for imported in graph.get(module, ()):
+                visit(imported, (*above, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module)
+
+
+@pytest.mark.parametrize("heavy", ["tensorflow", "keras"])
+@pytest.mark.parametrize(
+    "module",
+    ["kerasmed", "kerasmed.cli", "kerasmed.inference", "kerasmed.evaluate.classification",
+     "kerasmed.evaluate.fidelity", "kerasmed.evaluate.privacy", "kerasmed.standalone"],
+)  # fmt: skip
+def test_light_modules_import_neither_tensorflow_nor_keras(module, heavy):
+    code = f"import sys, {module}; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_no_module_is_called_utils():
+    names = {path.stem for path in _modules()}
+    assert not names & {"utils", "helpers", "common", "misc"}

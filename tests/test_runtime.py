@@ -1,0 +1,54 @@
+import keras
+import pytest
+
+from kerasmed import runtime
+from kerasmed.config import RuntimeConfig
+from kerasmed.runtime import precision_policy, resolve_runtime
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+    ("fpu avx512_bf16", "mixed_bfloat16"), ("fpu amx_bf16", "mixed_bfloat16"), ("fpu", "float32"),
+])  # fmt: skip
+def test_auto_precision_follows_the_processor(monkeypatch, flags, expected):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
+    monkeypatch.setattr(runtime, "_cpu_fields", lambda: {"flags": flags})
+    found = resolve_runtime(RuntimeConfig())
+    assert (found.precision, found.jit_compile) == (expected, False)
+
+
+def test_classifiers_stay_in_float32_on_a_cpu(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
+    monkeypatch.setattr(runtime, "_cpu_fields", lambda: {"flags": "fpu avx512_bf16"})
+    assert resolve_runtime(RuntimeConfig(), cpu_bfloat16=False).precision == "float32"
+
+
+def test_auto_on_a_gpu_is_bfloat16_with_xla(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: ["gpu:0"])
+    found = resolve_runtime(RuntimeConfig())
+    assert (found.precision, found.jit_compile) == ("mixed_bfloat16", True)
+    assert found.device == "1 x GPU"
+
+
+def test_what_was_asked_for_is_taken():
+    asked = RuntimeConfig(precision="mixed_float16", jit_compile=True)
+    found = resolve_runtime(asked)
+    assert (found.precision, found.jit_compile) == ("mixed_float16", True)
+
+
+def test_policy_is_restored_also_after_an_error():
+    inside = []
+
+    def fail():
+        with precision_policy("mixed_bfloat16"):
+            inside.append(keras.mixed_precision.dtype_policy().name)
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert inside == ["mixed_bfloat16"]
+    assert keras.mixed_precision.dtype_policy().name == "float32"
+
+
+def test_record_names_processor_and_versions():
+    assert runtime.machine()["cores"] >= 1
+    assert {"python", "keras", "numpy", "kerasmed"} <= runtime.versions().keys()
