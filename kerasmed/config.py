@@ -20,7 +20,7 @@ Regime = Literal["real", "synthetic", "both", "real_all"]
 class Section(BaseModel):
     """One block of the experiment file; a key that it does not name is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class PhantomConfig(Section):
@@ -146,7 +146,7 @@ class RuntimeConfig(Section):
 class Config(Section):
     """A whole experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     split: SplitConfig = SplitConfig()
@@ -188,7 +188,7 @@ def load_config(
         raise ConfigError(
             f"No experiment file at {path}: expected a YAML file; configs/ has examples."
         ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not readable YAML: {_one_line(error)}; mend it.") from None
     if not isinstance(values, dict):
         raise ConfigError(
@@ -196,10 +196,10 @@ def load_config(
             f"received {type(values).__name__}; see configs/ for examples."
         )
     if data is not None:
-        section = values.get("data") or {}
-        values["data"] = {**section, "directory": str(data), "phantoms": None}
+        _assign(values, "data.directory", str(data))
+        _assign(values, "data.phantoms", None)
     for assignment in assignments or []:
-        _assign(values, assignment)
+        _assign(values, *_parse(assignment))
     return parse_config(values, source=str(path))
 
 
@@ -211,23 +211,29 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
         raise ConfigError(f"{source}: {_describe(error)}") from None
 
 
-def _assign(values: dict[str, Any], assignment: str) -> None:
+def _parse(assignment: str) -> tuple[str, Any]:
     key, equals, text = assignment.partition("=")
     if not equals or not key:
         raise ConfigError(
             f"--set takes key.path=value, received {assignment!r}; "
             "for example --set diffusion.steps=1000."
         )
+    try:
+        return key, yaml.safe_load(text)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {assignment}: {_one_line(error)}; quote the value.") from None
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     section = values
     for parent in parents:
-        section = section.setdefault(parent, {})
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
         if not isinstance(section, dict):
-            raise ConfigError(f"--set {assignment}: {parent!r} is a value, not a section of keys.")
-    try:
-        section[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {assignment}: {_one_line(error)}; quote the value.") from None
+            raise ConfigError(f"Setting {key}: {parent!r} is a value, not a section of keys.")
+    section[last] = value
 
 
 def _describe(error: ValidationError) -> str:

@@ -5,7 +5,14 @@ import hashlib
 import pytest
 
 from kerasmed.errors import StageError
-from kerasmed.files import read_json, sha256_of, write_json, write_text, written_aside
+from kerasmed.files import (
+    folder_written_aside,
+    read_json,
+    sha256_of,
+    write_json,
+    write_text,
+    written_aside,
+)
 
 
 def break_off(path):
@@ -113,3 +120,16 @@ def test_sha256_of_file_bytes(tmp_path):
     # FIPS 180-2, appendix B.1.
     assert sha256_of(tmp_path / "a").startswith("ba7816bf8f01cfea414140de5dae2223")
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_folder_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
+    target = tmp_path / "set"
+    with folder_written_aside(target) as folder:
+        (folder / "old").touch()
+    with pytest.raises(RuntimeError), folder_written_aside(target):
+        raise RuntimeError
+    assert [path.name for path in target.iterdir()] == ["old"]
+    with folder_written_aside(target) as folder:
+        (folder / "new").touch()
+    assert [path.name for path in target.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [target]

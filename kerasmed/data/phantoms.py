@@ -12,8 +12,6 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
-from kerasmed.files import written_aside
-
 # A painter draws a canvas, float (size, size, 3) in 0..1, and a mask, bool (size, size).
 Painter = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -218,18 +216,13 @@ def draw_phantom(
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8), mask
 
 
-def write_phantoms(folder: Path, family: str, per_class: int, size: int, seed: int) -> Path:
-    """A folder of class folders of phantoms, with their masks in a folder beside it.
-
-    Returns:
-        ``folder/phantoms``, the folder of class folders; masks are under ``folder/masks``.
-    """
+def write_phantoms(folder: Path, family: str, per_class: int, size: int, seed: int) -> None:
+    """Write ``phantoms/``, a folder of class folders, and ``masks/`` of the same layout."""
     for class_name in FAMILIES[family]:
+        for kind in ("phantoms", "masks"):
+            (folder / kind / class_name).mkdir(parents=True)
         for index in range(per_class):
             image, mask = draw_phantom(family, class_name, index, size, seed)
             name = f"{class_name}/{class_name}-{index:05d}.png"
-            with written_aside(folder / "phantoms" / name) as temporary:
-                Image.fromarray(image).save(temporary)
-            with written_aside(folder / "masks" / name) as temporary:
-                Image.fromarray(mask.astype(np.uint8) * 255).save(temporary)
-    return folder / "phantoms"
+            Image.fromarray(image).save(folder / "phantoms" / name)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / name)

@@ -162,7 +162,7 @@ def test_missing_half_of_the_cache_names_its_remedy(read, tmp_path):
     read()
     (tmp_path / "cache" / "x.npy").unlink()
 
-    with pytest.raises(StageError, match="delete .*cache and start again"):
+    with pytest.raises(StageError, match=r"delete .*cache and start again"):
         read()
 
 

@@ -105,11 +105,11 @@ def test_palette_with_transparency_lies_on_black(save, palette, transparency):
 
 @pytest.mark.parametrize("name", ["a.png", "a.tif"])
 def test_16_bits_are_divided_by_257_over_the_full_range(save, name):
-    deep = np.array([[0, 257], [25700, 65535]], dtype=np.uint16)
+    deep = np.array([[0, 256], [25700, 65535]], dtype=np.uint16)
 
     image = read_image(save(deep, name), 2)
 
-    np.testing.assert_array_equal(image[..., 0], [[0, 1], [100, 255]])
+    np.testing.assert_array_equal(image[..., 0], [[0, 0], [100, 255]])
 
 
 def test_16_bit_range_is_not_guessed_from_the_pixels(save):
@@ -143,6 +143,14 @@ def test_jpeg_far_larger_than_wanted_agrees_with_the_full_decode(save):
 
     assert from_jpeg.shape == (16, 16, 3)
     np.testing.assert_allclose(from_jpeg.astype(int), from_png, atol=4)
+
+
+def test_jpeg_below_four_times_the_wanted_size_is_decoded_in_full(save):
+    noise = np.random.default_rng(0).integers(0, 256, (63, 63, 3), dtype=np.uint8)
+    path = save(noise, "a.jpg")
+    decoded = save(Image.open(path), "a.png")
+
+    np.testing.assert_array_equal(read_image(path, 16), read_image(decoded, 16))
 
 
 def test_grey_jpeg_is_read(save):

@@ -228,7 +228,7 @@ def test_paths_outside_the_run_folder_are_absolute(tmp_path):
 
 
 def test_run_folder_may_move(stored, tmp_path):
-    path, image_set, split = stored
+    path, _, split = stored
     path.parent.rename(tmp_path / "moved")
     moved = distinct({"a": 10, "b": 10}, tmp_path / "moved" / "images")
 

@@ -82,6 +82,15 @@ def test_class_decides_the_image():
     assert max(images[0, i].mean() for i in range(3)) < 127 < images[1, 0].mean()
 
 
+def test_classes_start_from_noise_of_their_own():
+    def blind(x_t, timesteps, labels):
+        return np.tanh(x_t)
+
+    images = draw([(0, 3), (1, 3)], blind, guidance_scale=1.0)
+
+    assert not np.array_equal(images[0, 3], images[1, 3])
+
+
 def test_nothing_wanted_nothing_made():
     denoiser = Recorder()
 

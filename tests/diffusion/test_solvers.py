@@ -192,6 +192,44 @@ def test_every_allowed_number_of_steps_gives_finite_images(solver, steps):
     assert np.isfinite(images).all()
 
 
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_noise_left_after_a_long_step_is_that_of_the_schedule(solver):
+    shape, image, seen = (100, 8, 8, 3), np.float32(0.7), []
+    first, second = alphas_cumprod()[[900, 400]]
+
+    def denoise(x_t, timestep):
+        seen.append(x_t)
+        return np.full_like(x_t, image)
+
+    x_t = (np.sqrt(first) * image + np.sqrt(1 - first) * start(shape)).astype(np.float32)
+    SOLVERS[solver](denoise, x_t, np.array([900, 400]), noise_source(shape))
+
+    # x_t given x_0 is N(sqrt(a) x_0, 1 - a), at the second timestep as at the first.
+    assert seen[1].mean() == pytest.approx(np.sqrt(second) * image, abs=0.02)
+    assert seen[1].std() == pytest.approx(np.sqrt(1 - second), abs=0.02)
+
+
+def test_dpmpp_2m_extrapolates_over_uneven_steps_by_hand():
+    predictions, seen = {900: 0.2, 500: -0.4, 300: 0.9}, []
+
+    def denoise(x_t, timestep):
+        seen.append(x_t)
+        return np.full_like(x_t, predictions[timestep])
+
+    SOLVERS["dpmpp_2m"](denoise, start(), np.array([900, 500, 300]), None)
+
+    # Lu et al., arXiv:2211.01095, algorithm 2: r = h_1 / h_2, D = (1 + 1/2r) x_1 - 1/2r x_0.
+    signal = alphas_cumprod()[[900, 500, 300]]
+    alpha, sigma = np.sqrt(signal), np.sqrt(1 - signal)
+    h_1, h_2 = np.diff(np.log(alpha / sigma))
+    r = h_1 / h_2
+    x_1 = sigma[1] / sigma[0] * seen[0] - alpha[1] * (np.exp(-h_1) - 1) * 0.2
+    combined = (1 + 1 / (2 * r)) * -0.4 - 1 / (2 * r) * 0.2
+    x_2 = sigma[2] / sigma[1] * x_1 - alpha[2] * (np.exp(-h_2) - 1) * combined
+    np.testing.assert_allclose(seen[1], x_1, atol=1e-6)
+    np.testing.assert_allclose(seen[2], x_2, atol=1e-6)
+
+
 def test_ddpm_depends_on_the_fresh_noise():
     images = [
         SOLVERS["ddpm"](gaussian_denoiser, start(), sampling_timesteps(5), noise_source(seed=seed))

@@ -125,13 +125,14 @@ def test_figures_are_plain_values(guesses):
 
 def test_calibration_error_by_hand():
     # Bins are 1/15 wide. In [0.6, 0.667): confidence 0.62 and 0.64, one of two right, gap 0.13.
-    # In [0.8, 0.867): 0.85, right, gap 0.15. In [0.933, 1]: 1.0, wrong, gap 1.
-    confidence = np.array([0.62, 0.64, 0.85, 1.0])
+    # In [0.667, 0.733): 0.68, right, gap 0.32. In [0.8, 0.867): 0.85, right, gap 0.15.
+    # In [0.933, 1]: 1.0, wrong, gap 1.
+    confidence = np.array([0.62, 0.64, 0.68, 0.85, 1.0])
     probabilities = np.stack([confidence, 1 - confidence], axis=1)
 
-    error = expected_calibration_error(probabilities, np.array([0, 1, 0, 1]))
+    error = expected_calibration_error(probabilities, np.array([0, 1, 0, 0, 1]))
 
-    assert error == pytest.approx(2 / 4 * 0.13 + 1 / 4 * 0.15 + 1 / 4 * 1.0)
+    assert error == pytest.approx((2 * 0.13 + 0.32 + 0.15 + 1.0) / 5)
 
 
 def test_calibration_error_cancels_within_a_bin():

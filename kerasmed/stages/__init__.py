@@ -1,0 +1,101 @@
+"""The stages of a study: each reads files that earlier ones wrote, and writes its own."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from kerasmed.config import Config
+from kerasmed.progress import say
+from kerasmed.runs import RunFolder
+from kerasmed.stages.evidence import audit_synthetic, explain_classifiers, write_report
+from kerasmed.stages.images import draw_samples, split_data, train_diffusion
+from kerasmed.stages.networks import evaluate_classifiers, export_classifiers, train_classifiers
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a study.
+
+    Attributes:
+        name: its key in ``run.json``.
+        command: what runs it alone.
+        run: does the work and returns what is worth recording.
+        sections: the parts of the experiment file that it depends on.
+        needs: stages that must have finished.
+    """
+
+    name: str
+    command: str
+    run: Callable[[Config, RunFolder], dict[str, Any]]
+    sections: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+
+    def settings(self, config: Config) -> dict[str, Any]:
+        """The settings that decide this stage's outcome."""
+        return config.model_dump(mode="json", include=set(self.sections))
+
+
+def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
+    """Run a stage and note it in the run record.
+
+    Raises:
+        StageError: a stage that it needs has not finished.
+    """
+    for needed in stage.needs:
+        run.require(needed, STAGES[needed].command)
+    say(f"{stage.name}: started")
+    started = time.monotonic()
+    result = stage.run(config, run)
+    duration_s = time.monotonic() - started
+    run.write_stage(config, stage.name, stage.settings(config), result, duration_s)
+    say(f"{stage.name}: done in {duration_s:.0f} s")
+    return result
+
+
+STAGES: dict[str, Stage] = {
+    stage.name: stage
+    for stage in (
+        Stage("data", "kerasmed data split CONFIG", split_data, ("seed", "data", "split")),
+        Stage(
+            "diffusion",
+            "kerasmed train diffusion CONFIG",
+            train_diffusion,
+            ("seed", "diffusion", "runtime"),
+            ("data",),
+        ),
+        Stage(
+            "sampling", "kerasmed sample CONFIG", draw_samples, ("seed", "sampling"), ("diffusion",)
+        ),
+        Stage(
+            "classifiers",
+            "kerasmed train classifier CONFIG",
+            train_classifiers,
+            ("seed", "classifiers", "runtime"),
+            ("sampling",),
+        ),
+        Stage("export", "kerasmed export CONFIG", export_classifiers, (), ("classifiers",)),
+        Stage(
+            "evaluate",
+            "kerasmed evaluate CONFIG",
+            evaluate_classifiers,
+            ("seed", "evaluation"),
+            ("export",),
+        ),
+        Stage(
+            "explain",
+            "kerasmed explain CONFIG",
+            explain_classifiers,
+            ("seed", "explain"),
+            ("export",),
+        ),
+        Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed",), ("export",)),
+        Stage(
+            "report",
+            "kerasmed report CONFIG",
+            write_report,
+            (),
+            ("evaluate", "explain", "audit"),
+        ),
+    )
+}

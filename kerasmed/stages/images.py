@@ -1,0 +1,125 @@
+"""The stages that end in images: data, diffusion, sampling."""
+
+from typing import Any
+
+from PIL import Image
+
+from kerasmed.config import Config
+from kerasmed.data.phantoms import write_phantoms
+from kerasmed.data.splits import make_split, write_split
+from kerasmed.errors import StageError
+from kerasmed.files import folder_written_aside, write_json
+from kerasmed.progress import progress_bar, say
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras, resolve_runtime
+from kerasmed.stages.inputs import load_images, load_split, load_synthetic
+
+
+def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Decode the images (or make the phantoms) and write the split."""
+    phantoms = config.data.phantoms
+    if phantoms is not None:
+        size = config.data.image_size
+        with folder_written_aside(run.images) as folder:
+            write_phantoms(folder, phantoms.family, phantoms.per_class, size, config.seed)
+    image_set = load_images(config, run)
+    split = make_split(image_set, config.split, config.seed)
+    write_split(run.split_path, image_set, split)
+    return {
+        "data_hash": image_set.data_hash,
+        "classes": list(image_set.class_names),
+        "images": image_set.counts(),
+        "roles": {role: image_set.subset(at).counts() for role, at in split.items()},
+        "duplicates": len(image_set) - len({file.sha256 for file in image_set.files}),
+        "skipped": list(image_set.skipped),
+    }
+
+
+def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the denoiser on the role `diffusion`, and export it where TensorFlow is the backend."""
+    runtime = resolve_runtime(config.runtime)
+    import keras
+
+    from kerasmed.diffusion.training import train_denoiser
+
+    image_set, split = load_split(config, run)
+    result = train_denoiser(
+        image_set.subset(split["diffusion"]),
+        image_set.subset(split["validation"]),
+        config.diffusion,
+        config.data.symmetry,
+        config.seed,
+        runtime,
+        run.diffusion,
+    )
+    if runtime.backend == "tensorflow":
+        from kerasmed.export import export_denoiser
+
+        model = keras.saving.load_model(run.diffusion / "denoiser.keras", compile=False)
+        metadata = {"class_names": image_set.class_names, "data_hash": image_set.data_hash}
+        export_denoiser(model, metadata, run.diffusion / "denoiser.onnx")
+    else:
+        say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
+    return {**runtime.as_record(), **result}
+
+
+def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Draw the synthetic set, replacing the one before."""
+    from kerasmed.diffusion.generate import generate_images
+
+    settings = config.sampling
+    image_set, split = load_split(config, run)
+    names = image_set.class_names
+    per_class = settings.per_class or max(image_set.subset(split["diffusion"]).counts().values())
+    wanted = [(label, i) for label in range(len(names)) for i in range(per_class)]
+    denoiser = _open_denoiser(config, run)
+    images = generate_images(
+        denoiser,
+        wanted,
+        len(names),
+        config.data.image_size,
+        config.seed,
+        settings.solver,
+        settings.steps,
+        settings.guidance_scale,
+        settings.batch_size,
+    )
+    manifest = {
+        "seed": config.seed,
+        "per_class": per_class,
+        "classes": list(names),
+        **settings.model_dump(exclude={"per_class", "batch_size"}),
+        "rejected": [],
+    }
+    with (
+        folder_written_aside(run.synthetic) as folder,
+        progress_bar("Sampling", len(wanted), "images") as advance,
+    ):
+        for name in names:
+            (folder / name).mkdir()
+        for label, index, image in images:
+            Image.fromarray(image).save(folder / names[label] / f"{index:06d}.png")
+            advance(1, "")
+        write_json(folder / "manifest.json", manifest)
+    return {"images": load_synthetic(config, run).counts()}
+
+
+def _open_denoiser(config: Config, run: RunFolder):
+    """The denoiser, as the engine that was asked for."""
+    path = run.diffusion / f"denoiser.{config.sampling.engine}"
+    if config.sampling.engine == "onnx" and not path.exists():
+        raise StageError(
+            f"Missing {path}: the training ran without TensorFlow, which the export needs; run "
+            "`kerasmed train diffusion` again with KERAS_BACKEND=tensorflow (it only exports), or "
+            "set sampling.engine: keras."
+        )
+    if config.sampling.engine == "onnx":
+        from kerasmed.inference import OnnxDenoiser
+
+        return OnnxDenoiser(path)
+    load_keras()
+    import keras
+
+    from kerasmed.diffusion.training import keras_denoiser
+
+    return keras_denoiser(keras.saving.load_model(path, compile=False))

@@ -1,0 +1,131 @@
+"""The stages that make and test CNNs: classifiers, export, evaluate."""
+
+from typing import Any
+
+from kerasmed.config import Config
+from kerasmed.data.image_set import ImageSet, concatenate
+from kerasmed.data.splits import Split
+from kerasmed.files import read_json, write_json
+from kerasmed.progress import say
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras, resolve_runtime
+from kerasmed.stages.inputs import cells_of, load_split, load_synthetic, open_classifiers
+
+
+def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train every CNN that the settings ask for and that is not there yet."""
+    runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+    from kerasmed.classify.backbones import resolve_input_size, weights_for
+    from kerasmed.classify.classifier import train_classifier
+
+    cells = cells_of(config)
+    for cell in cells:  # a mistake in the last one shows before the first is trained
+        resolve_input_size(cell.backbone, config.classifiers.input_size)
+        weights_for(cell.backbone, config.classifiers.weights)
+    image_set, split = load_split(config, run)
+    validation = image_set.subset(split["validation"])
+    results = {}
+    for number, cell in enumerate(cells, start=1):
+        train = _training_images(cell.trained_on, config, run, image_set, split)
+        folder = run.classifiers / cell.name
+        made_from = {
+            "settings": config.classifiers.model_dump(
+                mode="json", exclude={"backbones", "train_on", "seeds"}
+            ),
+            "symmetry": config.data.symmetry,
+            "training_hash": train.data_hash,
+        }
+        record_path = folder / "training.json"
+        record = read_json(record_path, "kerasmed train classifier") if record_path.exists() else {}
+        if record.get("made_from") != made_from:
+            say(f"classifier {number} of {len(cells)}: {cell.name}, {len(train)} images")
+            record_path.unlink(missing_ok=True)
+            _, result = train_classifier(
+                cell.backbone,
+                train,
+                validation,
+                config.classifiers,
+                config.data.symmetry,
+                cell.seed,
+                runtime,
+                folder,
+            )
+            record = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
+            write_json(record_path, record)
+        results[cell.name] = record["result"]
+    return {"cells": results}
+
+
+def _training_images(
+    regime: str, config: Config, run: RunFolder, image_set: ImageSet, split: Split
+) -> ImageSet:
+    real = image_set.subset(split["diffusion"])
+    if regime == "real":
+        return real
+    if regime == "real_all":
+        return concatenate(real, image_set.subset(split["train"]))
+    synthetic = load_synthetic(config, run)
+    return synthetic if regime == "synthetic" else concatenate(real, synthetic)
+
+
+def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Write every trained CNN as ONNX."""
+    load_keras()
+    import keras
+
+    from kerasmed.export import export_classifier
+
+    image_set, split = load_split(config, run)
+    validation = image_set.subset(split["validation"])
+    parity = {}
+    for cell in cells_of(config):
+        folder = run.classifiers / cell.name
+        result = read_json(folder / "training.json", "kerasmed train classifier CONFIG")["result"]
+        model = keras.saving.load_model(folder / "model.keras", compile=False)
+        metadata = {
+            "class_names": list(image_set.class_names),
+            "backbone": cell.backbone,
+            "trained_on": cell.trained_on,
+            "seed": cell.seed,
+            "n_train": result["n_train"],
+            "weights": result["weights"],
+            "data_hash": image_set.data_hash,
+            "precision": "fp32",
+        }
+        path = run.exported / f"{cell.name}.onnx"
+        temperature, images = result["temperature"], validation.images[:33]
+        parity[cell.name] = export_classifier(model, temperature, metadata, images, path)["parity"]
+        keras.backend.clear_session()
+    return {"parity": parity}
+
+
+def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Test every exported CNN on the role `test`."""
+    from kerasmed.evaluate.classification import classification_metrics
+
+    image_set, split = load_split(config, run)
+    test = image_set.subset(split["test"])
+    rows = []
+    for cell, engine in open_classifiers(config, run):
+        metrics = classification_metrics(
+            engine.predict(test.images),
+            test.labels,
+            engine.class_names,
+            config.evaluation.bootstrap_samples,
+            config.seed,
+        )
+        rows.append(
+            {
+                "backbone": cell.backbone,
+                "trained_on": cell.trained_on,
+                "seed": cell.seed,
+                "variant": None,
+                "precision": engine.metadata["precision"],
+                "n_train": engine.metadata["n_train"],
+                **metrics,
+            }
+        )
+    write_json(run.evaluation / "metrics.json", rows)
+    return {
+        f"{row['backbone']}-{row['trained_on']}-s{row['seed']}": row["accuracy"] for row in rows
+    }
