@@ -175,7 +175,7 @@ def test_demo_is_a_study_on_phantoms(tmp_path, monkeypatch):
     monkeypatch.setattr("kerasmed.files.read_json", lambda *_: [])
     monkeypatch.setattr("kerasmed.tables.print_metrics", lambda rows: None)
     assert main(["demo", "--out", str(tmp_path)]) == 0
-    assert called[0].data.phantoms.family == "mri"
+    assert called[0].data.phantoms.family == "smear"
     assert Path("configs/demo.yaml").read_text() == Path("kerasmed/demo.yaml").read_text()
 
 

@@ -103,6 +103,7 @@ def test_missing_key_is_named():
         ("seed", -1),
         ("seed", 2**31),
         ("name", "a/b"),
+        ("name", ".."),
         ("data.image_size", 8),
         ("data.image_size", 32.5),
         ("data.phantoms.family", "xray"),
@@ -221,6 +222,14 @@ def test_assignment_overrides_a_value(experiment):
 
     assert (config.seed, config.diffusion.steps) == (3, 10)
     assert config.diffusion.widths == [8, 16]
+
+
+def test_assignment_fills_a_section_that_is_null(write):
+    path = write("name: a\ndata: {phantoms: null, directory: images}\n")
+
+    config = load_config(path, ["data.directory=null", "data.phantoms.family=ct"])
+
+    assert config.data.phantoms.family == "ct"
 
 
 def test_last_assignment_wins(experiment):

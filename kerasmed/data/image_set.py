@@ -105,6 +105,12 @@ def list_class_folders(directory: Path) -> dict[str, list[Path]]:
     layout = "a folder with one folder of images for each class"
     if not directory.is_dir():
         raise DataError(f"No folder at {directory}: expected {layout}; mend the path.")
+    stray = sorted(path for path in directory.iterdir() if path.suffix.lower() in SUFFIXES)
+    if stray:
+        raise DataError(
+            f"{stray[0]} lies outside the class folders ({len(stray)} such): expected {layout}; "
+            "move them into a class folder or out."
+        )
     classes = sorted(
         path for path in directory.iterdir() if path.is_dir() and not path.name.startswith(".")
     )
@@ -214,9 +220,11 @@ def _from_cache(directory: Path, cache: Path, manifest: dict, classes: tuple[str
     )
     emptied = set(classes) - {file.class_name for file in files}
     if emptied:
+        folder = str(directory / min(emptied))
+        reason = next(reason for reason in manifest["skipped"] if folder in reason)
         raise DataError(
             f"No readable image left in class {sorted(emptied)} of {directory}: "
-            f"{manifest['skipped'][0]}"
+            f"{reason}"
         )
     try:
         images = np.load(cache.with_suffix(".npy"), mmap_mode="r")

@@ -114,7 +114,7 @@ def _midline_lesion(canvas, brain, size, rng):
     at = (rng.uniform(0.25, 0.42), rng.uniform(-0.07, 0.07))
     distance = _blob(size, at, rng.uniform(0.09, 0.16), rng, 0.1)
     canvas = canvas + brain * rng.uniform(0.2, 0.5) * _soft(distance)
-    return canvas, distance < 0
+    return canvas, distance <= max(0.0, distance.min())  # at least a pixel, also where that is big
 
 
 _LESIONS = {
@@ -174,7 +174,9 @@ def _ct(kind: str) -> Painter:
             canvas = canvas + 0.3 * lungs * _soft(vessel)
         mask = np.zeros((size, size), dtype=bool)
         if kind == "ground_glass":
-            for _ in range(rng.integers(1, 5)):
+            patches = rng.integers(1, 5)
+            while patches > 0 or not mask.any():  # one that misses the lungs decides nothing
+                patches -= 1
                 at = (rng.uniform(-0.35, 0.4), rng.choice([-1, 1]) * rng.uniform(0.3, 0.55))
                 distance = _blob(size, at, rng.uniform(0.12, 0.28), rng, 0.35)
                 haze = 1 + 0.25 * _texture(size, 0.03, rng)

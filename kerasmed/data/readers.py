@@ -18,8 +18,8 @@ def read_image(path: Path, size: int) -> np.ndarray:
     """An image file as the whole project sees it.
 
     Grey is repeated to three channels, palettes are looked up, transparency lies on black, an
-    EXIF orientation is applied. 16 bits are divided by 257 over their full range: the range is
-    never guessed from the pixels.
+    EXIF orientation is applied. 16 bits of grey are divided by 257 over their full range: the range
+    is never guessed from the pixels.
 
     Args:
         path: JPEG, PNG, BMP or TIFF.
@@ -34,7 +34,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
     try:
         with Image.open(path) as image:
             image.draft("RGB", (2 * size, 2 * size))
-            rgb = _to_rgb(ImageOps.exif_transpose(image))
+            rgb = _to_rgb(ImageOps.exif_transpose(image), path)
             return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC))
     except DataError:
         raise
@@ -46,12 +46,12 @@ def read_image(path: Path, size: int) -> np.ndarray:
         ) from None
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
         raise DataError(
-            f"Cannot read {getattr(image, 'filename', 'image')}: expected 8 or 16 bits a channel, "
+            f"Cannot read {path}: expected 8 or 16 bits a channel, "
             f"received mode {image.mode!r} (32 bits), whose range is unknown; "
             "convert it to 8 or 16 bits."
         )

@@ -1,6 +1,7 @@
 """The split of a set into roles, by group and by class, written once and read by every stage."""
 
 import hashlib
+import os
 from collections import defaultdict
 from pathlib import Path
 
@@ -29,7 +30,7 @@ def make_split(image_set: ImageSet, settings: SplitConfig, seed: int) -> Split:
 
     Within a class, groups are taken in the order of a hash of (seed, group), so that the split
     repeats and the order of the files does not matter. A group never crosses roles; one that has
-    images of two classes goes where its first class puts it.
+    images of two classes goes where the first of them puts it.
 
     Args:
         image_set: the images.
@@ -47,7 +48,7 @@ def make_split(image_set: ImageSet, settings: SplitConfig, seed: int) -> Split:
         members[group].append(position)
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
     for label, class_name in enumerate(image_set.class_names):
-        groups = [group for group, at in members.items() if image_set.labels[at[0]] == label]
+        groups = [group for group, at in members.items() if min(image_set.labels[at]) == label]
         groups.sort(key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
         total = sum(len(members[group]) for group in groups)
         wanted = _wanted_counts(total, settings)
@@ -89,7 +90,7 @@ def _fill(groups: list[str], members: dict[str, list[int]], wanted: dict[str, in
 def write_split(path: Path, image_set: ImageSet, split: Split) -> None:
     """Write ``split.json``: path, sha256, class, group and role of every file."""
     role_of = {int(position): role for role, at in split.items() for position in at}
-    base = path.parent.resolve()
+    base = _absolute(path.parent)
     files = [
         {
             "path": _portable(file.path, base),
@@ -107,8 +108,13 @@ def write_split(path: Path, image_set: ImageSet, split: Split) -> None:
 
 def _portable(path: Path, base: Path) -> str:
     """Relative to the run folder for what the run made, else absolute."""
-    path = path.resolve()
-    return str(path.relative_to(base)) if path.is_relative_to(base) else str(path)
+    path = _absolute(path)
+    return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
+
+
+def _absolute(path: Path) -> Path:
+    """Absolute and without ``..``, but with links as they are: two links are two files."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
 def read_split(path: Path, image_set: ImageSet) -> Split:
@@ -118,11 +124,11 @@ def read_split(path: Path, image_set: ImageSet) -> Split:
         StageError: the files on disk are no longer those that were split.
     """
     entries = read_json(path, "kerasmed data split")["files"]
-    base = path.parent.resolve()
-    expected = {(base / entry["path"]).resolve(): entry for entry in entries}
+    base = _absolute(path.parent)
+    expected = {_absolute(base / entry["path"]): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
     for position, file in enumerate(image_set.files):
-        entry = expected.pop(file.path.resolve(), None)
+        entry = expected.pop(_absolute(file.path), None)
         if entry is None or entry["sha256"] != file.sha256:
             problem = "is new" if entry is None else "has changed"
             raise StageError(

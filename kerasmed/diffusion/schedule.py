@@ -3,17 +3,20 @@
 import numpy as np
 
 NUM_TIMESTEPS = 1000
+# The last angle as a share of a right angle: below 1, so that the last timestep still has a finite
+# signal-to-noise ratio, and above the last angle but one, so that every timestep is noisier.
+LAST_ANGLE = 0.9995
 
 
 def alphas_cumprod() -> np.ndarray:
     """Share of the signal's variance left at each timestep.
 
-    alphas_cumprod(t) = cos^2(pi/2 * (t/T + 0.008) / 1.008), at t = 1 .. T. The angle stops at
-    0.999 of a right angle, so that the last timestep still has a finite signal-to-noise ratio.
+    alphas_cumprod(t) = cos^2(pi/2 * (t/T + 0.008) / 1.008), at t = 1 .. T, the
+    angle stopping at LAST_ANGLE.
 
     Returns:
         float64 (1000,), falling from nearly 1 to nearly 0; index 0 is the least noise.
     """
     position = np.arange(1, NUM_TIMESTEPS + 1) / NUM_TIMESTEPS
-    angle = np.minimum((position + 0.008) / 1.008, 0.999) * (np.pi / 2)
+    angle = np.minimum((position + 0.008) / 1.008, LAST_ANGLE) * (np.pi / 2)
     return np.cos(angle) ** 2

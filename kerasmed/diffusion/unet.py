@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import keras
 from keras import ops
 
-from kerasmed.diffusion.schedule import NUM_TIMESTEPS
+from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
 
 
 @keras.saving.register_keras_serializable("kerasmed")
@@ -45,7 +45,7 @@ class VelocityToImage(keras.layers.Layer):
     def call(self, noisy_images, timesteps, velocity):
         # The cosine schedule of schedule.py in closed form, again to keep tables out of the graph.
         position = (ops.cast(timesteps, "float32") + 1.0) / NUM_TIMESTEPS
-        angle = ops.minimum((position + 0.008) / 1.008, 0.999) * (math.pi / 2)
+        angle = ops.minimum((position + 0.008) / 1.008, LAST_ANGLE) * (math.pi / 2)
         angle = angle[:, None, None, None]
         return ops.cos(angle) * ops.cast(noisy_images, "float32") - ops.sin(angle) * ops.cast(
             velocity, "float32"

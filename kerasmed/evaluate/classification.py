@@ -72,6 +72,10 @@ def classification_metrics(
             f"Probabilities: expected shape {(len(labels), num_classes)}, "
             f"received {probabilities.shape}; give one row a label and one column a class."
         )
+    if not np.isfinite(probabilities).all():
+        raise InputError(
+            "Probabilities: expected finite numbers, received NaN or infinity; check the model."
+        )
     present = np.bincount(labels, minlength=num_classes)
     if not present.all():
         absent = [class_names[i] for i in np.flatnonzero(present == 0)]

@@ -76,8 +76,8 @@ def memorisation(
 
     If nothing was memorised, a generated image's nearest training image is no closer than its
     nearest among as many held-out images, and the share of generated images that lie closer to
-    training is about one half. ``copies`` are generated images nearer to a training image than
-    the 1st percentile of the held-out images' own distances to the training images.
+    training is about one half. ``copies`` are generated images no farther from a training image
+    than the 1st percentile of the held-out images' own distances to the training images.
 
     Args:
         seen: the images that the diffusion model learned from, float (n, d): pixels or features.
@@ -108,7 +108,7 @@ def memorisation(
     natural, _ = nearest_of_versions(held_out, seen)
     threshold = float(np.percentile(natural, 1))
     order = np.argsort(to_seen, kind="stable")
-    copies = order[to_seen[order] < threshold]
+    copies = order[to_seen[order] <= threshold]
     return {
         "n_generated": len(generated),
         "n_compared": size,

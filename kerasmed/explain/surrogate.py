@@ -40,6 +40,7 @@ class Explanation:
     def as_lime(self) -> ImageExplanation:
         """The `lime` package's result object, for ``get_image_and_mask`` and existing notebooks."""
         result = ImageExplanation(self.image, self.segments)
+        result.score, result.local_pred = {}, {}
         order = np.argsort(-self.probabilities, kind="stable")
         result.top_labels = order.tolist()
         for label in result.top_labels:

@@ -270,7 +270,6 @@ def test_class_without_a_readable_image_is_refused(read, folder):
     assert "c.bmp" in message
 
 
-@pytest.mark.xfail(strict=True, reason="the first unreadable file of any class is shown")
 def test_class_without_a_readable_image_is_refused_with_one_of_its_own_files(read, folder):
     save_grey(folder / "bee" / "z.png", 1)
     save_grey(folder / "bee" / "y.png", 1)

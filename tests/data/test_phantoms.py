@@ -53,7 +53,6 @@ def test_mask_is_empty_only_for_classes_without_a_region(family, name):
 
 
 @pytest.mark.parametrize(("family", "name"), [("mri", "midline_lesion"), ("ct", "ground_glass")])
-@pytest.mark.xfail(strict=True, reason="a small region falls between the pixels or off the lung")
 def test_mask_is_never_empty_at_the_smallest_size(family, name):
     assert all(draw_phantom(family, name, i, 16, seed=0)[1].any() for i in range(300))
 

@@ -189,9 +189,6 @@ def test_suffix_does_not_decide_the_format(save, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
-@pytest.mark.xfail(
-    strict=True, reason="exif_transpose returns a copy without `filename`, so the file is not named"
-)
 def test_32_bits_are_refused_by_name(save, dtype):
     message = refusal(save(np.ones((4, 4), dtype=dtype), "a.tif"))
 

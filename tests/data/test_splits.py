@@ -265,9 +265,6 @@ def test_missing_split_names_its_command(tmp_path):
         read_split(tmp_path / "split.json", distinct({"a": 4, "b": 4}))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=StageError, reason="paths are resolved, so links to one file collide"
-)
 def test_two_links_to_one_file_are_read_as_written(tmp_path):
     names = [(name, i) for name in "ab" for i in range(8)]
     for name, i in names:
@@ -286,7 +283,6 @@ def test_two_links_to_one_file_are_read_as_written(tmp_path):
     assert roles_by_path(image_set, again) == roles_by_path(image_set, split)
 
 
-@pytest.mark.xfail(strict=True, reason="a group of two classes goes where its first file's does")
 def test_order_of_files_changes_nothing_for_a_file_under_two_classes():
     groups = {name: [f"{name}{i}" for i in range(40)] for name in ("a", "b")}
     groups["b"][:20] = groups["a"][:20]

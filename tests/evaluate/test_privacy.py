@@ -182,9 +182,6 @@ def test_copy_threshold_is_the_first_percentile_of_natural_distances():
     assert result["copy_threshold"] == pytest.approx(np.percentile(natural, 1))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="a twin among the held-out images makes the threshold 0, and 0 < 0 is false"
-)
 def test_exact_copies_are_found_although_a_held_out_image_has_a_twin():
     seen, held_out, generated = normal(60, 1), normal(60, 2), normal(40, 3)
     held_out[0] = seen[0]

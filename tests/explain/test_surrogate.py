@@ -292,9 +292,6 @@ def explanation() -> Explanation:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="lime's ImageExplanation has no `score` to fill"
-)
 def test_as_lime_holds_the_same_values(explanation):
     result = explanation.as_lime()
 
@@ -305,9 +302,6 @@ def test_as_lime_holds_the_same_values(explanation):
     assert result.local_pred == pytest.approx({0: 0.2, 1: 0.8})
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="lime's ImageExplanation has no `score` to fill"
-)
 def test_as_lime_serves_get_image_and_mask(explanation):
     result = explanation.as_lime()
 
