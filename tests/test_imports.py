@@ -75,7 +75,8 @@ def test_modules_of_one_package_have_no_cycle():
 @pytest.mark.parametrize(
     "module",
     ["kerasmed", "kerasmed.cli", "kerasmed.inference", "kerasmed.evaluate.classification",
-     "kerasmed.evaluate.fidelity", "kerasmed.evaluate.privacy", "kerasmed.standalone"],
+     "kerasmed.evaluate.fidelity", "kerasmed.evaluate.privacy", "kerasmed.standalone",
+     "kerasmed.diffusion.generate", "kerasmed.stages", "kerasmed.study"],
 )  # fmt: skip
 def test_light_modules_import_neither_tensorflow_nor_keras(module, heavy):
     code = f"import sys, {module}; sys.exit({heavy!r} in sys.modules)"

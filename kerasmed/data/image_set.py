@@ -223,8 +223,7 @@ def _from_cache(directory: Path, cache: Path, manifest: dict, classes: tuple[str
         folder = str(directory / min(emptied))
         reason = next(reason for reason in manifest["skipped"] if folder in reason)
         raise DataError(
-            f"No readable image left in class {sorted(emptied)} of {directory}: "
-            f"{reason}"
+            f"No readable image left in class {sorted(emptied)} of {directory}: {reason}"
         )
     try:
         images = np.load(cache.with_suffix(".npy"), mmap_mode="r")

@@ -7,19 +7,10 @@ from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
+from kerasmed.diffusion.pixels import to_unit_range
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
-
-
-def to_unit_range(images: np.ndarray) -> np.ndarray:
-    """uint8 0 to 255 as float32 -1 to 1, the range of the diffusion model alone."""
-    return images.astype(np.float32) / 127.5 - 1.0
-
-
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """float -1 to 1, clipped, as uint8 0 to 255."""
-    return np.rint((np.clip(images, -1.0, 1.0) + 1.0) * 127.5).astype(np.uint8)
 
 
 def loss_weights(timesteps: np.ndarray, gamma: float, floor: float) -> np.ndarray:

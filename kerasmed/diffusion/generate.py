@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from kerasmed.diffusion.batches import to_uint8
+from kerasmed.diffusion.pixels import to_uint8
 from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
 
 # denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.

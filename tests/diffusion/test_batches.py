@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 
 from kerasmed.config import DiffusionConfig
-from kerasmed.diffusion.batches import (
-    NoisyBatches,
-    loss_weights,
-    noisy_batch,
-    to_uint8,
-    to_unit_range,
-)
+from kerasmed.diffusion.batches import NoisyBatches, loss_weights, noisy_batch
+from kerasmed.diffusion.pixels import to_uint8, to_unit_range
 from kerasmed.diffusion.schedule import alphas_cumprod
 
 
