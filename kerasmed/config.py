@@ -112,7 +112,7 @@ class ClassifierConfig(Section):
     finetune_epochs: Annotated[int, Field(ge=0)] = 10
     patience: Count = 5
     head_learning_rate: Rate = 1e-2
-    finetune_learning_rate: Rate = 1e-4
+    finetune_learning_rate: Rate = 2e-5
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: bool = True
