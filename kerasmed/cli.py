@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from kerasmed import __version__
-from kerasmed.errors import KerasmedError
+from kerasmed.errors import ConfigError, KerasmedError
 
 if TYPE_CHECKING:
     from kerasmed.config import Config
@@ -159,6 +159,7 @@ def evaluate(
     if directory is not None:
         from kerasmed.standalone import evaluate_folder
 
+        _refuse_with_model(set=assignments, data=data, out=out)
         print_metrics([evaluate_folder(target, directory)])
         return
     from kerasmed.files import read_json
@@ -181,6 +182,7 @@ def explain(
     if images:
         from kerasmed.standalone import explain_files
 
+        _refuse_with_model(set=assignments, data=data)
         for path in explain_files(target, images, out or Path("explanations")):
             print(path)
         return
@@ -266,10 +268,25 @@ def _open(
     config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
 ) -> "tuple[Config, RunFolder]":
     from kerasmed.config import load_config
+    from kerasmed.files import make_folder
     from kerasmed.runs import RunFolder
 
+    if config_path.suffix == ".onnx":
+        raise ConfigError(
+            f"{config_path} is a model: expected an experiment file, or a model and the images to "
+            "run it on; add the images."
+        )
     config = load_config(config_path, assignments, data)
-    return config, RunFolder(out or Path("runs") / config.name)
+    run = RunFolder(out or Path("runs") / config.name)
+    make_folder(run.root)
+    return config, run
+
+
+def _refuse_with_model(**options: object) -> None:
+    """Options of a study say nothing to a model that stands alone."""
+    for name, value in options.items():
+        if value is not None:
+            raise ConfigError(f"--{name} goes with an experiment file, not with a model; drop it.")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -84,6 +84,20 @@ class DiffusionConfig(Section):
     steps_per_epoch: Count = 200
     preview_every: Count = 10
 
+    @model_validator(mode="after")
+    def whole_epochs_and_heads(self) -> "DiffusionConfig":
+        if self.steps % self.steps_per_epoch:
+            raise ValueError(
+                f"diffusion.steps must be a multiple of diffusion.steps_per_epoch "
+                f"({self.steps_per_epoch}); received {self.steps}"
+            )
+        if self.widths[-1] % 4:
+            raise ValueError(
+                "the last of diffusion.widths must be a multiple of 4, the heads of attention; "
+                f"received {self.widths}"
+            )
+        return self
+
 
 class SamplingConfig(Section):
     """The synthetic set."""
@@ -116,8 +130,18 @@ class ClassifierConfig(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: bool = True
-    # KerasCV RandAugment's magnitude; 0 turns it off.
+    # Greatest change of brightness, contrast and saturation by KerasCV; 0 turns it off.
     augment: Annotated[float, Field(ge=0, le=1)] = 0.2
+
+    @model_validator(mode="after")
+    def some_training(self) -> "ClassifierConfig":
+        settings = self.weights.values() if isinstance(self.weights, dict) else [self.weights]
+        if not self.finetune_epochs and (not self.head_epochs or "none" in settings):
+            raise ValueError(
+                "no training is left: classifiers.finetune_epochs is 0 and the head alone is not "
+                "trained without weights or with classifiers.head_epochs 0; raise one of them"
+            )
+        return self
 
 
 class EvaluationConfig(Section):

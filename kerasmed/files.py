@@ -12,13 +12,28 @@ from typing import Any
 from kerasmed.errors import StageError
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, where they are not there yet.
+
+    Raises:
+        StageError: it cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StageError(
+            f"Cannot make the folder {path}: expected a place to write, received {error.strerror}; "
+            "choose another --out or mend its permissions."
+        ) from None
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that is moved onto it when the block ends without error.
 
     The suffix is kept, because Keras and Pillow choose the format by it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
@@ -31,7 +46,7 @@ def written_aside(path: Path) -> Iterator[Path]:
 def folder_written_aside(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends without error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.mkdir(parents=True)
+    make_folder(temporary)
     try:
         yield temporary
         shutil.rmtree(path, ignore_errors=True)

@@ -1,6 +1,7 @@
 """One progress display for all long work."""
 
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -19,7 +20,7 @@ console = Console(stderr=True)
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
-    """A bar with count, rate and time left; a line at the start and the end without a terminal.
+    """A bar with count, rate and time left; a line at the start and one at the end in a log file.
 
     Yields:
         ``advance(count, note)``: count more units are done; the note stands behind the bar.
@@ -33,7 +34,13 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int, s
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not sys.stderr.isatty()) as progress:
+    if not sys.stderr.isatty():
+        say(f"{title}: {total} {unit}")
+        started = time.monotonic()
+        yield _ignore
+        say(f"{title}: ended after {time.monotonic() - started:.0f} s")
+        return
+    with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, rate="", note="")
 
         def advance(count: int, note: str = "") -> None:
@@ -47,3 +54,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int, s
 def say(message: str) -> None:
     """One line of news on stderr."""
     console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def _ignore(count: int, note: str = "") -> None:
+    """Progress in a log file: nothing between the start and the end."""

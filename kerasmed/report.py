@@ -39,8 +39,8 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     _draw_training(run.diffusion / "history.csv", run.figures / "training.png")
     _draw_accuracy(metrics, run.figures / "accuracy.png")
     _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
-    seen = np.concatenate([split["diffusion"], split["validation"]])
-    _draw_grid(image_set.subset(np.sort(seen)), run.figures / "real.png")
+    _draw_classifier_training(run.classifiers, run.figures / "classifiers.png")
+    _draw_grid(image_set.subset(split["diffusion"]), run.figures / "real.png")
     _draw_grid(synthetic, run.figures / "synthetic.png")
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     _draw_pairs(privacy, synthetic, image_set.subset(split["diffusion"]), run.figures / "pairs.png")
@@ -108,6 +108,19 @@ def _draw_training(history: Path, path: Path) -> None:
     )
     axes.set(xlabel="step", ylabel="weighted squared error", yscale="log")
     axes.legend()
+    _save(figure, path)
+
+
+def _draw_classifier_training(folder: Path, path: Path) -> None:
+    """Validation loss of each CNN by epoch, the phases one after the other."""
+    figure = Figure(figsize=(7, 3))
+    axes = figure.subplots()
+    for history in sorted(folder.glob("*/history.csv")):
+        with history.open(encoding="utf-8", newline="") as stream:
+            losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
+        axes.plot(range(1, len(losses) + 1), losses, marker=".", label=history.parent.name)
+    axes.set(xlabel="epoch, head first and then everything", ylabel="validation loss", yscale="log")
+    axes.legend(fontsize=7)
     _save(figure, path)
 
 

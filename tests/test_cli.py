@@ -274,6 +274,32 @@ def test_image_changed_after_the_split(refused, tiny_config, image_folder, tmp_p
     assert "0.png has changed since" in line
 
 
+def test_stage_on_what_other_settings_made_is_refused(refused, tiny_config, tiny_run):
+    line = refused("report", tiny_config, "--set", "diffusion.widths=[16]", "--out", tiny_run)
+    assert "'diffusion'" in line
+    assert "diffusion.widths: [8, 16], received [16]" in line
+
+
+def test_study_refuses_a_mistake_in_the_last_stage_before_the_first(refused, tiny_config, tmp_path):
+    line = refused(
+        "study", tiny_config, "--set", "classifiers.input_size=32", "--set",
+        "classifiers.backbones=[Xception]", "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert "Xception needs at least 71, received 32" in line
+    assert not (tmp_path / "run" / "split.json").exists()
+
+
+def test_out_that_cannot_be_a_folder(refused, tiny_config, tmp_path):
+    (tmp_path / "file").touch()
+    assert "Cannot make the folder" in refused("study", tiny_config, "--out", tmp_path / "file")
+
+
+def test_options_of_a_study_do_not_go_with_a_model(refused, model, image_folder, tmp_path):
+    line = refused("evaluate", model, image_folder, "--set", "evaluation.bootstrap_samples=100")
+    assert "--set goes with an experiment file" in line
+    assert "add the images" in refused("explain", model)
+
+
 def test_later_stage_without_the_earlier_one(refused, tmp_path):
     config = tmp_path / "own.yaml"
     settings = {"name": "own", "data": {"phantoms": {"family": "ct", "per_class": 8}}}

@@ -218,9 +218,9 @@ def test_file_without_keys_is_refused(write, text, kind):
 
 
 def test_assignment_overrides_a_value(experiment):
-    config = load_config(experiment, ["seed=3", "diffusion.steps=10", "diffusion.widths=[8, 16]"])
+    config = load_config(experiment, ["seed=3", "diffusion.steps=400", "diffusion.widths=[8, 16]"])
 
-    assert (config.seed, config.diffusion.steps) == (3, 10)
+    assert (config.seed, config.diffusion.steps) == (3, 400)
     assert config.diffusion.widths == [8, 16]
 
 
@@ -278,3 +278,19 @@ def test_data_folder_serves_a_file_without_data(write):
 
 def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
     assert "data" in refusal(load_config, write("name: a\ndata: images\n"), data=Path("images"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "problem"),
+    [
+        ("diffusion.steps=250", "must be a multiple of diffusion.steps_per_epoch (200)"),
+        ("diffusion.widths=[32, 64, 128, 190]", "must be a multiple of 4"),
+        ("classifiers={weights: none, finetune_epochs: 0}", "no training is left"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(tmp_path, assignment, problem):
+    path = tmp_path / "own.yaml"
+    path.write_text("name: own\ndata: {directory: somewhere}\n")
+    with pytest.raises(ConfigError) as refusal:
+        load_config(path, [assignment])
+    assert problem in str(refusal.value)

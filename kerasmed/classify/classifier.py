@@ -89,7 +89,7 @@ def build_classifier(
         features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
         x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(features)
         logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(x)
-    return keras.Model(images, {"features": features, "logits": logits}, name=backbone)
+        return keras.Model(images, {"features": features, "logits": logits}, name=backbone)
 
 
 class LabelledBatches(keras.utils.PyDataset):
@@ -172,7 +172,8 @@ def train_classifier(
     title = f"Training {backbone}"
     rows: list[dict[str, Any]] = []
     if weights != "none" and settings.head_epochs:
-        rows += _fit_head(model, train, validation, settings, class_weights, runtime)
+        found, jit_compile = _fit_head(model, train, validation, settings, class_weights, runtime)
+        rows += found
     batches = LabelledBatches(
         train,
         settings.batch_size,
@@ -182,7 +183,8 @@ def train_classifier(
         seed,
     )
     if settings.finetune_epochs:
-        rows += _fine_tune(model, batches, validation, settings, runtime, title)
+        found, jit_compile = _fine_tune(model, batches, validation, settings, runtime, title)
+        rows += found
     plain = build_classifier(*arguments[:4], "none", settings.dropout)
     plain.set_weights(model.get_weights())
     logits = predict_outputs(plain, validation.images)["logits"]
@@ -194,7 +196,7 @@ def train_classifier(
     write_text(folder / "history.csv", "\n".join(lines) + "\n")
     return classifier, {
         "precision": model.dtype_policy.name,
-        "jit_compile": runtime.jit_compile,
+        "jit_compile": jit_compile,
         "parameters": plain.count_params(),
         "n_train": len(train),
         "n_validation": len(validation),
@@ -245,8 +247,8 @@ def _fit_head(
     settings: ClassifierConfig,
     class_weights: np.ndarray,
     runtime: Runtime,
-) -> list[dict[str, Any]]:
-    """Fit the last layer on features that are computed once."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """Fit the last layer on features that are computed once; its history, and whether XLA ran."""
     features = predict_outputs(model, train.images)["features"]
     validation_features = predict_outputs(model, validation.images)["features"]
     inputs = keras.Input(features.shape[1:])
@@ -269,7 +271,7 @@ def _fit_head(
         callbacks=[_early_stopping(settings)],
         verbose=0,
     )
-    return _rows("head", history)
+    return _rows("head", history), bool(head.jit_compile)
 
 
 def _fine_tune(
@@ -279,11 +281,13 @@ def _fine_tune(
     settings: ClassifierConfig,
     runtime: Runtime,
     title: str,
-) -> list[dict[str, Any]]:
-    """Train every layer, by a rate that warms up and falls along a cosine."""
+) -> tuple[list[dict[str, Any]], bool]:
+    """Train every layer, by a rate that warms up and falls along a cosine; returns as above."""
     steps = max(1, -(-len(batches.image_set) // settings.batch_size))
     total = steps * settings.finetune_epochs
-    trained = keras.Model(model.input, model.output["logits"])
+    # Keras scales the loss where this outer model's policy is mixed_float16.
+    with precision_policy(runtime.precision):
+        trained = keras.Model(model.input, model.output["logits"])
     trained.compile(
         optimizer=keras.optimizers.Adam(
             keras.optimizers.schedules.CosineDecay(
@@ -317,7 +321,7 @@ def _fine_tune(
         )
     if min(history.history["val_loss"]) > loss_before:
         trained.set_weights(before)
-    return _rows("finetune", history)
+    return _rows("finetune", history), bool(trained.jit_compile)
 
 
 class _Advance(keras.callbacks.Callback):

@@ -109,17 +109,19 @@ def train_denoiser(
     keras.utils.set_random_seed(seed)
     num_classes = len(train.class_names)
     model = new_denoiser(train.image_size, num_classes, settings, runtime.precision)
-    model.compile(
-        optimizer=EmaAdamW(
-            ema_decay=settings.ema_decay,
-            learning_rate=keras.optimizers.schedules.PolynomialDecay(
-                settings.learning_rate / settings.warmup_steps,
-                settings.warmup_steps,
-                settings.learning_rate,
-            ),
-            weight_decay=settings.weight_decay,
-            global_clipnorm=settings.clip_norm,
+    optimizer = EmaAdamW(
+        ema_decay=settings.ema_decay,
+        learning_rate=keras.optimizers.schedules.PolynomialDecay(
+            settings.learning_rate / settings.warmup_steps,
+            settings.warmup_steps,
+            settings.learning_rate,
         ),
+        weight_decay=settings.weight_decay,
+        global_clipnorm=settings.clip_norm,
+    )
+    # Under mixed_float16 Keras puts a loss-scaling optimiser around this one.
+    model.compile(
+        optimizer=optimizer,
         loss=keras.losses.MeanSquaredError(),
         jit_compile=runtime.jit_compile,
     )
@@ -131,9 +133,15 @@ def train_denoiser(
         "seed": seed,
         "symmetry": symmetry,
         "data_hash": train.data_hash,
+        "image_size": train.image_size,
+        "precision": runtime.precision,
+        "jit_compile": runtime.jit_compile,
     }
-    recorder = _Recorder(folder, settings, averaged, train, validation, seed, recipe)
-    done, recorder.seconds_before = recorder.checkpoints.restore(model)
+    checkpoints = Checkpoints(folder / "checkpoints", recipe)
+    done, seconds = checkpoints.restore(model)
+    recorder = _Recorder(
+        folder, settings, optimizer, averaged, checkpoints, train, validation, seed, done, seconds
+    )
     batches = NoisyBatches(train, settings, symmetry, seed, first_step=done)
     say(
         f"Denoiser: {model.count_params():,} parameters, {len(train)} images, batch "
@@ -143,16 +151,18 @@ def train_denoiser(
         + ". The first step is traced, which takes a while."
     )
     if not recorder.finished(done):
-        model.fit(
-            batches,
-            steps_per_epoch=settings.steps_per_epoch,
-            initial_epoch=done // settings.steps_per_epoch,
-            epochs=-(-settings.steps // settings.steps_per_epoch),
-            callbacks=[recorder],
-            shuffle=False,
-            verbose=0,
-        )
-    recorder.use_average(model)
+        left = settings.steps - done
+        with progress_bar("Training the denoiser", left, "steps") as recorder.advance:
+            model.fit(
+                batches,
+                steps_per_epoch=settings.steps_per_epoch,
+                initial_epoch=done // settings.steps_per_epoch,
+                epochs=settings.steps // settings.steps_per_epoch,
+                callbacks=[recorder],
+                shuffle=False,
+                verbose=0,
+            )
+    recorder.use_average()
     with written_aside(folder / "denoiser.keras") as temporary:
         averaged.save(temporary)
     return {
@@ -226,24 +236,28 @@ class _Recorder(keras.callbacks.Callback):
         self,
         folder: Path,
         settings: DiffusionConfig,
+        optimizer: EmaAdamW,
         averaged: keras.Model,
+        checkpoints: Checkpoints,
         train: ImageSet,
         validation: ImageSet,
         seed: int,
-        recipe: dict[str, Any],
+        steps_before: int,
+        seconds_before: float,
     ):
         super().__init__()
         self.folder = folder
         self.settings = settings
+        self.optimizer = optimizer
         self.averaged = averaged
+        self.checkpoints = checkpoints
         self.num_classes = len(train.class_names)
         self.image_size = train.image_size
         self.seed = seed
-        self.checkpoints = Checkpoints(folder / "checkpoints", recipe)
         self.validation = validation_batch(validation, settings, seed)
-        self.seconds_before = 0.0
-        self.rows: list[dict[str, float]] = []
-        self._advance: Callable[[int, str], None]
+        self.seconds_before = seconds_before
+        self.rows = [row for row in self._read_history() if row["step"] <= steps_before]
+        self.advance: Callable[[int, str], None]
 
     def finished(self, step: int) -> bool:
         """Whether the budget of steps or minutes is used up."""
@@ -252,26 +266,18 @@ class _Recorder(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
-        step = int(ops.convert_to_numpy(self.model.optimizer.iterations))
-        self.rows = [row for row in self._read_history() if row["step"] <= step]
-        self._bar = progress_bar("Training the denoiser", self.settings.steps, "steps")
-        self._advance = self._bar.__enter__()
-        self._advance(step, "")
-
-    def on_train_end(self, logs=None):
-        self._bar.__exit__(None, None, None)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
-        self._advance(1, "")
+        self.advance(1, "")
 
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.settings.steps_per_epoch
         images = self.settings.steps_per_epoch * self.settings.batch_size
         rate = images / (time.monotonic() - self._epoch_started)
-        self.use_average(self.model)
+        self.use_average()
         row = {
             "step": step,
             "minutes": round(self._minutes(), 3),
@@ -288,21 +294,20 @@ class _Recorder(keras.callbacks.Callback):
         note = (
             f"loss {row['loss']:.4f}, validation {row['validation_loss']:.4f}, {rate:.0f} images/s"
         )
-        self._advance(0, note)
+        self.advance(0, note)
         if (epoch + 1) % self.settings.preview_every == 0:
             say(f"Step {step}, {row['minutes']:.1f} min: {note}")
         self.model.stop_training = finished
 
-    def use_average(self, model: keras.Model) -> None:
+    def use_average(self) -> None:
         """Put the moving averages into the float32 twin of the model."""
-        averages = model.optimizer.averaged_weights()
+        averages = self.optimizer.averaged_weights()
         for variable, value in zip(self.averaged.trainable_variables, averages, strict=True):
             variable.assign(value)
 
     def summary(self) -> dict[str, float | int]:
         """The last row, and the mean rate of the run."""
-        rows = self.rows or self._read_history()
-        last = rows[-1]
+        rows, last = self.rows, self.rows[-1]
         return {
             "steps": int(last["step"]),
             "minutes": last["minutes"],

@@ -91,11 +91,7 @@ def classification_metrics(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     correct = (predicted == labels).astype(np.float64)
     one_hot = np.eye(num_classes)[labels]
-    aurocs = [
-        roc_auc_score(one_hot[:, i], probabilities[:, i])
-        for i in range(num_classes)
-        if present[i] < len(labels)
-    ]
+    aurocs = [roc_auc_score(one_hot[:, i], probabilities[:, i]) for i in range(num_classes)]
     return {
         "n_test": len(labels),
         "accuracy": float(correct.mean()),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kerasmed.config import Config
+from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.stages.evidence import audit_synthetic, explain_classifiers, write_report
@@ -40,10 +41,9 @@ def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
     """Run a stage and note it in the run record.
 
     Raises:
-        StageError: a stage that it needs has not finished.
+        StageError: a stage that it builds on has not finished, or was made with other settings.
     """
-    for needed in stage.needs:
-        run.require(needed, STAGES[needed].command)
+    check_inputs(stage, config, run)
     say(f"{stage.name}: started")
     started = time.monotonic()
     result = stage.run(config, run)
@@ -51,6 +51,42 @@ def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
     run.write_stage(config, stage.name, stage.settings(config), result, duration_s)
     say(f"{stage.name}: done in {duration_s:.0f} s")
     return result
+
+
+def check_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
+    """Refuse to run a stage on what earlier ones made with other settings, or did not make.
+
+    Raises:
+        StageError: naming the stage, the setting and both its values.
+    """
+    for name in stage.needs:
+        needed = STAGES[name]
+        check_settings(needed, run.require(name, needed.command)["settings"], config, run)
+        check_inputs(needed, config, run)
+
+
+def check_settings(stage: Stage, before: dict[str, Any], config: Config, run: RunFolder) -> None:
+    """Refuse settings that are not those which a finished stage was made with.
+
+    Raises:
+        StageError: naming the first that differs.
+    """
+    for key, old, new in _differences(before, stage.settings(config)):
+        raise StageError(
+            f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
+            f"take the setting back, use another --out, or redo it with `{stage.command}`."
+        )
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
+    """Keys whose values differ, with both values."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [] if before == now else [(key, before, now)]
+    found = []
+    for name in sorted(before.keys() | now.keys()):
+        inner = f"{key}.{name}" if key else name
+        found += _differences(before.get(name), now.get(name), inner)
+    return found
 
 
 STAGES: dict[str, Stage] = {

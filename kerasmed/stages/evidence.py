@@ -5,14 +5,23 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.config import Config
+from kerasmed.config import Config, Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.errors import InputError
 from kerasmed.files import folder_written_aside, write_json
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
-from kerasmed.stages.inputs import load_split, load_synthetic, open_classifiers
+from kerasmed.stages.inputs import (
+    cells_of,
+    load_split,
+    load_synthetic,
+    open_classifier,
+    open_classifiers,
+)
+
+# Whose features the audit takes, in order of preference.
+_EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
 
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -74,13 +83,9 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     image_set, split = load_split(config, run)
     seen, held_out = image_set.subset(split["diffusion"]), image_set.subset(split["train"])
     generated = load_synthetic(config, run)
-    # The first cell of each regime: later ones are put in first and overwritten.
-    engines = {
-        cell.trained_on: (cell, e) for cell, e in reversed(list(open_classifiers(config, run)))
-    }
-    extractor, engine = next(
-        engines[r] for r in ("real", "real_all", "both", "synthetic") if r in engines
-    )
+    cells = cells_of(config)
+    extractor = min(cells, key=lambda cell: _EXTRACTORS.index(cell.trained_on))
+    engine = open_classifier(extractor, run)
     features = {
         name: engine.features(each.images)
         for name, each in (("seen", seen), ("held_out", held_out), ("generated", generated))
@@ -113,7 +118,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
         },
         "in_pixels": or_reason(
             lambda: memorisation(
-                pixels(seen.images)[:, 0],
+                comparison_pixels(seen.images),
                 pixels(held_out.images),
                 pixels(generated.images),
                 config.seed,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kerasmed.config import Config
+from kerasmed.config import Config, Regime
 from kerasmed.data.image_set import ImageSet, read_image_folder
 from kerasmed.data.splits import Split, read_split
 from kerasmed.inference import OnnxClassifier
@@ -39,7 +39,7 @@ class Cell:
     """One CNN of a study: a backbone, what it is trained on, and a seed."""
 
     backbone: str
-    trained_on: str
+    trained_on: Regime
     seed: int
 
     @property
@@ -59,7 +59,12 @@ def cells_of(config: Config) -> list[Cell]:
     ]
 
 
+def open_classifier(cell: Cell, run: RunFolder) -> OnnxClassifier:
+    """An exported CNN with its engine."""
+    return OnnxClassifier(run.exported / f"{cell.name}.onnx")
+
+
 def open_classifiers(config: Config, run: RunFolder) -> Iterator[tuple[Cell, OnnxClassifier]]:
     """Every exported CNN with its engine, one at a time."""
     for cell in cells_of(config):
-        yield cell, OnnxClassifier(run.exported / f"{cell.name}.onnx")
+        yield cell, open_classifier(cell, run)

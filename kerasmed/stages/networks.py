@@ -12,16 +12,27 @@ from kerasmed.runtime import load_keras, resolve_runtime
 from kerasmed.stages.inputs import cells_of, load_split, load_synthetic, open_classifiers
 
 
+def check_classifiers(config: Config) -> None:
+    """Refuse backbones, sizes and weights that cannot be trained, before anything is trained.
+
+    Raises:
+        ConfigError: naming the first.
+    """
+    load_keras()
+    from kerasmed.classify.backbones import resolve_input_size, weights_for
+
+    for backbone in config.classifiers.backbones:
+        resolve_input_size(backbone, config.classifiers.input_size)
+        weights_for(backbone, config.classifiers.weights)
+
+
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train every CNN that the settings ask for and that is not there yet."""
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
-    from kerasmed.classify.backbones import resolve_input_size, weights_for
     from kerasmed.classify.classifier import train_classifier
 
+    check_classifiers(config)
     cells = cells_of(config)
-    for cell in cells:  # a mistake in the last one shows before the first is trained
-        resolve_input_size(cell.backbone, config.classifiers.input_size)
-        weights_for(cell.backbone, config.classifiers.weights)
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
     results = {}
@@ -33,7 +44,11 @@ def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
                 mode="json", exclude={"backbones", "train_on", "seeds"}
             ),
             "symmetry": config.data.symmetry,
+            "image_size": train.image_size,
+            "precision": runtime.precision,
+            "jit_compile": runtime.jit_compile,
             "training_hash": train.data_hash,
+            "validation_hash": validation.data_hash,
         }
         record_path = folder / "training.json"
         record = read_json(record_path, "kerasmed train classifier") if record_path.exists() else {}
@@ -105,7 +120,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
 
     image_set, split = load_split(config, run)
     test = image_set.subset(split["test"])
-    rows = []
+    rows, accuracy, provider = [], {}, ""
     for cell, engine in open_classifiers(config, run):
         metrics = classification_metrics(
             engine.predict(test.images),
@@ -114,6 +129,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             config.evaluation.bootstrap_samples,
             config.seed,
         )
+        accuracy[cell.name], provider = metrics["accuracy"], engine.provider
         rows.append(
             {
                 "backbone": cell.backbone,
@@ -126,6 +142,4 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             }
         )
     write_json(run.evaluation / "metrics.json", rows)
-    return {
-        f"{row['backbone']}-{row['trained_on']}-s{row['seed']}": row["accuracy"] for row in rows
-    }
+    return {"accuracy": accuracy, "provider": provider}

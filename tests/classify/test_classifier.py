@@ -79,8 +79,9 @@ def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_p
     assert "finetune" not in phases
 
 
-def test_mixed_bfloat16_and_xla_are_what_ran(phantoms, tmp_path):
-    runtime = Runtime("tensorflow", "CPU", "mixed_bfloat16", True)
+@pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
+def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit):
+    runtime = Runtime("tensorflow", "CPU", precision, jit)
     classifier, result = _train(phantoms, tmp_path, runtime)
-    assert (result["precision"], result["jit_compile"]) == ("mixed_bfloat16", True)
+    assert (result["precision"], result["jit_compile"]) == (precision, jit)
     assert {layer.compute_dtype for layer in classifier.model.layers} <= {"float32", "uint8"}

@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import phantom_set
 
 from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.training import EmaAdamW, train_denoiser
@@ -62,6 +63,14 @@ def test_checkpoint_of_another_recipe_is_refused(phantoms, tmp_path):
         _train(phantoms, tmp_path, learning_rate=0.01)
 
 
+def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, tmp_path):
+    _train(phantoms, tmp_path, steps=3)
+    with pytest.raises(StageError, match="made with precision float32, received mixed_bfloat16"):
+        _train(phantoms, tmp_path, Runtime("tensorflow", "CPU", "mixed_bfloat16", False))
+    with pytest.raises(StageError, match="made with image_size 16, received 32"):
+        _train(phantom_set(size=32), tmp_path)
+
+
 def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, tmp_path, capsys):
     _train(phantoms, tmp_path)
     newest = tmp_path / "checkpoints" / "step-00000006.npz"
@@ -75,10 +84,11 @@ def test_time_budget_ends_the_training(phantoms, tmp_path):
     assert _train(phantoms, tmp_path, steps=3000, max_minutes=1e-6)["steps"] == 3
 
 
-def test_mixed_bfloat16_and_xla_are_what_ran(phantoms, tmp_path):
-    runtime = Runtime("tensorflow", "CPU", "mixed_bfloat16", True)
+@pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
+def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit):
+    runtime = Runtime("tensorflow", "CPU", precision, jit)
     result = _train(phantoms, tmp_path, runtime, steps=3)
-    assert (result["precision"], result["jit_compile"]) == ("mixed_bfloat16", True)
+    assert (result["precision"], result["jit_compile"]) == (precision, jit)
     saved = keras.saving.load_model(tmp_path / "denoiser.keras")
     assert {layer.compute_dtype for layer in saved.layers} <= {"float32", "int32"}
 
