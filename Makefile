@@ -3,6 +3,7 @@
 # make setup   the virtual environment alone
 # make check   lint, types and tests: what .ci/run calls
 # make bench   the benchmarks
+# make clean   forget the environment and the runs
 #
 # The first call makes .venv and installs; later calls install nothing again.
 
@@ -11,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test setup setup-dev check bench clean
+.PHONY: demo test setup check bench clean
 
 demo: .venv/installed
 	$(BIN)/kerasmed demo
