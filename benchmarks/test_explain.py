@@ -39,5 +39,5 @@ def test_kerasmed(benchmark, predict, image):
 def test_lime(benchmark, predict, image):
     benchmark.group = f"LIME, {SAMPLES} samples at {SIZE}, quickshift"
     explain = LimeImageExplainer(random_state=0).explain_instance
-    options = {"num_samples": SAMPLES, "top_labels": 2, "progress_bar": False}
+    options = {"num_samples": SAMPLES, "top_labels": 2}
     benchmark.pedantic(explain, (image, predict), options, rounds=3, warmup_rounds=1)
