@@ -40,7 +40,7 @@ Assignments = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
 ]
 DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Folder of class folders.")
+    Path | None, typer.Option("--data", metavar="PATH", help="Class folders, .csv or .npz.")
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run folder (default: runs/<name>).")
@@ -70,6 +70,76 @@ def study(
     _study(config, assignments, data, out)
 
 
+@data_app.command("list")
+def data_list() -> None:
+    """The data sets that are known by name."""
+    from kerasmed.data.known import KNOWN
+    from kerasmed.tables import print_known
+
+    print_known(KNOWN)
+
+
+@data_app.command("fetch")
+def data_fetch(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `kerasmed data list` shows it.")],
+    taken_from: Annotated[
+        Path | None, typer.Option("--from", metavar="DIR", help="A copy already on disk.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Where to (default: data/NAME).")
+    ] = None,
+) -> None:
+    """Download a known data set, or take a copy, and compare it with what was published."""
+    from kerasmed.data.known import fetch, find_known, verify
+    from kerasmed.tables import print_counts
+
+    known = find_known(name)
+    found = verify(name, taken_from or fetch(name, out or Path("data") / name))
+    print_counts(found["found"], found["published"])
+    if not found["complete"]:
+        print("Fewer images than were published: the figures of others need not hold for it.")
+    print(f"Licence: {known.licence}. Cite: {known.citation}.")
+    print(f"Next: kerasmed study {known.config} --data {found['source']}")
+
+
+@data_app.command("check")
+def data_check(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders, .csv or .npz.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/check-<name>.")
+    ] = None,
+) -> None:
+    """Counts, copies, outliers and shortcuts of a set, and a page of thumbnails."""
+    from kerasmed.check import check_data
+    from kerasmed.config import override
+    from kerasmed.tables import print_findings
+
+    values = {"name": "check", "data": {"source": str(source)}}
+    config = override(values, assignments, source="--set")
+    folder = out or Path("runs") / f"check-{source.resolve().stem}"
+    findings = check_data(config.data, folder)
+    print_findings(findings, as_json)
+    if not as_json:
+        print(f"Page: {folder / 'check.html'}")
+
+
+@data_app.command("leakage")
+def data_leakage(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """What a random split would have claimed, against this study's split."""
+    from kerasmed.files import read_json
+    from kerasmed.tables import print_leakage
+
+    _, run = _perform("leakage", config, assignments, data, out)
+    print_leakage(read_json(run.evaluation / "leakage.json", "kerasmed data leakage"))
+
+
 @data_app.command("split")
 def data_split(
     config: ConfigPath,
@@ -77,8 +147,11 @@ def data_split(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Decode the images (or make the phantoms) and write split.json."""
-    _perform("data", config, assignments, data, out)
+    """Decode the images (or make the phantoms), find copies, and write split.json."""
+    from kerasmed.tables import print_split
+
+    _, run = _perform("data", config, assignments, data, out)
+    print_split(run.finished_stages()["data"]["result"])
 
 
 @train_app.command("diffusion")

@@ -3,6 +3,7 @@
 Relative paths in it are relative to the working directory.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,6 +15,7 @@ from kerasmed.errors import ConfigError
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Regime = Literal["real", "synthetic", "both", "real_all"]
 
 
@@ -30,11 +32,46 @@ class PhantomConfig(Section):
     per_class: Count = 300
 
 
+class DicomConfig(Section):
+    """How grey values of DICOM files become 0 to 255."""
+
+    # Centre and width, in units after the rescaling (Hounsfield units in CT). Without it the file's
+    # own first window is taken, and its whole stored range where it has none.
+    window: tuple[float, Rate] | None = None
+    frames: Literal["refuse", "split"] = "refuse"
+
+
+class NiftiConfig(Section):
+    """Which slices of a NIfTI volume are taken, and how their values become 0 to 255."""
+
+    axis: Literal["sagittal", "coronal", "axial"] = "axial"
+    # First and last slice taken, as a share of the volume from its left, back or lower end.
+    slices: tuple[Share, Share] = (0.0, 1.0)
+    # Values shown black and white; without it the volume's 0.5th and 99.5th percentile, since the
+    # units of most volumes (MRI) are arbitrary.
+    intensity: tuple[float, float] | None = None
+
+    @model_validator(mode="after")
+    def ranges_go_up(self) -> "NiftiConfig":
+        for name in ("slices", "intensity"):
+            pair = getattr(self, name)
+            if pair is not None and pair[0] >= pair[1]:
+                raise ValueError(f"data.nifti.{name} must go up; received {list(pair)}")
+        return self
+
+
 class DataConfig(Section):
     """Where the images come from and what size they get."""
 
-    directory: Path | None = None
+    # A folder of class folders, a .csv with the columns path, label and perhaps patient, or an .npz
+    # laid out as MedMNIST does.
+    source: Path | None = None
     phantoms: PhantomConfig | None = None
+    class_names: list[str] | None = Field(
+        default=None, description="of the labels 0, 1, ... of an .npz, which has none"
+    )
+    dicom: DicomConfig = DicomConfig()
+    nifti: NiftiConfig = NiftiConfig()
     image_size: Annotated[int, Field(ge=16, le=512)] = 64
     on_bad_image: Literal["stop", "skip"] = "stop"
     # Which flips and turns of an image show a valid image of the same class: "mirror" is left to
@@ -43,8 +80,13 @@ class DataConfig(Section):
 
     @model_validator(mode="after")
     def one_source(self) -> "DataConfig":
-        if (self.directory is None) == (self.phantoms is None):
-            raise ValueError("give exactly one of data.directory (or --data DIR) and data.phantoms")
+        if (self.source is None) == (self.phantoms is None):
+            raise ValueError("give exactly one of data.source (or --data PATH) and data.phantoms")
+        is_npz = self.source is not None and self.source.suffix.lower() == ".npz"
+        if self.class_names is not None and not is_npz:
+            raise ValueError(
+                "data.class_names goes with an .npz alone, whose labels are numbers; remove it"
+            )
         return self
 
 
@@ -54,11 +96,37 @@ class SplitConfig(Section):
     diffusion: Fraction = 0.2
     validation: Fraction = Field(default=0.1, description="of the diffusion share")
     test: Fraction = 0.2
+    # What else may not be torn apart, beside duplicates: the images of a patient whom a table or a
+    # DICOM header names, or whom `pattern` finds in the path; or runs of neighbouring files.
+    group_by: Literal["patient", "pattern", "neighbours"] = "patient"
+    pattern: str | None = Field(
+        default=None, description="regular expression; its first group is the patient"
+    )
+    run_length: Annotated[int, Field(ge=2)] = 30
+    # Greatest number of the 256 bits of a perceptual hash in which two near-duplicates differ.
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = Field(
+        default=32, description="only images of equal pixels are duplicates if null"
+    )
 
     @model_validator(mode="after")
     def leaves_train(self) -> "SplitConfig":
         if self.diffusion + self.test >= 1:
             raise ValueError("split.diffusion + split.test must stay below 1")
+        return self
+
+    @model_validator(mode="after")
+    def pattern_has_a_group(self) -> "SplitConfig":
+        if (self.group_by == "pattern") != (self.pattern is not None):
+            raise ValueError("split.pattern and split.group_by: pattern go together; give both")
+        try:
+            groups = re.compile(self.pattern or "()").groups
+        except re.error as error:
+            raise ValueError(f"split.pattern is no regular expression: {error}") from None
+        if groups < 1:
+            raise ValueError(
+                "split.pattern must have one group in parentheses around what names the patient; "
+                f"received {self.pattern!r}"
+            )
         return self
 
 
@@ -201,7 +269,7 @@ def load_config(
     Args:
         path: the experiment file.
         assignments: ``key.path=value`` strings; the value is read as YAML.
-        data: a folder of class folders that takes the place of the file's own source.
+        data: folder, .csv or .npz that takes the place of the file's own source.
 
     Raises:
         ConfigError: the file or an override is not valid, naming each key at fault.
@@ -220,11 +288,20 @@ def load_config(
             f"received {type(values).__name__}; see configs/ for examples."
         )
     if data is not None:
-        _assign(values, "data.directory", str(data))
+        _assign(values, "data.source", str(data))
         _assign(values, "data.phantoms", None)
+    return override(values, assignments, source=str(path))
+
+
+def override(values: dict[str, Any], assignments: list[str] | None, source: str) -> Config:
+    """Checked settings from plain values and ``key.path=value`` strings that change them.
+
+    Raises:
+        ConfigError: a value or an override is not valid; ``source`` names where they came from.
+    """
     for assignment in assignments or []:
         _assign(values, *_parse(assignment))
-    return parse_config(values, source=str(path))
+    return parse_config(values, source)
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:

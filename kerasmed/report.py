@@ -52,7 +52,9 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     page = environment.get_template("report.html.j2").render(
         record=record,
         stages=record["stages"],
+        config=record["config"],
         data=record["stages"]["data"]["result"],
+        leakage=read_json(run.evaluation / "leakage.json", "kerasmed data leakage"),
         roles=ROLES,
         metrics=metrics,
         regimes=REGIMES,

@@ -5,7 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from kerasmed.data.image_set import read_image_folder
+from kerasmed.config import DataConfig
+from kerasmed.data.decoding import read_images
 from kerasmed.errors import DataError, InputError
 from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
@@ -39,7 +40,8 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
     """
     engine = OnnxClassifier(model)
     with TemporaryDirectory() as cache:
-        images = read_image_folder(directory, engine.input_size, Path(cache) / "images")
+        data = DataConfig(source=directory, image_size=engine.input_size)
+        images = read_images(data, Path(cache) / "images")
         if list(images.class_names) != list(engine.class_names):
             raise DataError(
                 f"{directory}: expected the model's class folders {engine.class_names}, "

@@ -25,6 +25,84 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
     print(f"{rows[0]['n_test']} test images")
 
 
+def print_split(result: dict[str, Any]) -> None:
+    """Images by class and role, and what keeps them together."""
+    roles = result["roles"]
+    table = Table("class", "images", *roles)
+    for name, count in result["images"].items():
+        table.add_row(name, str(count), *(str(counts[name]) for counts in roles.values()))
+    Console().print(table)
+    print(f"{result['groups']} groups, the largest of {result['largest_group']} images")
+    print("\n".join(_duplicate_lines(result["duplicates"])))
+    if result["skipped"]:
+        print(
+            f"{len(result['skipped'])} unreadable files left out, such as: {result['skipped'][0]}"
+        )
+
+
+def print_leakage(found: dict[str, Any]) -> None:
+    """Accuracy by either kind of split."""
+    table = Table("split", "accuracy %", "standard deviation")
+    for name, title in (("random", "random, by image"), ("grouped", "by group, as in this study")):
+        spread = 100 * found[name]["standard_deviation"]
+        table.add_row(title, f"{100 * found[name]['mean']:.1f}", f"{spread:.1f}")
+    Console().print(table)
+    print(f"Logistic regression on features of {found['features_of']}.")
+
+
+def print_known(known: dict[str, Any]) -> None:
+    """The data sets that can be fetched by name."""
+    table = Table("name", "Kaggle", "images", "classes", "licence")
+    for name, entry in known.items():
+        classes = ", ".join(entry.counts)
+        total = str(sum(entry.counts.values()))
+        table.add_row(name, entry.handle, total, classes, entry.licence)
+    Console().print(table)
+
+
+def print_counts(found: dict[str, int], published: dict[str, int]) -> None:
+    """What a copy holds beside what was published."""
+    table = Table("class", "found", "published")
+    for name, count in published.items():
+        table.add_row(name, str(found[name]), str(count))
+    Console().print(table)
+
+
+def print_findings(findings: dict[str, Any], as_json: bool) -> None:
+    """What ``kerasmed data check`` found, in short or as JSON."""
+    if as_json:
+        print(json.dumps(findings, indent=2))
+        return
+    table = Table("class", "images")
+    for name, count in findings["classes"].items():
+        table.add_row(name, str(count))
+    Console().print(table)
+    patients = findings["patients"]
+    unreadable = findings["unreadable"]
+    print(f"{findings['images']} images, {findings['sizes']['different']} different sizes")
+    print("Patients: " + ("not named" if patients is None else str(patients)))
+    print(f"Unreadable: {len(unreadable)}" + (f", such as: {unreadable[0]}" if unreadable else ""))
+    print("\n".join(_duplicate_lines(findings["duplicates"])))
+    print(f"Outliers in brightness: {len(findings['brightness_outliers'])}")
+    for row in findings["shortcuts"]:
+        print(
+            f"Class from {row['clue']} alone: {100 * row['accuracy']:.1f}% right "
+            f"(most frequent class: {100 * row['most_frequent_class']:.1f}%)"
+        )
+
+
+def _duplicate_lines(found: dict[str, Any]) -> list[str]:
+    conflicts = len(found["label_conflicts"])
+    across = found["near_across_labels"]
+    lines = [
+        f"Copies: {found['byte_identical']} of bytes, {found['pixel_identical']} of pixels",
+        f"Near-duplicates: {found['near_duplicates']} images, and "
+        f"{found['only_mirrored_or_turned']} more when mirrored or turned",
+        f"Under two labels: {conflicts} pairs of equal pixels, {len(across)} near-duplicate pairs",
+    ]
+    return lines + [f"  {a} and {b}" for a, b in across[:10]]
+
+
 def print_predictions(rows: list[dict[str, Any]], as_json: bool) -> None:
     """One line an image, as a table or as JSON lines."""
     if as_json:

@@ -48,10 +48,10 @@ def test_defaults_fill_what_the_file_leaves_out(experiment):
 
 
 def test_values_in_the_file_win_over_defaults(write):
-    config = load_config(write("name: a\nseed: 7\ndata: {directory: images, image_size: 32}\n"))
+    config = load_config(write("name: a\nseed: 7\ndata: {source: images, image_size: 32}\n"))
 
     assert (config.seed, config.data.image_size) == (7, 32)
-    assert config.data.directory == Path("images")
+    assert config.data.source == Path("images")
     assert config.data.phantoms is None
 
 
@@ -159,11 +159,11 @@ def test_shares_must_leave_something_to_train():
     assert "split.diffusion + split.test must stay below 1" in message
 
 
-@pytest.mark.parametrize("data", [{}, {"directory": "images", "phantoms": {}}])
+@pytest.mark.parametrize("data", [{}, {"source": "images", "phantoms": {}}])
 def test_exactly_one_data_source(data):
     message = refusal(parse_config, PHANTOMS | {"data": data}, "my.yaml")
 
-    assert "exactly one of data.directory (or --data DIR) and data.phantoms" in message
+    assert "exactly one of data.source (or --data PATH) and data.phantoms" in message
 
 
 def test_image_size_must_fit_the_strides():
@@ -225,9 +225,9 @@ def test_assignment_overrides_a_value(experiment):
 
 
 def test_assignment_fills_a_section_that_is_null(write):
-    path = write("name: a\ndata: {phantoms: null, directory: images}\n")
+    path = write("name: a\ndata: {phantoms: null, source: images}\n")
 
-    config = load_config(path, ["data.directory=null", "data.phantoms.family=ct"])
+    config = load_config(path, ["data.source=null", "data.phantoms.family=ct"])
 
     assert config.data.phantoms.family == "ct"
 
@@ -260,7 +260,7 @@ def test_bad_assignment_is_refused(experiment, assignment, part):
 def test_data_folder_takes_the_place_of_phantoms(experiment):
     config = load_config(experiment, data=Path("images"))
 
-    assert config.data.directory == Path("images")
+    assert config.data.source == Path("images")
     assert config.data.phantoms is None
 
 
@@ -273,7 +273,7 @@ def test_data_folder_keeps_the_other_data_settings(write):
 
 
 def test_data_folder_serves_a_file_without_data(write):
-    assert load_config(write("name: a\n"), data=Path("images")).data.directory == Path("images")
+    assert load_config(write("name: a\n"), data=Path("images")).data.source == Path("images")
 
 
 def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
@@ -290,7 +290,7 @@ def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, assignment, problem):
     path = tmp_path / "own.yaml"
-    path.write_text("name: own\ndata: {directory: somewhere}\n")
+    path.write_text("name: own\ndata: {source: somewhere}\n")
     with pytest.raises(ConfigError) as refusal:
         load_config(path, [assignment])
     assert problem in str(refusal.value)

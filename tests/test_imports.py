@@ -18,7 +18,7 @@ LAYERS = [
     {"data"},
     {"diffusion", "classify", "inference"},
     {"export", "explain", "evaluate"},
-    {"report", "standalone", "doctor", "tables"},
+    {"report", "standalone", "doctor", "tables", "check"},
     {"stages"},
     {"study"},
     {"cli"},

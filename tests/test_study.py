@@ -6,7 +6,7 @@ from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, perform
 from kerasmed.study import is_current, run_study
 
-CONFIG = parse_config({"name": "x", "data": {"directory": "somewhere"}}, "test")
+CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
 
 
 def _record(run, *names, config=CONFIG):

@@ -1,48 +1,151 @@
-"""One image file to uint8 RGB at the size of the study. Needs Pillow and NumPy alone."""
+"""One file to the images in it, at their own size, and from there to the size of the study.
 
+Pillow reads pictures; DICOM and NIfTI files have modules of their own. Whatever the file, an image
+leaves here as 8-bit RGB.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from kerasmed.errors import DataError, InputError
-
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"})
+from kerasmed.config import DicomConfig, NiftiConfig, Section
+from kerasmed.errors import DataError, InputError, KerasmedError
 
 # JPEG is decoded at the smallest scale that still has twice the wanted size, then everything is
 # reduced (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
 FILTER = "pillow-draft2-bicubic"
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
-    """An image file as the whole project sees it.
+class Formats(Section):
+    """The choices that a file's format leaves open."""
 
-    Grey is repeated to three channels, palettes are looked up, transparency lies on black, an
-    EXIF orientation is applied. 16 bits of grey are divided by 257 over their full range: the range
-    is never guessed from the pixels.
+    dicom: DicomConfig = DicomConfig()
+    nifti: NiftiConfig = NiftiConfig()
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One image of a file.
+
+    Attributes:
+        image: mode RGB, at its own size.
+        kind: format and pixel layout of the file, such as "JPEG L".
+        part: the frame or slice, counted from 0, where the file holds several; else None.
+        patient: whom the file names, in clear; never to be written anywhere.
+    """
+
+    image: Image.Image
+    kind: str
+    part: int | None = None
+    patient: str | None = None
+
+
+def read_pictures(path: Path, formats: Formats, draft_size: int | None = None) -> Iterator[Picture]:
+    """The images of a file, one by one.
 
     Args:
-        path: JPEG, PNG, BMP or TIFF.
+        path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
+        formats: choices for DICOM and NIfTI.
+        draft_size: lets a JPEG be decoded at a smaller scale that is still twice this size.
+
+    Raises:
+        DataError: the file cannot be read, or holds something else than images.
+        MachineError: the library for its format is missing.
+    """
+    reader = _READERS[suffix_of(path)]
+    try:
+        yield from reader(path, formats, draft_size)
+    except KerasmedError:
+        raise
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split()).replace(str(path), "the file")
+        raise DataError(f"Cannot read {path}: {reason}; replace, mend or remove it.") from None
+    except Exception as error:
+        # Decoders meet broken files with exceptions of every kind (struct.error, IndexError,
+        # zlib.error). Only the kind is told: a DICOM library's message may quote the header.
+        raise DataError(
+            f"Cannot read {path}: its content is broken or not what its name says "
+            f"({type(error).__name__}); replace or remove it."
+        ) from None
+
+
+def read_image(path: Path, size: int) -> np.ndarray:
+    """The only image of a file, as the whole project sees it.
+
+    Args:
+        path: as for ``read_pictures``.
         size: height and width of the result.
 
     Returns:
         uint8 (size, size, 3), 0 to 255.
 
     Raises:
-        DataError: the file is no image that Pillow reads, or holds floating-point pixels.
+        DataError: the file cannot be read, or holds more than one image.
+    """
+    if suffix_of(path) not in _READERS:
+        raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
+    pictures = iter(read_pictures(path, Formats(), size))
+    picture = next(pictures)
+    if next(pictures, None) is not None:
+        raise DataError(f"{path} holds several images: expected one; give them one by one.")
+    return reduce_image(picture.image, size)
+
+
+def reduce_image(image: Image.Image, size: int) -> np.ndarray:
+    """The one way in which any image gets its size: uint8 (size, size, 3)."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+
+
+def suffix_of(path: Path) -> str:
+    """The ending that names the format, in small letters; ".dcm" for DICOM without a suffix."""
+    name = path.name.lower()
+    if name.endswith(".nii.gz"):
+        return ".nii.gz"
+    if path.suffix and path.suffix.lower() in _READERS:
+        return path.suffix.lower()
+    return ".dcm" if _starts_as_dicom(path) else path.suffix.lower()
+
+
+def _starts_as_dicom(path: Path) -> bool:
+    """Scanners write DICOM files named by numbers and dots; the format marks its 129th byte."""
+    try:
+        with path.open("rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _read_picture(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+    """Grey is repeated to three channels, palettes are looked up, transparency lies on black.
+
+    An EXIF orientation is applied. 16 bits of grey are divided by 257 over their full range: the
+    range is never guessed from the pixels.
     """
     try:
         with Image.open(path) as image:
-            image.draft("RGB", (2 * size, 2 * size))
-            rgb = _to_rgb(ImageOps.exif_transpose(image), path)
-            return np.asarray(rgb.resize((size, size), Image.Resampling.BICUBIC))
-    except DataError:
-        raise
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        reason = " ".join(str(error).split()).replace(str(path), "the file")
+            # A phone's JPEG may carry a second view (MPO), which is no second image of the patient.
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":
+                raise DataError(
+                    f"Cannot read {path}: expected one image, received {frames} frames; "
+                    "save each as a file of its own."
+                )
+            kind = f"{image.format} {image.mode}"
+            if draft_size is not None:
+                image.draft("RGB", (2 * draft_size, 2 * draft_size))
+            yield Picture(_to_rgb(ImageOps.exif_transpose(image), path), kind)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
-            f"Cannot read {path}: expected a JPEG, PNG, BMP or TIFF image, received: {reason}; "
-            "replace or remove it."
+            f"Cannot read {path}: expected at most {Image.MAX_IMAGE_PIXELS:,} pixels, received "
+            "more; cut it into fields or reduce it."
+        ) from None
+    except Image.UnidentifiedImageError:
+        raise DataError(
+            f"Cannot read {path}: expected an image, received a file of another kind or of "
+            f"{path.stat().st_size} bytes; replace or remove it."
         ) from None
 
 
@@ -60,6 +163,32 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
         return Image.alpha_composite(black, rgba).convert("RGB")
     return image.convert("RGB")
+
+
+def _read_dicom(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+    from kerasmed.data.dicom import read_frames  # pydicom is optional
+
+    for part, pixels, kind, patient in read_frames(path, formats.dicom):
+        yield Picture(Image.fromarray(pixels).convert("RGB"), kind, part, patient)
+
+
+def _read_nifti(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+    from kerasmed.data.nifti import read_slices  # nibabel is optional
+
+    for part, pixels in read_slices(path, formats.nifti):
+        yield Picture(Image.fromarray(pixels).convert("RGB"), "NIfTI", part)
+
+
+Reader = Callable[[Path, Formats, int | None], Iterator[Picture]]
+
+_PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
+_READERS: dict[str, Reader] = {
+    **dict.fromkeys(_PICTURES, _read_picture),
+    **dict.fromkeys((".dcm", ".dicom"), _read_dicom),
+    **dict.fromkeys((".nii", ".nii.gz"), _read_nifti),
+}
+SUFFIXES = frozenset(_READERS)
+EXPECTED = "JPEG, PNG, BMP, TIFF, GIF, WebP, DICOM or NIfTI"
 
 
 def check_images(images: np.ndarray, size: int | None = None) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -20,20 +19,24 @@ ROLES = ("diffusion", "validation", "train", "test")
 Split = dict[str, np.ndarray]
 
 
-def groups_of(image_set: ImageSet) -> list[str]:
-    """The group of each image; byte-identical files share one (the SHA-256 of their bytes)."""
-    return [file.sha256 for file in image_set.files]
+def make_split(
+    labels: np.ndarray,
+    groups: list[str],
+    class_names: tuple[str, ...],
+    settings: SplitConfig,
+    seed: int,
+) -> Split:
+    """Positions of each role's images; a group never crosses roles.
 
-
-def make_split(image_set: ImageSet, settings: SplitConfig, seed: int) -> Split:
-    """Positions of each role's images.
-
-    Within a class, groups are taken in the order of a hash of (seed, group), so that the split
-    repeats and the order of the files does not matter. A group never crosses roles; one that has
-    images of two classes goes where the first of them puts it.
+    Groups are put into the order of a hash of (seed, group). `test` is filled from the front,
+    `validation` and then `diffusion` from the back, and `train` is what is left, so that files
+    which are added shift few groups and none from `test` to `diffusion`. A group is taken where it
+    brings the role nearer to what was asked for, in all its classes together.
 
     Args:
-        image_set: the images.
+        labels: int (n,), indices into ``class_names``.
+        groups: the group of each image.
+        class_names: for messages.
         settings: the shares.
         seed: the study's seed.
 
@@ -43,65 +46,100 @@ def make_split(image_set: ImageSet, settings: SplitConfig, seed: int) -> Split:
     Raises:
         DataError: a class has too few groups for every role to get one.
     """
-    members: dict[str, list[int]] = defaultdict(list)
-    for position, group in enumerate(groups_of(image_set)):
-        members[group].append(position)
-    roles: dict[str, list[int]] = {role: [] for role in ROLES}
-    for label, class_name in enumerate(image_set.class_names):
-        groups = [group for group, at in members.items() if min(image_set.labels[at]) == label]
-        groups.sort(key=lambda group: hashlib.sha256(f"{seed} {group}".encode()).digest())
-        total = sum(len(members[group]) for group in groups)
-        wanted = _wanted_counts(total, settings)
-        if len(groups) < len(ROLES):
-            raise DataError(
-                f"Class {class_name!r} has {len(groups)} distinct images: expected at least "
-                f"{len(ROLES)}, one for each role {ROLES}; add images or remove the class."
-            )
-        for role, group in zip(_fill(groups, members, wanted), groups, strict=True):
-            roles[role].extend(members[group])
-    return {role: np.array(sorted(positions), dtype=np.int64) for role, positions in roles.items()}
+    names, group_of = np.unique(groups, return_inverse=True)
+    counts = np.zeros((len(names), len(class_names)), dtype=np.int64)
+    np.add.at(counts, (group_of, labels), 1)
+    keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
+    order = sorted(range(len(names)), key=keys.__getitem__)
+    wanted = _wanted_counts(counts.sum(axis=0), settings)
+    role_of = dict.fromkeys(order, "train")
+    left = (counts > 0).sum(axis=0)
+    for later, role in zip((3, 2, 1), ("test", "validation", "diffusion"), strict=True):
+        free = [group for group in order if role_of[group] == "train"]
+        direction = free if role == "test" else free[::-1]
+        for group in _fill(direction, counts, wanted[role], left, later):
+            role_of[group] = role
+    roles = {
+        role: np.array([i for i, group in enumerate(group_of) if role_of[group] == role], np.int64)
+        for role in ROLES
+    }
+    _check_roles(roles, labels, counts, class_names)
+    return roles
 
 
-def _wanted_counts(total: int, settings: SplitConfig) -> dict[str, int]:
-    share = round(total * settings.diffusion)
-    validation = max(1, round(share * settings.validation))
+def _wanted_counts(totals: np.ndarray, settings: SplitConfig) -> dict[str, np.ndarray]:
+    share = np.rint(totals * settings.diffusion)
+    validation = np.maximum(1, np.rint(share * settings.validation))
     return {
-        "test": max(1, round(total * settings.test)),
+        "test": np.maximum(1, np.rint(totals * settings.test)),
         "validation": validation,
-        "diffusion": max(1, share - validation),
+        "diffusion": np.maximum(1, share - validation),
     }
 
 
-def _fill(groups: list[str], members: dict[str, list[int]], wanted: dict[str, int]) -> list[str]:
-    """The role of each group: roles are filled in turn, each left at least one group."""
-    assigned: list[str] = []
-    order = list(wanted)
-    filled = 0
-    for position, group in enumerate(groups):
-        groups_left = len(groups) - position
-        if order and (filled >= wanted[order[0]] or (filled and groups_left <= len(order))):
-            order.pop(0)
-            filled = 0
-        assigned.append(order[0] if order else "train")
-        filled += len(members[group])
-    return assigned
+def _fill(
+    order: list[int], counts: np.ndarray, wanted: np.ndarray, left: np.ndarray, later: int
+) -> list[int]:
+    """The groups of one role, in the given order.
+
+    Args:
+        order: groups that have no role yet.
+        counts: images by group and class.
+        wanted: images of each class that the role should get.
+        left: groups of each class that have no role yet; lowered by those taken.
+        later: how many roles come after this one, each of which needs a group of every class.
+    """
+    taken: list[int] = []
+    missing = wanted.astype(float)
+
+    def take(group: int) -> None:
+        nonlocal missing
+        taken.append(group)
+        missing = missing - counts[group]
+        left[counts[group] > 0] -= 1
+
+    for group in order:
+        has = counts[group] > 0
+        nearer = np.abs(missing - counts[group]).sum() < np.abs(missing).sum()
+        if nearer and (left[has] > later).all():
+            take(group)
+    for label in np.flatnonzero(missing == wanted):  # every group was too large
+        free = [group for group in order if counts[group, label] and group not in taken]
+        if free and left[label] > later:
+            take(min(free, key=lambda group: abs(np.log(counts[group, label] / wanted[label]))))
+    return taken
 
 
-def write_split(path: Path, image_set: ImageSet, split: Split) -> None:
-    """Write ``split.json``: path, sha256, class, group and role of every file."""
+def _check_roles(
+    roles: Split, labels: np.ndarray, counts: np.ndarray, class_names: tuple[str, ...]
+) -> None:
+    for role, positions in roles.items():
+        found = np.bincount(labels[positions], minlength=len(class_names))
+        if not found.all():
+            label = int(found.argmin())
+            sizes = sorted(counts[counts[:, label] > 0, label].tolist(), reverse=True)
+            raise DataError(
+                f"Class {class_names[label]!r} has {len(sizes)} groups of images that may not be "
+                f"torn apart (the largest of {sizes[0]}), too few to put one into each of the "
+                f"roles {ROLES}: {role!r} got none. Add images, remove the class, or loosen "
+                "split.group_by, split.run_length or split.near_duplicate_bits."
+            )
+
+
+def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split) -> None:
+    """Write ``split.json``: path, part, sha256, class, group and role of every image."""
     role_of = {int(position): role for role, at in split.items() for position in at}
     base = _absolute(path.parent)
     files = [
         {
             "path": _portable(file.path, base),
+            **({} if file.part is None else {"part": file.part}),
             "sha256": file.sha256,
             "class": file.class_name,
             "group": group,
             "role": role_of[position],
         }
-        for position, (file, group) in enumerate(
-            zip(image_set.files, groups_of(image_set), strict=True)
-        )
+        for position, (file, group) in enumerate(zip(image_set.files, groups, strict=True))
     ]
     write_json(path, {"files": files})
 
@@ -125,21 +163,27 @@ def read_split(path: Path, image_set: ImageSet) -> Split:
     """
     entries = read_json(path, "kerasmed data split")["files"]
     base = _absolute(path.parent)
-    expected = {_absolute(base / entry["path"]): entry for entry in entries}
+    expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
     for position, file in enumerate(image_set.files):
-        entry = expected.pop(_absolute(file.path), None)
-        if entry is None or entry["sha256"] != file.sha256:
+        entry = expected.pop((_absolute(file.path), file.part), None)
+        known = entry is not None and entry["class"] == file.class_name
+        if entry is None or not known or entry["sha256"] != file.sha256:
             problem = "is new" if entry is None else "has changed"
             raise StageError(
-                f"{file.path} {problem} since {path} was written: expected the files that were "
+                f"{file.name} {problem} since {path} was written: expected the files that were "
                 "split; put them back, or start a new run folder with --out."
             )
         roles[entry["role"]].append(position)
     if expected:
-        missing = next(iter(expected))
+        missing = next(iter(expected))[0]
         raise StageError(
             f"{missing} is gone since {path} was written ({len(expected)} missing): expected the "
             "files that were split; put them back, or start a new run folder with --out."
         )
     return {role: np.array(positions, dtype=np.int64) for role, positions in roles.items()}
+
+
+def read_groups(path: Path) -> list[str]:
+    """The group of each image, in the order of the set that was split."""
+    return [entry["group"] for entry in read_json(path, "kerasmed data split")["files"]]

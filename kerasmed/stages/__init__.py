@@ -11,6 +11,7 @@ from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.stages.evidence import audit_synthetic, explain_classifiers, write_report
 from kerasmed.stages.images import draw_samples, split_data, train_diffusion
+from kerasmed.stages.leakage import measure_leakage
 from kerasmed.stages.networks import evaluate_classifiers, export_classifiers, train_classifiers
 
 
@@ -94,6 +95,13 @@ STAGES: dict[str, Stage] = {
     for stage in (
         Stage("data", "kerasmed data split CONFIG", split_data, ("seed", "data", "split")),
         Stage(
+            "leakage",
+            "kerasmed data leakage CONFIG",
+            measure_leakage,
+            ("seed",),
+            ("data",),
+        ),
+        Stage(
             "diffusion",
             "kerasmed train diffusion CONFIG",
             train_diffusion,
@@ -131,7 +139,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed report CONFIG",
             write_report,
             (),
-            ("evaluate", "explain", "audit"),
+            ("leakage", "evaluate", "explain", "audit"),
         ),
     )
 }

@@ -1,18 +1,25 @@
 """The stages that end in images: data, diffusion, sampling."""
 
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from kerasmed.config import Config
+from kerasmed.data.duplicates import find_duplicates
+from kerasmed.data.examine import describe_duplicates
+from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.groups import group_images
 from kerasmed.data.phantoms import write_phantoms
+from kerasmed.data.sources import root_of
 from kerasmed.data.splits import make_split, write_split
 from kerasmed.errors import StageError
 from kerasmed.files import folder_written_aside, write_json
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, resolve_runtime
-from kerasmed.stages.inputs import load_images, load_split, load_synthetic
+from kerasmed.stages.inputs import load_images, load_split, load_synthetic, real_source
 
 
 def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -23,14 +30,26 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
         with folder_written_aside(run.images) as folder:
             write_phantoms(folder, phantoms.family, phantoms.per_class, size, config.seed)
     image_set = load_images(config, run)
-    split = make_split(image_set, config.split, config.seed)
-    write_split(run.split_path, image_set, split)
+    source = real_source(config, run)
+    fingerprints = read_fingerprints(source, run.cache / "fingerprints")
+    root = root_of(Path(str(source.source)))
+    fingerprints = fingerprints.of(image_set.files, root)
+    duplicates = find_duplicates(fingerprints, config.split.near_duplicate_bits)
+    groups = group_images(image_set.files, duplicates.pairs, config.split, root)
+    names = image_set.class_names
+    split = make_split(image_set.labels, groups, names, config.split, config.seed)
+    write_split(run.split_path, image_set, groups, split)
+    sizes = Counter(groups)
+    patients = {file.patient for file in image_set.files}
     return {
         "data_hash": image_set.data_hash,
-        "classes": list(image_set.class_names),
+        "classes": list(names),
         "images": image_set.counts(),
-        "roles": {role: image_set.subset(at).counts() for role, at in split.items()},
-        "duplicates": len(image_set) - len({file.sha256 for file in image_set.files}),
+        "roles": {role: image_set.counts(at) for role, at in split.items()},
+        "groups": len(sizes),
+        "largest_group": max(sizes.values()),
+        "patients": None if None in patients else len(patients),
+        "duplicates": describe_duplicates(fingerprints, duplicates),
         "skipped": list(image_set.skipped),
     }
 
@@ -70,7 +89,7 @@ def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
     settings = config.sampling
     image_set, split = load_split(config, run)
     names = image_set.class_names
-    per_class = settings.per_class or max(image_set.subset(split["diffusion"]).counts().values())
+    per_class = settings.per_class or max(image_set.counts(split["diffusion"]).values())
     wanted = [(label, i) for label in range(len(names)) for i in range(per_class)]
     denoiser = _open_denoiser(config, run)
     images = generate_images(

@@ -3,22 +3,24 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kerasmed.config import Config, Regime
-from kerasmed.data.image_set import ImageSet, read_image_folder
+from kerasmed.config import Config, DataConfig, Regime
+from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
 from kerasmed.inference import OnnxClassifier
 from kerasmed.runs import RunFolder
 
 
+def real_source(config: Config, run: RunFolder) -> DataConfig:
+    """Where the study's real images are: as the settings say, or the phantoms that it drew."""
+    if config.data.phantoms is None:
+        return config.data
+    return config.data.model_copy(update={"source": run.images / "phantoms", "phantoms": None})
+
+
 def load_images(config: Config, run: RunFolder) -> ImageSet:
     """The study's real images, decoded on the first call and read from the cache after it."""
-    directory = config.data.directory
-    if config.data.phantoms is not None:
-        directory = run.images / "phantoms"
-    if directory is None:
-        raise AssertionError("config.DataConfig lets no such settings through")
-    size, on_bad_image = config.data.image_size, config.data.on_bad_image
-    return read_image_folder(directory, size, run.cache / f"real-{size}", on_bad_image)
+    return read_images(real_source(config, run), run.cache / f"real-{config.data.image_size}")
 
 
 def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
@@ -31,7 +33,8 @@ def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
 def load_synthetic(config: Config, run: RunFolder) -> ImageSet:
     """The synthetic set, as images like any others."""
     size = config.data.image_size
-    return read_image_folder(run.synthetic, size, run.cache / f"synthetic-{size}")
+    data = DataConfig(source=run.synthetic, image_size=size)
+    return read_images(data, run.cache / f"synthetic-{size}")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,161 @@
+"""From a source to a memory map: every image decoded once, on all cores, in bounded memory."""
+
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from kerasmed.config import DataConfig
+from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.readers import FILTER, reduce_image
+from kerasmed.data.sources import Entry, Source, open_source
+from kerasmed.errors import DataError, StageError
+from kerasmed.files import make_folder, write_json, written_aside
+
+# How many entries are under way at once; bounds what waits in memory.
+_BATCH = 64
+
+Result = TypeVar("Result")
+
+
+def read_images(data: DataConfig, cache: Path) -> ImageSet:
+    """The images of ``data.source`` at ``data.image_size``, decoded once and kept as a memory map.
+
+    Args:
+        data: source, size, choices of format, and what to do with an unreadable image.
+        cache: path without suffix; ``.npy`` and ``.json`` are written there, and read instead of
+            the images while the files' names, sizes and times and the settings stay the same.
+
+    Raises:
+        DataError: the source's layout, or an unreadable image, by name.
+    """
+    source = open_source(data)
+    key = cache_key(source, data)
+    manifest = _read_manifest(cache.with_suffix(".json"), key)
+    if manifest is None:
+        manifest = _decode(source, data, cache)
+        write_json(cache.with_suffix(".json"), {"key": key, **manifest})
+    return _from_cache(source, cache, manifest, data.image_size)
+
+
+def cache_key(source: Source, data: DataConfig) -> str:
+    """SHA-256 of everything that the decoded images depend on, without reading any of them."""
+    digest = hashlib.sha256()
+    settings = data.model_dump(mode="json", exclude={"source", "phantoms", "symmetry"})
+    digest.update(json.dumps([FILTER, str(source.path.resolve()), settings]).encode())
+    for path in source.files():
+        stat = path.stat()
+        name = os.path.relpath(path, source.root)
+        digest.update(f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
+
+
+def in_parallel(
+    work: Callable[[Entry], Result], entries: Sequence[Entry]
+) -> Iterator[tuple[Entry, Result]]:
+    """Every entry with what ``work`` makes of it, in order, a bounded number under way.
+
+    Pillow and hashlib let go of the interpreter lock, so threads use every core.
+    """
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start in range(0, len(entries), _BATCH):
+            batch = entries[start : start + _BATCH]
+            yield from zip(batch, pool.map(work, batch), strict=True)
+
+
+def _read_manifest(path: Path, key: str) -> dict[str, Any] | None:
+    """The manifest of an earlier decoding, if it is whole and of the same files and settings."""
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and manifest.get("key") == key else None
+
+
+def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
+    size = data.image_size
+    salt = secrets.token_bytes(16)  # never kept: who a patient is cannot be tried out afterwards
+    files: list[list] = []
+    bad: list[str] = []
+    make_folder(cache.parent)
+    with (
+        source.opened(cache.parent) as read,
+        written_aside(cache.with_suffix(".npy")) as temporary,
+        temporary.open("wb") as stream,
+    ):
+
+        def decode(entry: Entry) -> list[tuple[str, np.ndarray, int | None, str | None]] | str:
+            try:
+                return [
+                    (digest, reduce_image(each.image, size), each.part, each.patient)
+                    for digest, each in read(entry, size)
+                ]
+            except DataError as error:
+                return str(error)
+
+        _write_header(stream, 0, size)
+        for entry, found in in_parallel(decode, source.entries):
+            if isinstance(found, str):
+                bad.append(found)
+                continue
+            for digest, image, part, patient in found:
+                stream.write(image.tobytes())
+                name = os.path.relpath(entry.path, source.root)
+                who = pseudonym(entry.patient or patient, salt)
+                files.append([name, digest, entry.class_name, part, who])
+        if bad and data.on_bad_image == "stop":
+            more = f" ({len(bad) - 1} more unreadable)" if len(bad) > 1 else ""
+            raise DataError(f"{bad[0]}{more} Or set data.on_bad_image: skip to go on without.")
+        stream.seek(0)
+        _write_header(stream, len(files), size)
+    return {"files": files, "skipped": bad}
+
+
+def _write_header(stream, count: int, size: int) -> None:
+    """An .npy header; NumPy pads it so that the count can be rewritten in place."""
+    shape = (count, size, size, 3)
+    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(stream, header)
+
+
+def pseudonym(patient: str | None, salt: bytes) -> str | None:
+    """A name that is equal for equal patients and tells nothing once the salt is forgotten."""
+    if patient is None:
+        return None
+    return hashlib.blake2b(patient.encode(), digest_size=8, salt=salt).hexdigest()
+
+
+def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int) -> ImageSet:
+    files = tuple(
+        ImageFile(source.root / name, digest, class_name, part, patient)
+        for name, digest, class_name, part, patient in manifest["files"]
+    )
+    emptied = sorted(set(source.class_names) - {file.class_name for file in files})
+    if emptied:
+        raise DataError(
+            f"No readable image left in class {emptied[0]!r} of {source.path} "
+            f"({len(manifest['skipped'])} unreadable, such as: {manifest['skipped'][0]})"
+        )
+    path = cache.with_suffix(".npy")
+    try:
+        images = np.load(path, mmap_mode="r")
+        if images.shape != (len(files), size, size, 3):
+            raise ValueError(f"{images.shape} images, not {len(files)}")
+    except (OSError, ValueError) as error:
+        raise StageError(
+            f"Cannot read {path}: {error}; delete {cache.parent} and start again."
+        ) from None
+    index = {name: i for i, name in enumerate(source.class_names)}
+    return ImageSet(
+        images=images,
+        labels=np.array([index[file.class_name] for file in files], dtype=np.int32),
+        class_names=source.class_names,
+        files=files,
+        skipped=tuple(manifest["skipped"]),
+    )

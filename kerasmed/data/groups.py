@@ -1,0 +1,100 @@
+"""Which images belong together: copies of one another, one patient, one run of neighbours."""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from kerasmed.config import SplitConfig
+from kerasmed.data.duplicates import Pairs, equal_pairs
+from kerasmed.data.image_set import ImageFile
+from kerasmed.errors import DataError
+
+
+def group_images(
+    files: tuple[ImageFile, ...], duplicates: Pairs, settings: SplitConfig, root: Path
+) -> list[str]:
+    """The group of each image, transitively: what belongs to one belongs to all.
+
+    Byte-identical files, the parts of one file and the images of a patient whom the source names
+    always belong together.
+
+    Args:
+        files: the images.
+        duplicates: pairs of positions that were found to be copies.
+        settings: what else keeps images together.
+        root: what the paths that ``settings.pattern`` sees are relative to.
+
+    Returns:
+        For each image the least SHA-256 of its group, so that a group's name does not depend on
+        what else is in the set.
+
+    Raises:
+        DataError: a path in which the pattern finds nobody.
+    """
+    links = [duplicates, equal_pairs(np.array([file.sha256 for file in files]))]
+    links.append(_equal(_parts_of_one_file(files)))
+    links.append(_equal(file.patient for file in files))
+    if settings.group_by == "pattern":
+        links.append(_equal(_named_patients(files, str(settings.pattern), root)))
+    if settings.group_by == "neighbours":
+        links.append(_equal(neighbour_runs(files, settings.run_length)))
+    pairs = np.concatenate(links)
+    ones = np.ones(len(pairs), dtype=bool)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(files), len(files)))
+    _, component = connected_components(graph, directed=False)
+    names: dict[int, str] = {}
+    for number, file in zip(component.tolist(), files, strict=True):
+        names[number] = min(file.sha256, names.get(number, file.sha256))
+    return [names[number] for number in component.tolist()]
+
+
+def _equal(keys: Iterable[str | None]) -> Pairs:
+    """Pairs of equal keys; None equals nothing."""
+    return equal_pairs(np.array([f"\0{i}" if key is None else key for i, key in enumerate(keys)]))
+
+
+def _parts_of_one_file(files: tuple[ImageFile, ...]) -> list[str | None]:
+    """Frames and slices show one patient; the rows of an .npz do not."""
+    return [
+        None if file.part is None or file.path.suffix.lower() == ".npz" else str(file.path)
+        for file in files
+    ]
+
+
+def _named_patients(files: tuple[ImageFile, ...], pattern: str, root: Path) -> list[str]:
+    found = []
+    for file in files:
+        path = file.path.relative_to(root) if file.path.is_relative_to(root) else file.path
+        match = re.search(pattern, path.as_posix())
+        if match is None or match.group(1) is None:
+            raise DataError(
+                f"split.pattern {pattern!r} finds nobody in {path.as_posix()!r}: expected a "
+                "pattern that names the patient in every path; mend it."
+            )
+        found.append(match.group(1))
+    return found
+
+
+def neighbour_runs(files: tuple[ImageFile, ...], run_length: int) -> list[str]:
+    """The run of each image: the last number in its name, divided by the run's length.
+
+    Slices of a patient mostly follow one another, so a run holds few patients. By number and not by
+    rank: a file that is added moves no other one to another run.
+    """
+    runs = []
+    for file in files:
+        numbers = list(re.finditer(r"\d+", file.path.stem))
+        if file.part is not None:
+            series, number = str(file.path), file.part
+        elif numbers:
+            last = numbers[-1]
+            rest = file.path.stem[: last.start()] + "#" + file.path.stem[last.end() :]
+            series, number = f"{file.path.parent / rest}", int(last.group())
+        else:
+            series, number = str(file.path), 0
+        runs.append(f"{file.class_name} {series} {number // run_length}")
+    return runs

@@ -1,0 +1,62 @@
+"""The stage that measures what a random split would have claimed."""
+
+from typing import Any
+
+import numpy as np
+
+from kerasmed.config import Config
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.splits import Split, make_split, read_groups
+from kerasmed.files import write_json
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras
+from kerasmed.stages.inputs import load_split
+
+_SPLITS = 5
+_EDGE = 16  # of the reduced images that stand in for features
+
+
+def measure_leakage(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Logistic regression on frozen features: this rule of splitting against a random one."""
+    from kerasmed.evaluate.leakage import leakage
+
+    image_set, _ = load_split(config, run)
+    groups = read_groups(run.split_path)
+    each_alone = [f"{i} {file.sha256}" for i, file in enumerate(image_set.files)]
+
+    def splits(belonging: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+        labels, names = image_set.labels, image_set.class_names
+        made = (
+            make_split(labels, belonging, names, config.split, config.seed + i)
+            for i in range(_SPLITS)
+        )
+        return [(_trained_on(split), split["test"]) for split in made]
+
+    features, features_of = _frozen_features(config, image_set)
+    found = leakage(features, image_set.labels, splits(groups), splits(each_alone))
+    write_json(run.evaluation / "leakage.json", {"features_of": features_of, **found})
+    return {"features_of": features_of, **found}
+
+
+def _trained_on(split: Split) -> np.ndarray:
+    return np.concatenate([at for role, at in split.items() if role != "test"])
+
+
+def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
+    """Of the first backbone with pretrained weights; reduced pixels where there is none."""
+    settings = config.classifiers
+    for backbone in settings.backbones:
+        load_keras()
+        from kerasmed.classify.backbones import weights_for
+        from kerasmed.classify.classifier import build_classifier, predict_outputs
+
+        weights = weights_for(backbone, settings.weights)
+        if weights != "none":
+            model = build_classifier(
+                backbone, 1, image_set.image_size, settings.input_size, weights, dropout=0.0
+            )
+            name = f"{backbone} ({weights.rsplit('/')[-1]})"
+            return predict_outputs(model, image_set.images)["features"], name
+    step = max(1, image_set.image_size // _EDGE)
+    reduced = np.asarray(image_set.images[:, ::step, ::step], dtype=np.float32)
+    return reduced.reshape(len(reduced), -1), f"pixels, every {step}th"
