@@ -11,6 +11,7 @@ from PIL import Image
 
 from kerasmed.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
+from kerasmed.data.entries import relative_path
 from kerasmed.data.examine import examine
 from kerasmed.data.fingerprints import Fingerprints, read_fingerprints
 from kerasmed.data.image_set import ImageFile
@@ -129,7 +130,7 @@ def _thumbnails(data: DataConfig, folder: Path, names: set[str]) -> dict[str, st
     wanted_files = {name.rsplit("#", 1)[0] for name in names} | names
     with source.opened(folder / "cache") as read:
         for entry in source.entries:
-            relative = entry.path.relative_to(source.root)
+            relative = relative_path(entry.path, source.root)
             if str(relative) not in wanted_files:
                 continue
             if entry.row is not None and f"{relative}#{entry.row}" not in names:

@@ -67,7 +67,7 @@ class DataConfig(Section):
     # laid out as MedMNIST does.
     source: Path | None = None
     phantoms: PhantomConfig | None = None
-    class_names: list[str] | None = Field(
+    class_names: Annotated[list[str], Field(min_length=2)] | None = Field(
         default=None, description="of the labels 0, 1, ... of an .npz, which has none"
     )
     dicom: DicomConfig = DicomConfig()
@@ -82,6 +82,8 @@ class DataConfig(Section):
     def one_source(self) -> "DataConfig":
         if (self.source is None) == (self.phantoms is None):
             raise ValueError("give exactly one of data.source (or --data PATH) and data.phantoms")
+        if len(set(self.class_names or [])) < len(self.class_names or []):
+            raise ValueError(f"data.class_names must differ; received {self.class_names}")
         is_npz = self.source is not None and self.source.suffix.lower() == ".npz"
         if self.class_names is not None and not is_npz:
             raise ValueError(
@@ -144,6 +146,8 @@ class DiffusionConfig(Section):
     batch_size: Count = 16
     learning_rate: Rate = 1e-3
     warmup_steps: Count = 200
+    # Share of the budget, at its end, over which the learning rate falls to nearly nothing.
+    cooldown: Annotated[float, Field(ge=0, le=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
     ema_decay: Fraction = 0.9995
@@ -171,7 +175,7 @@ class SamplingConfig(Section):
     """The synthetic set."""
 
     per_class: Count | None = Field(default=None, description="as many as the real share if null")
-    solver: Literal["ddpm", "ddim", "dpmpp_2m"] = "dpmpp_2m"
+    solver: Literal["ddpm", "ddim", "dpmpp_2m", "unipc"] = "dpmpp_2m"
     steps: Annotated[int, Field(ge=1, le=1000)] = 25
     guidance_scale: Annotated[float, Field(ge=0)] = 1.5
     batch_size: Count = 32

@@ -1,5 +1,6 @@
 """Files that are written whole or not at all."""
 
+import csv
 import hashlib
 import json
 import os
@@ -58,7 +59,8 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
     with written_aside(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # File names need not be UTF-8, and may stand in the text.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -85,6 +87,15 @@ def read_json(path: Path, made_by: str) -> Any:
             f"Cannot read {path}: expected JSON written by `{made_by}`, received {error}; "
             "delete the file and run that command again."
         ) from None
+
+
+def read_history(path: Path) -> list[dict[str, str]]:
+    """The rows of a training's ``history.csv``; none where there is no file yet."""
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            return list(csv.DictReader(stream))
+    except FileNotFoundError:
+        return []
 
 
 def sha256_of(path: Path) -> str:

@@ -1,7 +1,6 @@
 """One self-contained HTML page from what the other stages wrote. Computes no metric."""
 
 import base64
-import csv
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
-from kerasmed.files import read_json, write_text, written_aside
+from kerasmed.files import read_history, read_json, write_text, written_aside
 from kerasmed.runs import RunFolder
 
 _COLUMNS = 8
@@ -97,8 +96,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def _draw_training(history: Path, path: Path) -> None:
-    with history.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_history(history)
     steps = [float(row["step"]) for row in rows]
     figure = Figure(figsize=(7, 3))
     axes = figure.subplots()
@@ -118,8 +116,7 @@ def _draw_classifier_training(folder: Path, path: Path) -> None:
     figure = Figure(figsize=(7, 3))
     axes = figure.subplots()
     for history in sorted(folder.glob("*/history.csv")):
-        with history.open(encoding="utf-8", newline="") as stream:
-            losses = [float(row["val_loss"]) for row in csv.DictReader(stream)]
+        losses = [float(row["val_loss"]) for row in read_history(history)]
         axes.plot(range(1, len(losses) + 1), losses, marker=".", label=history.parent.name)
     axes.set(xlabel="epoch, head first and then everything", ylabel="validation loss", yscale="log")
     axes.legend(fontsize=7)

@@ -52,12 +52,11 @@ def print_leakage(found: dict[str, Any]) -> None:
 
 def print_known(known: dict[str, Any]) -> None:
     """The data sets that can be fetched by name."""
-    table = Table("name", "Kaggle", "images", "classes", "licence")
     for name, entry in known.items():
-        classes = ", ".join(entry.counts)
-        total = str(sum(entry.counts.values()))
-        table.add_row(name, entry.handle, total, classes, entry.licence)
-    Console().print(table)
+        counts = ", ".join(f"{label} {count}" for label, count in entry.counts.items())
+        print(f"{name}: {sum(entry.counts.values())} images ({counts})")
+        print(f"  {entry.address}")
+        print(f"  Licence: {entry.licence}. Cite: {entry.citation}.")
 
 
 def print_counts(found: dict[str, int], published: dict[str, int]) -> None:

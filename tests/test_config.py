@@ -43,6 +43,9 @@ def test_defaults_fill_what_the_file_leaves_out(experiment):
     assert config.data.image_size == 64
     assert config.data.phantoms.family == "mri"
     assert config.split.diffusion == config.split.test == 0.2
+    assert (config.split.group_by, config.split.near_duplicate_bits) == ("patient", 32)
+    assert config.data.dicom.window is None
+    assert config.data.nifti.slices == (0.0, 1.0)
     assert config.sampling.solver == "dpmpp_2m"
     assert config.classifiers.train_on == ["real", "synthetic", "both"]
 
@@ -83,6 +86,10 @@ def test_there_are_shipped_experiments():
         ({"colour": 1}, "colour"),
         ({"diffusion": {"step": 5}}, "diffusion.step"),
         ({"data": {"phantoms": {"famly": "ct"}}}, "data.phantoms.famly"),
+        ({"data": {"directory": "images"}}, "data.directory"),
+        ({"data": {"source": "a", "dicom": {"windows": [40, 80]}}}, "data.dicom.windows"),
+        ({"data": {"source": "a", "nifti": {"slice": 3}}}, "data.nifti.slice"),
+        ({"split": {"groupby": "patient"}}, "split.groupby"),
     ],
 )
 def test_unknown_key_is_named(values, key):
@@ -110,6 +117,14 @@ def test_missing_key_is_named():
         ("data.symmetry", "all"),
         ("split.test", 0.0),
         ("split.test", 1.0),
+        ("split.group_by", "folder"),
+        ("split.run_length", 1),
+        ("split.run_length", 2.5),
+        ("split.near_duplicate_bits", -1),
+        ("split.near_duplicate_bits", 65),
+        ("data.on_bad_image", "ignore"),
+        ("data.dicom.frames", "first"),
+        ("data.nifti.axis", "x"),
         ("diffusion.widths", []),
         ("diffusion.patch_size", 3),
         ("diffusion.learning_rate", 0),
@@ -294,3 +309,93 @@ def test_settings_that_do_not_go_together_are_refused(tmp_path, assignment, prob
     with pytest.raises(ConfigError) as refusal:
         load_config(path, [assignment])
     assert problem in str(refusal.value)
+
+
+def test_every_key_of_data_and_split_may_be_set(experiment):
+    config = load_config(
+        experiment,
+        [
+            "split.group_by=neighbours", "split.run_length=12", "split.near_duplicate_bits=null",
+            "data.class_names=[healthy, ill]", "data.dicom.window=[40, 400]",
+            "data.dicom.frames=split", "data.nifti.axis=sagittal", "data.nifti.slices=[0.2, 0.8]",
+            "data.nifti.intensity=[-1000, 400]",
+        ],
+        data=Path("set.npz"),
+    )  # fmt: skip
+
+    assert (config.split.group_by, config.split.run_length) == ("neighbours", 12)
+    assert config.split.near_duplicate_bits is None
+    assert config.data.class_names == ["healthy", "ill"]
+    assert (config.data.dicom.window, config.data.dicom.frames) == ((40, 400), "split")
+    assert (config.data.nifti.axis, config.data.nifti.slices) == ("sagittal", (0.2, 0.8))
+    assert config.data.nifti.intensity == (-1000, 400)
+    assert parse_config(config.model_dump(mode="json"), "run.json") == config
+
+
+def test_pattern_may_be_set_with_its_way_of_grouping(experiment):
+    config = load_config(experiment, ["split.group_by=pattern", r"split.pattern=(P\d+)_"])
+
+    assert config.split.pattern == r"(P\d+)_"
+
+
+@pytest.mark.parametrize(
+    ("assignments", "problem"),
+    [
+        (["split.group_by=pattern"], "split.pattern and split.group_by: pattern go together"),
+        (["split.pattern=(a)"], "split.pattern and split.group_by: pattern go together"),
+        (["split.group_by=pattern", "split.pattern=(a"], "split.pattern is no regular expression"),
+        (
+            ["split.group_by=pattern", r"split.pattern=P\d+"],
+            r"split.pattern must have one group in parentheses around what names the patient; "
+            r"received 'P\\d+'",
+        ),
+        (["split.group_by=pattern", "split.pattern=(?:a)"], "must have one group in parentheses"),
+        (["data.class_names=[a, b]"], "data.class_names goes with an .npz alone"),
+        (["data.nifti.slices=[0.5, 0.5]"], "data.nifti.slices must go up; received [0.5, 0.5]"),
+        (["data.nifti.intensity=[9, 1]"], "data.nifti.intensity must go up; received [9.0, 1.0]"),
+    ],
+)
+def test_keys_of_data_and_split_that_do_not_go_together_are_refused(
+    experiment, assignments, problem
+):
+    assert problem in refusal(load_config, experiment, assignments, data=Path("images"))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "key", "received"),
+    [
+        ("data.dicom.window=[40, 0]", "data.dicom.window", "received 0"),
+        ("data.dicom.window=[40, -80]", "data.dicom.window", "received -80"),
+        ("data.dicom.window=[40]", "data.dicom.window", ""),
+        ("data.dicom.window=40", "data.dicom.window", "received 40"),
+        ("data.dicom.window=[.inf, 80]", "data.dicom.window", "received inf"),
+        ("data.nifti.slices=[-0.1, 0.5]", "data.nifti.slices", "received -0.1"),
+        ("data.nifti.slices=[0, 1.5]", "data.nifti.slices", "received 1.5"),
+        ("data.nifti.slices=[0, 0.5, 1]", "data.nifti.slices", ""),
+        ("data.nifti.intensity=[.nan, 5]", "data.nifti.intensity", "received nan"),
+        ("data.class_names=ill", "data.class_names", "received 'ill'"),
+        ("data.class_names=[1, 2]", "data.class_names", "received 1"),
+    ],
+)
+def test_value_of_the_wrong_shape_is_named(experiment, assignment, key, received):
+    message = refusal(load_config, experiment, [assignment], data=Path("set.npz"))
+
+    assert key in message
+    assert received in message
+
+
+@pytest.mark.parametrize("source", ["images", "table.csv", "scan.npz.zip"])
+def test_class_names_go_with_an_npz_alone(source):
+    data = {"source": source, "class_names": ["a", "b"]}
+
+    message = refusal(parse_config, {"name": "x", "data": data}, "my.yaml")
+
+    assert "data.class_names goes with an .npz alone, whose labels are numbers; remove it" in (
+        message
+    )
+
+
+def test_class_names_go_with_an_npz_in_capitals():
+    data = {"source": "SET.NPZ", "class_names": ["a", "b"]}
+
+    assert parse_config({"name": "x", "data": data}, "my.yaml").data.class_names == ["a", "b"]

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 import numpy as np
 
 from kerasmed.config import DataConfig
+from kerasmed.data.entries import Entry, Source, relative_path
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.readers import FILTER, reduce_image
-from kerasmed.data.sources import Entry, Source, open_source
+from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
 
@@ -52,7 +53,8 @@ def cache_key(source: Source, data: DataConfig) -> str:
     for path in source.files():
         stat = path.stat()
         name = os.path.relpath(path, source.root)
-        digest.update(f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        line = f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n"
+        digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
     return digest.hexdigest()
 
 
@@ -82,7 +84,7 @@ def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
     size = data.image_size
     salt = secrets.token_bytes(16)  # never kept: who a patient is cannot be tried out afterwards
     files: list[list] = []
-    bad: list[str] = []
+    bad: list[list[str]] = []
     make_folder(cache.parent)
     with (
         source.opened(cache.parent) as read,
@@ -102,18 +104,20 @@ def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
         _write_header(stream, 0, size)
         for entry, found in in_parallel(decode, source.entries):
             if isinstance(found, str):
-                bad.append(found)
+                bad.append([entry.class_name, found])
                 continue
             for digest, image, part, patient in found:
                 stream.write(image.tobytes())
-                name = os.path.relpath(entry.path, source.root)
                 who = pseudonym(entry.patient or patient, salt)
+                name = str(relative_path(entry.path, source.root))
                 files.append([name, digest, entry.class_name, part, who])
         if bad and data.on_bad_image == "stop":
             more = f" ({len(bad) - 1} more unreadable)" if len(bad) > 1 else ""
-            raise DataError(f"{bad[0]}{more} Or set data.on_bad_image: skip to go on without.")
+            raise DataError(f"{bad[0][1]}{more} Or set data.on_bad_image: skip to go on without.")
         stream.seek(0)
         _write_header(stream, len(files), size)
+        # Should this end between the two files, the old manifest must not vouch for new images.
+        cache.with_suffix(".json").unlink(missing_ok=True)
     return {"files": files, "skipped": bad}
 
 
@@ -138,16 +142,18 @@ def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int
     )
     emptied = sorted(set(source.class_names) - {file.class_name for file in files})
     if emptied:
+        skipped = [reason for name, reason in manifest["skipped"] if name == emptied[0]]
+        such = f": {skipped[0]}" if skipped else "."
         raise DataError(
-            f"No readable image left in class {emptied[0]!r} of {source.path} "
-            f"({len(manifest['skipped'])} unreadable, such as: {manifest['skipped'][0]})"
+            f"No image left in class {emptied[0]!r} of {source.path} "
+            f"({len(skipped)} unreadable){such}"
         )
     path = cache.with_suffix(".npy")
     try:
         images = np.load(path, mmap_mode="r")
         if images.shape != (len(files), size, size, 3):
             raise ValueError(f"{images.shape} images, not {len(files)}")
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, EOFError) as error:
         raise StageError(
             f"Cannot read {path}: {error}; delete {cache.parent} and start again."
         ) from None
@@ -157,5 +163,5 @@ def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int
         labels=np.array([index[file.class_name] for file in files], dtype=np.int32),
         class_names=source.class_names,
         files=files,
-        skipped=tuple(manifest["skipped"]),
+        skipped=tuple(reason for _, reason in manifest["skipped"]),
     )

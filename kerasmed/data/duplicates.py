@@ -11,6 +11,8 @@ from kerasmed.data.fingerprints import BITS, Fingerprints, all_versions
 
 # Hashes compared at once by one thread: a block of distances that stays in the processor's cache.
 _BLOCK = 512
+# Hashes unpacked at once.
+_CHUNK = 65536
 
 Pairs = np.ndarray  # int64 (m, 2), the first index below the second
 
@@ -42,10 +44,7 @@ def near_pairs(
         The pairs; uint16 (m,) their distances; bool (m,) whether the nearest version is another one
         than the image as it is.
     """
-    stored = np.unpackbits(bits, axis=1).astype(bool).reshape(-1, 16, 16)
-    others = all_versions(stored) if versions else stored[None]
-    words = np.packbits(others.reshape(len(others), len(bits), BITS), axis=2).view(np.uint64)
-    found = list(_blocks_below(words, limit))
+    found = list(_blocks_below(_words(bits, versions), limit))
     if not found:
         return np.zeros((0, 2), np.int64), np.zeros(0, np.uint16), np.zeros(0, bool)
     pairs = np.concatenate([pair for pair, _, _ in found])
@@ -53,6 +52,18 @@ def near_pairs(
     altered = np.concatenate([version for _, _, version in found])
     order = np.lexsort((pairs[:, 1], pairs[:, 0]))
     return pairs[order], distances[order], altered[order]
+
+
+def _words(bits: np.ndarray, versions: bool) -> np.ndarray:
+    """The hashes of each version: uint64 (versions, n, 4), the image as it is first."""
+    chunks = []
+    for start in range(0, len(bits), _CHUNK):
+        chunk = np.unpackbits(bits[start : start + _CHUNK], axis=1).astype(bool)
+        squares = chunk.reshape(-1, 16, 16)
+        every = all_versions(squares) if versions else squares[None]
+        packed = np.packbits(every.reshape(len(every), len(chunk), BITS), axis=2)
+        chunks.append(packed.view(np.uint64))
+    return np.concatenate(chunks, axis=1) if chunks else np.zeros((1, 0, 4), np.uint64)
 
 
 def _blocks_below(words: np.ndarray, limit: int) -> Iterator[tuple[Pairs, np.ndarray, np.ndarray]]:
@@ -103,7 +114,8 @@ class Duplicates:
 
     Attributes:
         exact: pairs of equal pixels.
-        near: pairs of near-duplicates, those of equal pixels among them.
+        near: pairs of near-duplicates, those of equal pixels among them; images of equal hashes are
+            paired with the first of them alone, so that many blank ones do not fill the memory.
         distances: uint16 (m,), differing bits of each near pair.
         altered: bool (m,), whether a near pair matches best mirrored or turned.
     """
@@ -121,7 +133,18 @@ class Duplicates:
 
 def find_duplicates(fingerprints: Fingerprints, near_bits: int | None) -> Duplicates:
     """Images of equal pixels, and near-duplicates if a number of bits is given."""
-    exact = equal_pairs(fingerprints.pixel_hashes)
+    # An image of one colour has no bit beside that of its mean; it is nobody's copy.
+    seen = np.flatnonzero(np.bitwise_count(fingerprints.bits).sum(axis=1) > 1)
+    exact = seen[equal_pairs(fingerprints.pixel_hashes[seen])]
     if near_bits is None:
         return Duplicates(exact, exact[:0], np.zeros(0, np.uint16), np.zeros(0, bool))
-    return Duplicates(exact, *near_pairs(fingerprints.bits, near_bits))
+    keys = np.ascontiguousarray(fingerprints.bits[seen]).view("V32")[:, 0]
+    equal = seen[equal_pairs(keys)]
+    different = np.setdiff1d(seen, equal[:, 1])
+    pairs, distances, altered = near_pairs(fingerprints.bits[different], near_bits)
+    return Duplicates(
+        exact,
+        np.concatenate([equal, different[pairs]]),
+        np.concatenate([np.zeros(len(equal), np.uint16), distances]),
+        np.concatenate([np.zeros(len(equal), dtype=bool), altered]),
+    )

@@ -13,9 +13,10 @@ from scipy.fft import dctn
 
 from kerasmed.config import DataConfig
 from kerasmed.data.decoding import cache_key, in_parallel, pseudonym
+from kerasmed.data.entries import Entry, relative_path
 from kerasmed.data.image_set import ImageFile
 from kerasmed.data.readers import Picture
-from kerasmed.data.sources import Entry, open_source
+from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 from kerasmed.files import make_folder, written_aside
 
@@ -176,8 +177,7 @@ def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
 
 
 def _name(path: Path, part: int | None, root: Path) -> str:
-    relative = path.relative_to(root) if path.is_relative_to(root) else path
-    return ImageFile(relative, "", "", part).name
+    return ImageFile(relative_path(path, root), "", "", part).name
 
 
 def _examine(picture: Picture, entry: Entry) -> tuple[str, np.ndarray, tuple]:

@@ -10,6 +10,7 @@ from scipy.sparse.csgraph import connected_components
 
 from kerasmed.config import SplitConfig
 from kerasmed.data.duplicates import Pairs, equal_pairs
+from kerasmed.data.entries import relative_path
 from kerasmed.data.image_set import ImageFile
 from kerasmed.errors import DataError
 
@@ -68,7 +69,7 @@ def _parts_of_one_file(files: tuple[ImageFile, ...]) -> list[str | None]:
 def _named_patients(files: tuple[ImageFile, ...], pattern: str, root: Path) -> list[str]:
     found = []
     for file in files:
-        path = file.path.relative_to(root) if file.path.is_relative_to(root) else file.path
+        path = relative_path(file.path, root)
         match = re.search(pattern, path.as_posix())
         if match is None or match.group(1) is None:
             raise DataError(

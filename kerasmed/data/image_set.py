@@ -66,7 +66,8 @@ class ImageSet:
         """SHA-256 over every file's hash and class, in order."""
         digest = hashlib.sha256()
         for file in self.files:
-            digest.update(f"{file.sha256} {file.class_name}\n".encode())
+            line = f"{file.sha256} {file.class_name}\n"
+            digest.update(line.encode(errors="surrogateescape"))
         return digest.hexdigest()
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":

@@ -99,7 +99,8 @@ def fetch(name: str, target: Path) -> Path:
     try:
         kagglehub.dataset_download(known.handle, output_dir=str(target))
     except Exception as error:  # kagglehub lets through what requests, urllib3 and Kaggle raise
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        told = " ".join(str(error).split()).partition(" (Caused by")[0]
+        reason = f"{type(error).__name__}: {told}"[:160]
         raise DataError(
             f"Cannot fetch {known.handle} from Kaggle ({reason}). Check the network; if it asks "
             f"for a login, put a token of your Kaggle account into ~/.kaggle/kaggle.json. "

@@ -43,12 +43,13 @@ def read_slices(path: Path, settings: NiftiConfig) -> Iterator[tuple[int, np.nda
         ) from None
     image: Any = nibabel.load(path)
     shape = tuple(n for n in image.shape[3:] if n != 1)
-    if len(image.shape) < 3 or shape or image.get_data_dtype().fields:
+    if len(image.shape) < 3 or shape or image.get_data_dtype().kind not in "iuf":
         raise DataError(
             f"Cannot read {path}: expected a grey volume of three dimensions, received "
             f"{image.shape} of {image.get_data_dtype()}; save one volume a file."
         )
-    volume = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
+    with np.errstate(over="ignore"):
+        volume = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
     volume = np.moveaxis(volume.reshape(volume.shape[:3]), _AXES[settings.axis], 0)
     if not np.isfinite(volume).all():
         raise DataError(
@@ -58,6 +59,7 @@ def read_slices(path: Path, settings: NiftiConfig) -> Iterator[tuple[int, np.nda
     low, high = settings.intensity or np.percentile(volume, _PERCENTILES)
     first, last = settings.slices
     count = len(volume)
-    for number in range(min(math.floor(first * count), count - 1), math.ceil(last * count)):
+    start, stop = (round(share * count, 6) for share in (first, last))
+    for number in range(min(math.floor(start), count - 1), math.ceil(stop)):
         grey = np.clip((volume[number] - low) / max(high - low, 1e-12), 0, 1)
         yield number, np.rint(np.rot90(grey) * 255).astype(np.uint8)

@@ -4,6 +4,7 @@ Pillow reads pictures; DICOM and NIfTI files have modules of their own. Whatever
 leaves here as 8-bit RGB.
 """
 
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,9 @@ from PIL import Image, ImageOps
 from kerasmed.config import DicomConfig, NiftiConfig, Section
 from kerasmed.errors import DataError, InputError, KerasmedError
 
-# JPEG is decoded at the smallest scale that still has twice the wanted size, then everything is
-# reduced (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
-FILTER = "pillow-draft2-bicubic"
+# JPEG is decoded at the smallest scale that still has the wanted size, then everything is reduced
+# (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
+FILTER = "pillow-draft-bicubic"
 
 
 class Formats(Section):
@@ -49,7 +50,7 @@ def read_pictures(path: Path, formats: Formats, draft_size: int | None = None) -
     Args:
         path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
         formats: choices for DICOM and NIfTI.
-        draft_size: lets a JPEG be decoded at a smaller scale that is still twice this size.
+        draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
 
     Raises:
         DataError: the file cannot be read, or holds something else than images.
@@ -85,6 +86,8 @@ def read_image(path: Path, size: int) -> np.ndarray:
     Raises:
         DataError: the file cannot be read, or holds more than one image.
     """
+    if suffix_of(path) not in _READERS and not path.is_file():
+        raise DataError(f"Cannot read {path}: No such file; mend the path.")
     if suffix_of(path) not in _READERS:
         raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
     pictures = iter(read_pictures(path, Formats(), size))
@@ -125,7 +128,8 @@ def _read_picture(path: Path, formats: Formats, draft_size: int | None) -> Itera
     range is never guessed from the pixels.
     """
     try:
-        with Image.open(path) as image:
+        # From memory, since Pillow asks a file for some forty small pieces.
+        with Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
             # A phone's JPEG may carry a second view (MPO), which is no second image of the patient.
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
@@ -133,10 +137,14 @@ def _read_picture(path: Path, formats: Formats, draft_size: int | None) -> Itera
                     f"Cannot read {path}: expected one image, received {frames} frames; "
                     "save each as a file of its own."
                 )
+            # Pillow itself only warns, up to twice its limit.
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
+                raise Image.DecompressionBombError
             kind = f"{image.format} {image.mode}"
             if draft_size is not None:
-                image.draft("RGB", (2 * draft_size, 2 * draft_size))
-            yield Picture(_to_rgb(ImageOps.exif_transpose(image), path), kind)
+                image.draft("RGB", (draft_size, draft_size))
+            ImageOps.exif_transpose(image, in_place=True)
+            yield Picture(_to_rgb(image, path), kind)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
             f"Cannot read {path}: expected at most {Image.MAX_IMAGE_PIXELS:,} pixels, received "
@@ -150,8 +158,14 @@ def _read_picture(path: Path, formats: Formats, draft_size: int | None) -> Itera
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
+    if image.mode == "RGB" and not image.has_transparency_data:
+        image.load()
+        return image
     if image.mode.startswith("I;16"):
-        return Image.fromarray((np.asarray(image) // 257).astype(np.uint8)).convert("RGB")
+        grey = (np.asarray(image) // 257).astype(np.uint8)
+        if getattr(image, "tag_v2", {}).get(262) == 0:  # WhiteIsZero: Pillow inverts 8 bits only
+            grey = 255 - grey
+        return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
         raise DataError(
             f"Cannot read {path}: expected 8 or 16 bits a channel, "
@@ -181,6 +195,7 @@ def _read_nifti(path: Path, formats: Formats, draft_size: int | None) -> Iterato
 
 Reader = Callable[[Path, Formats, int | None], Iterator[Picture]]
 
+_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _READERS: dict[str, Reader] = {
     **dict.fromkeys(_PICTURES, _read_picture),

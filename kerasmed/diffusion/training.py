@@ -1,6 +1,5 @@
 """Training the denoiser: optimiser with moving average, checkpoints, history, previews."""
 
-import csv
 import json
 import time
 from collections.abc import Callable
@@ -19,25 +18,36 @@ from kerasmed.diffusion.batches import NoisyBatches, validation_batch
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.errors import StageError
-from kerasmed.files import write_text, written_aside
+from kerasmed.files import read_history, write_text, written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
 
 _PREVIEW_COLUMNS = 4
 _KEPT_CHECKPOINTS = 2
+_LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down
 
 
 @keras.saving.register_keras_serializable("kerasmed")
 class EmaAdamW(keras.optimizers.AdamW):
-    """AdamW whose moving average of the weights warms up, and stays apart from the weights.
+    """AdamW whose rate and moving average of the weights warm up; the average stays apart.
 
     The decay at step t is min(ema_decay, (1 + t) / (10 + t)), so an early stop still leaves an
     average over about the last tenth of the run. Keras 3.15's own average has one fixed momentum
     and overwrites the raw weights when `fit` ends; both hooks are replaced here.
     """
 
-    def __init__(self, ema_decay: float = 0.999, **kwargs):
+    def __init__(self, ema_decay: float = 0.999, warmup_steps: int = 1, **kwargs):
         super().__init__(use_ema=True, ema_momentum=ema_decay, **kwargs)
+        self.warmup_steps = warmup_steps
+
+    def update_step(self, gradient, variable, learning_rate):
+        """One step; the rate rises over the first ``warmup_steps``, and is else set by epoch."""
+        step = ops.cast(self.iterations + 1, learning_rate.dtype)
+        warmup = ops.minimum(1.0, step / self.warmup_steps)
+        super().update_step(gradient, variable, learning_rate * warmup)
+
+    def get_config(self):
+        return {**super().get_config(), "warmup_steps": self.warmup_steps}
 
     def _update_model_variables_moving_average(self, trainable_variables):
         step = ops.cast(self.iterations, "float32")
@@ -111,11 +121,8 @@ def train_denoiser(
     model = new_denoiser(train.image_size, num_classes, settings, runtime.precision)
     optimizer = EmaAdamW(
         ema_decay=settings.ema_decay,
-        learning_rate=keras.optimizers.schedules.PolynomialDecay(
-            settings.learning_rate / settings.warmup_steps,
-            settings.warmup_steps,
-            settings.learning_rate,
-        ),
+        warmup_steps=settings.warmup_steps,
+        learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         global_clipnorm=settings.clip_norm,
     )
@@ -256,19 +263,28 @@ class _Recorder(keras.callbacks.Callback):
         self.seed = seed
         self.validation = validation_batch(validation, settings, seed)
         self.seconds_before = seconds_before
-        self.rows = [row for row in self._read_history() if row["step"] <= steps_before]
+        history = read_history(folder / "history.csv")
+        rows = ({key: float(value) for key, value in row.items()} for row in history)
+        self.rows = [row for row in rows if row["step"] <= steps_before]
         self.advance: Callable[[int, str], None]
 
     def finished(self, step: int) -> bool:
         """Whether the budget of steps or minutes is used up."""
+        return self._progress(step) >= 1.0
+
+    def _progress(self, step: int) -> float:
+        """Share of the budget that is used up: of steps or of minutes, whichever is more."""
         minutes = self.settings.max_minutes
-        return step >= self.settings.steps or (minutes is not None and self._minutes() >= minutes)
+        return max(step / self.settings.steps, self._minutes() / minutes if minutes else 0.0)
 
     def on_train_begin(self, logs=None):
         self._started = time.monotonic()
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
+        left = 1.0 - self._progress(epoch * self.settings.steps_per_epoch)
+        decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
+        self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
 
     def on_train_batch_end(self, batch, logs=None):
         self.advance(1, "")
@@ -347,13 +363,6 @@ class _Recorder(keras.callbacks.Callback):
         grid = np.concatenate(np.concatenate(grid, axis=1), axis=1)
         with written_aside(self.folder / "previews" / f"step-{step:08d}.png") as temporary:
             Image.fromarray(grid).save(temporary)
-
-    def _read_history(self) -> list[dict[str, float]]:
-        try:
-            with (self.folder / "history.csv").open(encoding="utf-8", newline="") as stream:
-                return [{k: float(v) for k, v in row.items()} for row in csv.DictReader(stream)]
-        except FileNotFoundError:
-            return []
 
     def _write_history(self) -> None:
         lines = [",".join(self.rows[0])]

@@ -8,11 +8,11 @@ from PIL import Image
 
 from kerasmed.config import Config
 from kerasmed.data.duplicates import find_duplicates
+from kerasmed.data.entries import root_of
 from kerasmed.data.examine import describe_duplicates
 from kerasmed.data.fingerprints import read_fingerprints
 from kerasmed.data.groups import group_images
 from kerasmed.data.phantoms import write_phantoms
-from kerasmed.data.sources import root_of
 from kerasmed.data.splits import make_split, write_split
 from kerasmed.errors import StageError
 from kerasmed.files import folder_written_aside, write_json
