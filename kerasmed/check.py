@@ -9,7 +9,7 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
-from kerasmed.config import DataConfig, SplitConfig
+from kerasmed.config import DataConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path
 from kerasmed.data.examine import examine
@@ -26,11 +26,12 @@ _PAIRS = 12
 NOTABLE_GAIN = 0.1
 
 
-def check_data(data: DataConfig, folder: Path) -> dict[str, Any]:
+def check_data(data: DataConfig, near_bits: int | None, folder: Path) -> dict[str, Any]:
     """Examine a set; write ``check.html`` and ``check.json``.
 
     Args:
         data: source and choices of format.
+        near_bits: as ``split.near_duplicate_bits``.
         folder: where the page, its numbers and the cache go.
 
     Returns:
@@ -45,7 +46,7 @@ def check_data(data: DataConfig, folder: Path) -> dict[str, Any]:
             f"No image of {data.source} can be read ({len(fingerprints.unreadable)} files): "
             f"{fingerprints.unreadable[0]}"
         )
-    duplicates = find_duplicates(fingerprints, SplitConfig().near_duplicate_bits)
+    duplicates = find_duplicates(fingerprints, near_bits)
     findings = {"source": str(data.source), **examine(fingerprints, duplicates)}
     write_json(folder / "check.json", findings)
     _write_page(data, folder, findings, fingerprints, duplicates)

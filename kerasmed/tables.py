@@ -21,7 +21,7 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
             f"{100 * low:.1f} to {100 * high:.1f}",
             f"{row['macro_f1']:.3f}",
         )
-    Console().print(table)
+    Console(markup=False).print(table)
     print(f"{rows[0]['n_test']} test images")
 
 
@@ -31,7 +31,7 @@ def print_split(result: dict[str, Any]) -> None:
     table = Table("class", "images", *roles)
     for name, count in result["images"].items():
         table.add_row(name, str(count), *(str(counts[name]) for counts in roles.values()))
-    Console().print(table)
+    Console(markup=False).print(table)
     print(f"{result['groups']} groups, the largest of {result['largest_group']} images")
     print("\n".join(_duplicate_lines(result["duplicates"])))
     if result["skipped"]:
@@ -46,7 +46,7 @@ def print_leakage(found: dict[str, Any]) -> None:
     for name, title in (("random", "random, by image"), ("grouped", "by group, as in this study")):
         spread = 100 * found[name]["standard_deviation"]
         table.add_row(title, f"{100 * found[name]['mean']:.1f}", f"{spread:.1f}")
-    Console().print(table)
+    Console(markup=False).print(table)
     print(f"Logistic regression on features of {found['features_of']}.")
 
 
@@ -64,7 +64,7 @@ def print_counts(found: dict[str, int], published: dict[str, int]) -> None:
     table = Table("class", "found", "published")
     for name, count in published.items():
         table.add_row(name, str(found[name]), str(count))
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def print_findings(findings: dict[str, Any], as_json: bool) -> None:
@@ -75,7 +75,7 @@ def print_findings(findings: dict[str, Any], as_json: bool) -> None:
     table = Table("class", "images")
     for name, count in findings["classes"].items():
         table.add_row(name, str(count))
-    Console().print(table)
+    Console(markup=False).print(table)
     patients = findings["patients"]
     unreadable = findings["unreadable"]
     print(f"{findings['images']} images, {findings['sizes']['different']} different sizes")
@@ -112,7 +112,7 @@ def print_predictions(rows: list[dict[str, Any]], as_json: bool) -> None:
     for row in rows:
         numbers = (f"{value:.3f}" for value in row["probabilities"].values())
         table.add_row(row["image"], row["predicted"], *numbers)
-    Console().print(table)
+    Console(markup=False).print(table)
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:
@@ -120,4 +120,4 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     table = Table("what", "found", show_header=False)
     for name, value in pairs.items():
         table.add_row(name, str(value))
-    Console().print(table)
+    Console(markup=False).print(table)

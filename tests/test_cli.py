@@ -249,8 +249,6 @@ def test_data_split_from_every_kind_of_source(
     assert f"{groups} groups, the largest of {48 // groups} images" in capsys.readouterr().out
 
 
-# BUG: such paths have other names among the fingerprints than among the decoded images.
-@pytest.mark.xfail(strict=True, raises=AssertionError)
 @pytest.mark.parametrize("spelling", ["../set/../set/{}", "{absolute}/set/{{}}"])
 def test_data_split_from_a_table_elsewhere(spelling, tiny_config, tmp_path):
     spelling = spelling.format(absolute=tmp_path) if "absolute" in spelling else spelling
@@ -288,8 +286,6 @@ def test_data_split_prints_roles_and_copies(tiny_config, tmp_path, capsys):
     assert "1 unreadable files left out, such as: " in printed
 
 
-# BUG: rich takes a word in brackets for a style.
-@pytest.mark.xfail(strict=True, raises=AssertionError)
 def test_data_split_prints_classes_whatever_their_names(tiny_config, tmp_path, capsys):
     folder = write_folder(tmp_path)
     (folder / "clear").rename(folder / "[clear]")
@@ -449,8 +445,6 @@ def test_data_check_takes_settings_of_the_data(tmp_path, capsys):
     assert list(json.loads(capsys.readouterr().out)["classes"]) == list(PHANTOMS)
 
 
-# BUG: only the section `data` is handed on, so that the setting changes nothing.
-@pytest.mark.xfail(strict=True, raises=AssertionError)
 def test_data_check_takes_the_number_of_bits(tmp_path, capsys):
     folder = write_folder(tmp_path)
     shutil.copy(folder / "clear" / "0.png", folder / "clear" / "100.png")
@@ -514,8 +508,6 @@ def test_data_leakage_stops_at_a_file_that_changed(refused, tiny_config, image_f
     assert "3.png is gone since" in refused("data", "leakage", tiny_config, *arguments)
 
 
-# BUG: groups are read in the order of split.json, images in that of the table.
-@pytest.mark.xfail(strict=True, raises=AssertionError)
 def test_data_leakage_follows_the_files_when_the_lines_of_a_table_change_places(
     tiny_config, tmp_path
 ):

@@ -1,13 +1,12 @@
 """Images that are the same, or nearly, in any of their flips and turns."""
 
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmed.data.fingerprints import BITS, Fingerprints, all_versions
+from kerasmed.data.fingerprints import Fingerprints
 
 # Hashes compared at once by one thread: a block of distances that stays in the processor's cache.
 _BLOCK = 512
@@ -28,84 +27,77 @@ def equal_pairs(keys: np.ndarray) -> Pairs:
     return pairs[pairs[:, 0] != pairs[:, 1]]
 
 
-def near_pairs(
-    bits: np.ndarray, limit: int, versions: bool = True
-) -> tuple[Pairs, np.ndarray, np.ndarray]:
-    """All pairs whose perceptual hashes differ in at most ``limit`` bits.
+def near_pairs(bits: np.ndarray, limit: int) -> tuple[Pairs, np.ndarray, np.ndarray]:
+    """All pairs whose perceptual hashes differ in at most ``limit`` bits, in any flip or turn.
 
     Every pair is compared, none is estimated; memory is bounded by the pairs that are found.
 
     Args:
         bits: uint8 (n, 32), packed hashes.
         limit: greatest number of differing bits.
-        versions: whether an image is also compared with the others' flips and turns.
 
     Returns:
         The pairs; uint16 (m,) their distances; bool (m,) whether the nearest version is another one
         than the image as it is.
     """
-    found = list(_blocks_below(_words(bits, versions), limit))
-    if not found:
-        return np.zeros((0, 2), np.int64), np.zeros(0, np.uint16), np.zeros(0, bool)
-    pairs = np.concatenate([pair for pair, _, _ in found])
-    distances = np.concatenate([distance for _, distance, _ in found])
-    altered = np.concatenate([version for _, _, version in found])
-    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
-    return pairs[order], distances[order], altered[order]
-
-
-def _words(bits: np.ndarray, versions: bool) -> np.ndarray:
-    """The hashes of each version: uint64 (versions, n, 4), the image as it is first."""
-    chunks = []
-    for start in range(0, len(bits), _CHUNK):
-        chunk = np.unpackbits(bits[start : start + _CHUNK], axis=1).astype(bool)
-        squares = chunk.reshape(-1, 16, 16)
-        every = all_versions(squares) if versions else squares[None]
-        packed = np.packbits(every.reshape(len(every), len(chunk), BITS), axis=2)
-        chunks.append(packed.view(np.uint64))
-    return np.concatenate(chunks, axis=1) if chunks else np.zeros((1, 0, 4), np.uint64)
-
-
-def _blocks_below(words: np.ndarray, limit: int) -> Iterator[tuple[Pairs, np.ndarray, np.ndarray]]:
-    """``words``: uint64 (versions, n, 4); the first version is the image as it is."""
-    count = words.shape[1]
+    words, turned = _words(bits, turn=False), _words(bits, turn=True)
 
     def compare(start: int) -> list[tuple[Pairs, np.ndarray, np.ndarray]]:
-        mine = words[0, start : start + _BLOCK]
         found = []
-        for other in range(start, count, _BLOCK):
-            nearest, altered = _nearest(mine, words[:, other : other + _BLOCK])
+        for other in range(start, len(bits), _BLOCK):
+            mine, theirs = slice(start, start + _BLOCK), slice(other, other + _BLOCK)
+            plain, flipped = _distances(words[mine], words[theirs])
+            altered = np.minimum(flipped, np.minimum(*_distances(words[mine], turned[theirs])))
+            nearest = np.minimum(plain, altered)
             rows, columns = np.nonzero(nearest <= limit)
             below = rows + start < columns + other
             rows, columns = rows[below], columns[below]
             if len(rows):
                 pairs = np.stack([rows + start, columns + other], axis=1)
-                found.append((pairs, nearest[rows, columns], altered[rows, columns]))
+                better = altered[rows, columns] < plain[rows, columns]
+                found.append((pairs, nearest[rows, columns].astype(np.uint16), better))
         return found
 
     # NumPy lets go of the interpreter lock, so threads use every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(compare, range(0, count, _BLOCK)):
-            yield from found
+        blocks = [
+            block for found in pool.map(compare, range(0, len(bits), _BLOCK)) for block in found
+        ]
+    if not blocks:
+        return np.zeros((0, 2), np.int64), np.zeros(0, np.uint16), np.zeros(0, bool)
+    pairs, distances, altered = (np.concatenate(column) for column in zip(*blocks, strict=True))
+    order = np.lexsort((pairs[:, 1], pairs[:, 0]))
+    return pairs[order], distances[order], altered[order]
 
 
-def _nearest(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Least distance over the versions, and whether another than the first has it."""
-    plain = _distances(mine, theirs[0])
-    if len(theirs) == 1:
-        return plain, np.zeros(plain.shape, dtype=bool)
-    turned = _distances(mine, theirs[1])
-    for version in theirs[2:]:
-        np.minimum(turned, _distances(mine, version), out=turned)
-    return np.minimum(plain, turned), turned < plain
+def _words(bits: np.ndarray, turn: bool) -> np.ndarray:
+    """Hashes as uint64 (n, 4): the coefficients of even and odd rows and columns, each a word.
+
+    Flipping an image inverts whole words of these, see ``perceptual_bits``.
+    """
+    chunks = []
+    for start in range(0, len(bits), _CHUNK):
+        square = np.unpackbits(bits[start : start + _CHUNK], axis=1).reshape(-1, 8, 2, 8, 2)
+        if turn:
+            square = square.transpose(0, 3, 4, 1, 2)
+        by_parity = square.transpose(0, 2, 4, 1, 3).reshape(-1, 4, 64)
+        chunks.append(np.packbits(by_parity, axis=2).view(np.uint64)[..., 0])
+    return np.concatenate(chunks) if chunks else np.zeros((0, 4), np.uint64)
 
 
-def _distances(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
-    """Hamming distances of all pairs: uint16 (m, k)."""
-    total = np.bitwise_count(mine[:, None, 0] ^ theirs[None, :, 0]).astype(np.uint16)
-    for word in range(1, mine.shape[1]):
-        total += np.bitwise_count(mine[:, None, word] ^ theirs[None, :, word])
-    return total
+def _distances(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Differing bits of all pairs, as they are and in the best of three flips: int16 (m, k)."""
+    even, odd_columns, odd_rows, both = (
+        np.bitwise_count(mine[:, None, word] ^ theirs[None, :, word]) for word in range(4)
+    )
+    plain = np.add(even + both, odd_columns + odd_rows, dtype=np.int16)
+    # An inverted word differs in 64 less the bits in which it differed; a flip inverts two.
+    flipped = np.minimum(
+        np.subtract(even + odd_rows, odd_columns + both, dtype=np.int16),
+        np.subtract(even + odd_columns, odd_rows + both, dtype=np.int16),
+    )
+    half_turn = np.subtract(even + both, odd_columns + odd_rows, dtype=np.int16)
+    return plain, np.minimum(flipped, half_turn) + np.int16(128)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from kerasmed.config import SplitConfig
 from kerasmed.data.duplicates import Pairs, equal_pairs
 from kerasmed.data.entries import relative_path
 from kerasmed.data.image_set import ImageFile
+from kerasmed.data.readers import SUFFIXES
 from kerasmed.errors import DataError
 
 
@@ -71,7 +72,7 @@ def _named_patients(files: tuple[ImageFile, ...], pattern: str, root: Path) -> l
     for file in files:
         path = relative_path(file.path, root)
         match = re.search(pattern, path.as_posix())
-        if match is None or match.group(1) is None:
+        if match is None or not match.group(1):
             raise DataError(
                 f"split.pattern {pattern!r} finds nobody in {path.as_posix()!r}: expected a "
                 "pattern that names the patient in every path; mend it."
@@ -88,12 +89,15 @@ def neighbour_runs(files: tuple[ImageFile, ...], run_length: int) -> list[str]:
     """
     runs = []
     for file in files:
-        numbers = list(re.finditer(r"\d+", file.path.stem))
+        # A DICOM name such as 1.2.840.7 has no ending to leave out.
+        known = file.path.suffix.lower() in SUFFIXES
+        stem = file.path.stem if known else file.path.name
+        numbers = list(re.finditer(r"\d+", stem))
         if file.part is not None:
             series, number = str(file.path), file.part
         elif numbers:
             last = numbers[-1]
-            rest = file.path.stem[: last.start()] + "#" + file.path.stem[last.end() :]
+            rest = stem[: last.start()] + "#" + stem[last.end() :]
             series, number = f"{file.path.parent / rest}", int(last.group())
         else:
             series, number = str(file.path), 0

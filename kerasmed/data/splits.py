@@ -98,11 +98,17 @@ def _fill(
         missing = missing - counts[group]
         left[counts[group] > 0] -= 1
 
+    closed = np.zeros(len(wanted), dtype=bool)
     for group in order:
         has = counts[group] > 0
-        nearer = np.abs(missing - counts[group]).sum() < np.abs(missing).sum()
-        if nearer and (left[has] > later).all():
+        if closed[has].any() or not (left[has] > later).all():
+            continue
+        nearer = (((missing - counts[group]) ** 2 - missing**2) / wanted**2).sum() < 0
+        if nearer:
             take(group)
+        elif (counts[group] <= wanted).all():
+            # Looking further for smaller groups would make a role hang on groups far away.
+            closed |= has & (counts[group] >= 2 * missing)
     for label in np.flatnonzero(missing == wanted):  # every group was too large
         free = [group for group in order if counts[group, label] and group not in taken]
         if free and left[label] > later:
@@ -155,8 +161,8 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
-def read_split(path: Path, image_set: ImageSet) -> Split:
-    """Positions of each role's images, from ``split.json``.
+def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
+    """Positions of each role's images, and the group of each image, from ``split.json``.
 
     Raises:
         StageError: the files on disk are no longer those that were split.
@@ -165,6 +171,7 @@ def read_split(path: Path, image_set: ImageSet) -> Split:
     base = _absolute(path.parent)
     expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
+    groups: list[str] = []
     for position, file in enumerate(image_set.files):
         entry = expected.pop((_absolute(file.path), file.part), None)
         known = entry is not None and entry["class"] == file.class_name
@@ -175,15 +182,11 @@ def read_split(path: Path, image_set: ImageSet) -> Split:
                 "split; put them back, or start a new run folder with --out."
             )
         roles[entry["role"]].append(position)
+        groups.append(entry["group"])
     if expected:
         missing = next(iter(expected))[0]
         raise StageError(
             f"{missing} is gone since {path} was written ({len(expected)} missing): expected the "
             "files that were split; put them back, or start a new run folder with --out."
         )
-    return {role: np.array(positions, dtype=np.int64) for role, positions in roles.items()}
-
-
-def read_groups(path: Path) -> list[str]:
-    """The group of each image, in the order of the set that was split."""
-    return [entry["group"] for entry in read_json(path, "kerasmed data split")["files"]]
+    return {role: np.array(at, dtype=np.int64) for role, at in roles.items()}, groups

@@ -27,7 +27,7 @@ def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
     """The study's real images and the roles that were written for them."""
     run.require("data", "kerasmed data split CONFIG")
     image_set = load_images(config, run)
-    return image_set, read_split(run.split_path, image_set)
+    return image_set, read_split(run.split_path, image_set)[0]
 
 
 def load_synthetic(config: Config, run: RunFolder) -> ImageSet:

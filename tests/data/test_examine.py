@@ -139,16 +139,16 @@ def test_copies_under_two_labels_are_named():
 
 
 def test_brightness_outliers_by_hand():
-    # Class a: median 101, absolute deviations 1, 3, 1, 5, 3, 59 with median 3, so that one robust
-    # deviation is 4.4478: 59 is 13.3 of them, 5 is 1.1. Class b is even: its deviation counts as 1.
-    brightness = [100, 98, 102, 96, 104, 160, 50, 50, 50, 54, 56]
-    found = rows(["a"] * 6 + ["b"] * 5, brightness=brightness)
+    # Class a: median 102, absolute deviations 2, 4, 0, 6, 2, 22, 58 with median 4: one robust
+    # deviation is 5.93: 22 is 3.7 of them, 58 is 9.8. Class b is even: its deviation counts as 1.
+    brightness = [100, 98, 102, 96, 104, 124, 160, 50, 50, 50, 54, 56]
+    found = rows(["a"] * 7 + ["b"] * 5, brightness=brightness)
 
     outliers = told(found)["brightness_outliers"]
 
     assert outliers == [
-        {"image": "a/5.png", "class": "a", "brightness": 160.0, "median_of_class": 101.0},
-        {"image": "b/10.png", "class": "b", "brightness": 56.0, "median_of_class": 50.0},
+        {"image": "a/6.png", "class": "a", "brightness": 160.0, "median_of_class": 102.0},
+        {"image": "b/11.png", "class": "b", "brightness": 56.0, "median_of_class": 50.0},
     ]
 
 
