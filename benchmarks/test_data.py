@@ -75,6 +75,7 @@ def test_keras(benchmark, folder, read):
 
 SEARCH = f"""
 import resource, numpy
+from kerasmed.data.duplicates import near_pairs
 bits = numpy.random.default_rng(0).integers(0, 256, ({HASHES}, 32), dtype=numpy.uint8)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert len(near_pairs(bits, 32)[0]) == 0

@@ -52,8 +52,7 @@ def cache_key(source: Source, data: DataConfig) -> str:
     digest.update(json.dumps([FILTER, str(source.path.resolve()), settings]).encode())
     for path in source.files():
         stat = path.stat()
-        name = os.path.relpath(path, source.root)
-        line = f"{name}\0{stat.st_size} {stat.st_mtime_ns}\n"
+        line = f"{path}\0{stat.st_size} {stat.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
     return digest.hexdigest()
 

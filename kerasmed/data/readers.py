@@ -104,12 +104,10 @@ def reduce_image(image: Image.Image, size: int) -> np.ndarray:
 
 def suffix_of(path: Path) -> str:
     """The ending that names the format, in small letters; ".dcm" for DICOM without a suffix."""
-    name = path.name.lower()
-    if name.endswith(".nii.gz"):
+    suffix = path.suffix.lower()
+    if suffix == ".gz" and path.name.lower().endswith(".nii.gz"):
         return ".nii.gz"
-    if path.suffix and path.suffix.lower() in _READERS:
-        return path.suffix.lower()
-    return ".dcm" if _starts_as_dicom(path) else path.suffix.lower()
+    return ".dcm" if suffix not in _READERS and _starts_as_dicom(path) else suffix
 
 
 def _starts_as_dicom(path: Path) -> bool:

@@ -111,9 +111,9 @@ def _walk(folder: Path) -> Iterator[Path]:
         seen.add(real)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in names:
-            path = Path(directory, name)
             if name.startswith(".") or name.lower() in _LITTER:
                 continue
+            path = Path(directory, name)
             if not path.is_file():
                 what = "a link to nothing" if path.is_symlink() else "no regular file"
                 raise DataError(f"{path} is {what}: expected an image; remove it.")
