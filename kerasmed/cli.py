@@ -118,7 +118,7 @@ def data_check(
 
     values = {"name": "check", "data": {"source": str(source)}}
     config = override(values, assignments, source="--set")
-    folder = out or Path("runs") / f"check-{source.resolve().stem}"
+    folder = out or Path("runs") / f"check-{source.resolve().name}"
     findings = check_data(config.data, config.split.near_duplicate_bits, folder)
     print_findings(findings, as_json)
     if not as_json:

@@ -57,8 +57,11 @@ def make_split(
     for later, role in zip((3, 2, 1), ("test", "validation", "diffusion"), strict=True):
         free = [group for group in order if role_of[group] == "train"]
         direction = free if role == "test" else free[::-1]
-        for group in _fill(direction, counts, wanted[role], left, later):
-            role_of[group] = role
+        taken = _fill(direction, counts, wanted[role], left, later)
+        role_of.update(dict.fromkeys(taken, role))
+        if role == "validation":  # what it took too much or too little, `diffusion` makes up for
+            more = wanted[role] - counts[taken].sum(axis=0)
+            wanted["diffusion"] = np.maximum(1, wanted["diffusion"] + more)
     roles = {
         role: np.array([i for i, group in enumerate(group_of) if role_of[group] == role], np.int64)
         for role in ROLES
@@ -89,19 +92,22 @@ def _fill(
         left: groups of each class that have no role yet; lowered by those taken.
         later: how many roles come after this one, each of which needs a group of every class.
     """
-    taken: list[int] = []
+    taken: dict[int, None] = {}
     missing = wanted.astype(float)
+
+    def is_free(group: int) -> bool:
+        return group not in taken and bool((left[counts[group] > 0] > later).all())
 
     def take(group: int) -> None:
         nonlocal missing
-        taken.append(group)
+        taken[group] = None
         missing = missing - counts[group]
         left[counts[group] > 0] -= 1
 
     closed = np.zeros(len(wanted), dtype=bool)
     for group in order:
         has = counts[group] > 0
-        if closed[has].any() or not (left[has] > later).all():
+        if closed[has].any() or not is_free(group):
             continue
         nearer = (((missing - counts[group]) ** 2 - missing**2) / wanted**2).sum() < 0
         if nearer:
@@ -110,10 +116,10 @@ def _fill(
             # Looking further for smaller groups would make a role hang on groups far away.
             closed |= has & (counts[group] >= 2 * missing)
     for label in np.flatnonzero(missing == wanted):  # every group was too large
-        free = [group for group in order if counts[group, label] and group not in taken]
-        if free and left[label] > later:
+        free = [group for group in order if counts[group, label] and is_free(group)]
+        if free and missing[label] == wanted[label]:  # not served by another class's group
             take(min(free, key=lambda group: abs(np.log(counts[group, label] / wanted[label]))))
-    return taken
+    return list(taken)
 
 
 def _check_roles(

@@ -59,4 +59,4 @@ def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, s
             return predict_outputs(model, image_set.images)["features"], name
     step = max(1, image_set.image_size // _EDGE)
     reduced = np.asarray(image_set.images[:, ::step, ::step], dtype=np.float32)
-    return reduced.reshape(len(reduced), -1), f"pixels, every {step}th"
+    return reduced.reshape(len(reduced), -1), f"{reduced.shape[1]} x {reduced.shape[2]} pixels"

@@ -192,6 +192,31 @@ def test_a_giant_group_is_missed_by_itself_at_most():
         assert not misses(of_one_class(sizes), SHARES, seed, ("diffusion", "validation", "test"))
 
 
+def test_train_misses_by_one_group_at_most():
+    missed = []
+    for seed in range(400):
+        rng = np.random.default_rng(seed)
+        sizes = [rng.integers(1, rng.integers(2, 60), rng.integers(20, 40)) for _ in range(2)]
+        missed += misses(of_one_class(sizes), MANY[seed % 2], seed, ("train",))
+    assert not missed
+
+
+def test_what_can_be_split_is_not_refused():
+    wrongly_refused = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        counts = np.zeros((int(rng.integers(4, 7)), 2), dtype=np.int64)
+        for row in counts:
+            row[rng.integers(2)] = rng.integers(1, 6)
+        counts[rng.choice(len(counts), 2, replace=False)] = rng.integers(1, 6, (2, 2))
+        try:
+            make_split(*structure(counts), SHARES, seed)
+        except DataError:
+            if can_be_split(counts):
+                wrongly_refused.append(counts.tolist())
+    assert not wrongly_refused
+
+
 def test_roles_of_patients_of_several_classes_miss_by_two_patients_at_most():
     missed = []
     for seed in range(200):
