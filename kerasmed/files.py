@@ -1,6 +1,7 @@
 """Files that are written whole or not at all."""
 
 import csv
+import errno
 import hashlib
 import json
 import os
@@ -28,17 +29,30 @@ def make_folder(path: Path) -> None:
         ) from None
 
 
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path`` that is moved onto it when the block ends without error.
 
     The suffix is kept, because Keras and Pillow choose the format by it.
+
+    Raises:
+        StageError: the disk or the quota is full.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        raise StageError(
+            f"Cannot write {path}: {error.strerror}; make room and run the command again, it goes "
+            "on from what is finished."
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -1,6 +1,8 @@
 """Files are written whole or not at all."""
 
+import errno
 import hashlib
+import os
 
 import pytest
 
@@ -133,3 +135,27 @@ def test_folder_takes_the_place_of_the_old_one_only_when_it_is_whole(tmp_path):
         (folder / "new").touch()
     assert [path.name for path in target.iterdir()] == ["new"]
     assert list(tmp_path.iterdir()) == [target]
+
+
+def fail_with(path, reason):
+    with written_aside(path) as temporary:
+        temporary.write_text("half")
+        raise OSError(reason, os.strerror(reason))
+
+
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
+def test_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, reason):
+    path = tmp_path / "x.json"
+    path.write_text("old")
+
+    with pytest.raises(StageError, match="make room") as caught:
+        fail_with(path, reason)
+
+    assert str(path) in str(caught.value)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_other_errors_of_the_system_are_let_through(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        fail_with(tmp_path / "x", errno.EISDIR)

@@ -15,6 +15,7 @@ from PIL import Image
 from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.batches import NoisyBatches, validation_batch
+from kerasmed.diffusion.cost import TRAINING_PASSES, forward_flops, matrix_product_rate
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.errors import StageError
@@ -150,8 +151,11 @@ def train_denoiser(
         folder, settings, optimizer, averaged, checkpoints, train, validation, seed, done, seconds
     )
     batches = NoisyBatches(train, settings, symmetry, seed, first_step=done)
+    flops = forward_flops(model)
+    possible = matrix_product_rate(model.compute_dtype)
     say(
-        f"Denoiser: {model.count_params():,} parameters, {len(train)} images, batch "
+        f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image forward "
+        f"(matrix products run at {possible / 1e9:.0f} GFLOP/s here), {len(train)} images, batch "
         f"{settings.batch_size}, {runtime.precision}, XLA {'on' if model.jit_compile else 'off'}, "
         f"{runtime.backend} on {runtime.device}; from step {done} to {settings.steps}"
         + (f" or {settings.max_minutes:g} minutes" if settings.max_minutes else "")
@@ -172,11 +176,15 @@ def train_denoiser(
     recorder.use_average()
     with written_aside(folder / "denoiser.keras") as temporary:
         averaged.save(temporary)
+    summary = recorder.summary()
+    used = TRAINING_PASSES * flops * summary["images_per_s"]
     return {
         "precision": model.dtype_policy.name,
         "jit_compile": bool(model.jit_compile),
         "parameters": model.count_params(),
-        **recorder.summary(),
+        "gflop_per_image": round(flops / 1e9, 4),
+        "share_of_matrix_product_rate": round(used / possible, 4),
+        **summary,
     }
 
 
@@ -226,6 +234,11 @@ class Checkpoints:
                     variable.assign(arrays[f"{kind}{i}"])
             return int(meta["step"]), float(meta["seconds"])
         return 0, 0.0
+
+    def describe_last(self) -> str:
+        """Which checkpoint is the newest, in words."""
+        kept = sorted(self.folder.glob("step-*.npz"))
+        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was reached"
 
     def _check_recipe(self, path: Path, recipe: dict) -> None:
         for key, value in self.recipe.items():
@@ -293,12 +306,20 @@ class _Recorder(keras.callbacks.Callback):
         step = (epoch + 1) * self.settings.steps_per_epoch
         images = self.settings.steps_per_epoch * self.settings.batch_size
         rate = images / (time.monotonic() - self._epoch_started)
+        if not np.isfinite(logs["loss"]):
+            first, rate = step - self.settings.steps_per_epoch, float(self.optimizer.learning_rate)
+            raise StageError(
+                f"The loss became {logs['loss']} between steps {first} and {step}, at the learning "
+                f"rate {rate:g}: {self.checkpoints.describe_last()}. Start again in another --out "
+                "with a lower diffusion.learning_rate, or with runtime.precision: float32."
+            )
         self.use_average()
         row = {
             "step": step,
             "minutes": round(self._minutes(), 3),
             "loss": float(logs["loss"]),
             "validation_loss": self._validation_loss(),
+            "learning_rate": float(self.optimizer.learning_rate),
             "images_per_s": round(rate, 2),
         }
         self.rows.append(row)

@@ -5,13 +5,14 @@ import sys
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
 from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
 from kerasmed.errors import InputError
 
 SHAPE = (3, 4, 4, 3)
-DETERMINISTIC = ["ddim", "dpmpp_2m"]
+DETERMINISTIC = ["ddim", "dpmpp_2m", "unipc"]
 MU, S = 0.3, 0.5
 
 
@@ -144,6 +145,65 @@ def test_order_of_convergence_to_the_exact_flow(solver, order):
     assert observed == pytest.approx(order, abs=0.35)
 
 
+WEIGHTS, MEANS, DEVIATIONS = np.array([0.4, 0.6]), np.array([-0.6, 0.5]), np.array([0.15, 0.25])
+
+
+def mixture_at(timestep: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and deviations of the two Gaussians of x_t."""
+    a = alphas_cumprod()[timestep]
+    return np.sqrt(a) * MEANS, np.sqrt(a * DEVIATIONS**2 + 1 - a)
+
+
+def mixture_denoiser(x_t: np.ndarray, timestep: int) -> np.ndarray:
+    """E[x_0 | x_t]: that of each Gaussian, weighted by how likely x_t came from it."""
+    a = alphas_cumprod()[timestep]
+    means, deviations = mixture_at(timestep)
+    likely = WEIGHTS * norm.pdf(x_t[..., None], means, deviations)
+    likely = likely / likely.sum(axis=-1, keepdims=True)
+    each = MEANS + np.sqrt(a) * DEVIATIONS**2 / deviations**2 * (x_t[..., None] - means)
+    return (likely * each).sum(axis=-1)
+
+
+def exact_mixture_end(x_t: np.ndarray, first: int, last: int) -> np.ndarray:
+    """In one dimension the flow keeps quantiles: the same share of the mixture lies below."""
+
+    def share_below(x: np.ndarray, timestep: int) -> np.ndarray:
+        means, deviations = mixture_at(timestep)
+        return (WEIGHTS * norm.cdf(x[..., None], means, deviations)).sum(axis=-1)
+
+    grid = np.linspace(-5, 5, 200_001)
+    at_last = np.interp(share_below(x_t, first), share_below(grid, last), grid)
+    return mixture_denoiser(at_last, last)
+
+
+@pytest.mark.parametrize(("solver", "order"), [("ddim", 1), ("dpmpp_2m", 2), ("unipc", 2.7)])
+def test_order_of_convergence_on_a_mixture_of_gaussians(solver, order):
+    first, last = 900, 100
+    x_t = np.linspace(-2, 2, 101)
+    exact = exact_mixture_end(x_t, first, last)
+    errors = []
+    for steps in (21, 41, 81):
+        timesteps = np.linspace(first, last, steps).round().astype(int)
+        found = SOLVERS[solver](mixture_denoiser, x_t, timesteps, None)
+        errors.append(np.sqrt(np.mean((found - exact) ** 2)))
+
+    assert errors[0] < 0.03
+    assert np.log2(errors[0] / errors[2]) / 2 == pytest.approx(order, abs=0.4)
+
+
+def test_unipc_is_the_most_accurate_at_the_same_steps():
+    x_t = np.linspace(-2, 2, 101)
+    timesteps = np.linspace(900, 100, 41).round().astype(int)
+    exact = exact_mixture_end(x_t, 900, 100)
+
+    errors = [
+        np.abs(SOLVERS[solver](mixture_denoiser, x_t, timesteps, None) - exact).mean()
+        for solver in ("ddim", "dpmpp_2m", "unipc")
+    ]
+
+    assert errors[2] < errors[1] / 1.5 < errors[0] / 3
+
+
 def test_second_order_beats_first_order_at_100_steps():
     x_t, timesteps = start(), sampling_timesteps(100)
     exact = exact_end(x_t, NUM_TIMESTEPS - 1, 0)
@@ -170,7 +230,7 @@ def test_samples_have_the_mean_and_spread_of_the_data(solver, steps):
     assert images.std() == pytest.approx(S, abs=0.012)
 
 
-@pytest.mark.parametrize("solver", ["ddpm", "ddim", "dpmpp_2m"])
+@pytest.mark.parametrize("solver", SOLVERS)
 @pytest.mark.parametrize("steps", [667, 1000])
 def test_every_allowed_number_of_steps_gives_finite_images(solver, steps):
     images = SOLVERS[solver](gaussian_denoiser, start(), sampling_timesteps(steps), noise_source())

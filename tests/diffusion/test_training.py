@@ -71,6 +71,37 @@ def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, tmp_path):
         _train(phantom_set(size=32), tmp_path)
 
 
+def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, tmp_path):
+    _train(phantoms, tmp_path, steps=3)
+    newest = tmp_path / "checkpoints" / "step-00000003.npz"
+    with np.load(newest) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    arrays["m0"] = np.full_like(arrays["m0"], np.nan)
+    np.savez(newest, **arrays)
+
+    with pytest.raises(StageError, match=r"nan between steps 3 and 6, at the learning rate 0\.001"):
+        _train(phantoms, tmp_path)
+
+    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert names == ["step-00000003.npz"]
+    assert len(_history(tmp_path)) == 2
+
+
+def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
+    _train(phantoms, tmp_path / "cooled", steps=12, cooldown=0.5)
+    _train(phantoms, tmp_path / "plain", steps=12, cooldown=0.0)
+
+    header, *rows = _history(tmp_path / "cooled")
+    rates = [float(row[header.index("learning_rate")]) for row in rows]
+    # Four epochs of three steps, begun with 1, 3/4, 1/2 and 1/4 of the budget left.
+    assert rates == [1e-3, 1e-3, 1e-3, 5e-4]
+    cooled, plain = (
+        keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
+        for name in ("cooled", "plain")
+    )
+    assert any((one != other).any() for one, other in zip(cooled, plain, strict=True))
+
+
 def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, tmp_path, capsys):
     _train(phantoms, tmp_path)
     newest = tmp_path / "checkpoints" / "step-00000006.npz"

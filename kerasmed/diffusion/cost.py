@@ -1,0 +1,58 @@
+"""What a step of the denoiser costs, and how near the machine comes to what it can do."""
+
+import time
+
+import keras
+import numpy as np
+from keras import ops
+
+# Backward takes about twice the arithmetic of forward: one product for the inputs, one for the
+# weights (Kaplan et al., arXiv:2001.08361, section 2.1).
+TRAINING_PASSES = 3
+_EDGE = 1024
+_REPEATS = 8
+
+
+def forward_flops(model: keras.Model) -> int:
+    """Floating-point operations of the matrix products in one image's forward pass.
+
+    A multiplication and its addition count as two; everything that is no convolution, dense layer
+    or attention is left out, being small in comparison.
+
+    Args:
+        model: a functional model whose image inputs have fixed sizes.
+    """
+    return sum(_layer_flops(layer) for layer in model.layers)
+
+
+def _layer_flops(layer: keras.Layer) -> int:
+    if isinstance(layer, keras.layers.Conv2DTranspose):  # each input position meets the kernel once
+        return 2 * int(np.prod(layer.input.shape[1:3])) * int(np.prod(layer.kernel.shape))
+    if isinstance(layer, keras.layers.Conv2D):
+        return 2 * int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
+    if isinstance(layer, keras.layers.Dense):
+        return 2 * int(np.prod(layer.kernel.shape))
+    if isinstance(layer, keras.layers.MultiHeadAttention):
+        _, tokens, width = layer.output.shape
+        return 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width
+    return 0
+
+
+def matrix_product_rate(dtype: str) -> float:
+    """Floating-point operations a second of the machine's own matrix product.
+
+    Args:
+        dtype: "float32", "bfloat16" or "float16".
+    """
+    a = ops.cast(np.random.default_rng(0).standard_normal((_EDGE, _EDGE)), dtype)
+
+    def wait() -> None:
+        ops.convert_to_numpy(ops.cast(a[0], "float32"))
+
+    a = ops.matmul(a, a) / _EDGE**0.5
+    wait()
+    started = time.perf_counter()
+    for _ in range(_REPEATS):
+        a = ops.matmul(a, a) / _EDGE**0.5  # so that the numbers stay near 1
+    wait()
+    return _REPEATS * 2 * _EDGE**3 / (time.perf_counter() - started)

@@ -1,0 +1,38 @@
+"""Arithmetic of a network, counted by hand."""
+
+import keras
+import pytest
+
+from kerasmed.diffusion.cost import forward_flops, matrix_product_rate
+from kerasmed.diffusion.unet import build_denoiser
+
+
+def test_layers_by_hand():
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 2, strides=2)(images)  # 4 x 4 places, each 2 x 2 x 3 by 4
+    x = keras.layers.Conv2DTranspose(3, 2, strides=2)(x)  # the same products the other way
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(images, keras.layers.Dense(5)(x))
+
+    assert forward_flops(model) == 2 * (16 * 48 + 16 * 48 + 3 * 5)
+
+
+def test_attention_by_hand():
+    tokens = keras.Input((10, 8))
+    model = keras.Model(tokens, keras.layers.MultiHeadAttention(2, 4)(tokens, tokens))
+
+    # Queries, keys, values and output: 8 x 8 each; then scores and their weighted sum.
+    assert forward_flops(model) == 2 * 10 * 4 * 64 + 2 * 2 * 100 * 8
+
+
+def test_wider_denoiser_costs_about_the_square():
+    narrow, wide = (
+        forward_flops(build_denoiser(16, 2, [width, width], 1, 2, "x0", 0.0)) for width in (16, 32)
+    )
+
+    assert 3.5 < wide / narrow < 4
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_rate_of_the_machine_is_plausible(dtype):
+    assert 1e8 < matrix_product_rate(dtype) < 1e16
