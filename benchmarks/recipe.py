@@ -16,9 +16,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
 from kerasmed.config import load_config
 from kerasmed.runs import RunFolder
@@ -26,7 +23,7 @@ from kerasmed.runtime import load_keras, machine, resolve_runtime, versions
 from kerasmed.stages import STAGES, perform
 from kerasmed.stages.inputs import load_split
 
-load_keras()
+load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
 import keras  # noqa: E402
 
@@ -34,6 +31,7 @@ from kerasmed.classify.classifier import build_classifier, predict_outputs  # no
 from kerasmed.diffusion.generate import generate_images  # noqa: E402
 from kerasmed.diffusion.training import keras_denoiser, train_denoiser  # noqa: E402
 from kerasmed.evaluate.fidelity import fidelity  # noqa: E402
+from kerasmed.evaluate.leakage import probe_accuracy  # noqa: E402
 
 
 def judge(extract, held_out, held_out_labels, seen, seen_labels, images, labels) -> dict:
@@ -42,8 +40,7 @@ def judge(extract, held_out, held_out_labels, seen, seen_labels, images, labels)
     found = fidelity(features["held"], features["seen"], features["made"], seed=0)
 
     def accuracy(x, y) -> float:
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
-        return float(model.fit(x, y).score(features["held"], held_out_labels))
+        return probe_accuracy(x, y, features["held"], held_out_labels)
 
     return {
         "accuracy": round(accuracy(features["made"], labels), 4),

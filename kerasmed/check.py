@@ -112,12 +112,8 @@ def _pairs_by_distance(
         rows = np.flatnonzero(chosen)
         rows = rows[np.argsort(duplicates.distances[rows], kind="stable")]
         group = [
-            (int(a), int(b), int(bits))
-            for (a, b), bits in zip(
-                duplicates.near[_spread(rows, _PAIRS)],
-                duplicates.distances[_spread(rows, _PAIRS)],
-                strict=True,
-            )
+            (*duplicates.near[row].tolist(), int(duplicates.distances[row]))
+            for row in _spread(rows, _PAIRS)
         ]
         if group:
             shown.append((title, group))

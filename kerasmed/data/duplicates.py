@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from kerasmed.data.fingerprints import Fingerprints
 
@@ -25,6 +27,13 @@ def equal_pairs(keys: np.ndarray) -> Pairs:
     _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
     pairs = np.stack([first[inverse], np.arange(len(keys))], axis=1)
     return pairs[pairs[:, 0] != pairs[:, 1]]
+
+
+def linked_groups(pairs: Pairs, count: int) -> np.ndarray:
+    """Number of the group of each of ``count`` images, where pairs link transitively."""
+    ones = np.ones(len(pairs), dtype=bool)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    return connected_components(graph, directed=False)[1]
 
 
 def near_pairs(bits: np.ndarray, limit: int) -> tuple[Pairs, np.ndarray, np.ndarray]:

@@ -3,12 +3,10 @@
 from typing import Any
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
-from kerasmed.data.duplicates import Duplicates
+from kerasmed.data.duplicates import Duplicates, linked_groups
 from kerasmed.data.fingerprints import Fingerprints
 
 # An image is an outlier in brightness if it lies this many robust standard deviations (1.4826 times
@@ -115,9 +113,7 @@ def _shortcuts(found: Fingerprints, duplicates: Duplicates) -> list[dict[str, An
         "brightness": seen["brightness"][:, None],
     }
     _, labels, counts = np.unique(found.classes, return_inverse=True, return_counts=True)
-    pairs = duplicates.pairs
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(found),) * 2)
-    _, groups = connected_components(graph, directed=False)
+    groups = linked_groups(duplicates.pairs, len(found))
     if min(counts) < _FOLDS or len(np.unique(groups)) < _FOLDS:
         return []
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)

@@ -102,25 +102,6 @@ def perceptual_bits(grey: np.ndarray) -> np.ndarray:
     return dctn(grey.astype(np.float32), axes=(-2, -1))[..., :_EDGE, :_EDGE] > 0
 
 
-def all_versions(bits: np.ndarray) -> np.ndarray:
-    """The bits of an image's eight flips and turns.
-
-    Args:
-        bits: bool (n, 16, 16), as ``perceptual_bits`` makes them.
-
-    Returns:
-        bool (8, n, 16, 16), the first as it is.
-    """
-    odd = np.arange(_EDGE) % 2 == 1
-    versions = []
-    for turned in (bits, bits.transpose(0, 2, 1)):
-        for flip_rows in (False, True):
-            for flip_columns in (False, True):
-                flips = (flip_rows & odd[:, None]) ^ (flip_columns & odd[None, :])
-                versions.append(turned ^ flips)
-    return np.stack(versions)
-
-
 def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
     """Fingerprints of every image of ``data.source``, computed once.
 

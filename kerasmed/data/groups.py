@@ -5,11 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from kerasmed.config import SplitConfig
-from kerasmed.data.duplicates import Pairs, equal_pairs
+from kerasmed.data.duplicates import Pairs, equal_pairs, linked_groups
 from kerasmed.data.entries import relative_path
 from kerasmed.data.image_set import ImageFile
 from kerasmed.data.readers import SUFFIXES
@@ -44,14 +42,11 @@ def group_images(
         links.append(_equal(_named_patients(files, str(settings.pattern), root)))
     if settings.group_by == "neighbours":
         links.append(_equal(neighbour_runs(files, settings.run_length)))
-    pairs = np.concatenate(links)
-    ones = np.ones(len(pairs), dtype=bool)
-    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(len(files), len(files)))
-    _, component = connected_components(graph, directed=False)
+    groups = linked_groups(np.concatenate(links), len(files)).tolist()
     names: dict[int, str] = {}
-    for number, file in zip(component.tolist(), files, strict=True):
-        names[number] = min(file.sha256, names.get(number, file.sha256))
-    return [names[number] for number in component.tolist()]
+    for group, file in zip(groups, files, strict=True):
+        names[group] = min(file.sha256, names.get(group, file.sha256))
+    return [names[group] for group in groups]
 
 
 def _equal(keys: Iterable[str | None]) -> Pairs:

@@ -86,9 +86,9 @@ def read_image(path: Path, size: int) -> np.ndarray:
     Raises:
         DataError: the file cannot be read, or holds more than one image.
     """
-    if suffix_of(path) not in _READERS and not path.is_file():
-        raise DataError(f"Cannot read {path}: No such file; mend the path.")
     if suffix_of(path) not in _READERS:
+        if not path.is_file():
+            raise DataError(f"Cannot read {path}: No such file; mend the path.")
         raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
     pictures = iter(read_pictures(path, Formats(), size))
     picture = next(pictures)

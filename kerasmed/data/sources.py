@@ -75,7 +75,7 @@ def _list_class_folders(directory: Path) -> tuple[tuple[str, ...], tuple[Entry, 
             f"{stray[0]} lies outside the class folders ({len(stray)} such): expected {LAYOUT}; "
             "move them into a class folder or out."
         )
-    classes = [path for path in children if path.is_dir() and not path.name.startswith(".")]
+    classes = [path for path in children if path.is_dir()]
     if len(classes) < 2:
         raise DataError(
             f"{directory} has {len(classes)} class folder{'s' * (len(classes) != 1)}: expected "
@@ -138,11 +138,12 @@ def _list_table(path: Path) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
     if not {"path", "label"} <= set(header) or len(set(header)) < len(header):
         raise DataError(f"{path}: expected {wanted}, received the columns {header}; mend it.")
     entries: dict[Path, Entry] = {}
-    for number, row in enumerate(rows, start=2):
-        entry = _table_entry(path, row, f"{path}, image {number - 1}")
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, image {number}"
+        entry = _table_entry(path, row, where)
         if row.get(None):
             raise DataError(
-                f"{path}, image {number - 1}: expected {len(header)} values, received more; "
+                f"{where}: expected {len(header)} values, received more; "
                 "put a value that has a comma into quotation marks."
             )
         if entry.path.resolve() in entries:

@@ -32,7 +32,10 @@ def leakage(
         ``gap``: how much the random ones flatter.
     """
     found = {
-        name: [_accuracy(features, labels, train, test) for train, test in splits]
+        name: [
+            probe_accuracy(features[train], labels[train], features[test], labels[test])
+            for train, test in splits
+        ]
         for name, splits in (("grouped", grouped), ("random", random))
     }
     return {
@@ -48,13 +51,17 @@ def leakage(
     }
 
 
-def _accuracy(
-    features: np.ndarray, labels: np.ndarray, train: np.ndarray, test: np.ndarray
+def probe_accuracy(
+    train_features: np.ndarray,
+    train_labels: np.ndarray,
+    test_features: np.ndarray,
+    test_labels: np.ndarray,
 ) -> float:
+    """Accuracy of a logistic regression on standardised features, float (n, d)."""
     model = make_pipeline(
         StandardScaler(), LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000)
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(features[train], labels[train])
-    return float(model.score(features[test], labels[test]))
+        model.fit(train_features, train_labels)
+    return float(model.score(test_features, test_labels))

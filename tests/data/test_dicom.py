@@ -21,7 +21,7 @@ from kerasmed.data.readers import Formats, Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
 
-pydicom = pytest.importorskip("pydicom")
+pydicom = pytest.importorskip("pydicom")  # optional: what follows imports it
 
 from pydicom import Dataset, uid  # noqa: E402
 from pydicom.dataset import FileMetaDataset  # noqa: E402

@@ -17,7 +17,6 @@ from kerasmed.data.entries import root_of
 from kerasmed.data.fingerprints import (
     BITS,
     Fingerprints,
-    all_versions,
     perceptual_bits,
     read_fingerprints,
 )
@@ -38,6 +37,25 @@ def phantom(family: str, index: int, size: int = 128) -> np.ndarray:
 def bits_of(image: Image.Image) -> np.ndarray:
     grey = image.convert("L").resize((64, 64), Image.Resampling.BICUBIC)
     return perceptual_bits(np.asarray(grey))
+
+
+def all_versions(bits: np.ndarray) -> np.ndarray:
+    """The bits of an image's eight flips and turns.
+
+    Args:
+        bits: bool (n, 16, 16), as ``perceptual_bits`` makes them.
+
+    Returns:
+        bool (8, n, 16, 16), the first as it is.
+    """
+    odd = np.arange(16) % 2 == 1
+    versions = []
+    for turned in (bits, bits.transpose(0, 2, 1)):
+        for flip_rows in (False, True):
+            for flip_columns in (False, True):
+                flips = (flip_rows & odd[:, None]) ^ (flip_columns & odd[None, :])
+                versions.append(turned ^ flips)
+    return np.stack(versions)
 
 
 def flips_and_turns(image: np.ndarray) -> list[np.ndarray]:
