@@ -169,13 +169,30 @@ def train_diffusion(
 def sample(
     config: ConfigPath,
     per_class: Annotated[int | None, typer.Option(help="Images of each class.")] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="Draw the I-th of N parts alone.")
+    ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Draw the synthetic set."""
+    """Draw the synthetic set; an interrupted drawing goes on where it stopped.
+
+    Parts drawn with --shard, at once or in turn, become the set when the command is given without.
+    """
     extra = [f"sampling.per_class={per_class}"] if per_class is not None else []
-    _perform("sampling", config, (assignments or []) + extra, data, out)
+    settings = (assignments or []) + extra
+    if shard is None:
+        _perform("sampling", config, settings, data, out)
+        return
+    from kerasmed.stages import STAGES, check_inputs
+    from kerasmed.stages.sampling import draw_shard
+
+    index, shards = _parse_shard(shard)
+    resolved, run = _open(config, settings, data, out)
+    check_inputs(STAGES["sampling"], resolved, run)
+    missing = draw_shard(resolved, run, index, shards)
+    print(f"Shard {shard} is drawn; {missing} images of the whole set are missing.")
 
 
 @train_app.command("classifier")
@@ -353,6 +370,14 @@ def _open(
     run = RunFolder(out or Path("runs") / config.name)
     make_folder(run.root)
     return config, run
+
+
+def _parse_shard(text: str) -> tuple[int, int]:
+    """I and N of "I/N"."""
+    index, slash, shards = text.partition("/")
+    if slash and index.isdecimal() and shards.isdecimal() and 1 <= int(index) <= int(shards):
+        return int(index), int(shards)
+    raise ConfigError(f"--shard takes I/N with 1 <= I <= N, received {text!r}; for example 1/4.")
 
 
 def _refuse_with_model(**options: object) -> None:

@@ -5,7 +5,7 @@ Relative paths in it are relative to the working directory.
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,31 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Regime = Literal["real", "synthetic", "both", "real_all"]
+
+# What differs from the defaults of DiffusionConfig, which are the preset "cpu".
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "small": {
+        "widths": [64, 128, 192, 256],
+        "blocks": 2,
+        "batch_size": 32,
+        "learning_rate": 5e-4,
+    },
+    "base": {
+        "widths": [96, 192, 288, 384],
+        "blocks": 3,
+        "batch_size": 64,
+        "learning_rate": 3e-4,
+        "dropout": 0.1,
+    },
+    "large": {
+        "widths": [128, 256, 384, 512],
+        "blocks": 4,
+        "batch_size": 128,
+        "learning_rate": 2e-4,
+        "dropout": 0.1,
+    },
+}
 
 
 class Section(BaseModel):
@@ -135,11 +160,19 @@ class SplitConfig(Section):
 class DiffusionConfig(Section):
     """The denoiser and its training."""
 
+    # Limits of which the first that is reached ends the training.
+    BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
+
+    # Fills in what the file leaves out of this section; see PRESETS.
+    preset: Literal["cpu", "small", "base", "large"] = "cpu"
     widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
     blocks: Count = 1
     patch_size: Literal[1, 2, 4, 8] = 2
     predict: Literal["x0", "v"] = "x0"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Chance that an image is scaled, turned or shifted, each; the network is told how, and draws
+    # images to which nothing was done.
+    augment: Share = 0.0
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     min_snr_gamma: Rate = 5.0
     min_snr_floor: Annotated[float, Field(ge=0)] = 0.05
@@ -147,37 +180,54 @@ class DiffusionConfig(Section):
     learning_rate: Rate = 1e-3
     warmup_steps: Count = 200
     # Share of the budget, at its end, over which the learning rate falls to nearly nothing.
-    cooldown: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cooldown: Share = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
     ema_decay: Fraction = 0.9995
-    steps: Count = 20_000
-    max_minutes: Rate | None = None
-    steps_per_epoch: Count = 200
+    max_minutes: Rate | None = 60.0
+    max_images: Count | None = Field(default=None, description="shown in all")
+    max_epochs: Count | None = Field(default=None, description="times that each image is shown")
+    # Steps between two checkpoints, each with its validation loss; previews count checkpoints.
+    checkpoint_steps: Count = 200
     preview_every: Count = 10
+    patience: Count = Field(default=50, description="checkpoints without a lower validation loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # A preset that is none is refused when its field is checked.
+        return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
 
     @model_validator(mode="after")
-    def whole_epochs_and_heads(self) -> "DiffusionConfig":
-        if self.steps % self.steps_per_epoch:
-            raise ValueError(
-                f"diffusion.steps must be a multiple of diffusion.steps_per_epoch "
-                f"({self.steps_per_epoch}); received {self.steps}"
-            )
+    def heads_divide_and_training_ends(self) -> "DiffusionConfig":
         if self.widths[-1] % 4:
             raise ValueError(
                 "the last of diffusion.widths must be a multiple of 4, the heads of attention; "
                 f"received {self.widths}"
             )
+        if self.max_minutes is None and self.max_images is None and self.max_epochs is None:
+            raise ValueError(
+                "give one of diffusion.max_minutes, diffusion.max_images and diffusion.max_epochs"
+            )
         return self
+
+    def budget(self) -> str:
+        """The limits in words."""
+        limits = (
+            (self.max_minutes, "minutes"),
+            (self.max_images, "images"),
+            (self.max_epochs, "epochs"),
+        )
+        return " or ".join(f"{limit:,g} {unit}" for limit, unit in limits if limit is not None)
 
 
 class SamplingConfig(Section):
     """The synthetic set."""
 
     per_class: Count | None = Field(default=None, description="as many as the real share if null")
-    solver: Literal["ddpm", "ddim", "dpmpp_2m", "unipc"] = "dpmpp_2m"
-    steps: Annotated[int, Field(ge=1, le=1000)] = 25
-    guidance_scale: Annotated[float, Field(ge=0)] = 1.5
+    solver: Literal["ddpm", "ddim", "dpmpp_2m", "unipc"] = "unipc"
+    steps: Annotated[int, Field(ge=1, le=1000)] = 15
+    guidance_scale: Annotated[float, Field(ge=0)] = 1.0  # 1 is unguided, at half the cost
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
 
@@ -260,7 +310,7 @@ class Config(Section):
             raise ValueError(
                 f"data.image_size must be a multiple of {stride} "
                 "(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)); "
-                f"received {self.data.image_size}"
+                f"received {self.data.image_size}; change one of the three"
             )
         return self
 
@@ -321,7 +371,7 @@ def _parse(assignment: str) -> tuple[str, Any]:
     if not equals or not key:
         raise ConfigError(
             f"--set takes key.path=value, received {assignment!r}; "
-            "for example --set diffusion.steps=1000."
+            "for example --set diffusion.max_minutes=20."
         )
     try:
         return key, yaml.safe_load(text)

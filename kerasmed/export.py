@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from kerasmed import __version__
 from kerasmed.data.readers import FILTER
+from kerasmed.diffusion.unet import pixels_of
 from kerasmed.errors import ModelFileError
 from kerasmed.files import sha256_of, write_json, written_aside
 from kerasmed.inference import OnnxClassifier, OnnxDenoiser
@@ -99,6 +100,8 @@ def export_denoiser(model: keras.Model, metadata: dict[str, Any], path: Path) ->
         "kerasmed_version": __version__,
         "kind": "denoiser",
         "image_size": size,
+        "pixel_mean": pixels_of(model).mean,
+        "pixel_scale": pixels_of(model).scale,
         "opset": OPSET,
         **metadata,
     }

@@ -19,7 +19,7 @@ console = Console(stderr=True)
 
 
 @contextmanager
-def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int, str], None]]:
+def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float, str], None]]:
     """A bar with count, rate and time left; a line at the start and one at the end in a log file.
 
     Yields:
@@ -43,7 +43,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[int, s
     with Progress(*columns, console=console) as progress:
         task = progress.add_task(title, total=total, rate="", note="")
 
-        def advance(count: int, note: str = "") -> None:
+        def advance(count: float, note: str = "") -> None:
             speed = progress.tasks[0].speed
             rate = f"{speed:.3g} {unit}/s" if speed else ""
             progress.update(task, advance=count, rate=rate, note=note)
@@ -56,5 +56,5 @@ def say(message: str) -> None:
     console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
-def _ignore(count: int, note: str = "") -> None:
+def _ignore(count: float, note: str = "") -> None:
     """Progress in a log file: nothing between the start and the end."""

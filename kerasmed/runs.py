@@ -50,6 +50,11 @@ class RunFolder:
         return self.root / "synthetic"
 
     @property
+    def synthetic_unfinished(self) -> Path:
+        """The synthetic set while it is drawn."""
+        return self.root / "synthetic.unfinished"
+
+    @property
     def classifiers(self) -> Path:
         """One folder for each trained CNN."""
         return self.root / "classifiers"

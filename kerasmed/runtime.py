@@ -57,7 +57,9 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     if precision == "auto":
         on_cpu = cpu_bfloat16 and _cpu_multiplies_bfloat16()
         precision = "mixed_bfloat16" if devices or on_cpu else "float32"
-    jit_compile = bool(devices) if settings.jit_compile == "auto" else settings.jit_compile
+    # Without XLA Keras runs JAX operation by operation.
+    xla = bool(devices) or keras.backend.backend() == "jax"
+    jit_compile = xla if settings.jit_compile == "auto" else settings.jit_compile
     device = f"{len(devices)} x GPU" if devices else f"CPU, {os.cpu_count()} cores"
     return Runtime(keras.backend.backend(), device, precision, jit_compile)
 

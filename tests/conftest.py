@@ -21,8 +21,8 @@ TINY = {
     "split": {"diffusion": 0.4, "test": 0.2},
     "diffusion": {
         "widths": [8, 16],
-        "steps": 8,
-        "steps_per_epoch": 4,
+        "max_images": 32,
+        "checkpoint_steps": 4,
         "batch_size": 4,
         "preview_every": 2,
         "warmup_steps": 2,

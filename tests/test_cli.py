@@ -112,6 +112,57 @@ def test_sample_again_gives_the_same_bytes(tiny_config, tiny_run, run_copy):
         assert again.read_bytes() == path.read_bytes()
 
 
+def _same_set(run, other) -> bool:
+    """Whether both runs hold the same synthetic files with the same bytes."""
+    first, second = (
+        {
+            path.relative_to(folder): path.read_bytes()
+            for path in (folder / "synthetic").rglob("*")
+            if path.is_file()
+        }
+        for folder in (run, other)
+    )
+    return first == second
+
+
+def test_shards_in_any_order_make_the_set_file_for_file(tiny_config, tiny_run, run_copy, capsys):
+    shutil.rmtree(run_copy / "synthetic")
+    for shard, missing in (("2/3", 29), ("3/3", 15), ("1/3", 0)):
+        capsys.readouterr()
+        arguments = ["sample", str(tiny_config), "--shard", shard, "--out", str(run_copy)]
+        assert main(arguments) == 0
+        assert f"{missing} images of the whole set are missing" in capsys.readouterr().out
+        assert not (run_copy / "synthetic").exists()
+    assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
+    assert _same_set(tiny_run, run_copy)
+    assert not (run_copy / "synthetic.unfinished").exists()
+
+
+def test_interrupted_sampling_draws_only_what_is_missing(tiny_config, tiny_run, run_copy):
+    unfinished = run_copy / "synthetic.unfinished"
+    (run_copy / "synthetic").rename(unfinished)
+    for path in sorted(unfinished.glob("*/*.png"))[5::7]:
+        path.unlink()
+    (unfinished / "clear" / ".000005.77.tmp.png").write_bytes(b"half of an ima")
+    kept = {path.name: path.stat().st_mtime_ns for path in (unfinished / "clear").iterdir()}
+    assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
+    assert _same_set(tiny_run, run_copy)
+    after = {p.name: p.stat().st_mtime_ns for p in (run_copy / "synthetic" / "clear").iterdir()}
+    assert kept.items() - after.items() == {(".000005.77.tmp.png", kept[".000005.77.tmp.png"])}
+
+
+def test_set_begun_with_other_settings_is_not_mixed(refused, tiny_config, run_copy):
+    (run_copy / "synthetic").rename(run_copy / "synthetic.unfinished")
+    line = refused("sample", tiny_config, "--set", "sampling.steps=4", "--out", run_copy)
+    assert "was begun with steps 3, received 4; take that back to go on, or delete" in line
+
+
+@pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])
+def test_shard_that_is_none_is_refused(refused, tiny_config, tiny_run, shard):
+    line = refused("sample", tiny_config, f"--shard={shard}", "--out", tiny_run)
+    assert f"--shard takes I/N with 1 <= I <= N, received '{shard}'" in line
+
+
 def test_sample_per_class_with_the_keras_engine(tiny_config, run_copy):
     arguments = ["--per-class", "3", "--set", "sampling.engine=keras", "--out", str(run_copy)]
     assert main(["sample", str(tiny_config), *arguments]) == 0

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kerasmed.config import load_config, parse_config
+from kerasmed.config import PRESETS, load_config, parse_config
 from kerasmed.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -46,7 +46,7 @@ def test_defaults_fill_what_the_file_leaves_out(experiment):
     assert (config.split.group_by, config.split.near_duplicate_bits) == ("patient", 32)
     assert config.data.dicom.window is None
     assert config.data.nifti.slices == (0.0, 1.0)
-    assert config.sampling.solver == "dpmpp_2m"
+    assert config.sampling.solver == "unipc"
     assert config.classifiers.train_on == ["real", "synthetic", "both"]
 
 
@@ -233,10 +233,34 @@ def test_file_without_keys_is_refused(write, text, kind):
 
 
 def test_assignment_overrides_a_value(experiment):
-    config = load_config(experiment, ["seed=3", "diffusion.steps=400", "diffusion.widths=[8, 16]"])
+    config = load_config(
+        experiment, ["seed=3", "diffusion.max_images=400", "diffusion.widths=[8, 16]"]
+    )
 
-    assert (config.seed, config.diffusion.steps) == (3, 400)
+    assert (config.seed, config.diffusion.max_images) == (3, 400)
     assert config.diffusion.widths == [8, 16]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_preset_fills_what_is_not_given(experiment, preset):
+    config = load_config(experiment, [f"diffusion.preset={preset}", "diffusion.blocks=7"])
+
+    for key, value in PRESETS[preset].items():
+        assert getattr(config.diffusion, key) == (7 if key == "blocks" else value)
+    assert config.diffusion.blocks == 7
+    assert parse_config(config.model_dump(), "again") == config
+
+
+def test_preset_that_is_none_is_refused(experiment):
+    message = refusal(load_config, experiment, ["diffusion.preset=huge"])
+
+    assert "diffusion.preset" in message
+    assert "received 'huge'" in message
+
+
+@pytest.mark.parametrize("key", ["max_minutes", "max_images", "max_epochs", "patience"])
+def test_budget_of_zero_is_refused(experiment, key):
+    assert f"diffusion.{key}" in refusal(load_config, experiment, [f"diffusion.{key}=0"])
 
 
 def test_assignment_fills_a_section_that_is_null(write):
@@ -260,7 +284,7 @@ def test_assignment_value_may_hold_an_equals_sign(experiment):
 @pytest.mark.parametrize(
     ("assignment", "part"),
     [
-        ("diffusion.steps", "takes key.path=value"),
+        ("diffusion.max_images", "takes key.path=value"),
         ("=3", "takes key.path=value"),
         ("", "takes key.path=value"),
         ("name.first=3", "'name' is a value"),
@@ -298,7 +322,7 @@ def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
 @pytest.mark.parametrize(
     ("assignment", "problem"),
     [
-        ("diffusion.steps=250", "must be a multiple of diffusion.steps_per_epoch (200)"),
+        ("diffusion.max_minutes=null", "give one of diffusion.max_minutes, diffusion.max_images"),
         ("diffusion.widths=[32, 64, 128, 190]", "must be a multiple of 4"),
         ("classifiers={weights: none, finetune_epochs: 0}", "no training is left"),
     ],

@@ -10,6 +10,8 @@ import pytest
 from kerasmed import export
 from kerasmed.classify.backbones import BACKBONES
 from kerasmed.classify.classifier import build_classifier
+from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.errors import ModelFileError
 from kerasmed.inference import OnnxClassifier, OnnxDenoiser
@@ -81,7 +83,8 @@ def test_disagreement_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("predict", ["x0", "v"])
 def test_exported_denoiser_agrees_with_keras(predict, tmp_path):
-    model = build_denoiser(16, 2, [8, 16], 1, 2, predict, dropout=0.1)
+    settings = DiffusionConfig(widths=[8, 16], predict=predict, dropout=0.1)
+    model = build_denoiser(16, 2, settings, PixelRange((90.0, 80.0, 70.0), 55.0))
     rng = np.random.default_rng(0)
     model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
     export.export_denoiser(model, {}, tmp_path / "denoiser.onnx")

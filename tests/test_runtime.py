@@ -29,6 +29,12 @@ def test_auto_on_a_gpu_is_bfloat16_with_xla(monkeypatch):
     assert found.device == "1 x GPU"
 
 
+def test_jax_is_compiled_on_a_cpu_too(monkeypatch):
+    monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    assert resolve_runtime(RuntimeConfig()).jit_compile
+
+
 def test_what_was_asked_for_is_taken():
     asked = RuntimeConfig(precision="mixed_float16", jit_compile=True)
     found = resolve_runtime(asked)

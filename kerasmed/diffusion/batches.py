@@ -7,7 +7,8 @@ from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
-from kerasmed.diffusion.pixels import to_unit_range
+from kerasmed.diffusion.augmentation import apply_augmentation, draw_augmentation
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
@@ -45,6 +46,7 @@ class NoisyBatches(keras.utils.PyDataset):
         self.symmetry = symmetry
         self.seed = seed
         self.first_step = first_step
+        self.pixels = PixelRange.of(image_set.images)
         self._order = EpochOrder(len(image_set), seed)
 
     @property
@@ -55,10 +57,15 @@ class NoisyBatches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> Batch:
         first = (self.first_step + index) * self.settings.batch_size
         draws = [self._draw(first + i) for i in range(self.settings.batch_size)]
-        images, noise, timesteps, labels = (np.stack(column) for column in zip(*draws, strict=True))
-        return noisy_batch(to_unit_range(images), noise, timesteps, labels, self.settings)
+        images, noise, timesteps, labels, augmentation = (
+            np.stack(column) for column in zip(*draws, strict=True)
+        )
+        inputs, targets, weights = noisy_batch(images, noise, timesteps, labels, self.settings)
+        if self.settings.augment:
+            inputs["augmentation"] = augmentation
+        return inputs, targets, weights
 
-    def _draw(self, sample: int) -> tuple[np.ndarray, np.ndarray, int, int]:
+    def _draw(self, sample: int) -> tuple[np.ndarray, np.ndarray, int, int, np.ndarray]:
         epoch, position = self._order(sample)
         rng = np.random.default_rng([self.seed, epoch, position])
         image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
@@ -66,7 +73,10 @@ class NoisyBatches(keras.utils.PyDataset):
         if rng.random() < self.settings.label_dropout:
             label = len(self.image_set.class_names)
         timestep = int(rng.integers(NUM_TIMESTEPS))
-        return image, rng.standard_normal(image.shape, dtype=np.float32), timestep, label
+        augmentation = draw_augmentation(rng, self.settings.augment)
+        clean = self.pixels.to_model(apply_augmentation(image, augmentation))
+        noise = rng.standard_normal(clean.shape, dtype=np.float32)
+        return clean, noise, timestep, label, augmentation
 
 
 def noisy_batch(
@@ -91,11 +101,13 @@ def noisy_batch(
     return inputs, clean, weights[:, None, None]
 
 
-def validation_batch(image_set: ImageSet, settings: DiffusionConfig, seed: int) -> Batch:
+def validation_batch(
+    image_set: ImageSet, pixels: PixelRange, settings: DiffusionConfig, seed: int
+) -> Batch:
     """The same images at the same evenly spread timesteps with the same noise, every time."""
     rng = np.random.default_rng([seed, 0xE7A1])
     repeats = max(1, 128 // len(image_set))
-    clean = np.tile(to_unit_range(image_set.images), (repeats, 1, 1, 1))
+    clean = np.tile(pixels.to_model(image_set.images), (repeats, 1, 1, 1))
     timesteps = np.linspace(0, NUM_TIMESTEPS - 1, len(clean)).round().astype(np.int32)
     noise = rng.standard_normal(clean.shape, dtype=np.float32)
     return noisy_batch(

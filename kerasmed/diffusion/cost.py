@@ -33,7 +33,8 @@ def _layer_flops(layer: keras.Layer) -> int:
     if isinstance(layer, keras.layers.Dense):
         return 2 * int(np.prod(layer.kernel.shape))
     if isinstance(layer, keras.layers.MultiHeadAttention):
-        _, tokens, width = layer.output.shape
+        *positions, width = layer.output.shape[1:]
+        tokens = int(np.prod(positions))
         return 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width
     return 0
 

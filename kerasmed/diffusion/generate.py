@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from kerasmed.diffusion.pixels import to_uint8
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
 
 # denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.
@@ -12,12 +12,16 @@ Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
 def guided(
-    denoiser: Denoiser, labels: np.ndarray, num_classes: int, guidance_scale: float
+    denoiser: Denoiser,
+    pixels: PixelRange,
+    labels: np.ndarray,
+    num_classes: int,
+    guidance_scale: float,
 ) -> Callable[[np.ndarray, int], np.ndarray]:
     """``denoise(x_t, timestep)`` for given labels, with classifier-free guidance.
 
     x_0 = x_0(no class) + scale * (x_0(class) - x_0(no class)) (Ho and Salimans,
-    arXiv:2207.12598), both halves in one batch; clipped to [-1, 1], where images live. A scale
+    arXiv:2207.12598), both halves in one batch; clipped to the range of images. A scale
     of 1 is the plain conditional model and costs half.
     """
     no_class = np.full_like(labels, num_classes)
@@ -33,20 +37,21 @@ def guided(
             )
             with_class, without = np.split(both, 2)
             x_0 = without + np.float32(guidance_scale) * (with_class - without)
-        return np.clip(x_0, -1.0, 1.0)
+        return pixels.clip(x_0)
 
     return denoise
 
 
 def generate_images(
     denoiser: Denoiser,
+    pixels: PixelRange,
     wanted: Sequence[tuple[int, int]],
     num_classes: int,
     image_size: int,
     seed: int,
-    solver: str = "dpmpp_2m",
-    steps: int = 25,
-    guidance_scale: float = 1.5,
+    solver: str = "unipc",
+    steps: int = 15,
+    guidance_scale: float = 1.0,
     batch_size: int = 32,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.
@@ -56,7 +61,8 @@ def generate_images(
     work was cut up.
 
     Args:
-        denoiser: predicts clean images, in [-1, 1].
+        denoiser: predicts clean images.
+        pixels: the range that it works in.
         wanted: (class index, image index) of each image.
         num_classes: classes that the denoiser knows.
         image_size: height and width of the images.
@@ -80,7 +86,7 @@ def generate_images(
             return np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])
 
         labels = np.array([label for label, _ in padded], dtype=np.int32)
-        denoise = guided(denoiser, labels, num_classes, guidance_scale)
-        images = to_uint8(SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise))
+        denoise = guided(denoiser, pixels, labels, num_classes, guidance_scale)
+        images = pixels.to_uint8(SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise))
         for (label, index), image in zip(batch, images, strict=False):
             yield label, index, image

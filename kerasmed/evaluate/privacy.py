@@ -69,6 +69,27 @@ def nearest_of_versions(
     return distances[best, each], positions[best, each]
 
 
+def share_closer_to_training(
+    seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int = 0
+) -> float:
+    """Share of generated images that lie closer to an image learned from than to a held-out one.
+
+    As many of either are compared; about one half where nothing was memorised.
+
+    Args:
+        seen: the images that the diffusion model learned from, float (n, d).
+        held_out: other real images, float (m, d).
+        generated: float (k, versions, d).
+        seed: of the choice among the more numerous of seen and held out.
+    """
+    size = min(len(seen), len(held_out))
+    rng = np.random.default_rng(seed)
+    to_seen, _ = nearest_of_versions(generated, seen[rng.choice(len(seen), size, replace=False)])
+    others = held_out[rng.choice(len(held_out), size, replace=False)]
+    to_held_out, _ = nearest_of_versions(generated, others)
+    return float((to_seen < to_held_out).mean())
+
+
 def memorisation(
     seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int = 0
 ) -> dict[str, Any]:

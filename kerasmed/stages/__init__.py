@@ -10,9 +10,10 @@ from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.stages.evidence import audit_synthetic, explain_classifiers, write_report
-from kerasmed.stages.images import draw_samples, split_data, train_diffusion
+from kerasmed.stages.images import split_data, train_diffusion
 from kerasmed.stages.leakage import measure_leakage
 from kerasmed.stages.networks import evaluate_classifiers, export_classifiers, train_classifiers
+from kerasmed.stages.sampling import draw_samples
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
-"""The stages that end in images: data, diffusion, sampling."""
+"""The stages before the synthetic set: data and diffusion."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
-
-from PIL import Image
 
 from kerasmed.config import Config
 from kerasmed.data.duplicates import find_duplicates
@@ -14,12 +12,11 @@ from kerasmed.data.fingerprints import read_fingerprints
 from kerasmed.data.groups import group_images
 from kerasmed.data.phantoms import write_phantoms
 from kerasmed.data.splits import make_split, write_split
-from kerasmed.errors import StageError
-from kerasmed.files import folder_written_aside, write_json
-from kerasmed.progress import progress_bar, say
+from kerasmed.files import folder_written_aside
+from kerasmed.progress import say
 from kerasmed.runs import RunFolder
-from kerasmed.runtime import load_keras, resolve_runtime
-from kerasmed.stages.inputs import load_images, load_split, load_synthetic, real_source
+from kerasmed.runtime import resolve_runtime
+from kerasmed.stages.inputs import load_images, load_split, real_source
 
 
 def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -80,65 +77,3 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     else:
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
     return {**runtime.as_record(), **result}
-
-
-def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Draw the synthetic set, replacing the one before."""
-    from kerasmed.diffusion.generate import generate_images
-
-    settings = config.sampling
-    image_set, split = load_split(config, run)
-    names = image_set.class_names
-    per_class = settings.per_class or max(image_set.counts(split["diffusion"]).values())
-    wanted = [(label, i) for label in range(len(names)) for i in range(per_class)]
-    denoiser = _open_denoiser(config, run)
-    images = generate_images(
-        denoiser,
-        wanted,
-        len(names),
-        config.data.image_size,
-        config.seed,
-        settings.solver,
-        settings.steps,
-        settings.guidance_scale,
-        settings.batch_size,
-    )
-    manifest = {
-        "seed": config.seed,
-        "per_class": per_class,
-        "classes": list(names),
-        **settings.model_dump(exclude={"per_class", "batch_size"}),
-        "rejected": [],
-    }
-    with (
-        folder_written_aside(run.synthetic) as folder,
-        progress_bar("Sampling", len(wanted), "images") as advance,
-    ):
-        for name in names:
-            (folder / name).mkdir()
-        for label, index, image in images:
-            Image.fromarray(image).save(folder / names[label] / f"{index:06d}.png")
-            advance(1, "")
-        write_json(folder / "manifest.json", manifest)
-    return {"images": load_synthetic(config, run).counts()}
-
-
-def _open_denoiser(config: Config, run: RunFolder):
-    """The denoiser, as the engine that was asked for."""
-    path = run.diffusion / f"denoiser.{config.sampling.engine}"
-    if config.sampling.engine == "onnx" and not path.exists():
-        raise StageError(
-            f"Missing {path}: the training ran without TensorFlow, which the export needs; run "
-            "`kerasmed train diffusion` again with KERAS_BACKEND=tensorflow (it only exports), or "
-            "set sampling.engine: keras."
-        )
-    if config.sampling.engine == "onnx":
-        from kerasmed.inference import OnnxDenoiser
-
-        return OnnxDenoiser(path)
-    load_keras()
-    import keras
-
-    from kerasmed.diffusion.training import keras_denoiser
-
-    return keras_denoiser(keras.saving.load_model(path, compile=False))

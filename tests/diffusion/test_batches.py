@@ -3,13 +3,7 @@ import pytest
 
 from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.batches import NoisyBatches, loss_weights, noisy_batch
-from kerasmed.diffusion.pixels import to_uint8, to_unit_range
 from kerasmed.diffusion.schedule import alphas_cumprod
-
-
-def test_every_grey_level_survives_both_ways():
-    levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(to_uint8(to_unit_range(levels)), levels)
 
 
 def test_weights_are_clipped_signal_to_noise():
@@ -44,7 +38,7 @@ def test_batch_depends_on_seed_and_step_alone(phantoms):
 
 def test_an_epoch_shows_every_image_once(phantoms):
     batches = NoisyBatches(phantoms, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0)
-    clean = np.concatenate([to_uint8(batches[i][1]) for i in range(2)])
+    clean = np.concatenate([batches.pixels.to_uint8(batches[i][1]) for i in range(2)])
     assert {image.tobytes() for image in clean} == {image.tobytes() for image in phantoms.images}
 
 

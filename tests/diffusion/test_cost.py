@@ -3,7 +3,9 @@
 import keras
 import pytest
 
+from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.cost import forward_flops, matrix_product_rate
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.unet import build_denoiser
 
 
@@ -25,9 +27,19 @@ def test_attention_by_hand():
     assert forward_flops(model) == 2 * 10 * 4 * 64 + 2 * 2 * 100 * 8
 
 
+def test_attention_over_a_plane_costs_what_it_does_over_as_many_tokens():
+    plane = keras.Input((2, 5, 8))
+    model = keras.Model(plane, keras.layers.MultiHeadAttention(2, 4)(plane, plane))
+
+    assert forward_flops(model) == 2 * 10 * 4 * 64 + 2 * 2 * 100 * 8
+
+
 def test_wider_denoiser_costs_about_the_square():
     narrow, wide = (
-        forward_flops(build_denoiser(16, 2, [width, width], 1, 2, "x0", 0.0)) for width in (16, 32)
+        forward_flops(
+            build_denoiser(16, 2, DiffusionConfig(widths=[width, width]), PixelRange((0,) * 3, 1))
+        )
+        for width in (16, 32)
     )
 
     assert 3.5 < wide / narrow < 4

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from kerasmed.diffusion.generate import generate_images, guided
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import alphas_cumprod
 from kerasmed.diffusion.solvers import SOLVERS
 from kerasmed.errors import InputError
 
+UNIT = PixelRange((127.5, 127.5, 127.5), 127.5)  # 0 to 255 as -1 to 1
 WANTED = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]
 
 
@@ -25,8 +27,9 @@ class Recorder:
 
 
 def draw(wanted=WANTED, denoiser=None, **options) -> dict[tuple[int, int], np.ndarray]:
-    options = {"num_classes": 2, "image_size": 4, "seed": 7, "steps": 4, "batch_size": 2} | options
-    images = generate_images(denoiser or Recorder(), wanted, **options)
+    base = {"num_classes": 2, "image_size": 4, "seed": 7, "steps": 4, "batch_size": 2}
+    options = {**base, "guidance_scale": 1.5, **options}
+    images = generate_images(denoiser or Recorder(), UNIT, wanted, **options)
     return {(label, index): image for label, index, image in images}
 
 
@@ -144,7 +147,7 @@ def predicts(with_class: float, without: float):
     [(0.0, 0.1), (0.5, 0.2), (1.0, 0.3), (1.5, 0.4), (3.0, 0.7), (10.0, 1.0)],
 )
 def test_guidance_by_hand(scale, expected):
-    denoise = guided(predicts(0.3, 0.1), np.array([0, 1], dtype=np.int32), 2, scale)
+    denoise = guided(predicts(0.3, 0.1), UNIT, np.array([0, 1], dtype=np.int32), 2, scale)
 
     x_0 = denoise(np.zeros((2, 4, 4, 3), dtype=np.float32), 10)
 
@@ -153,7 +156,7 @@ def test_guidance_by_hand(scale, expected):
 
 
 def test_prediction_is_clipped_without_guidance_too():
-    denoise = guided(predicts(-3.0, 0.0), np.array([0], dtype=np.int32), 2, 1.0)
+    denoise = guided(predicts(-3.0, 0.0), UNIT, np.array([0], dtype=np.int32), 2, 1.0)
 
     assert (denoise(np.zeros((1, 4, 4, 3), dtype=np.float32), 10) == -1.0).all()
 

@@ -10,9 +10,11 @@ import keras
 import numpy as np
 import pytest
 from conftest import phantom_set
+from PIL import Image
 
 from kerasmed.config import DiffusionConfig
-from kerasmed.diffusion.training import EmaAdamW, train_denoiser
+from kerasmed.diffusion.recorder import Recorder
+from kerasmed.diffusion.training import train_denoiser
 from kerasmed.errors import StageError
 from kerasmed.runtime import Runtime
 
@@ -20,8 +22,10 @@ FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 
 
 def _settings(**changes):
-    tiny = {"widths": [8], "steps": 6, "steps_per_epoch": 3, "batch_size": 4, "warmup_steps": 2}
-    return DiffusionConfig(**{**tiny, "preview_every": 1, **changes})
+    tiny = {"widths": [8], "checkpoint_steps": 3, "batch_size": 4, "warmup_steps": 2}
+    if "steps" in changes:
+        changes["max_images"] = 4 * changes.pop("steps")
+    return DiffusionConfig(**{**tiny, "max_images": 24, "preview_every": 1, **changes})
 
 
 def _train(phantoms, folder, runtime=FLOAT32, **changes):
@@ -33,12 +37,13 @@ def _history(folder):
 
 
 def test_training_lowers_the_loss_and_leaves_its_files(phantoms, tmp_path):
-    result = _train(phantoms, tmp_path, steps=60, steps_per_epoch=20, learning_rate=3e-3)
+    result = _train(phantoms, tmp_path, steps=60, checkpoint_steps=20, learning_rate=3e-3)
     losses = [float(row[2]) for row in _history(tmp_path)[1:]]
     assert losses[-1] < 0.7 * losses[0]
     assert result["steps"] == 60
     assert result["precision"] == "float32"
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == [
+        "best.npz",
         "step-00000040.npz",
         "step-00000060.npz",
     ]
@@ -46,15 +51,109 @@ def test_training_lowers_the_loss_and_leaves_its_files(phantoms, tmp_path):
     assert keras.saving.load_model(tmp_path / "denoiser.keras").count_params() > 0
 
 
+def _assert_same_checkpoint(first: Path, second: Path, step: int):
+    """Weights, optimiser, averages and the state of dropout, bit for bit."""
+    name = f"step-{step:08d}.npz"
+    with (
+        np.load(first / "checkpoints" / name) as one,
+        np.load(second / "checkpoints" / name) as other,
+    ):
+        assert set(one.files) == set(other.files)
+        for key in set(one.files) - {"meta"}:
+            np.testing.assert_array_equal(one[key], other[key])
+
+
+RECIPE = {"dropout": 0.2, "augment": 0.3}
+
+
 def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
-    _train(phantoms, tmp_path / "whole")
-    _train(phantoms, tmp_path / "parts", steps=3)
-    _train(phantoms, tmp_path / "parts")
-    whole = keras.saving.load_model(tmp_path / "whole" / "denoiser.keras").get_weights()
-    parts = keras.saving.load_model(tmp_path / "parts" / "denoiser.keras").get_weights()
-    for one, other in zip(whole, parts, strict=True):
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
-    assert len(_history(tmp_path / "parts")) == 3
+    _train(phantoms, tmp_path / "whole", **RECIPE)
+    _train(phantoms, tmp_path / "parts", steps=3, **RECIPE)
+    _train(phantoms, tmp_path / "parts", **RECIPE)
+    _assert_same_checkpoint(tmp_path / "whole", tmp_path / "parts", 6)
+    whole, parts = _history(tmp_path / "whole"), _history(tmp_path / "parts")
+    assert [row[:1] + row[2:4] for row in whole] == [row[:1] + row[2:4] for row in parts]
+
+
+KILLED_TRAINING = """
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import numpy as np
+import kerasmed.diffusion.checkpoints as checkpoints
+from diffusion.test_training import FLOAT32, RECIPE, _train
+from conftest import phantom_set
+
+class HalfWritten:
+    load = staticmethod(np.load)
+
+    @staticmethod
+    def savez(path, **arrays):
+        np.savez(path, **arrays)
+        if "step-00000006" in path.name:
+            whole = path.read_bytes()
+            path.write_bytes(whole[: len(whole) // 2])
+            os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.np = HalfWritten
+_train(phantom_set(), Path(sys.argv[2]), steps=9, **RECIPE)
+"""
+
+
+def test_training_killed_in_the_middle_of_a_checkpoint_goes_on_exactly(phantoms, tmp_path):
+    tests = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", KILLED_TRAINING, tests, str(tmp_path / "killed")]
+    done = subprocess.run(command, capture_output=True, check=False)
+    assert done.returncode == -9, done.stderr
+    left = [path.name for path in (tmp_path / "killed" / "checkpoints").glob("step-*.npz")]
+    assert left == ["step-00000003.npz"]
+
+    _train(phantoms, tmp_path / "killed", steps=9, **RECIPE)
+    _train(phantoms, tmp_path / "whole", steps=9, **RECIPE)
+    _assert_same_checkpoint(tmp_path / "whole", tmp_path / "killed", 9)
+
+
+def test_average_with_the_lowest_validation_loss_is_exported(phantoms, tmp_path, monkeypatch):
+    _train(phantoms, tmp_path / "short")  # ends where the loss below is lowest
+    losses = iter([3.0, 1.0, 2.0, 1.5])
+    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: next(losses))
+    result = _train(phantoms, tmp_path / "long", steps=12)
+    assert (result["steps"], result["exported_step"], result["validation_loss"]) == (12, 6, 1.0)
+    short, long = (
+        keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
+        for name in ("short", "long")
+    )
+    for one, other in zip(short, long, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_unreadable_best_average_is_said_and_the_last_is_exported(phantoms, tmp_path, capsys):
+    _train(phantoms, tmp_path)
+    (tmp_path / "checkpoints" / "best.npz").write_bytes(b"PK")
+    _train(phantoms, tmp_path)
+    assert "best.npz is not readable" in " ".join(capsys.readouterr().err.split())
+    assert keras.saving.load_model(tmp_path / "denoiser.keras").count_params() > 0
+
+
+def test_training_ends_when_the_validation_loss_no_longer_falls(phantoms, tmp_path, capsys):
+    frozen = {"learning_rate": 1e-12, "weight_decay": 0.0, "patience": 2}
+    assert _train(phantoms, tmp_path, steps=300, **frozen)["steps"] == 9
+    assert "has not fallen for 2 checkpoints" in " ".join(capsys.readouterr().err.split())
+
+
+def test_budget_in_epochs_ends_at_the_next_checkpoint(phantoms, tmp_path):
+    # Twenty images in batches of four: one epoch is five steps, checkpoints come every three.
+    assert _train(phantoms, tmp_path, max_images=None, max_epochs=1)["steps"] == 6
+
+
+def test_preview_says_how_many_lie_closer_to_training(phantoms, tmp_path):
+    _train(phantoms, tmp_path, preview_every=2)
+    header, first, last = _history(tmp_path)
+    for row in (first, last):
+        assert 0 <= float(row[header.index("closer_to_training")]) <= 1
+    with Image.open(tmp_path / "previews" / "step-00000006.png") as page:
+        assert page.width == 24 * 16
+        assert page.height > 2 * 16
 
 
 def test_checkpoint_of_another_recipe_is_refused(phantoms, tmp_path):
@@ -83,7 +182,7 @@ def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, tm
         _train(phantoms, tmp_path)
 
     names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
-    assert names == ["step-00000003.npz"]
+    assert sorted(names) == ["best.npz", "step-00000003.npz"]
     assert len(_history(tmp_path)) == 2
 
 
@@ -94,7 +193,7 @@ def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
     header, *rows = _history(tmp_path / "cooled")
     rates = [float(row[header.index("learning_rate")]) for row in rows]
     # Four epochs of three steps, begun with 1, 3/4, 1/2 and 1/4 of the budget left.
-    assert rates == [1e-3, 1e-3, 1e-3, 5e-4]
+    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4], rel=1e-6)
     cooled, plain = (
         keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
         for name in ("cooled", "plain")
@@ -111,6 +210,12 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, tmp_path, c
     assert len(_history(tmp_path)) == 3
 
 
+def test_class_with_one_image_is_learned_like_the_others(phantoms, tmp_path):
+    one_of_the_second = phantoms.subset([*range(10), 19])
+    assert one_of_the_second.counts() == {"clear": 10, "ground_glass": 1}
+    assert _train(one_of_the_second, tmp_path)["steps"] == 6
+
+
 def test_time_budget_ends_the_training(phantoms, tmp_path):
     assert _train(phantoms, tmp_path, steps=3000, max_minutes=1e-6)["steps"] == 3
 
@@ -124,22 +229,6 @@ def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit
     assert {layer.compute_dtype for layer in saved.layers} <= {"float32", "int32"}
 
 
-def test_average_warms_up_and_leaves_the_weights_alone():
-    variable = keras.Variable([0.0])
-    optimizer = EmaAdamW(ema_decay=0.999, learning_rate=1.0, weight_decay=0.0)
-    optimizer.build([variable])
-    expected, averages = 0.0, []
-    for step in range(3):
-        optimizer.apply([keras.ops.convert_to_tensor([-1.0])], [variable])
-        decay = (1 + step) / (10 + step)
-        expected = decay * expected + (1 - decay) * float(variable.numpy()[0])
-        averages.append(optimizer.averaged_weights()[0][0])
-    before = float(variable.numpy()[0])
-    optimizer.finalize_variable_values([variable])
-    assert averages[-1] == pytest.approx(expected, rel=1e-5)
-    assert float(variable.numpy()[0]) == before
-
-
 JAX_TRAINING = """
 import json, sys
 from pathlib import Path
@@ -150,18 +239,21 @@ from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.training import train_denoiser
 from kerasmed.runtime import Runtime
 
-settings = DiffusionConfig(widths=[8], steps=6, steps_per_epoch=3, batch_size=4, warmup_steps=2)
-runtime = Runtime(keras.backend.backend(), "CPU", "float32", True)
+settings = DiffusionConfig(
+    widths=[8], max_images=24, checkpoint_steps=3, batch_size=4, warmup_steps=2
+)
+runtime = Runtime(keras.backend.backend(), "CPU", sys.argv[3], True)
 images, folder = phantom_set(), Path(sys.argv[2])
 print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, folder)))
 """
 
 
-def test_the_same_code_trains_on_jax(tmp_path):
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_the_same_code_trains_on_jax(precision, tmp_path):
     pytest.importorskip("jax")
     tests = Path(__file__).parent.parent
     done = subprocess.run(
-        [sys.executable, "-c", JAX_TRAINING, str(tests), str(tmp_path)],
+        [sys.executable, "-c", JAX_TRAINING, str(tests), str(tmp_path), precision],
         env={**os.environ, "KERAS_BACKEND": "jax"},
         capture_output=True,
         text=True,
@@ -169,6 +261,6 @@ def test_the_same_code_trains_on_jax(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout.splitlines()[-1])
-    assert result["steps"] == 6
+    assert (result["steps"], result["precision"], result["jit_compile"]) == (6, precision, True)
     assert np.isfinite(result["validation_loss"])
     assert keras.saving.load_model(tmp_path / "denoiser.keras").count_params() > 0

@@ -1,13 +1,32 @@
+"""The network: shapes, what reaches its output, what is saved with it."""
+
 import keras
 import numpy as np
 import pytest
 
+from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import alphas_cumprod
-from kerasmed.diffusion.unet import VelocityToImage, build_denoiser
+from kerasmed.diffusion.unet import (
+    PixelNormalization,
+    VelocityToImage,
+    build_denoiser,
+    pixels_of,
+)
+
+PIXELS = PixelRange((100.0, 120.0, 140.0), 80.0)
 
 
-def _build(predict="x0", patch_size=2):
-    return build_denoiser(16, 3, [8, 16], 1, patch_size, predict, dropout=0.0)
+def _build(size=16, augmented=False, **settings):
+    settings = DiffusionConfig(**{"widths": [8, 16], **settings})
+    return build_denoiser(size, 3, settings, PIXELS, augmented)
+
+
+def _make_lively(model):
+    """Weights that are not zero anywhere, so that everything reaches the output."""
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    return model
 
 
 def _inputs(batch=2):
@@ -38,9 +57,7 @@ def test_velocity_is_turned_into_the_image_it_stands_for():
 
 
 def test_condition_reaches_the_output_once_weights_are_not_zero():
-    model = _build()
-    rng = np.random.default_rng(0)
-    model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    model = _make_lively(_build())
     noise, timesteps, labels = _inputs()
     base = keras.ops.convert_to_numpy(model([noise, timesteps, labels]))
     by_label = keras.ops.convert_to_numpy(model([noise, timesteps, labels + 1]))
@@ -50,9 +67,28 @@ def test_condition_reaches_the_output_once_weights_are_not_zero():
 
 
 def test_saved_model_is_the_same(tmp_path):
-    model = _build("v")
+    model = _build(predict="v")
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     np.testing.assert_array_equal(
         model.predict_on_batch(_inputs()), again.predict_on_batch(_inputs())
     )
+    assert pixels_of(again) == PIXELS
+
+
+def test_augmentation_reaches_the_output_and_zeros_are_none():
+    model, plain = _make_lively(_build(augmented=True)), _build()
+    layer = model.get_layer("augmentation_embedding")
+    own = {id(variable) for variable in layer.trainable_variables}
+    kept = [v.numpy() for v in model.trainable_variables if id(v) not in own]
+    plain.set_weights(kept)
+    none, some = np.zeros((2, 5), np.float32), np.ones((2, 5), np.float32)
+    without = keras.ops.convert_to_numpy(plain(_inputs()))
+    np.testing.assert_allclose(model([*_inputs(), none]), without, atol=1e-5)
+    assert np.abs(keras.ops.convert_to_numpy(model([*_inputs(), some])) - without).max() > 1e-3
+
+
+def test_normalised_positions_have_a_mean_square_of_one():
+    x = np.random.default_rng(0).standard_normal((2, 3, 3, 8)).astype(np.float32) * 7
+    normal = keras.ops.convert_to_numpy(PixelNormalization()(x))
+    np.testing.assert_allclose(np.square(normal).mean(axis=-1), 1.0, rtol=1e-4)

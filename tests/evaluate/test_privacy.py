@@ -12,6 +12,7 @@ from kerasmed.evaluate.privacy import (
     memorisation,
     nearest,
     nearest_of_versions,
+    share_closer_to_training,
 )
 
 
@@ -212,3 +213,14 @@ def test_too_few_images_are_refused(position, name):
 
     with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
         memorisation(seen, held_out[:, None], generated[:, None])
+
+
+def test_share_closer_to_training_of_copies_and_of_strangers():
+    seen, held_out = normal(30, 0), normal(90, 1)
+
+    def share(generated: np.ndarray) -> float:
+        return share_closer_to_training(seen, held_out, generated[:, None])
+
+    assert share(seen + 1e-3) == 1.0
+    assert share_closer_to_training(held_out, seen, seen[:, None]) == 0.0
+    assert share(normal(2000, 2)) == pytest.approx(0.5, abs=0.15)

@@ -1,0 +1,100 @@
+"""Checkpoints of a training, from which it goes on exactly."""
+
+import json
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasmed.errors import StageError
+from kerasmed.files import written_aside
+from kerasmed.progress import say
+
+_KEPT = 2
+
+
+class Checkpoints:
+    """All that a training needs to go on, as NumPy archives; the last two are kept.
+
+    Keras's own would lose the state of dropout's generators and the averages' place.
+    """
+
+    def __init__(self, folder: Path, recipe: dict[str, Any]):
+        self.folder = folder
+        self.recipe = recipe
+
+    def save(self, model: keras.Model, step: int, seconds: float) -> None:
+        """Write the raw weights, the optimiser with its averages, and the step."""
+        arrays = {
+            f"{kind}{i}": ops.convert_to_numpy(variable)
+            for kind, variables in (("m", model.variables), ("o", model.optimizer.variables))
+            for i, variable in enumerate(variables)
+        }
+        meta = json.dumps({"step": step, "seconds": seconds, "recipe": self.recipe})
+        with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
+            np.savez(temporary, meta=meta, **arrays)
+        for old in sorted(self.folder.glob("step-*.npz"))[:-_KEPT]:
+            old.unlink()
+
+    def restore(self, model: keras.Model) -> tuple[int, float]:
+        """Load the newest checkpoint that can be read into a compiled model.
+
+        Returns:
+            Step and seconds of training so far; 0 and 0.0 where there is no checkpoint.
+
+        Raises:
+            StageError: the checkpoint belongs to another network or recipe.
+        """
+        for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
+            found = _read(path)
+            if found is None:
+                continue
+            meta, arrays = found
+            self._check_recipe(path, meta["recipe"])
+            for kind, variables in (("m", model.variables), ("o", model.optimizer.variables)):
+                for i, variable in enumerate(variables):
+                    variable.assign(arrays[f"{kind}{i}"])
+            return int(meta["step"]), float(meta["seconds"])
+        return 0, 0.0
+
+    def save_best(self, averaged: keras.Model, step: int) -> None:
+        """Keep the averaged weights of a step in the place of those kept before."""
+        weights = {f"w{i}": value for i, value in enumerate(averaged.get_weights())}
+        with written_aside(self.folder / "best.npz") as temporary:
+            np.savez(temporary, meta=json.dumps({"step": step}), **weights)
+
+    def restore_best(self, averaged: keras.Model) -> bool:
+        """Load the averaged weights that were kept; False where they cannot be read."""
+        found = _read(self.folder / "best.npz")
+        if found is None:
+            return False
+        _, arrays = found
+        averaged.set_weights([arrays[f"w{i}"] for i in range(len(arrays))])
+        return True
+
+    def describe_last(self) -> str:
+        """Which checkpoint is the newest, in words."""
+        kept = sorted(self.folder.glob("step-*.npz"))
+        return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was reached"
+
+    def _check_recipe(self, path: Path, recipe: dict) -> None:
+        for key, value in self.recipe.items():
+            if recipe.get(key) != value:
+                raise StageError(
+                    f"{path} was made with {key} {recipe.get(key)}, received {value}; "
+                    f"take that back, use another --out, or delete {self.folder}."
+                )
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """What a checkpoint says of itself, and its arrays; None, and a word of it, if unreadable."""
+    try:
+        with path.open("rb") as stream, np.load(stream) as archive:
+            meta = json.loads(str(archive["meta"]))
+            return meta, {name: archive[name] for name in archive.files if name != "meta"}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        say(f"Checkpoint {path} is not readable ({error}); the one before is taken.")
+        return None

@@ -1,0 +1,70 @@
+"""A look at what the network draws so far, and whether it lies too close to what it learned."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from PIL import Image, ImageDraw
+
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.symmetry import all_versions
+from kerasmed.diffusion.generate import generate_images
+from kerasmed.diffusion.unet import keras_denoiser, pixels_of
+from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_training
+from kerasmed.files import written_aside
+
+IMAGES = 48
+_CAPTION_HEIGHT = 14
+
+
+class Preview:
+    """Draws the same few dozen images each time, one row a class.
+
+    Args:
+        train: images that the network learns from.
+        validation: images like them that it does not.
+        symmetry: flips and turns under which an image counts as the same.
+        seed: of the images.
+    """
+
+    def __init__(self, train: ImageSet, validation: ImageSet, symmetry: str, seed: int):
+        self.train_pixels = comparison_pixels(train.images)
+        self.validation_pixels = comparison_pixels(validation.images)
+        self.num_classes = len(train.class_names)
+        self.image_size = train.image_size
+        self.symmetry = symmetry
+        self.seed = seed
+
+    def write(self, denoiser: keras.Model, caption: str, path: Path) -> float:
+        """Draw the images into a PNG.
+
+        Returns:
+            Share of them that lie closer to a training image than to one of as many validation
+            images, in pixels; about one half where nothing was memorised.
+        """
+        columns = max(1, IMAGES // self.num_classes)
+        wanted = [(label, i) for label in range(self.num_classes) for i in range(columns)]
+        drawn = generate_images(
+            keras_denoiser(denoiser),
+            pixels_of(denoiser),
+            wanted,
+            self.num_classes,
+            self.image_size,
+            self.seed,
+        )
+        images = np.stack([image for _, _, image in drawn])
+        closer = share_closer_to_training(
+            self.train_pixels,
+            self.validation_pixels,
+            comparison_pixels(all_versions(images, self.symmetry)),
+            self.seed,
+        )
+        rows = images.reshape(self.num_classes, columns, *images.shape[1:])
+        grid = np.concatenate(np.concatenate(rows, axis=1), axis=1)
+        page = Image.new("RGB", (grid.shape[1], grid.shape[0] + _CAPTION_HEIGHT))
+        page.paste(Image.fromarray(grid))
+        text = f"{caption}, closer to training {closer:.2f}"
+        ImageDraw.Draw(page).text((2, grid.shape[0] + 1), text, fill="white")
+        with written_aside(path) as temporary:
+            page.save(temporary)
+        return closer

@@ -1,0 +1,204 @@
+"""What happens every few steps of the training: validation, checkpoint, preview, stop."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasmed.config import DiffusionConfig
+from kerasmed.data.image_set import ImageSet
+from kerasmed.diffusion.batches import validation_batch
+from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion.optimizer import EmaAdamW
+from kerasmed.diffusion.preview import Preview
+from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
+from kerasmed.errors import StageError
+from kerasmed.files import read_history, write_text
+from kerasmed.progress import say
+
+_LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the history of a training, its checkpoints and previews, and ends it.
+
+    Args:
+        folder: the run folder's ``diffusion/``.
+        settings: budget, rates and intervals.
+        train: images learned from.
+        validation: images of the diffusion share that are not learned from.
+        symmetry: of the domain, for the memorisation probe.
+        seed: of the validation noise and of the previews.
+        averaged: a float32 network that receives the averaged weights.
+        optimizer: which holds the averages.
+        checkpoints: where to save.
+        step, seconds: where an interrupted training goes on.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: DiffusionConfig,
+        train: ImageSet,
+        validation: ImageSet,
+        symmetry: str,
+        seed: int,
+        averaged: keras.Model,
+        optimizer: EmaAdamW,
+        checkpoints: Checkpoints,
+        step: int,
+        seconds: float,
+    ):
+        super().__init__()
+        self.folder = folder
+        self.settings = settings
+        self.num_images = len(train)
+        self.averaged = averaged
+        self.optimizer = optimizer
+        self.checkpoints = checkpoints
+        self.preview = Preview(train, validation, symmetry, seed)
+        self.validation = validation_batch(validation, pixels_of(averaged), settings, seed)
+        self.seconds_before = seconds
+        self.created = time.monotonic()
+        self.first_step_s: float | None = None
+        self._shown = 0.0  # per cent of the budget on the progress bar
+        history = read_history(folder / "history.csv")
+        rows = ({key: float(value) for key, value in row.items()} for row in history)
+        self.rows = [row for row in rows if row["step"] <= step]
+        self.advance: Callable[[float, str], None]
+
+    def finished(self, step: int) -> bool:
+        """Whether the budget is used up, or nothing has got better for long."""
+        return self._spent(step) >= 1.0 or self._stale() >= self.settings.patience
+
+    def _spent(self, step: int) -> float:
+        """Share of the budget that is used up: of whichever of its limits is nearest."""
+        images, settings = step * self.settings.batch_size, self.settings
+        used = (
+            (images, settings.max_images),
+            (images / self.num_images, settings.max_epochs),
+            (self._minutes(), settings.max_minutes),
+        )
+        return max(amount / limit for amount, limit in used if limit is not None)
+
+    def _stale(self) -> int:
+        """Checkpoints since the one with the lowest validation loss."""
+        losses = [row["validation_loss"] for row in self.rows]
+        return len(losses) - 1 - int(np.argmin(losses)) if losses else 0
+
+    def on_train_begin(self, logs=None):
+        self._started = time.monotonic()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch_started = time.monotonic()
+        left = 1.0 - self._spent(epoch * self.settings.checkpoint_steps)
+        decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
+        self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.first_step_s is None:
+            self.first_step_s = time.monotonic() - self.created
+            say(f"First step after {self.first_step_s:.0f} s.")
+
+    def on_epoch_end(self, epoch, logs=None):
+        step = (epoch + 1) * self.settings.checkpoint_steps
+        images = self.settings.checkpoint_steps * self.settings.batch_size
+        images_per_s = images / (time.monotonic() - self._epoch_started)
+        self._refuse_nan(logs["loss"], step)
+        self.take_average()
+        row = {
+            "step": step,
+            "minutes": round(self._minutes(), 3),
+            "loss": float(logs["loss"]),
+            "validation_loss": self._validation_loss(),
+            "learning_rate": float(self.optimizer.learning_rate),
+            "images_per_s": round(images_per_s, 2),
+            "closer_to_training": math.nan,
+        }
+        self.rows.append(row)
+        if self._stale() == 0:
+            self.checkpoints.save_best(self.averaged, step)
+        finished, every = self.finished(step), self.settings.preview_every
+        if finished or epoch == 0 or (epoch + 1) % every == 0:
+            path = self.folder / "previews" / f"step-{step:08d}.png"
+            row["closer_to_training"] = self.preview.write(
+                self.averaged, f"step {step}, {_describe(row)}", path
+            )
+            say(f"Step {step}, {row['minutes']:.1f} min: {_describe(row)}")
+        self._write_history()
+        self.checkpoints.save(self.model, step, 60 * self._minutes())
+        shown, self._shown = self._shown, 100 * min(1.0, self._spent(step))
+        self.advance(self._shown - shown, _describe(row))
+        if self._stale() >= self.settings.patience:
+            say(f"The validation loss has not fallen for {self._stale()} checkpoints: stopped.")
+        self.model.stop_training = finished
+
+    def _refuse_nan(self, loss: float, step: int) -> None:
+        if np.isfinite(loss):
+            return
+        first, rate = step - self.settings.checkpoint_steps, float(self.optimizer.learning_rate)
+        raise StageError(
+            f"The loss became {loss} between steps {first} and {step}, at the learning "
+            f"rate {rate:g}: {self.checkpoints.describe_last()}. Start again in another --out "
+            "with a lower diffusion.learning_rate, or with runtime.precision: float32."
+        )
+
+    def take_average(self) -> None:
+        """Put the moving averages into the float32 network."""
+        averages = self.optimizer.averaged_weights(without=AUGMENTATION_LAYER)
+        for variable, value in zip(self.averaged.trainable_variables, averages, strict=True):
+            variable.assign(value)
+
+    def take_best(self) -> dict[str, Any]:
+        """Put the best average into the float32 network; the last where that cannot be read.
+
+        Returns:
+            Steps, minutes and losses at the end, and of what was taken.
+        """
+        last = taken = self.rows[-1]
+        if self.checkpoints.restore_best(self.averaged):
+            taken = min(self.rows, key=lambda row: row["validation_loss"])
+        else:
+            self.take_average()
+        rates = [row["images_per_s"] for row in self.rows]
+        return {
+            "steps": int(last["step"]),
+            "minutes": last["minutes"],
+            "images_per_s": round(float(np.median(rates)), 2),
+            "first_step_s": round(self.first_step_s, 2) if self.first_step_s else None,
+            "loss": last["loss"],
+            "exported_step": int(taken["step"]),
+            "validation_loss": taken["validation_loss"],
+        }
+
+    def _minutes(self) -> float:
+        started = getattr(self, "_started", None)
+        now = 0.0 if started is None else time.monotonic() - started
+        return (self.seconds_before + now) / 60
+
+    def _validation_loss(self) -> float:
+        inputs, clean, weights = self.validation
+        errors = []
+        for start in range(0, len(clean), 32):
+            part = slice(start, start + 32)
+            predicted = self.averaged.predict_on_batch({k: v[part] for k, v in inputs.items()})
+            squared = np.square(ops.convert_to_numpy(predicted) - clean[part]).mean(axis=(1, 2, 3))
+            errors.append(squared * weights[part, 0, 0])
+        return float(np.concatenate(errors).mean())
+
+    def _write_history(self) -> None:
+        lines = [",".join(self.rows[0])]
+        lines += [",".join(f"{value:.9g}" for value in row.values()) for row in self.rows]
+        write_text(self.folder / "history.csv", "\n".join(lines) + "\n")
+
+
+def _describe(row: dict[str, float]) -> str:
+    return (
+        f"loss {row['loss']:.4f}, validation {row['validation_loss']:.4f}, "
+        f"{row['images_per_s']:.0f} images/s"
+    )

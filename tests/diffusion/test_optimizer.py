@@ -1,0 +1,66 @@
+"""AdamW with its average, against the formulas in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+
+from kerasmed.diffusion.optimizer import EmaAdamW
+
+SETTINGS = {"ema_decay": 0.3, "warmup_steps": 3, "decay": 0.1, "learning_rate": 0.5}
+
+
+def by_formula(weight: float, gradients: list[float]) -> list[tuple[float, float]]:
+    """Weight and average after each step."""
+    momentum = velocity = average = 0.0
+    found = []
+    for step, gradient in enumerate(gradients):
+        rate = 0.5 * min(1.0, (step + 1) / 3)
+        momentum = 0.9 * momentum + 0.1 * gradient
+        velocity = 0.99 * velocity + 0.01 * gradient**2
+        corrected = momentum / (1 - 0.9 ** (step + 1))
+        spread = np.sqrt(velocity / (1 - 0.99 ** (step + 1)))
+        weight = weight * (1 - rate * 0.1) - rate * corrected / spread
+        kept = min(0.3, step / (9 + step))
+        average = kept * average + (1 - kept) * weight
+        found.append((weight, average))
+    return found
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_by_formula(fused, monkeypatch):
+    if not fused:
+        monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    variable = keras.Variable([2.0, -1.0])
+    optimizer = EmaAdamW(**SETTINGS)
+    optimizer.build([variable])
+    gradients = [1.0, -3.0, 0.5, 0.25, 2.0, -1.0, 4.0]
+    expected = by_formula(2.0, gradients)
+    for gradient, (weight, average) in zip(gradients, expected, strict=True):
+        optimizer.apply([keras.ops.convert_to_tensor([gradient, 0.1])], [variable])
+        assert float(variable.numpy()[0]) == pytest.approx(weight, rel=1e-4)
+        assert optimizer.averaged_weights("none")[0][0] == pytest.approx(average, rel=1e-4)
+
+
+def test_end_of_training_leaves_the_weights_as_they_are():
+    variable = keras.Variable([3.0])
+    optimizer = EmaAdamW(learning_rate=0.1)
+    optimizer.build([variable])
+    optimizer.apply([keras.ops.convert_to_tensor([1.0])], [variable])
+    before = float(variable.numpy()[0])
+    optimizer.finalize_variable_values([variable])
+    assert float(variable.numpy()[0]) == before
+
+
+def test_averages_of_a_layer_may_be_left_out():
+    model = keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(3, name="kept"), keras.layers.Dense(1, name="left")]
+    )
+    optimizer = EmaAdamW(learning_rate=0.1)
+    optimizer.build(model.trainable_variables)
+    shapes = [average.shape for average in optimizer.averaged_weights(without="left")]
+    assert shapes == [(2, 3), (3,)]
+
+
+def test_settings_survive_saving():
+    again = EmaAdamW.from_config(EmaAdamW(**SETTINGS).get_config())
+    assert (again.decay, again.warmup_steps, again.ema_decay) == (0.1, 3, 0.3)
