@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kerasmed.config import load_config
+from kerasmed.config import Config, load_config
+from kerasmed.data.image_set import ImageSet
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, machine, resolve_runtime, versions
 from kerasmed.stages import STAGES, perform
@@ -29,26 +30,81 @@ import keras  # noqa: E402
 
 from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
 from kerasmed.diffusion.generate import generate_images  # noqa: E402
-from kerasmed.diffusion.training import keras_denoiser, train_denoiser  # noqa: E402
+from kerasmed.diffusion.training import train_denoiser  # noqa: E402
+from kerasmed.diffusion.unet import keras_denoiser, pixels_of  # noqa: E402
 from kerasmed.evaluate.fidelity import fidelity  # noqa: E402
 from kerasmed.evaluate.leakage import probe_accuracy  # noqa: E402
 
 
-def judge(extract, held_out, held_out_labels, seen, seen_labels, images, labels) -> dict:
-    """Kernel distance and train-on-synthetic accuracy on held-out real images."""
-    features = {"held": extract(held_out), "seen": extract(seen), "made": extract(images)}
-    found = fidelity(features["held"], features["seen"], features["made"], seed=0)
+class Judge:
+    """Kernel distance and train-on-synthetic accuracy on real images that nothing has seen.
 
-    def accuracy(x, y) -> float:
-        return probe_accuracy(x, y, features["held"], held_out_labels)
+    Attributes:
+        seen: the role `diffusion`, to learn from.
+        validation: the role `validation`.
+    """
 
-    return {
-        "accuracy": round(accuracy(features["made"], labels), 4),
-        "accuracy_real": round(accuracy(features["seen"], seen_labels), 4),
-        "kid": round(found["generated_to_held_out"]["kid"], 4),
-        "kid_interval": [round(v, 4) for v in found["generated_to_held_out"]["interval"]],
-        "kid_real": round(found["seen_to_held_out"]["kid"], 4),
-    }
+    def __init__(self, config: Config, run: RunFolder, weights: str):
+        if "data" not in run.finished_stages():
+            perform(STAGES["data"], config, run)
+        image_set, split = load_split(config, run)
+        self.seen: ImageSet = image_set.subset(split["diffusion"])
+        self.validation: ImageSet = image_set.subset(split["validation"])
+        held_out = image_set.subset(split["train"])
+        self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
+        self._held_out = self._features(held_out.images), held_out.labels
+        self._seen = self._features(self.seen.images), self.seen.labels
+
+    def _features(self, images: np.ndarray) -> np.ndarray:
+        return predict_outputs(self._network, images)["features"]
+
+    def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
+        made = self._features(images)
+        found = fidelity(self._held_out[0], self._seen[0], made, seed=0)
+        return {
+            "accuracy": round(probe_accuracy(made, labels, *self._held_out), 4),
+            "accuracy_real": round(probe_accuracy(*self._seen, *self._held_out), 4),
+            "kid": round(found["generated_to_held_out"]["kid"], 4),
+            "kid_interval": [round(v, 4) for v in found["generated_to_held_out"]["interval"]],
+            "kid_real": round(found["seen_to_held_out"]["kid"], 4),
+        }
+
+
+def save_grid(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
+    """The first ten images of each class, one row a class."""
+    rows = [images[labels == label][:10] for label in range(labels.max() + 1)]
+    grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
+    Image.fromarray(grid).save(path)
+
+
+def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
+    """A denoiser in the folder, trained for that long; what really ran."""
+    return train_denoiser(
+        judge.seen,
+        judge.validation,
+        config.diffusion.model_copy(update={"max_minutes": minutes}),
+        config.data.symmetry,
+        config.seed,
+        resolve_runtime(config.runtime),
+        folder,
+    )
+
+
+def draw(judge: Judge, folder: Path, seed: int, **options) -> tuple[np.ndarray, np.ndarray, float]:
+    """As many images as the role `diffusion` holds, their labels, and the seconds taken."""
+    model = keras.saving.load_model(folder / "denoiser.keras", compile=False)
+    counts = np.bincount(judge.seen.labels)
+    wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
+    size = judge.seen.image_size
+    started = time.monotonic()
+    made = list(
+        generate_images(
+            keras_denoiser(model), pixels_of(model), wanted, len(counts), size, seed, **options
+        )
+    )
+    seconds = time.monotonic() - started
+    images = np.stack([image for _, _, image in made])
+    return images, np.array([label for label, _, _ in made]), seconds
 
 
 def main() -> None:
@@ -58,59 +114,37 @@ def main() -> None:
     parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--guidance", type=float, nargs="+", default=[1.5])
-    parser.add_argument("--solver", default="dpmpp_2m")
-    parser.add_argument("--steps", type=int, default=25)
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])
+    parser.add_argument("--solver", default="unipc")
+    parser.add_argument("--steps", type=int, default=15)
     parser.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"))
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
     base = load_config(arguments.config, [], arguments.data)
-    run = RunFolder(arguments.out)
-    if "data" not in run.finished_stages():
-        perform(STAGES["data"], base, run)
-    image_set, split = load_split(base, run)
-    seen, validation = image_set.subset(split["diffusion"]), image_set.subset(split["validation"])
-    held_out = image_set.subset(split["train"])
-    judge_network = build_classifier(
-        "MobileNet", 1, image_set.image_size, 160, arguments.weights, 0.0
-    )
-
-    def extract(images: np.ndarray) -> np.ndarray:
-        return predict_outputs(judge_network, images)["features"]
-
+    judge = Judge(base, RunFolder(arguments.out), arguments.weights)
     for name, settings in arguments.variant or [("default", "")]:
         config = load_config(arguments.config, settings.split(), arguments.data)
-        budget = {"max_minutes": arguments.minutes, "preview_every": 10_000}
-        diffusion = config.diffusion.model_copy(update=budget)
         folder = arguments.out / name
-        symmetry, seed = config.data.symmetry, config.seed
-        runtime = resolve_runtime(config.runtime)
-        result = train_denoiser(seen, validation, diffusion, symmetry, seed, runtime, folder)
-        denoiser = keras_denoiser(keras.saving.load_model(folder / "denoiser.keras", compile=False))
-        counts = np.bincount(seen.labels)
-        wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
+        result = train(judge, config, arguments.minutes, folder)
         for scale in arguments.guidance:
-            started = time.monotonic()
-            made = list(
-                generate_images(
-                    denoiser, wanted, len(counts), image_set.image_size, seed,
-                    arguments.solver, arguments.steps, scale,
-                )
-            )  # fmt: skip
-            seconds = time.monotonic() - started
-            images = np.stack([image for _, _, image in made])
-            labels = np.array([label for label, _, _ in made])
-            verdict = judge(
-                extract, held_out.images, held_out.labels, seen.images, seen.labels, images, labels
+            images, labels, seconds = draw(
+                judge,
+                folder,
+                config.seed,
+                solver=arguments.solver,
+                steps=arguments.steps,
+                guidance_scale=scale,
             )
-            rows = [images[labels == label][:10] for label in range(len(counts))]
-            grid = np.concatenate([np.concatenate(list(row), axis=1) for row in rows])
-            Image.fromarray(grid).save(folder / f"guidance-{scale:g}.png")
+            save_grid(images, labels, folder / f"guidance-{scale:g}.png")
             line = {
-                "variant": name, "settings": settings, "guidance": scale,
+                "variant": name,
+                "settings": settings,
+                "guidance": scale,
                 "solver": f"{arguments.solver} {arguments.steps}",
-                "sampling_s": round(seconds, 1), **verdict, **result,
-            }  # fmt: skip
+                "sampling_s": round(seconds, 1),
+                **judge.verdict(images, labels),
+                **result,
+            }
             print(json.dumps(line), flush=True)
             with (arguments.out / "results.jsonl").open("a") as stream:
                 stream.write(json.dumps(line) + "\n")

@@ -1,0 +1,110 @@
+"""What each preset of the diffusion model costs: size, arithmetic, speed and peak memory.
+
+    python benchmarks/presets.py [--presets cpu small] [--image-size 64] [--batch-size 16]
+
+Each preset runs in processes of its own, since the peak of a process never falls: one trains for a
+few steps on phantoms, one draws two batches through the exported denoiser.
+"""
+
+import argparse
+import json
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+SAMPLES = 64
+
+
+def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
+    """A few steps, and the export."""
+    from kerasmed.runtime import load_keras, resolve_runtime
+
+    load_keras()
+    import keras
+    import numpy as np
+
+    from kerasmed.config import DiffusionConfig, RuntimeConfig
+    from kerasmed.data.image_set import ImageFile, ImageSet
+    from kerasmed.diffusion.training import train_denoiser
+    from kerasmed.export import export_denoiser
+
+    given = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
+    if batch_size is not None:
+        given["batch_size"] = batch_size
+    settings = DiffusionConfig.model_validate(given)
+    settings = settings.model_copy(update={"max_images": 8 * settings.batch_size})
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, size, size, 3), dtype=np.uint8)
+    files = tuple(ImageFile(Path(str(i)), str(i), "ab"[i % 2]) for i in range(64))
+    image_set = ImageSet(images, np.arange(64, dtype=np.int32) % 2, ("a", "b"), files)
+    runtime = resolve_runtime(RuntimeConfig())
+    result = train_denoiser(image_set, image_set, settings, "none", 0, runtime, folder)
+    history = (folder / "history.csv").read_text().splitlines()
+    column = history[0].split(",").index("images_per_s")
+    trained = _peak_gib()
+    export_denoiser(
+        keras.saving.load_model(folder / "denoiser.keras", compile=False),
+        {},
+        folder / "denoiser.onnx",
+    )
+    return {
+        "parameters": result["parameters"],
+        "gflop_per_image": result["gflop_per_image"],
+        "precision": result["precision"],
+        "batch_size": settings.batch_size,
+        "first_step_s": result["first_step_s"],
+        "images_per_s": float(history[-1].split(",")[column]),
+        "training_peak_gib": trained,
+    }
+
+
+def sample(size: int, folder: Path) -> dict:
+    """Two batches of 32 images."""
+    from kerasmed.diffusion.generate import generate_images
+    from kerasmed.diffusion.pixels import PixelRange
+    from kerasmed.inference import OnnxDenoiser
+
+    denoiser = OnnxDenoiser(folder / "denoiser.onnx")
+    said = denoiser.metadata
+    pixels = PixelRange(tuple(said["pixel_mean"]), said["pixel_scale"])
+    started = time.perf_counter()
+    for _ in generate_images(denoiser, pixels, [(0, i) for i in range(SAMPLES)], 2, size, seed=0):
+        pass
+    return {
+        "sampling_s_per_image": round((time.perf_counter() - started) / SAMPLES, 3),
+        "sampling_peak_gib": _peak_gib(),
+    }
+
+
+def _peak_gib() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
+
+
+def main() -> None:
+    from kerasmed.config import PRESETS
+    from kerasmed.runtime import machine, versions
+
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, help="instead of the preset's own")
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    context = multiprocessing.get_context("spawn")
+    for preset in arguments.presets:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            row: dict = {"preset": preset}
+            for work, rest in (
+                (train, (preset, arguments.image_size, arguments.batch_size, folder)),
+                (sample, (arguments.image_size, folder)),
+            ):
+                with context.Pool(1) as pool:
+                    row |= pool.apply(work, rest)
+            print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()

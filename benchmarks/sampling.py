@@ -1,0 +1,151 @@
+"""Time and quality of sampling: solvers and precisions of ours, and two other packages.
+
+    python benchmarks/sampling.py CONFIG --data DIR --weights PATH --run RUN --rival-python PATH
+
+RUN is the folder of a study whose denoiser is trained. As many images as the role `diffusion` holds
+are drawn by each row and judged as in benchmarks/recipe.py; times are scaled to 400 images. The
+float16 and int8 denoisers are made here from RUN's float32 one (int8: static, per channel,
+calibrated on states of 32 other images along their way). The rivals are timed with untrained
+networks of their own, so that they have no quality: denoising-diffusion-pytorch's 1000 steps from
+ten of them, and diffusers' DPM-Solver++ at as many steps as ours over a U-Net of our shape.
+"""
+
+import argparse
+import json
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization.shape_inference import quant_pre_process
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from recipe import Judge
+
+from kerasmed.config import load_config
+from kerasmed.diffusion.generate import Denoiser, generate_images
+from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.inference import OnnxDenoiser
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import machine, versions
+
+IMAGES = 400
+
+
+class States(CalibrationDataReader):
+    """What the denoiser is asked on the way of a few images."""
+
+    def __init__(self, denoiser: Denoiser, pixels: PixelRange, size: int, num_classes: int):
+        self.seen: list[dict[str, np.ndarray]] = []
+
+        def recorded(x_t, timesteps, labels):
+            self.seen.append({"noisy_images": x_t, "timesteps": timesteps, "labels": labels})
+            return denoiser(x_t, timesteps, labels)
+
+        wanted = [(i % num_classes, i) for i in range(32)]
+        list(generate_images(recorded, pixels, wanted, num_classes, size, seed=1))
+
+    def get_next(self):
+        return self.seen.pop() if self.seen else None
+
+
+def to_float16(source: Path, target: Path) -> None:
+    model = convert_float_to_float16(
+        onnx.load(source), keep_io_types=True, op_block_list=["ReduceMean", "Softmax", "Sin", "Cos"]
+    )
+    onnx.save(model, target)
+
+
+def to_int8(source: Path, target: Path, states: States) -> None:
+    prepared = target.with_suffix(".prepared.onnx")
+    quant_pre_process(str(source), str(prepared))
+    quantize_static(
+        str(prepared),
+        str(target),
+        states,
+        quant_format=QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["Conv", "MatMul"],
+    )
+    # The quantiser drops what the file says of itself.
+    model = onnx.load(target)
+    onnx.helper.set_model_props(
+        model, {each.key: each.value for each in onnx.load(source).metadata_props}
+    )
+    onnx.save(model, target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--rival-python")
+    parser.add_argument("--slow", action="store_true", help="our own 1000-step DDPM too")
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    config = load_config(arguments.config, [], arguments.data)
+    run = RunFolder(arguments.run)
+    judge = Judge(config, run, arguments.weights)
+    size, counts = judge.seen.image_size, np.bincount(judge.seen.labels)
+    wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
+    float32 = run.diffusion / "denoiser.onnx"
+    said = OnnxDenoiser(float32).metadata
+    pixels = PixelRange(tuple(said["pixel_mean"]), said["pixel_scale"])
+
+    def row(name: str, path: Path, solver: str, steps: int, scale: float = 1.0) -> float:
+        denoiser = OnnxDenoiser(path)
+        started = time.perf_counter()
+        made = list(
+            generate_images(
+                denoiser, pixels, wanted, len(counts), size, config.seed, solver, steps, scale
+            )
+        )
+        seconds = (time.perf_counter() - started) * IMAGES / len(made)
+        images = np.stack([image for _, _, image in made])
+        verdict = judge.verdict(images, np.array([label for label, _, _ in made]))
+        line = {"row": name, "solver": solver, "steps": steps, "guidance": scale}
+        print(json.dumps({**line, "seconds": round(seconds, 1), **verdict}), flush=True)
+        return seconds
+
+    with tempfile.TemporaryDirectory() as folder:
+        float16, int8 = Path(folder) / "float16.onnx", Path(folder) / "int8.onnx"
+        to_float16(float32, float16)
+        to_int8(float32, int8, States(OnnxDenoiser(float32), pixels, size, len(counts)))
+        ours = row("float32", float32, "unipc", 15)
+        row("float16", float16, "unipc", 15)
+        row("int8", int8, "unipc", 15)
+    for solver, steps, scale in (
+        ("unipc", 10, 1.0),
+        ("dpmpp_2m", 15, 1.0),
+        ("dpmpp_2m", 25, 1.0),
+        ("ddim", 25, 1.0),
+        ("unipc", 15, 1.5),
+    ):
+        row("float32", float32, solver, steps, scale)
+    if arguments.slow:
+        row("float32", float32, "ddpm", 1000)
+    if arguments.rival_python:
+        shape = [config.diffusion.widths, config.diffusion.blocks]
+        code = (
+            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import rivals, json; "
+            f"print(json.dumps([rivals.ddpm_seconds({size}, {IMAGES}), "
+            f"rivals.dpm_solver_seconds({size}, {IMAGES}, 15, *{shape})]))"
+        )
+        command = [arguments.rival_python, "-c", code]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        ddpm, dpm_solver = json.loads(done.stdout.splitlines()[-1])
+        for name, seconds in (
+            ("denoising-diffusion-pytorch, 1000 steps", ddpm),
+            ("diffusers, DPM-Solver++, 15 steps", dpm_solver),
+        ):
+            print(f"{name}: {seconds:.1f} s, {seconds / ours:.2f} times ours")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Quality of the synthetic set against training time: kerasmed and two other packages.
+
+    python benchmarks/time_to_quality.py CONFIG --data DIR --weights PATH --out DIR \
+        --rival-python PATH --rival-minutes 60 --ours 2 5 10 --threads 2
+
+PATH of --rival-python is the interpreter of an environment with torch, diffusers and
+denoising-diffusion-pytorch (see benchmarks/rivals.py, which says with which settings they run).
+All learn from the role `diffusion` and are judged as in benchmarks/recipe.py, on the role `train`.
+Ours draws as many images as the role `diffusion` holds, the others fewer, since their networks
+take minutes for them. Run it under `taskset` for fewer cores.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+from recipe import Judge, draw, save_grid, train
+
+from kerasmed.config import load_config
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import machine, versions
+
+RIVALS = ("denoising-diffusion-pytorch", "diffusers")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--rival-python", required=True)
+    parser.add_argument("--rival-minutes", type=float, default=60)
+    parser.add_argument("--rival-per-class", type=int, default=30, help="images that they draw")
+    parser.add_argument("--rivals", nargs="*", default=RIVALS, choices=RIVALS)
+    parser.add_argument("--ours", type=float, nargs="*", default=[2, 5, 10], help="minutes")
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    config = load_config(arguments.config, [], arguments.data)
+    judge = Judge(config, RunFolder(arguments.out), arguments.weights)
+    data = arguments.out / "images.npz"
+    np.savez(data, images=judge.seen.images, labels=judge.seen.labels)
+    for name in arguments.rivals:
+        drawn = arguments.out / f"{name}.npz"
+        command = [
+            arguments.rival_python, str(Path(__file__).with_name("rivals.py")),
+            name, str(data), str(drawn),
+            "--minutes", str(arguments.rival_minutes), "--threads", str(arguments.threads),
+            "--per-class", str(arguments.rival_per_class),
+        ]  # fmt: skip
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        with np.load(drawn) as found:
+            images, labels, log = found["images"], found["labels"], json.loads(str(found["log"]))
+        save_grid(images, labels, drawn.with_suffix(".png"))
+        print(json.dumps({**log, **judge.verdict(images, labels)}), flush=True)
+    for minutes in arguments.ours:
+        folder = arguments.out / f"kerasmed-{minutes:g}"
+        result = train(judge, config, minutes, folder)
+        images, labels, seconds = draw(judge, folder, config.seed)
+        save_grid(images, labels, folder / "drawn.png")
+        line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}
+        print(json.dumps({**line, **judge.verdict(images, labels), **result}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
