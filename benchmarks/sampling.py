@@ -45,7 +45,7 @@ class States(CalibrationDataReader):
             return denoiser(x_t, timesteps, labels)
 
         wanted = [(i % num_classes, i) for i in range(32)]
-        list(generate_images(recorded, pixels, wanted, num_classes, size, seed=1))
+        list(generate_images(recorded, pixels, wanted, num_classes, size, 1, "unipc", 15, 1.0))
 
     def get_next(self):
         return self.seen.pop() if self.seen else None

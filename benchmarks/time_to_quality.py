@@ -60,7 +60,8 @@ def main() -> None:
     for minutes in arguments.ours:
         folder = arguments.out / f"kerasmed-{minutes:g}"
         result = train(judge, config, minutes, folder)
-        images, labels, seconds = draw(judge, folder, config.seed)
+        options = {"solver": "unipc", "steps": 15, "guidance_scale": 1.0}
+        images, labels, seconds = draw(judge, folder, config.seed, **options)
         save_grid(images, labels, folder / "drawn.png")
         line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}
         print(json.dumps({**line, **judge.verdict(images, labels), **result}), flush=True)

@@ -194,8 +194,10 @@ class DiffusionConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def fill_from_preset(cls, values: dict[str, Any]) -> dict[str, Any]:
-        # A preset that is none is refused when its field is checked.
+    def fill_from_preset(cls, values: Any) -> Any:
+        # What is no section, or no preset, is refused when it is checked.
+        if not isinstance(values, dict):
+            return values
         return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
 
     @model_validator(mode="after")

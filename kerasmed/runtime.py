@@ -41,8 +41,8 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     """The runtime that the settings mean on this machine.
 
     `auto` precision is mixed_bfloat16 on any GPU that Keras lists, and on a CPU that multiplies
-    bfloat16 (avx512_bf16 or amx_bf16), else float32. `auto` XLA is on with a GPU and off on a CPU,
-    where it gave nothing.
+    bfloat16 (avx512_bf16 or amx_bf16), else float32. `auto` XLA is on with a GPU and on JAX, and
+    off for TensorFlow on a CPU, where it gave nothing.
 
     Args:
         settings: what was asked for.

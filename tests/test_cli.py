@@ -157,6 +157,20 @@ def test_set_begun_with_other_settings_is_not_mixed(refused, tiny_config, run_co
     assert "was begun with steps 3, received 4; take that back to go on, or delete" in line
 
 
+def test_shard_whose_set_was_finished_by_another_stops(refused, tiny_config, run_copy, monkeypatch):
+    from kerasmed.stages import sampling
+
+    def draw(*_):
+        yield 0, 0, np.zeros((16, 16, 3), np.uint8)
+        (run_copy / "synthetic.unfinished").rename(run_copy / "elsewhere")
+        yield 0, 1, np.zeros((16, 16, 3), np.uint8)
+
+    monkeypatch.setattr(sampling, "generate_images", draw)
+    line = refused("sample", tiny_config, "--shard", "1/2", "--out", run_copy)
+    assert "synthetic.unfinished is gone" in line
+    assert not (run_copy / "synthetic.unfinished").exists()
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])
 def test_shard_that_is_none_is_refused(refused, tiny_config, tiny_run, shard):
     line = refused("sample", tiny_config, f"--shard={shard}", "--out", tiny_run)

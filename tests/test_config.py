@@ -251,6 +251,11 @@ def test_preset_fills_what_is_not_given(experiment, preset):
     assert parse_config(config.model_dump(), "again") == config
 
 
+@pytest.mark.parametrize("value", ["5", "null", "[cpu]"])
+def test_diffusion_that_is_no_section_is_refused(experiment, value):
+    assert "diffusion" in refusal(load_config, experiment, [f"diffusion={value}"])
+
+
 def test_preset_that_is_none_is_refused(experiment):
     message = refusal(load_config, experiment, ["diffusion.preset=huge"])
 

@@ -47,7 +47,7 @@ def apply_augmentation(image: np.ndarray, parameters: np.ndarray) -> np.ndarray:
         return image
     size = len(image)
     log_scale, cosine, sine, shift_x, shift_y = parameters.tolist()
-    margin = size // 2
+    margin = size
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     # Pillow asks where a pixel of the result comes from, so this is the inverse of the change.
     a, b = (cosine + 1.0) / 2**log_scale, sine / 2**log_scale

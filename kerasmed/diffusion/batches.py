@@ -35,6 +35,7 @@ class NoisyBatches(keras.utils.PyDataset):
     def __init__(
         self,
         image_set: ImageSet,
+        pixels: PixelRange,
         settings: DiffusionConfig,
         symmetry: str,
         seed: int,
@@ -46,7 +47,7 @@ class NoisyBatches(keras.utils.PyDataset):
         self.symmetry = symmetry
         self.seed = seed
         self.first_step = first_step
-        self.pixels = PixelRange.of(image_set.images)
+        self.pixels = pixels
         self._order = EpochOrder(len(image_set), seed)
 
     @property
@@ -104,12 +105,21 @@ def noisy_batch(
 def validation_batch(
     image_set: ImageSet, pixels: PixelRange, settings: DiffusionConfig, seed: int
 ) -> Batch:
-    """The same images at the same evenly spread timesteps with the same noise, every time."""
+    """The same images at the same evenly spread timesteps with the same noise, every time.
+
+    Of a large set 256 images, evenly spread; a small one several times.
+    """
     rng = np.random.default_rng([seed, 0xE7A1])
-    repeats = max(1, 128 // len(image_set))
-    clean = np.tile(pixels.to_model(image_set.images), (repeats, 1, 1, 1))
+    count = min(len(image_set), 256)
+    chosen = np.linspace(0, len(image_set) - 1, count).round().astype(np.int64)
+    repeats = max(1, 128 // count)
+    clean = np.tile(pixels.to_model(image_set.images[chosen]), (repeats, 1, 1, 1))
     timesteps = np.linspace(0, NUM_TIMESTEPS - 1, len(clean)).round().astype(np.int32)
     noise = rng.standard_normal(clean.shape, dtype=np.float32)
     return noisy_batch(
-        clean, noise, rng.permutation(timesteps), np.tile(image_set.labels, repeats), settings
+        clean,
+        noise,
+        rng.permutation(timesteps),
+        np.tile(image_set.labels[chosen], repeats),
+        settings,
     )

@@ -36,7 +36,8 @@ class Checkpoints:
         meta = json.dumps({"step": step, "seconds": seconds, "recipe": self.recipe})
         with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
             np.savez(temporary, meta=meta, **arrays)
-        for old in sorted(self.folder.glob("step-*.npz"))[:-_KEPT]:
+        left_over = self.folder.glob(".*.tmp.npz")  # of a process that was killed
+        for old in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *left_over):
             old.unlink()
 
     def restore(self, model: keras.Model) -> tuple[int, float]:
@@ -60,20 +61,20 @@ class Checkpoints:
             return int(meta["step"]), float(meta["seconds"])
         return 0, 0.0
 
-    def save_best(self, averaged: keras.Model, step: int) -> None:
-        """Keep the averaged weights of a step in the place of those kept before."""
+    def save_best(self, averaged: keras.Model, row: dict[str, float]) -> None:
+        """Keep averaged weights, and their row of the history, in the place of those before."""
         weights = {f"w{i}": value for i, value in enumerate(averaged.get_weights())}
         with written_aside(self.folder / "best.npz") as temporary:
-            np.savez(temporary, meta=json.dumps({"step": step}), **weights)
+            np.savez(temporary, meta=json.dumps(row), **weights)
 
-    def restore_best(self, averaged: keras.Model) -> bool:
-        """Load the averaged weights that were kept; False where they cannot be read."""
+    def restore_best(self, averaged: keras.Model) -> dict[str, float] | None:
+        """Load the averaged weights that were kept; their row, None where they cannot be read."""
         found = _read(self.folder / "best.npz")
         if found is None:
-            return False
-        _, arrays = found
+            return None
+        row, arrays = found
         averaged.set_weights([arrays[f"w{i}"] for i in range(len(arrays))])
-        return True
+        return row
 
     def describe_last(self) -> str:
         """Which checkpoint is the newest, in words."""

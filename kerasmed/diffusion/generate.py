@@ -49,9 +49,9 @@ def generate_images(
     num_classes: int,
     image_size: int,
     seed: int,
-    solver: str = "unipc",
-    steps: int = 15,
-    guidance_scale: float = 1.0,
+    solver: str,
+    steps: int,
+    guidance_scale: float,
     batch_size: int = 32,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.

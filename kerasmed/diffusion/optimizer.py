@@ -5,7 +5,6 @@ import numpy as np
 from keras import ops
 
 
-@keras.saving.register_keras_serializable("kerasmed")
 class EmaAdamW(keras.optimizers.Optimizer):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) whose rate and average of weights warm up.
 
@@ -100,7 +99,3 @@ class EmaAdamW(keras.optimizers.Optimizer):
             for variable, average in pairs
             if without not in variable.path
         ]
-
-    def get_config(self):
-        own = ("ema_decay", "warmup_steps", "decay", "beta_1", "beta_2", "epsilon")
-        return {**super().get_config(), **{name: getattr(self, name) for name in own}}

@@ -14,6 +14,8 @@ from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_trainin
 from kerasmed.files import written_aside
 
 IMAGES = 48
+_COMPARED = 1000  # images of either kind at most
+_SOLVER, _STEPS, _UNGUIDED = "unipc", 15, 1.0
 _CAPTION_HEIGHT = 14
 
 
@@ -28,8 +30,11 @@ class Preview:
     """
 
     def __init__(self, train: ImageSet, validation: ImageSet, symmetry: str, seed: int):
-        self.train_pixels = comparison_pixels(train.images)
-        self.validation_pixels = comparison_pixels(validation.images)
+        size = min(len(train), len(validation), _COMPARED)
+        self.train_pixels, self.validation_pixels = (
+            comparison_pixels(images[np.linspace(0, len(images) - 1, size).round().astype(int)])
+            for images in (train.images, validation.images)
+        )
         self.num_classes = len(train.class_names)
         self.image_size = train.image_size
         self.symmetry = symmetry
@@ -51,6 +56,9 @@ class Preview:
             self.num_classes,
             self.image_size,
             self.seed,
+            _SOLVER,
+            _STEPS,
+            _UNGUIDED,
         )
         images = np.stack([image for _, _, image in drawn])
         closer = share_closer_to_training(

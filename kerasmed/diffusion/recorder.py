@@ -120,9 +120,10 @@ class Recorder(keras.callbacks.Callback):
             "images_per_s": round(images_per_s, 2),
             "closer_to_training": math.nan,
         }
+        self._refuse_nan(row["validation_loss"], step)
         self.rows.append(row)
         if self._stale() == 0:
-            self.checkpoints.save_best(self.averaged, step)
+            self.checkpoints.save_best(self.averaged, row)
         finished, every = self.finished(step), self.settings.preview_every
         if finished or epoch == 0 or (epoch + 1) % every == 0:
             path = self.folder / "previews" / f"step-{step:08d}.png"
@@ -160,10 +161,10 @@ class Recorder(keras.callbacks.Callback):
         Returns:
             Steps, minutes and losses at the end, and of what was taken.
         """
-        last = taken = self.rows[-1]
-        if self.checkpoints.restore_best(self.averaged):
-            taken = min(self.rows, key=lambda row: row["validation_loss"])
-        else:
+        last = self.rows[-1]
+        taken = self.checkpoints.restore_best(self.averaged)
+        if taken is None:
+            taken = last
             self.take_average()
         rates = [row["images_per_s"] for row in self.rows]
         return {

@@ -90,7 +90,7 @@ def train_denoiser(
     if not recorder.finished(done):
         with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
             model.fit(
-                NoisyBatches(train, settings, symmetry, seed, first_step=done),
+                NoisyBatches(train, pixels, settings, symmetry, seed, first_step=done),
                 steps_per_epoch=settings.checkpoint_steps,
                 initial_epoch=done // settings.checkpoint_steps,
                 epochs=_ENDLESS,
@@ -121,7 +121,10 @@ def train_denoiser(
 def _recipe(
     train: ImageSet, settings: DiffusionConfig, symmetry: str, seed: int, runtime: Runtime
 ) -> dict[str, Any]:
-    """All that must be the same for a training to go on; budget and previews may change."""
+    """What must be the same for a training to go on.
+
+    Budget and previews may change, and so may the backend: TensorFlow exports what JAX trained.
+    """
     return {
         **settings.model_dump(exclude=settings.BUDGET | {"preview_every"}),
         "seed": seed,
@@ -129,5 +132,4 @@ def _recipe(
         "data_hash": train.data_hash,
         "image_size": train.image_size,
         "precision": runtime.precision,
-        "jit_compile": runtime.jit_compile,
     }

@@ -75,5 +75,6 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
         metadata = {"class_names": image_set.class_names, "data_hash": image_set.data_hash}
         export_denoiser(model, metadata, run.diffusion / "denoiser.onnx")
     else:
+        (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # of an earlier training
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
     return {**runtime.as_record(), **result}

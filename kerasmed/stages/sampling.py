@@ -1,5 +1,6 @@
 """The stage that draws the synthetic set, alone or as one of several processes."""
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
         "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
         "rejected": [],
     }
-    _begin(folder, manifest)
+    _begin(folder, names, manifest)
 
     def path_of(label: int, image: int) -> Path:
         return folder / names[label] / f"{image:06d}.png"
@@ -76,20 +77,29 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
     )
     with progress_bar("Sampling", len(missing), "images") as advance:
         for label, index_in_class, image in images:
+            if not folder.exists():
+                raise StageError(
+                    f"{folder} is gone: expected the set that is being drawn; another process has "
+                    "finished or deleted it, so start this one again."
+                )
             with written_aside(path_of(label, index_in_class)) as temporary:
                 Image.fromarray(image).save(temporary)
             advance(1, "")
     return sum(not path_of(*each).exists() for each in wanted)
 
 
-def _begin(folder: Path, manifest: dict[str, Any]) -> None:
+def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> None:
     """Start a set, or make sure that the one begun is the same."""
-    path = folder / "manifest.json"
-    if not path.exists():
-        make_folder(folder)
-        write_json(path, manifest)
+    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    for name in names:
+        make_folder(new / name)
+    write_json(new / "manifest.json", manifest)
+    try:
+        new.rename(folder)  # fails where another process has begun, so that one of them wins
         return
-    begun = read_json(path, "kerasmed sample CONFIG")
+    except OSError:
+        shutil.rmtree(new)
+    begun = read_json(folder / "manifest.json", "kerasmed sample CONFIG")
     for key, value in manifest.items():
         if begun.get(key) != value:
             raise StageError(

@@ -58,3 +58,9 @@ def test_doubled_scale_halves_the_slope():
 def test_what_comes_in_is_the_mirror_image():
     moved = apply_augmentation(gradient(), parameters(right=4 / SIZE))
     np.testing.assert_allclose(moved[8, :4, 0], [30, 20, 10, 0], atol=1)
+
+
+def test_no_corner_is_left_empty():
+    white, rng = np.full((SIZE, SIZE, 3), 255, np.uint8), np.random.default_rng(0)
+    drawn = [apply_augmentation(white, draw_augmentation(rng, 1.0)) for _ in range(300)]
+    assert min(image.min() for image in drawn) == 255

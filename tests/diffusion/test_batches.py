@@ -3,7 +3,10 @@ import pytest
 
 from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.batches import NoisyBatches, loss_weights, noisy_batch
+from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import alphas_cumprod
+
+PIXELS = PixelRange((120.0, 120.0, 120.0), 90.0)
 
 
 def test_weights_are_clipped_signal_to_noise():
@@ -26,18 +29,20 @@ def test_noisy_batch_mixes_by_the_schedule():
 
 def test_batch_depends_on_seed_and_step_alone(phantoms):
     settings = DiffusionConfig(batch_size=8)
-    whole = NoisyBatches(phantoms, settings, "mirror", seed=3)
+    whole = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=3)
     for _ in range(4):
         whole[_]
-    resumed = NoisyBatches(phantoms, settings, "mirror", seed=3, first_step=4)
+    resumed = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=3, first_step=4)
     for key in ("noisy_images", "timesteps", "labels"):
         np.testing.assert_array_equal(whole[5][0][key], resumed[1][0][key])
-    other = NoisyBatches(phantoms, settings, "mirror", seed=4)
+    other = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=4)
     assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
 
 
 def test_an_epoch_shows_every_image_once(phantoms):
-    batches = NoisyBatches(phantoms, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0)
+    batches = NoisyBatches(
+        phantoms, PIXELS, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0
+    )
     clean = np.concatenate([batches.pixels.to_uint8(batches[i][1]) for i in range(2)])
     assert {image.tobytes() for image in clean} == {image.tobytes() for image in phantoms.images}
 
@@ -45,7 +50,7 @@ def test_an_epoch_shows_every_image_once(phantoms):
 @pytest.mark.parametrize(("dropout", "share"), [(0.0, 0.0), (0.3, 0.3)])
 def test_labels_are_dropped_at_the_given_rate(phantoms, dropout, share):
     batches = NoisyBatches(
-        phantoms, DiffusionConfig(batch_size=100, label_dropout=dropout), "none", 0
+        phantoms, PIXELS, DiffusionConfig(batch_size=100, label_dropout=dropout), "none", 0
     )
     labels = np.concatenate([batches[i][0]["labels"] for i in range(10)])
     assert abs((labels == 2).mean() - share) < 0.05

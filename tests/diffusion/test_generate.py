@@ -27,8 +27,8 @@ class Recorder:
 
 
 def draw(wanted=WANTED, denoiser=None, **options) -> dict[tuple[int, int], np.ndarray]:
-    base = {"num_classes": 2, "image_size": 4, "seed": 7, "steps": 4, "batch_size": 2}
-    options = {**base, "guidance_scale": 1.5, **options}
+    base = {"num_classes": 2, "image_size": 4, "seed": 7, "batch_size": 2}
+    options = {**base, "solver": "dpmpp_2m", "steps": 4, "guidance_scale": 1.5, **options}
     images = generate_images(denoiser or Recorder(), UNIT, wanted, **options)
     return {(label, index): image for label, index, image in images}
 

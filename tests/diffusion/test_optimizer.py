@@ -59,8 +59,3 @@ def test_averages_of_a_layer_may_be_left_out():
     optimizer.build(model.trainable_variables)
     shapes = [average.shape for average in optimizer.averaged_weights(without="left")]
     assert shapes == [(2, 3), (3,)]
-
-
-def test_settings_survive_saving():
-    again = EmaAdamW.from_config(EmaAdamW(**SETTINGS).get_config())
-    assert (again.decay, again.warmup_steps, again.ema_decay) == (0.1, 3, 0.3)

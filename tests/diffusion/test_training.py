@@ -186,6 +186,24 @@ def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, tm
     assert len(_history(tmp_path)) == 2
 
 
+def test_average_that_is_no_number_is_not_kept(phantoms, tmp_path, monkeypatch):
+    losses = iter([1.0, np.nan])
+    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: next(losses))
+    with pytest.raises(StageError, match=r"nan between steps 3 and 6"):
+        _train(phantoms, tmp_path)
+    with np.load(tmp_path / "checkpoints" / "best.npz") as kept:
+        assert json.loads(str(kept["meta"]))["step"] == 3
+
+
+def test_what_another_backend_trained_is_only_exported(phantoms, tmp_path):
+    _train(phantoms, tmp_path, Runtime("jax", "CPU", "float32", True))
+    first = keras.saving.load_model(tmp_path / "denoiser.keras").get_weights()
+    assert _train(phantoms, tmp_path)["steps"] == 6
+    second = keras.saving.load_model(tmp_path / "denoiser.keras").get_weights()
+    for one, other in zip(first, second, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
     _train(phantoms, tmp_path / "cooled", steps=12, cooldown=0.5)
     _train(phantoms, tmp_path / "plain", steps=12, cooldown=0.0)
