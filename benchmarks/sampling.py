@@ -4,8 +4,8 @@
 
 RUN is the folder of a study whose denoiser is trained. As many images as the role `diffusion` holds
 are drawn by each row and judged as in benchmarks/recipe.py; times are scaled to 400 images. The
-float16 and int8 denoisers are made here from RUN's float32 one (int8: static, per channel,
-calibrated on states of 32 other images along their way). The rivals are timed with untrained
+int8 denoiser is made here from RUN's float32 one (static, per channel, calibrated on states of 32
+other images along their way). The rivals are timed with untrained
 networks of their own, so that they have no quality: denoising-diffusion-pytorch's 1000 steps from
 ten of them, and diffusers' DPM-Solver++ at as many steps as ours over a U-Net of our shape.
 """
@@ -21,7 +21,6 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from onnxruntime.transformers.float16 import convert_float_to_float16
 from recipe import Judge
 
 from kerasmed.config import load_config
@@ -51,16 +50,9 @@ class States(CalibrationDataReader):
         return self.seen.pop() if self.seen else None
 
 
-def to_float16(source: Path, target: Path) -> None:
-    model = convert_float_to_float16(
-        onnx.load(source), keep_io_types=True, op_block_list=["ReduceMean", "Softmax", "Sin", "Cos"]
-    )
-    onnx.save(model, target)
-
-
 def to_int8(source: Path, target: Path, states: States) -> None:
     prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(str(source), str(prepared))
+    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
         str(target),
@@ -114,11 +106,9 @@ def main() -> None:
         return seconds
 
     with tempfile.TemporaryDirectory() as folder:
-        float16, int8 = Path(folder) / "float16.onnx", Path(folder) / "int8.onnx"
-        to_float16(float32, float16)
+        int8 = Path(folder) / "int8.onnx"
         to_int8(float32, int8, States(OnnxDenoiser(float32), pixels, size, len(counts)))
         ours = row("float32", float32, "unipc", 15)
-        row("float16", float16, "unipc", 15)
         row("int8", int8, "unipc", 15)
     for solver, steps, scale in (
         ("unipc", 10, 1.0),
@@ -131,19 +121,21 @@ def main() -> None:
     if arguments.slow:
         row("float32", float32, "ddpm", 1000)
     if arguments.rival_python:
-        shape = [config.diffusion.widths, config.diffusion.blocks]
-        code = (
-            f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); import rivals, json; "
-            f"print(json.dumps([rivals.ddpm_seconds({size}, {IMAGES}), "
-            f"rivals.dpm_solver_seconds({size}, {IMAGES}, 15, *{shape})]))"
-        )
-        command = [arguments.rival_python, "-c", code]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        ddpm, dpm_solver = json.loads(done.stdout.splitlines()[-1])
-        for name, seconds in (
-            ("denoising-diffusion-pytorch, 1000 steps", ddpm),
-            ("diffusers, DPM-Solver++, 15 steps", dpm_solver),
+        shape = f"{config.diffusion.widths}, {config.diffusion.blocks}"
+        for name, call in (
+            ("denoising-diffusion-pytorch, 1000 steps", f"ddpm_seconds({size}, {IMAGES})"),
+            (
+                "diffusers, DPM-Solver++, 15 steps",
+                f"dpm_solver_seconds({size}, {IMAGES}, 15, {shape})",
+            ),
         ):
+            code = (
+                f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r}); "
+                f"import rivals; print(rivals.{call})"
+            )
+            command = [arguments.rival_python, "-c", code]
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            seconds = float(done.stdout.splitlines()[-1])
             print(f"{name}: {seconds:.1f} s, {seconds / ours:.2f} times ours")
 
 
