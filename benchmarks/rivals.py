@@ -139,13 +139,12 @@ def ddpm_seconds(size: int, images: int, batch: int = 32, measured: int = 10) ->
     return (time.perf_counter() - started) / measured * 1000 * images / batch
 
 
-def dpm_solver_seconds(size: int, images: int, steps: int, widths: list[int], blocks: int) -> float:
-    """Seconds of diffusers' DPM-Solver++ over a UNet2DModel of the shape of ours."""
-    from diffusers import DPMSolverMultistepScheduler, UNet2DModel
+def unet_of_our_shape(size: int, widths: list[int], blocks: int):
+    """diffusers' U-Net with our widths and blocks, on 2x2 patches as 12 channels."""
+    from diffusers import UNet2DModel
 
-    edge, batch = size // 2, 32
-    model = UNet2DModel(
-        sample_size=edge,
+    return UNet2DModel(
+        sample_size=size // 2,
         in_channels=12,
         out_channels=12,
         layers_per_block=blocks,
@@ -155,6 +154,14 @@ def dpm_solver_seconds(size: int, images: int, steps: int, widths: list[int], bl
         num_class_embeds=5,
         norm_num_groups=16,
     ).to(memory_format=torch.channels_last)
+
+
+def dpm_solver_seconds(size: int, images: int, steps: int, widths: list[int], blocks: int) -> float:
+    """Seconds of diffusers' DPM-Solver++ over a UNet2DModel of the shape of ours."""
+    from diffusers import DPMSolverMultistepScheduler
+
+    edge, batch = size // 2, 32
+    model = unet_of_our_shape(size, widths, blocks)
     solver = DPMSolverMultistepScheduler(prediction_type="sample")
     labels = torch.zeros(batch, dtype=torch.long)
 

@@ -11,6 +11,7 @@ ten of them, and diffusers' DPM-Solver++ at as many steps as ours over a U-Net o
 """
 
 import argparse
+import contextlib
 import json
 import subprocess
 import tempfile
@@ -52,7 +53,8 @@ class States(CalibrationDataReader):
 
 def to_int8(source: Path, target: Path, states: States) -> None:
     prepared = target.with_suffix(".prepared.onnx")
-    quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
+    with contextlib.chdir(target.parent):  # it leaves a file of weights in the working directory
+        quant_pre_process(str(source.resolve()), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
         str(target),

@@ -57,21 +57,11 @@ def measure_keras(precision: str, batch: int) -> dict:
 def measure_torch(precision: str, batch: int, widths: list[int], blocks: int) -> dict:
     """diffusers' network of the same shape."""
     import torch
-    from diffusers import UNet2DModel
+    from rivals import unet_of_our_shape
     from torch.utils.flop_counter import FlopCounterMode
 
     torch.manual_seed(0)
-    model = UNet2DModel(
-        sample_size=SIZE // 2,
-        in_channels=12,
-        out_channels=12,
-        layers_per_block=blocks,
-        block_out_channels=tuple(widths),
-        down_block_types=("DownBlock2D",) * len(widths),
-        up_block_types=("UpBlock2D",) * len(widths),
-        num_class_embeds=5,
-        norm_num_groups=16,
-    ).to(memory_format=torch.channels_last)
+    model = unet_of_our_shape(SIZE, widths, blocks)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     images = torch.randn(batch, 12, SIZE // 2, SIZE // 2)
     images = images.contiguous(memory_format=torch.channels_last)
