@@ -2,7 +2,8 @@
 
 import pytest
 
-from kerasmed.runtime import load_keras, machine, versions
+from kerasmed.hardware import machine
+from kerasmed.runtime import load_keras, versions
 
 # Before any benchmark imports Keras, so that TensorFlow's notices stay off the table.
 load_keras()

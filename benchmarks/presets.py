@@ -28,7 +28,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.config import DiffusionConfig, RuntimeConfig
     from kerasmed.data.image_set import ImageFile, ImageSet
     from kerasmed.diffusion.training import train_denoiser
-    from kerasmed.export import export_denoiser
+    from kerasmed.export.denoisers import export_denoiser
 
     given = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
     if batch_size is not None:
@@ -85,7 +85,8 @@ def _peak_gib() -> float:
 
 def main() -> None:
     from kerasmed.config import PRESETS
-    from kerasmed.runtime import machine, versions
+    from kerasmed.hardware import machine
+    from kerasmed.runtime import versions
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))

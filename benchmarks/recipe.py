@@ -19,8 +19,9 @@ from PIL import Image
 
 from kerasmed.config import Config, load_config
 from kerasmed.data.image_set import ImageSet
+from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
-from kerasmed.runtime import load_keras, machine, resolve_runtime, versions
+from kerasmed.runtime import load_keras, resolve_runtime, versions
 from kerasmed.stages import STAGES, perform
 from kerasmed.stages.inputs import load_split
 

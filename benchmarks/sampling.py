@@ -27,9 +27,10 @@ from recipe import Judge
 from kerasmed.config import load_config
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.hardware import machine
 from kerasmed.inference import OnnxDenoiser
 from kerasmed.runs import RunFolder
-from kerasmed.runtime import machine, versions
+from kerasmed.runtime import versions
 
 IMAGES = 400
 

@@ -7,7 +7,7 @@ from lime.lime_image import LimeImageExplainer
 from kerasmed.classify.classifier import build_classifier
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.explain.surrogate import explain_image
-from kerasmed.export import export_classifier
+from kerasmed.export.classifiers import export_classifier
 from kerasmed.inference import OnnxClassifier
 
 METADATA = {"class_names": ["a", "b"], "backbone": "", "trained_on": "real", "seed": 0}

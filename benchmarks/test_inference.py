@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from kerasmed.classify.classifier import build_classifier
-from kerasmed.export import export_classifier
+from kerasmed.export.classifiers import export_classifier
 from kerasmed.inference import OnnxClassifier
 
 METADATA = {"class_names": ["a", "b"], "backbone": "", "trained_on": "real", "seed": 0}

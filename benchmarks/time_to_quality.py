@@ -20,8 +20,9 @@ import numpy as np
 from recipe import Judge, draw, save_grid, train
 
 from kerasmed.config import load_config
+from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
-from kerasmed.runtime import machine, versions
+from kerasmed.runtime import versions
 
 RIVALS = ("denoising-diffusion-pytorch", "diffusers")
 

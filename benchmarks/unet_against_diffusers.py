@@ -114,7 +114,7 @@ def main() -> None:
         print(json.dumps((measure_keras if name == "keras" else measure_torch)(*rest)))
         return
     from kerasmed.config import DiffusionConfig
-    from kerasmed.runtime import machine
+    from kerasmed.hardware import machine
 
     settings = DiffusionConfig()
     print(json.dumps(machine()))

@@ -1,13 +1,14 @@
 """The command line: parse, call, print."""
 
 import sys
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kerasmed import __version__
-from kerasmed.errors import ConfigError, KerasmedError
+from kerasmed.errors import ConfigError, DataError, InputError, KerasmedError
 
 if TYPE_CHECKING:
     from kerasmed.config import Config
@@ -44,6 +45,19 @@ DataOption = Annotated[
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="Run folder (default: runs/<name>).")
+]
+ProviderOption = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt, openvino or coreml.")]
+
+
+class Precision(StrEnum):
+    """Which of the files of one model is run."""
+
+    given = "given"
+    auto = "auto"
+
+
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto: int8 or fp16 where it lies beside and suits the machine.")
 ]
 
 
@@ -216,7 +230,15 @@ def train_classifier(
 
 @app.command()
 def export(
-    config: ConfigPath,
+    config: Annotated[
+        Path | None, typer.Argument(metavar="CONFIG", help="Experiment file (YAML).")
+    ] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="fp32, fp16, int8; may be given several times.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="MODEL.onnx", help="Verify this file and stop.")
+    ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -226,7 +248,17 @@ def export(
 
     from kerasmed.files import written_aside
 
-    name, run = _perform("export", config, assignments, data, out)
+    if check is not None:
+        from kerasmed.export.verify import verify_file
+        from kerasmed.tables import print_pairs
+
+        _refuse_with_model(set=assignments, data=data, out=out, precision=precision)
+        print_pairs(verify_file(check))
+        return
+    if config is None:
+        raise ConfigError("kerasmed export takes an experiment file, or --check MODEL.onnx.")
+    extra = [f"export.precisions=[{', '.join(precision)}]"] if precision else []
+    name, run = _perform("export", config, (assignments or []) + extra, data, out)
     for path in sorted(run.exported.iterdir()):
         with written_aside(Path("exported") / name / path.name) as temporary:
             shutil.copyfile(path, temporary)
@@ -305,14 +337,26 @@ def report(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...")],
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE...", help='Files, folders, "*.png", or - for a list.'),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = Precision.given,
 ) -> None:
     """Class probabilities of images by an exported CNN."""
-    from kerasmed.standalone import predict_files
+    from kerasmed.inference import OnnxClassifier
+    from kerasmed.standalone import find_images, predict_files
     from kerasmed.tables import print_predictions
 
-    print_predictions(predict_files(model, images), as_json)
+    engine = OnnxClassifier(model, provider, precision=precision.value)
+    rows = predict_files(engine, find_images(images, sys.stdin))
+    count, errors = print_predictions(rows, engine.class_names, as_json)
+    if errors:
+        raise DataError(f"{len(errors)} of {count} images cannot be read: {errors[0]}")
+    if not count:
+        raise InputError("Images: expected at least one path, received none; name some.")
 
 
 @app.command()

@@ -17,6 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Regime = Literal["real", "synthetic", "both", "real_all"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 # What differs from the defaults of DiffusionConfig, which are the preset "cpu".
 PRESETS: dict[str, dict[str, Any]] = {
@@ -83,6 +84,13 @@ class NiftiConfig(Section):
             if pair is not None and pair[0] >= pair[1]:
                 raise ValueError(f"data.nifti.{name} must go up; received {list(pair)}")
         return self
+
+
+class Formats(Section):
+    """The choices that a file's format leaves open."""
+
+    dicom: DicomConfig = DicomConfig()
+    nifti: NiftiConfig = NiftiConfig()
 
 
 class DataConfig(Section):
@@ -268,6 +276,14 @@ class ClassifierConfig(Section):
         return self
 
 
+class ExportConfig(Section):
+    """The ONNX files."""
+
+    # float32 is always written; the others are made from it.
+    precisions: Annotated[list[Precision], Field(min_length=1)] = ["fp32"]
+    calibration_images: Annotated[int, Field(ge=16)] = 64
+
+
 class EvaluationConfig(Section):
     """Intervals of the figures."""
 
@@ -301,6 +317,7 @@ class Config(Section):
     diffusion: DiffusionConfig = DiffusionConfig()
     sampling: SamplingConfig = SamplingConfig()
     classifiers: ClassifierConfig = ClassifierConfig()
+    export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()

@@ -5,7 +5,8 @@ from typing import Any
 
 from kerasmed.config import RuntimeConfig
 from kerasmed.errors import KerasmedError
-from kerasmed.runtime import machine, resolve_runtime, versions
+from kerasmed.hardware import machine
+from kerasmed.runtime import resolve_runtime, versions
 
 
 def examine() -> dict[str, Any]:

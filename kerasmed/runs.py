@@ -10,7 +10,8 @@ from kerasmed import __version__
 from kerasmed.config import Config
 from kerasmed.errors import StageError
 from kerasmed.files import read_json, write_json
-from kerasmed.runtime import machine, versions
+from kerasmed.hardware import machine
+from kerasmed.runtime import versions
 
 
 @dataclass(frozen=True)

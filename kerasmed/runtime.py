@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
-from pathlib import Path
 
 from kerasmed.config import RuntimeConfig
+from kerasmed.hardware import cpu_multiplies
 
 # Packages whose versions can change a figure.
 _RECORDED = (
@@ -55,7 +55,7 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     devices = keras.distribution.list_devices("gpu")
     precision = settings.precision
     if precision == "auto":
-        on_cpu = cpu_bfloat16 and _cpu_multiplies_bfloat16()
+        on_cpu = cpu_bfloat16 and cpu_multiplies("avx512_bf16", "amx_bf16")
         precision = "mixed_bfloat16" if devices or on_cpu else "float32"
     # Without XLA Keras runs JAX operation by operation.
     xla = bool(devices) or keras.backend.backend() == "jax"
@@ -107,21 +107,6 @@ def precision_policy(name: str) -> Iterator[None]:
         keras.mixed_precision.set_dtype_policy(before)
 
 
-def _cpu_multiplies_bfloat16() -> bool:
-    flags = _cpu_fields().get("flags", "").split()
-    return "avx512_bf16" in flags or "amx_bf16" in flags
-
-
-def _cpu_fields() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo; empty where there is none."""
-    try:
-        first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
-    except OSError:
-        return {}
-    pairs = (line.partition(":") for line in first.splitlines())
-    return {name.strip(): value.strip() for name, _, value in pairs}
-
-
 def versions() -> dict[str, str]:
     """Installed versions of the packages that figures depend on, and of Python."""
     found = {"python": platform.python_version()}
@@ -131,20 +116,3 @@ def versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             continue
     return found
-
-
-def machine() -> dict[str, object]:
-    """Processor, cores and operating system, for the record beside every figure."""
-    return {
-        "processor": _cpu_fields().get("model name") or platform.processor() or "unknown",
-        "cores": os.cpu_count(),
-        "memory_gib": _memory_gib(),
-        "system": f"{platform.system()} {platform.machine()}",
-    }
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None

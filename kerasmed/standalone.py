@@ -1,35 +1,89 @@
 """One ONNX file and images that belong to no study: predict, evaluate, explain."""
 
-from collections.abc import Iterator
+import glob
+from collections import deque
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
+
 from kerasmed.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.errors import DataError, InputError
+from kerasmed.data.readers import SUFFIXES, read_image, suffix_of
+from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar
 
 
-def predict_files(model: Path, images: list[Path]) -> list[dict[str, Any]]:
-    """Path, predicted class and probabilities of each image file.
+def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Path, predicted class and probabilities of each image file, as they come.
+
+    Of a file that cannot be read there are the path and the ``error``, and the others go on.
+    """
+    # Filled by the thread that reads ahead, emptied as results come.
+    waiting: deque[tuple[Path, str | None]] = deque()
+
+    def readable() -> Iterator[np.ndarray]:
+        for path in images:
+            try:
+                pixels = read_image(path, model.input_size)
+            except (DataError, MachineError) as error:
+                waiting.append((path, str(error)))
+                continue
+            waiting.append((path, None))
+            yield pixels
+
+    def failures() -> Iterator[dict[str, Any]]:
+        while waiting and waiting[0][1] is not None:
+            path, error = waiting.popleft()
+            yield {"image": str(path), "error": error}
+
+    pixels = readable()
+    first = next(pixels, None)
+    found = model.stream(chain([first], pixels), ("probabilities",)) if first is not None else ()
+    for row in (row for part in found for row in part["probabilities"]):
+        yield from failures()
+        path, _ = waiting.popleft()
+        yield {
+            "image": str(path),
+            "predicted": model.class_names[int(row.argmax())],
+            "probabilities": dict(zip(model.class_names, row.astype(float).tolist(), strict=True)),
+        }
+    yield from failures()
+
+
+def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
+    """Image files that are meant by paths, folders, patterns such as "a/*.png", and "-".
+
+    Args:
+        names: what was given; "-" stands for ``listed``.
+        listed: one path a line.
 
     Raises:
-        ModelFileError: not a kerasmed classifier.
-        DataError: an image that cannot be read.
+        InputError: a folder or a pattern without an image.
     """
-    engine = OnnxClassifier(model)
-    found = engine.predict(engine.read(images))
-    return [
-        {
-            "image": str(path),
-            "predicted": engine.class_names[int(row.argmax())],
-            "probabilities": dict(zip(engine.class_names, row.astype(float).tolist(), strict=True)),
-        }
-        for path, row in zip(images, found, strict=True)
-    ]
+    for name in names:
+        path = Path(name)
+        if name == "-":
+            yield from (Path(line.rstrip("\n")) for line in listed if line.strip())
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES)
+            yield from _some(inside, f"an image in the folder {name}")
+        elif not path.exists() and glob.has_magic(name):
+            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            yield from _some([each for each in found if each.is_file()], f"a file like {name}")
+        else:
+            yield path
+
+
+def _some(paths: list[Path], wanted: str) -> list[Path]:
+    if not paths:
+        raise InputError(f"Images: expected {wanted}, received none; mend the path.")
+    return paths
 
 
 def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:

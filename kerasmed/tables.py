@@ -1,6 +1,7 @@
 """Results as tables on the terminal."""
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
@@ -102,17 +103,27 @@ def _duplicate_lines(found: dict[str, Any]) -> list[str]:
     return lines + [f"  {a} and {b}" for a, b in across[:10]]
 
 
-def print_predictions(rows: list[dict[str, Any]], as_json: bool) -> None:
-    """One line an image, as a table or as JSON lines."""
-    if as_json:
-        for row in rows:
-            print(json.dumps(row))
-        return
-    table = Table("image", "predicted", *rows[0]["probabilities"])
-    for row in rows:
-        numbers = (f"{value:.3f}" for value in row["probabilities"].values())
-        table.add_row(row["image"], row["predicted"], *numbers)
-    Console(markup=False).print(table)
+def print_predictions(
+    rows: Iterable[dict[str, Any]], class_names: list[str], as_json: bool
+) -> tuple[int, list[str]]:
+    """One line an image, as a table or, as they come, as JSON lines.
+
+    Returns:
+        How many images there were, and the errors of those that could not be read.
+    """
+    count, errors = 0, []
+    table = Table("image", "predicted", *class_names)
+    for count, row in enumerate(rows, start=1):  # noqa: B007
+        if "error" in row:
+            errors.append(row["error"])
+        else:
+            numbers = (f"{value:.3f}" for value in row["probabilities"].values())
+            table.add_row(row["image"], row["predicted"], *numbers)
+        if as_json:
+            print(json.dumps(row), flush=True)
+    if not as_json and table.row_count:
+        Console(markup=False).print(table)
+    return count, errors
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:

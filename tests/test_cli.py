@@ -1,6 +1,7 @@
 """Every public command, run as a user runs it; one tiny study serves them all."""
 
 import csv
+import io
 import json
 import shutil
 from pathlib import Path
@@ -213,6 +214,32 @@ def test_later_stages_run_alone(tiny_config, run_copy, command):
         assert (run_copy / "evaluation" / f"{names[command]}.json").exists()
     else:
         assert (run_copy / "figures" / "accuracy.png").exists()
+
+
+def test_export_in_every_precision_and_test_of_each(tiny_config, run_copy, monkeypatch):
+    monkeypatch.chdir(run_copy.parent)
+    # Two epochs from scratch decide by a hair, which 8 bits may turn.
+    monkeypatch.setattr("kerasmed.export.precision.MAX_LOSS", 0.5)
+    options = ["--out", str(run_copy)]
+    arguments = ["export", str(tiny_config), *options, "--precision", "fp16", "--precision", "int8"]
+    assert main(arguments) == 0
+    name = "MobileNet-real-s0"
+    for suffix in ("", ".fp16", ".int8"):
+        path = run_copy.parent / "exported" / "tiny" / f"{name}{suffix}.onnx"
+        assert main(["export", "--check", str(path)]) == 0
+    options += ["--set", "export.precisions=[fp16, int8]"]
+    assert main(["evaluate", str(tiny_config), *options]) == 0
+    rows = json.loads((run_copy / "evaluation" / "metrics.json").read_text())
+    of_one = [row["precision"] for row in rows if row["trained_on"] == "real"]
+    assert of_one == ["fp32", "fp16", "int8"]
+
+
+def test_export_takes_a_study_or_a_file(refused, tiny_config, tmp_path):
+    assert "takes an experiment file, or --check MODEL.onnx" in refused("export")
+    assert "No model file at" in refused("export", "--check", tmp_path / "no.onnx")
+    line = refused("export", "--check", tmp_path / "no.onnx", "--out", tmp_path)
+    assert "--out goes with an experiment file" in line
+    assert "export.precisions" in refused("export", tiny_config, "--precision", "fp8")
 
 
 def test_explain_repeats_its_numbers(tiny_config, tiny_run, run_copy):
@@ -616,6 +643,41 @@ def test_predict_prints_a_table_or_json(model, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert found["predicted"] in ("clear", "ground_glass")
     assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_predict_takes_folders_patterns_and_a_list(model, tmp_path, capsys, monkeypatch):
+    (tmp_path / "inside").mkdir()
+    paths = [str(_image(tmp_path / "inside", name)) for name in ("a.png", "b.png")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(paths) + "\n\n"))
+    for given in (str(tmp_path / "inside"), str(tmp_path / "inside" / "*.png"), "-"):
+        assert main(["predict", str(model), given, "--json"]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [json.loads(line)["image"] for line in lines] == paths
+
+
+@pytest.mark.parametrize("bad", [0, 1, 2])
+def test_predict_goes_on_after_a_corrupt_file(model, tmp_path, capsys, bad):
+    paths = [_image(tmp_path, name) for name in ("a.png", "b.png", "c.png")]
+    paths[bad].write_bytes(b"no image")
+    arguments = ["predict", str(model), *map(str, paths)]
+    assert main([*arguments, "--json"]) == 2
+    printed = capsys.readouterr()
+    rows = [json.loads(line) for line in printed.out.splitlines()]
+    assert [row["image"] for row in rows] == [str(path) for path in paths]
+    assert ["error" in row for row in rows] == [i == bad for i in range(3)]
+    assert "1 of 3 images cannot be read: Cannot read" in printed.err
+    assert main(arguments) == 2
+    assert "predicted" in capsys.readouterr().out
+
+
+def test_predict_without_a_readable_image(refused, model, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "an image in the folder" in refused("predict", model, tmp_path / "empty")
+    assert "a file like" in refused("predict", model, tmp_path / "empty" / "*.png")
+    assert "1 of 1 images cannot be read" in refused("predict", model, tmp_path / "no.png")
+    assert "cuda was asked for" in refused(
+        "predict", model, tmp_path / "no.png", "--provider", "cuda"
+    )
 
 
 def test_evaluate_a_model_on_a_folder(model, image_folder, capsys):

@@ -1,11 +1,19 @@
 import json
+import shutil
+import subprocess
+import sys
+import threading
+import venv
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
 
-from kerasmed import inference
+from kerasmed import hardware, inference
 from kerasmed.errors import DataError, InputError, MachineError, ModelFileError
 from kerasmed.inference import OnnxClassifier, OnnxDenoiser
 
@@ -74,7 +82,11 @@ def test_plain_onnxruntime_is_enough(model_path):
         (IMAGES[..., 0], r"received uint8 \(7, 4, 4\)"),
         (IMAGES[:0], "received an empty batch"),
         (IMAGES[:, :2, :2], r"received \(7, 2, 2, 3\)"),
-        ([[1]], "received list"),
+        ([[1]], "expected paths or uint8 arrays, received list"),
+        (7, "received int; put a single one into a list"),
+        ("slice.png", "received str; put a single one into a list"),
+        ([], "at least one image or path, received none"),
+        ([IMAGES[0], IMAGES[0][:2]], r"received \(1, 2, 4, 3\)"),
     ],
 )
 def test_other_arrays_are_refused(model_path, images, received):
@@ -108,24 +120,212 @@ def test_classifier_is_not_taken_for_a_denoiser(model_path):
 
 
 def test_unknown_provider_is_refused(model_path):
-    with pytest.raises(InputError, match="expected one of auto, cpu, cuda; received 'tpu'"):
+    with pytest.raises(InputError, match=r"one of auto, cpu, cuda, .*; received 'tpu'"):
         OnnxClassifier(model_path, provider="tpu")
 
 
-def test_cuda_that_does_not_run_is_an_error_not_a_quiet_cpu(model_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("provider", "remedy"),
+    [
+        ("cuda", "onnxruntime-gpu with the CUDA 12 libraries"),
+        ("tensorrt", "TensorRT"),
+        ("openvino", "onnxruntime-openvino in place of"),
+        ("coreml", "on macOS"),
+    ],
+)
+def test_provider_that_does_not_run_is_an_error_not_a_quiet_cpu(
+    model_path, monkeypatch, provider, remedy
+):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(MachineError, match="cuda was asked for but CPUExecutionProvider runs"):
-        OnnxClassifier(model_path, provider="cuda")
+    with pytest.raises(MachineError, match=f"{provider} was asked for but CPU.*{remedy}"):
+        OnnxClassifier(model_path, provider=provider)
 
 
-def test_auto_takes_the_cpu_where_there_is_no_driver(model_path, monkeypatch):
+def test_auto_takes_the_cpu_where_there_is_no_driver(model_path, monkeypatch, caplog):
     monkeypatch.setattr(inference, "has_cuda_driver", lambda: False)
-    assert OnnxClassifier(model_path).provider == "CPUExecutionProvider"
+    with caplog.at_level("INFO", "kerasmed"):
+        assert OnnxClassifier(model_path).provider == "CPUExecutionProvider"
+    assert "model.onnx runs on CPUExecutionProvider" in caplog.text
 
 
 def test_no_paths_and_unreadable_paths_are_refused(model_path, tmp_path):
     engine = OnnxClassifier(model_path)
-    with pytest.raises(InputError, match="at least one path"):
+    with pytest.raises(InputError, match="at least one image or path"):
         engine.read([])
     with pytest.raises(DataError, match=r"nowhere\.png"):
         engine.read([tmp_path / "nowhere.png"])
+
+
+def _saved(folder, images=IMAGES):
+    paths = []
+    for i, image in enumerate(images):
+        paths.append(folder / f"{i}.png")
+        Image.fromarray(image).save(paths[-1])
+    return paths
+
+
+def test_arrays_iterators_and_paths_give_the_same_in_the_same_order(model_path, tmp_path):
+    engine, paths = OnnxClassifier(model_path, batch_size=3), _saved(tmp_path)
+    expected = engine.outputs(IMAGES)
+    for images in (iter(IMAGES), paths, (str(path) for path in paths), [paths[0], *IMAGES[1:]]):
+        found = engine.outputs(images)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+
+
+def test_images_are_taken_as_they_are_wanted_and_read_by_another_thread(model_path):
+    taken = []
+
+    def endless():
+        while True:
+            taken.append(threading.get_ident())
+            yield IMAGES[0]
+
+    parts = OnnxClassifier(model_path, batch_size=2).stream(endless())
+    assert len(next(parts)["probabilities"]) == 2
+    next(parts)
+    parts.close()
+    assert len(taken) <= 6
+    assert threading.get_ident() not in taken
+
+
+def test_error_of_an_iterator_comes_through(model_path, tmp_path):
+    paths = _saved(tmp_path)
+    paths[4].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"Cannot read .*4\.png"):
+        OnnxClassifier(model_path, batch_size=2).predict(paths)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "images", "expected"),
+    [("auto", 1, [1]), ("auto", 3, [4]), ("auto", 21, [16, 8]), (4, 1, [4]), (4, 7, [4, 4])],
+)
+def test_last_batch_is_padded(model_path, batch_size, images, expected):
+    engine = OnnxClassifier(model_path, batch_size=batch_size)
+    session, ran = engine._session, []
+
+    class Spy:
+        def run(self, names, feeds):
+            ran.append(len(feeds["images"]))
+            return session.run(names, feeds)
+
+    engine._session = Spy()
+    assert len(engine.predict(np.resize(IMAGES, (images, 4, 4, 3)))) == images
+    assert ran == expected
+
+
+def test_batch_size_of_nothing_is_refused(model_path):
+    with pytest.raises(InputError, match='expected "auto" or 1 and more, received 0'):
+        OnnxClassifier(model_path, batch_size=0)
+
+
+def test_several_threads_may_share_one_engine(model_path):
+    with OnnxClassifier(model_path, batch_size=2) as engine, ThreadPoolExecutor(4) as pool:
+        engine.warm_up()
+        expected = engine.predict(IMAGES)
+        for found in pool.map(engine.predict, [IMAGES] * 20):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("flags", "driver", "expected"),
+    [
+        ("fpu avx512_vnni", False, "model.int8.onnx"),
+        ("fpu", False, "model.onnx"),
+        ("fpu avx512_vnni", True, "model.fp16.onnx"),
+    ],
+)
+def test_precision_suits_the_machine(model_path, monkeypatch, flags, driver, expected):
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": flags})
+    monkeypatch.setattr(inference, "has_cuda_driver", lambda: driver)
+    for suffix in (".int8", ".fp16"):
+        shutil.copyfile(model_path, model_path.with_suffix(f"{suffix}.onnx"))
+    assert OnnxClassifier(model_path, precision="auto").path.name == expected
+    assert OnnxClassifier(model_path).path == model_path
+
+
+def test_precision_that_does_not_lie_beside_is_not_taken(model_path, monkeypatch):
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx_vnni"})
+    assert OnnxClassifier(model_path, precision="auto").path == model_path
+
+
+def _say(path, **changes):
+    model = onnx.load(path)
+    said = {each.key: each.value for each in model.metadata_props}
+    said |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
+    said = {key: value for key, value in said.items() if value != "null"}
+    onnx.helper.set_model_props(model, said)
+    onnx.save(model, path)
+
+
+def test_file_of_a_later_kerasmed_is_refused(model_path):
+    _say(model_path, format=inference.FORMAT + 1, kerasmed_version="9.0")
+    with pytest.raises(ModelFileError, match=r"is of kerasmed 9\.0: .* update kerasmed"):
+        OnnxClassifier(model_path)
+
+
+def test_missing_metadata_is_named(model_path):
+    _say(model_path, class_names=None)
+    with pytest.raises(ModelFileError, match="received none for class_names; export it again"):
+        OnnxClassifier(model_path)
+
+
+def test_truncated_file_is_refused(model_path):
+    model_path.write_bytes(model_path.read_bytes()[:-50])
+    with pytest.raises(ModelFileError, match="is not a model that onnxruntime"):
+        OnnxClassifier(model_path)
+
+
+def test_weights_outside_the_folder_are_refused(model_path, tmp_path):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    model = onnx.load(model_path)
+    (tmp_path / "secret.bin").write_bytes(np.float32([1 / 255]).tobytes())
+    tensor = next(each for each in model.graph.initializer if each.name == "scale")
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../secret.bin")
+    (inside / "model.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(ModelFileError, match="is not a model that onnxruntime"):
+        OnnxClassifier(inside / "model.onnx")
+
+
+def test_numpy_pillow_and_onnxruntime_are_enough(model_path, tmp_path):
+    """What else is installed is hidden from the import system of a new process."""
+    code = f"""
+import sys
+
+class Hidden:
+    def find_spec(self, name, path=None, target=None):
+        allowed = {{"kerasmed", "numpy", "PIL", "onnxruntime", *sys.stdlib_module_names}}
+        if name.partition(".")[0] not in allowed:
+            raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
+
+sys.meta_path.insert(0, Hidden())
+from kerasmed.inference import OnnxClassifier
+print(OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}])[0].tolist())
+"""
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    (expected,) = OnnxClassifier(model_path).predict(IMAGES[:1])
+    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+
+
+@pytest.mark.network
+@pytest.mark.slow
+def test_installed_without_dependencies_it_runs(model_path, tmp_path):
+    venv.create(tmp_path / "bare", with_pip=True)
+    python, root = tmp_path / "bare" / "bin" / "python", Path(__file__).parent.parent
+    source = tmp_path / "source"  # pip builds in the folder that it installs from
+    shutil.copytree(root / "kerasmed", source / "kerasmed")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(root / name, source / name)
+    for packages in (["numpy", "pillow", "onnxruntime>=1.26,<1.27"], ["--no-deps", str(source)]):
+        command = [str(python), "-m", "pip", "install", "--quiet", *packages]
+        subprocess.run(command, check=True)
+    code = (
+        "from kerasmed.inference import OnnxClassifier; "
+        f"print(OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}]))"
+    )
+    subprocess.run([str(python), "-c", code], check=True, cwd=tmp_path)

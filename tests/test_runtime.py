@@ -1,7 +1,7 @@
 import keras
 import pytest
 
-from kerasmed import runtime
+from kerasmed import hardware, runtime
 from kerasmed.config import RuntimeConfig
 from kerasmed.runtime import precision_policy, resolve_runtime
 
@@ -11,14 +11,14 @@ from kerasmed.runtime import precision_policy, resolve_runtime
 ])  # fmt: skip
 def test_auto_precision_follows_the_processor(monkeypatch, flags, expected):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
-    monkeypatch.setattr(runtime, "_cpu_fields", lambda: {"flags": flags})
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": flags})
     found = resolve_runtime(RuntimeConfig())
     assert (found.precision, found.jit_compile) == (expected, False)
 
 
 def test_classifiers_stay_in_float32_on_a_cpu(monkeypatch):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
-    monkeypatch.setattr(runtime, "_cpu_fields", lambda: {"flags": "fpu avx512_bf16"})
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "fpu avx512_bf16"})
     assert resolve_runtime(RuntimeConfig(), cpu_bfloat16=False).precision == "float32"
 
 
@@ -56,5 +56,5 @@ def test_policy_is_restored_also_after_an_error():
 
 
 def test_record_names_processor_and_versions():
-    assert runtime.machine()["cores"] >= 1
+    assert hardware.machine()["cores"] >= 1
     assert {"python", "keras", "numpy", "kerasmed"} <= runtime.versions().keys()

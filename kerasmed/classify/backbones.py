@@ -26,7 +26,8 @@ def _to_imagenet_normal(x):
 
 def _to_centred_bgr(x):
     """Caffe's order and centring, as VGG and ResNet were trained with."""
-    return keras.layers.Rescaling([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])(ops.flip(x, -1))
+    swapped = ops.take(x, [2, 1, 0], axis=-1)
+    return keras.layers.Rescaling([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])(swapped)
 
 
 def _as_it_is(x):

@@ -6,7 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerasmed.data.readers import Formats, Picture, read_pictures
+from kerasmed.config import Formats
+from kerasmed.data.readers import Picture, read_pictures
 from kerasmed.errors import DataError
 from kerasmed.files import sha256_of
 

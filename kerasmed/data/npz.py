@@ -11,8 +11,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
+from kerasmed.config import Formats
 from kerasmed.data.entries import Entry, Read, Source, checked_label, sorted_by_class
-from kerasmed.data.readers import Formats, Picture
+from kerasmed.data.readers import Picture
 from kerasmed.errors import DataError
 
 _PARTS = ("train", "val", "test")

@@ -8,23 +8,19 @@ import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageOps
 
-from kerasmed.config import DicomConfig, NiftiConfig, Section
-from kerasmed.errors import DataError, InputError, KerasmedError
+from kerasmed.errors import DataError, InputError, KerasmedError, MachineError
+
+if TYPE_CHECKING:  # for the types alone: the engine reads pictures without pydantic
+    from kerasmed.config import Formats
 
 # JPEG is decoded at the smallest scale that still has the wanted size, then everything is reduced
 # (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
 FILTER = "pillow-draft-bicubic"
-
-
-class Formats(Section):
-    """The choices that a file's format leaves open."""
-
-    dicom: DicomConfig = DicomConfig()
-    nifti: NiftiConfig = NiftiConfig()
 
 
 @dataclass(frozen=True)
@@ -44,12 +40,14 @@ class Picture:
     patient: str | None = None
 
 
-def read_pictures(path: Path, formats: Formats, draft_size: int | None = None) -> Iterator[Picture]:
+def read_pictures(
+    path: Path, formats: "Formats | None" = None, draft_size: int | None = None
+) -> Iterator[Picture]:
     """The images of a file, one by one.
 
     Args:
         path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
-        formats: choices for DICOM and NIfTI.
+        formats: choices for DICOM and NIfTI; their defaults if None.
         draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
 
     Raises:
@@ -61,6 +59,11 @@ def read_pictures(path: Path, formats: Formats, draft_size: int | None = None) -
         yield from reader(path, formats, draft_size)
     except KerasmedError:
         raise
+    except ModuleNotFoundError as error:  # the engine installed by itself
+        raise MachineError(
+            f"Cannot read {path}: {suffix_of(path)} files need the package {error.name}; "
+            "install kerasmed[medical] with its dependencies."
+        ) from None
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split()).replace(str(path), "the file")
         raise DataError(f"Cannot read {path}: {reason}; replace, mend or remove it.") from None
@@ -90,7 +93,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
         if not path.is_file():
             raise DataError(f"Cannot read {path}: No such file; mend the path.")
         raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
-    pictures = iter(read_pictures(path, Formats(), size))
+    pictures = iter(read_pictures(path, draft_size=size))
     picture = next(pictures)
     if next(pictures, None) is not None:
         raise DataError(f"{path} holds several images: expected one; give them one by one.")
@@ -119,7 +122,9 @@ def _starts_as_dicom(path: Path) -> bool:
         return False
 
 
-def _read_picture(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+def _read_picture(
+    path: Path, formats: "Formats | None", draft_size: int | None
+) -> Iterator[Picture]:
     """Grey is repeated to three channels, palettes are looked up, transparency lies on black.
 
     An EXIF orientation is applied. 16 bits of grey are divided by 257 over their full range: the
@@ -177,21 +182,23 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read_dicom(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+def _read_dicom(path: Path, formats: "Formats | None", draft_size: int | None) -> Iterator[Picture]:
+    from kerasmed.config import Formats
     from kerasmed.data.dicom import read_frames  # pydicom is optional
 
-    for part, pixels, kind, patient in read_frames(path, formats.dicom):
+    for part, pixels, kind, patient in read_frames(path, (formats or Formats()).dicom):
         yield Picture(Image.fromarray(pixels).convert("RGB"), kind, part, patient)
 
 
-def _read_nifti(path: Path, formats: Formats, draft_size: int | None) -> Iterator[Picture]:
+def _read_nifti(path: Path, formats: "Formats | None", draft_size: int | None) -> Iterator[Picture]:
+    from kerasmed.config import Formats
     from kerasmed.data.nifti import read_slices  # nibabel is optional
 
-    for part, pixels in read_slices(path, formats.nifti):
+    for part, pixels in read_slices(path, (formats or Formats()).nifti):
         yield Picture(Image.fromarray(pixels).convert("RGB"), "NIfTI", part)
 
 
-Reader = Callable[[Path, Formats, int | None], Iterator[Picture]]
+Reader = Callable[[Path, "Formats | None", int | None], Iterator[Picture]]
 
 _FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from kerasmed.config import DataConfig
+from kerasmed.config import DataConfig, Formats
 from kerasmed.data.entries import Entry, Source, checked_label, sorted_by_class
 from kerasmed.data.npz import open_npz
-from kerasmed.data.readers import EXPECTED, SUFFIXES, Formats, suffix_of
+from kerasmed.data.readers import EXPECTED, SUFFIXES, suffix_of
 from kerasmed.errors import DataError
 
 LAYOUT = "a folder with one folder of images for each class"

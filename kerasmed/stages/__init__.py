@@ -119,7 +119,13 @@ STAGES: dict[str, Stage] = {
             ("seed", "classifiers", "runtime"),
             ("sampling",),
         ),
-        Stage("export", "kerasmed export CONFIG", export_classifiers, (), ("classifiers",)),
+        Stage(
+            "export",
+            "kerasmed export CONFIG",
+            export_classifiers,
+            ("seed", "export"),
+            ("classifiers",),
+        ),
         Stage(
             "evaluate",
             "kerasmed evaluate CONFIG",

@@ -69,7 +69,7 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
         run.diffusion,
     )
     if runtime.backend == "tensorflow":
-        from kerasmed.export import export_denoiser
+        from kerasmed.export.denoisers import export_denoiser
 
         model = keras.saving.load_model(run.diffusion / "denoiser.keras", compile=False)
         metadata = {"class_names": image_set.class_names, "data_hash": image_set.data_hash}

@@ -1,9 +1,10 @@
 """What stages read: the real images with their roles, the synthetic ones, the exported CNNs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from kerasmed.config import Config, DataConfig, Regime
+from kerasmed.config import Config, DataConfig, Precision, Regime
 from kerasmed.data.decoding import read_images
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
@@ -62,12 +63,21 @@ def cells_of(config: Config) -> list[Cell]:
     ]
 
 
+def exported_path(cell: Cell, run: RunFolder, precision: Precision = "fp32") -> Path:
+    """Where a CNN's ONNX file of that precision lies."""
+    suffix = "" if precision == "fp32" else f".{precision}"
+    return run.exported / f"{cell.name}{suffix}.onnx"
+
+
 def open_classifier(cell: Cell, run: RunFolder) -> OnnxClassifier:
-    """An exported CNN with its engine."""
-    return OnnxClassifier(run.exported / f"{cell.name}.onnx")
+    """An exported CNN with its engine, in float32."""
+    return OnnxClassifier(exported_path(cell, run))
 
 
-def open_classifiers(config: Config, run: RunFolder) -> Iterator[tuple[Cell, OnnxClassifier]]:
-    """Every exported CNN with its engine, one at a time."""
+def open_classifiers(
+    config: Config, run: RunFolder, precisions: Sequence[Precision] = ("fp32",)
+) -> Iterator[tuple[Cell, OnnxClassifier]]:
+    """Every exported CNN with its engine, one at a time, float32 first."""
     for cell in cells_of(config):
-        yield cell, open_classifier(cell, run)
+        for precision in dict.fromkeys(("fp32", *precisions)):
+            yield cell, OnnxClassifier(exported_path(cell, run, precision))

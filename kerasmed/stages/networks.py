@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from kerasmed.config import Config
 from kerasmed.data.image_set import ImageSet, concatenate
 from kerasmed.data.splits import Split
@@ -9,7 +11,13 @@ from kerasmed.files import read_json, write_json
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, resolve_runtime
-from kerasmed.stages.inputs import cells_of, load_split, load_synthetic, open_classifiers
+from kerasmed.stages.inputs import (
+    cells_of,
+    exported_path,
+    load_split,
+    load_synthetic,
+    open_classifiers,
+)
 
 
 def check_classifiers(config: Config) -> None:
@@ -84,15 +92,17 @@ def _training_images(
 
 
 def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Write every trained CNN as ONNX."""
+    """Write every trained CNN as ONNX, in each of the precisions."""
     load_keras()
     import keras
 
-    from kerasmed.export import export_classifier
+    from kerasmed.export.classifiers import export_classifier, export_float16, export_int8
 
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
-    parity = {}
+    images = validation.images[:33]
+    rng = np.random.default_rng(config.seed)
+    found = {}
     for cell in cells_of(config):
         folder = run.classifiers / cell.name
         result = read_json(folder / "training.json", "kerasmed train classifier CONFIG")["result"]
@@ -105,13 +115,23 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             "n_train": result["n_train"],
             "weights": result["weights"],
             "data_hash": image_set.data_hash,
-            "precision": "fp32",
         }
-        path = run.exported / f"{cell.name}.onnx"
-        temperature, images = result["temperature"], validation.images[:33]
-        parity[cell.name] = export_classifier(model, temperature, metadata, images, path)["parity"]
+        path = exported_path(cell, run)
+        found[path.stem] = export_classifier(model, result["temperature"], metadata, images, path)
         keras.backend.clear_session()
-    return {"parity": parity}
+        if "fp16" in config.export.precisions:
+            half = exported_path(cell, run, "fp16")
+            found[half.stem] = export_float16(path, images, half)
+        if "int8" in config.export.precisions:
+            train = _training_images(cell.trained_on, config, run, image_set, split)
+            count = min(config.export.calibration_images, len(train))
+            calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
+            small = exported_path(cell, run, "int8")
+            found[small.stem] = export_int8(
+                path, calibration, np.asarray(validation.images), validation.labels, small
+            )
+    told = ("parity", "float_layers", "validation_accuracy", "transposes")
+    return {name: {k: each[k] for k in told if k in each} for name, each in found.items()}
 
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -121,7 +141,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     image_set, split = load_split(config, run)
     test = image_set.subset(split["test"])
     rows, accuracy, provider = [], {}, ""
-    for cell, engine in open_classifiers(config, run):
+    for cell, engine in open_classifiers(config, run, config.export.precisions):
         metrics = classification_metrics(
             engine.predict(test.images),
             test.labels,
@@ -129,7 +149,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             config.evaluation.bootstrap_samples,
             config.seed,
         )
-        accuracy[cell.name], provider = metrics["accuracy"], engine.provider
+        accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
         rows.append(
             {
                 "backbone": cell.backbone,

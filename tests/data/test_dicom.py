@@ -14,10 +14,10 @@ import yaml
 from PIL import Image
 
 from kerasmed.cli import main
-from kerasmed.config import DataConfig, DicomConfig
+from kerasmed.config import DataConfig, DicomConfig, Formats
 from kerasmed.data.decoding import read_images
 from kerasmed.data.fingerprints import read_fingerprints
-from kerasmed.data.readers import Formats, Picture, read_image, read_pictures
+from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
 

@@ -6,7 +6,6 @@ from PIL import Image
 
 from kerasmed.data.readers import (
     SUFFIXES,
-    Formats,
     check_images,
     read_image,
     read_pictures,
@@ -275,7 +274,7 @@ def test_only_the_first_view_of_a_phones_photograph_is_read(save):
 
 
 def pictures_of(path, draft_size=None):
-    return list(read_pictures(path, Formats(), draft_size))
+    return list(read_pictures(path, draft_size=draft_size))
 
 
 @pytest.mark.parametrize(

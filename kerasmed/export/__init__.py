@@ -1,0 +1,1 @@
+"""Keras models as self-contained ONNX files, in several precisions, each checked."""

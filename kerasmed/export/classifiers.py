@@ -1,0 +1,182 @@
+"""A classifier as ONNX: float32 checked against Keras, float16 and int8 against float32.
+
+Needs TensorFlow.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import onnx
+import onnxruntime
+import tensorflow as tf
+
+from kerasmed import __version__
+from kerasmed.data.readers import FILTER
+from kerasmed.errors import ModelFileError
+from kerasmed.export.conversion import OPSET, convert, optimized_graph, write_model
+from kerasmed.export.precision import quantize_gated, to_float16
+from kerasmed.files import sha256_of, write_json, written_aside
+from kerasmed.inference import FORMAT, OnnxClassifier
+
+# Greatest difference of probabilities, and of features as a share of the largest of them: of
+# float32 to Keras, and of float16 to float32.
+TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
+
+
+def export_classifier(
+    model: keras.Model,
+    temperature: float,
+    metadata: dict[str, Any],
+    images: np.ndarray,
+    path: Path,
+) -> dict[str, Any]:
+    """Write ``<name>.onnx`` in float32 and beside it ``<name>.json``.
+
+    Args:
+        model: a float32 classifier, see ``build_classifier``.
+        temperature: divides the logits before softmax.
+        metadata: what the file should say of itself; must hold ``class_names`` and ``backbone``.
+        images: uint8 images for the parity check.
+        path: where to.
+
+    Returns:
+        The sidecar's content: metadata, parity, SHA-256.
+
+    Raises:
+        ModelFileError: onnxruntime and Keras disagree by more than the tolerance; nothing is
+            written.
+    """
+    size = model.input.shape[1]
+    serve = serving_function(model, temperature)
+    proto = convert(serve, [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")])
+    metadata = {
+        "kerasmed_version": __version__,
+        "format": FORMAT,
+        "kind": "classifier",
+        "input_size": size,
+        "resize_filter": FILTER,
+        "temperature": temperature,
+        "opset": OPSET,
+        "precision": "fp32",
+        **metadata,
+    }
+    expected = {name: value.numpy() for name, value in serve(tf.constant(images)).items()}
+    with written_aside(path) as temporary:
+        write_model(proto, metadata, temporary)
+        parity = _checked(path, temporary, expected, images, "fp32", "Keras")
+        metadata |= {"parity": parity, "transposes": _count_transposes(temporary)}
+        write_model(proto, metadata, temporary)
+    return _write_sidecar(metadata, path)
+
+
+def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, Any]:
+    """Write a float32 classifier file again with float16 weights and arithmetic.
+
+    Args:
+        source: what ``export_classifier`` wrote.
+        images: uint8 images for the parity check.
+        path: where to.
+
+    Returns:
+        The sidecar's content.
+
+    Raises:
+        ModelFileError: it differs from float32 by more than the tolerance; nothing is written.
+    """
+    engine = OnnxClassifier(source)
+    expected = engine.outputs(images)
+    proto = to_float16(onnx.load(source))
+    metadata = {**engine.metadata, "precision": "fp16"}
+    with written_aside(path) as temporary:
+        write_model(proto, metadata, temporary)
+        metadata["parity"] = _checked(path, temporary, expected, images, "fp16", "float32")
+        write_model(proto, metadata, temporary)
+    return _write_sidecar(metadata, path)
+
+
+def export_int8(
+    source: Path, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, path: Path
+) -> dict[str, Any]:
+    """Write a float32 classifier file again with 8-bit weights and arithmetic.
+
+    Args:
+        source: what ``export_classifier`` wrote.
+        calibration: uint8 training images, from which the ranges of activations are taken.
+        images: uint8 validation images, on which it may lose at most half a point of accuracy.
+        labels: theirs.
+        path: where to.
+
+    Returns:
+        The sidecar's content: also the layers that had to stay in float32, both accuracies, and as
+        parity the greatest differences from float32.
+
+    Raises:
+        ModelFileError: the accuracy falls too far whatever stays in float32; nothing is written.
+    """
+    engine = OnnxClassifier(source)
+    with written_aside(path) as temporary:
+        found = quantize_gated(source, calibration, images, labels, temporary)
+        differences = parity(temporary, engine.outputs(images), images)
+        metadata = {**engine.metadata, "precision": "int8", "parity": differences, **found}
+        write_model(onnx.load(temporary), metadata, temporary)
+    return _write_sidecar(metadata, path)
+
+
+def serving_function(model: keras.Model, temperature: float):
+    """From images to ``probabilities`` and ``features``, as the exported file has them."""
+
+    def serve(images):
+        outputs = model(images, training=False)
+        probabilities = tf.nn.softmax(outputs["logits"] / temperature)
+        return {"probabilities": probabilities, "features": outputs["features"]}
+
+    return serve
+
+
+def parity(path: Path, expected: dict[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
+    """Greatest differences of a file's outputs, at batch 1 and at the whole batch.
+
+    Returns:
+        That of ``probabilities``, and that of ``features`` as a share of the largest of them.
+    """
+    differences = {"probabilities": 0.0, "features": 0.0}
+    for batch_size in (1, len(images)):
+        received = OnnxClassifier(path, batch_size=batch_size).outputs(images)
+        for name in differences:
+            scale = max(np.abs(expected[name]).max(), 1e-12) if name == "features" else 1.0
+            difference = float(np.abs(expected[name] - received[name]).max() / scale)
+            differences[name] = max(differences[name], difference)
+    return differences
+
+
+def _checked(
+    path: Path,
+    temporary: Path,
+    expected: dict[str, np.ndarray],
+    images: np.ndarray,
+    precision: Literal["fp32", "fp16"],
+    reference: str,
+) -> dict[str, float]:
+    found = parity(temporary, expected, images)
+    # Also refuses what is not a number.
+    if not max(found.values()) <= TOLERANCES[precision]:
+        raise ModelFileError(
+            f"{path.name}: expected onnxruntime to agree with {reference} within "
+            f"{TOLERANCES[precision]}, received {found}; this is a fault of the conversion, please "
+            "report it."
+        )
+    return found
+
+
+def _count_transposes(path: Path) -> int:
+    """How many transposes onnxruntime does not get rid of; the images' own is one of them."""
+    graph = optimized_graph(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL).graph
+    return sum(node.op_type == "Transpose" for node in graph.node)
+
+
+def _write_sidecar(metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    sidecar = {**metadata, "sha256": sha256_of(path)}
+    write_json(path.with_suffix(".json"), sidecar)
+    return sidecar

@@ -1,0 +1,107 @@
+"""From a TensorFlow function to the smallest ONNX graph that says the same. Needs TensorFlow."""
+
+import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import onnx
+import onnxruntime
+import tensorflow as tf
+import tf2onnx
+from onnx import numpy_helper
+
+from kerasmed.errors import ModelFileError
+
+OPSET = 18
+
+
+def convert(serve, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
+    """A TensorFlow function as ONNX, with every constant that it captured inside the file.
+
+    tf2onnx 1.17 turns captured eager tensors (a Normalization layer's mean, a Rescaling layer's
+    list, an array in a network of a user's own) into graph inputs; each becomes an initializer.
+
+    Raises:
+        ModelFileError: the graph asks for more inputs than the signature names.
+    """
+    function = tf.function(serve, input_signature=signature, autograph=False)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    captures = {
+        internal.name: tensor
+        for tensor, internal in function.get_concrete_function().graph.captures
+        if tensor.dtype != tf.resource
+    }
+    wanted = {spec.name for spec in signature}
+    for graph_input in list(proto.graph.input):
+        if graph_input.name in wanted:
+            continue
+        tensor = captures.get(graph_input.name)
+        if tensor is None:
+            raise ModelFileError(
+                f"The converted graph asks for an input {graph_input.name!r}: expected only "
+                f"{sorted(wanted)}; this is a fault of the conversion, please report it."
+            )
+        value = numpy_helper.from_array(tensor.numpy(), graph_input.name)
+        proto.graph.initializer.append(value)
+        proto.graph.input.remove(graph_input)
+    return _simplify(proto)
+
+
+def write_model(proto: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
+    """Write a model that follows the standard, with what it should say of itself."""
+    onnx.checker.check_model(proto, full_check=True)
+    said = {f"kerasmed.{key}": json.dumps(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(proto, said)
+    path.write_bytes(proto.SerializeToString())
+
+
+def optimized_graph(path: Path, level: onnxruntime.GraphOptimizationLevel) -> onnx.ModelProto:
+    """What onnxruntime on a CPU makes of a file at that level."""
+    with TemporaryDirectory() as folder:
+        options = onnxruntime.SessionOptions()
+        options.graph_optimization_level = level
+        options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+        options.log_severity_level = 3
+        onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnx.load(options.optimized_model_filepath)
+
+
+def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """Constants folded, pads and scales merged into convolutions, transposes cancelled.
+
+    onnxruntime does so at every start, but its quantiser does not, and neither do other runtimes.
+    """
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "converted.onnx"
+        path.write_bytes(proto.SerializeToString())
+        simple = optimized_graph(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
+    _pool_globally(simple.graph)
+    used = {name for node in simple.graph.node for name in node.input}
+    for tensor in [each for each in simple.graph.initializer if each.name not in used]:
+        simple.graph.initializer.remove(tensor)
+    domains = {node.domain for node in simple.graph.node}
+    for opset in [each for each in simple.opset_import if each.domain not in domains]:
+        simple.opset_import.remove(opset)
+    return simple
+
+
+def _pool_globally(graph: onnx.GraphProto) -> None:
+    """Means over height and width as GlobalAveragePool, which the quantiser knows."""
+    constants = {each.name: each for each in graph.initializer}
+    nodes = []
+    for node in graph.node:
+        keep = all(each.i for each in node.attribute if each.name == "keepdims")
+        axes = constants.get(node.input[1]) if node.op_type == "ReduceMean" else None
+        nodes.append(node)
+        if axes is None or numpy_helper.to_array(axes).tolist() != [2, 3]:
+            continue
+        (output,) = node.output
+        pooled = output if keep else f"{output}_pooled"
+        nodes[-1] = onnx.helper.make_node(
+            "GlobalAveragePool", [node.input[0]], [pooled], f"{node.name}_pooled"
+        )
+        if not keep:
+            nodes.append(onnx.helper.make_node("Flatten", [pooled], [output], node.name, axis=1))
+    del graph.node[:]
+    graph.node.extend(nodes)

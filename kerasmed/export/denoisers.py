@@ -1,0 +1,63 @@
+"""The denoiser as ONNX, checked against Keras. Needs TensorFlow."""
+
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kerasmed import __version__
+from kerasmed.diffusion.unet import pixels_of
+from kerasmed.errors import ModelFileError
+from kerasmed.export.conversion import OPSET, convert, write_model
+from kerasmed.files import written_aside
+from kerasmed.inference import FORMAT, OnnxDenoiser
+
+# Greatest difference to Keras, as a share of the largest value (at least 1).
+TOLERANCE = 1e-4
+
+
+def export_denoiser(model: keras.Model, metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Write a float32 denoiser as ONNX, with the same inputs, checked against Keras.
+
+    Raises:
+        ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
+    """
+    size = model.input[0].shape[1]
+
+    def serve(noisy_images, timesteps, labels):
+        return {"clean_images": model([noisy_images, timesteps, labels], training=False)}
+
+    signature = [
+        tf.TensorSpec((None, size, size, 3), tf.float32, name="noisy_images"),
+        tf.TensorSpec((None,), tf.int32, name="timesteps"),
+        tf.TensorSpec((None,), tf.int32, name="labels"),
+    ]
+    proto = convert(serve, signature)
+    metadata = {
+        "kerasmed_version": __version__,
+        "format": FORMAT,
+        "kind": "denoiser",
+        "image_size": size,
+        "pixel_mean": pixels_of(model).mean,
+        "pixel_scale": pixels_of(model).scale,
+        "opset": OPSET,
+        **metadata,
+    }
+    rng = np.random.default_rng(0)
+    noise = rng.standard_normal((3, size, size, 3), dtype=np.float32)
+    arguments = (noise, np.array([0, 500, 999], np.int32), np.array([0, 1, 0], np.int32))
+    with written_aside(path) as temporary:
+        write_model(proto, metadata, temporary)
+        expected = serve(*arguments)["clean_images"].numpy()
+        received = OnnxDenoiser(temporary)(*arguments)
+        parity = float(np.abs(expected - received).max() / max(1.0, np.abs(expected).max()))
+        if parity > TOLERANCE:
+            raise ModelFileError(
+                f"{path.name}: expected onnxruntime to agree with Keras within {TOLERANCE}, "
+                f"received {parity:.2g}; this is a fault of the conversion, please report it."
+            )
+        metadata["parity"] = {"clean_images": parity}
+        write_model(proto, metadata, temporary)
+    return metadata

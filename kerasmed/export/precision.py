@@ -1,0 +1,174 @@
+"""ONNX to ONNX: float16, and int8 that may not cost accuracy. Needs no Keras."""
+
+from collections.abc import Iterator
+from contextlib import chdir
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_static,
+)
+from onnxruntime.quantization.qdq_loss_debug import (
+    collect_activations,
+    compute_activation_error,
+    create_activation_matching,
+    modify_model_output_intermediate_tensors,
+)
+from onnxruntime.quantization.quant_utils import add_pre_process_metadata
+from onnxruntime.transformers.float16 import convert_float_to_float16
+from onnxruntime.transformers.onnx_model import OnnxModel
+
+from kerasmed.errors import ModelFileError
+from kerasmed.inference import OnnxClassifier
+
+# Share of validation images by which int8 may be worse than float32.
+MAX_LOSS = 0.005
+
+_HEAD = ("GlobalAveragePool", "ReduceMean", "Flatten", "MatMul", "Gemm")
+_CALIBRATION_BATCH = 16
+# Every activation of these is held in memory, in float32 and in int8.
+_RANKING_IMAGES = 4
+
+
+def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
+    """The same network with float16 weights and arithmetic, and float32 outputs.
+
+    Enlargement, means and softmax stay in float32: sums over a whole image leave float16's range.
+    """
+    inside = {name for names in _layers(proto.graph).values() for name in names}
+    blocked = [n.name for n in proto.graph.node if n.name not in inside or "Pool" in n.op_type]
+    half = convert_float_to_float16(proto, keep_io_types=True, node_block_list=blocked)
+    # The converter of onnxruntime 1.26 appends the casts that it needs.
+    sorted_model = OnnxModel(half)
+    sorted_model.topological_sort()
+    return sorted_model.model
+
+
+def quantize_gated(
+    source: Path, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, target: Path
+) -> dict[str, Any]:
+    """Write the int8 version of a classifier with as few float32 layers as its accuracy needs.
+
+    Static quantisation, weights by channel. If more than MAX_LOSS of the images are lost, the
+    layers whose outputs suffer most from 8 bits (signal to quantisation noise) stay in float32:
+    one, two, four and so on.
+
+    Args:
+        source: a float32 classifier file.
+        calibration: uint8 images from which the ranges of activations are taken.
+        images: uint8 images of the gate.
+        labels: theirs.
+        target: where to.
+
+    Returns:
+        ``float_layers``, names of convolutions; ``validation_accuracy`` of both;
+        ``calibration_images``.
+
+    Raises:
+        ModelFileError: it loses too much even with half of the layers in float32.
+    """
+    layers = _layers(onnx.load(source).graph)
+    before = _accuracy(source, images, labels)
+    ranked, kept = list(layers), 0
+    while kept <= len(layers) // 2:
+        in_int8 = [name for layer in ranked[kept:] for name in layers[layer]]
+        _quantize(source, calibration, in_int8, target)
+        after = _accuracy(target, images, labels)
+        if before - after <= MAX_LOSS:
+            return {
+                "float_layers": sorted(ranked[:kept]),
+                "validation_accuracy": {"fp32": before, "int8": after},
+                "calibration_images": len(calibration),
+            }
+        if not kept:
+            ranked = _most_sensitive_first(source, target, calibration, layers)
+        kept = max(1, 2 * kept)
+    raise ModelFileError(
+        f"{source.name}: expected int8 to lose at most {100 * MAX_LOSS} points of accuracy, "
+        f"received {100 * (before - after):.1f} points with {kept // 2} of {len(layers)} layers in "
+        "float32; use fp32 or fp16."
+    )
+
+
+def _layers(graph: onnx.GraphProto) -> dict[str, list[str]]:
+    """Nodes of the backbone, by the convolution that they come with or after.
+
+    What lies before the first convolution (enlargement, preprocessing) belongs to none, nor does
+    the head from the last pooling on.
+    """
+    layers: dict[str, list[str]] = {}
+    convolutions = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
+    for i, node in enumerate(graph.node):
+        if node.op_type in _HEAD and i > convolutions[-1]:
+            break
+        if node.op_type == "Conv":
+            layers[node.name] = []
+        if layers:
+            layers[next(reversed(layers))].append(node.name)
+    return layers
+
+
+class _Batches(CalibrationDataReader):
+    def __init__(self, images: np.ndarray):
+        self._batches: Iterator[np.ndarray] = (
+            images[start : start + _CALIBRATION_BATCH]
+            for start in range(0, len(images), _CALIBRATION_BATCH)
+        )
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        batch = next(self._batches, None)
+        return None if batch is None else {"images": batch}
+
+
+def _quantize(source: Path, calibration: np.ndarray, nodes: list[str], target: Path) -> None:
+    proto = onnx.load(source)
+    add_pre_process_metadata(proto)  # which it would otherwise advise to do
+    # The quantiser leaves files in the working directory.
+    with TemporaryDirectory() as folder, chdir(folder):
+        quantize_static(
+            proto,
+            "int8.onnx",
+            _Batches(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=nodes,
+        )
+        quantized = onnx.load("int8.onnx")
+    onnx.helper.set_model_props(
+        quantized, {each.key: each.value for each in onnx.load(source).metadata_props}
+    )
+    onnx.save(quantized, target)
+
+
+def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
+    predicted = OnnxClassifier(path, provider="cpu").predict(images).argmax(axis=1)
+    return float((predicted == labels).mean())
+
+
+def _most_sensitive_first(
+    source: Path, quantized: Path, calibration: np.ndarray, layers: dict[str, list[str]]
+) -> list[str]:
+    """Layers by the quantisation noise on their outputs."""
+    activations = []
+    with TemporaryDirectory() as folder:
+        for path in (source, quantized):
+            observed = Path(folder) / path.name
+            modify_model_output_intermediate_tensors(path, observed)
+            reader = _Batches(calibration[:_RANKING_IMAGES])
+            activations.append(collect_activations(str(observed), reader))
+    errors = compute_activation_error(create_activation_matching(activations[1], activations[0]))
+    outputs = {node.name: node.output for node in onnx.load(source).graph.node}
+
+    def decibels(layer: str) -> float:
+        names = (name for node in layers[layer] for name in outputs[node])
+        return min((errors[name]["qdq_err"] for name in names if name in errors), default=np.inf)
+
+    return sorted(layers, key=decibels)

@@ -1,0 +1,121 @@
+"""``kerasmed export --check``: whether a classifier file is whole and says the truth of itself."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from kerasmed.errors import ModelFileError
+from kerasmed.files import read_json, sha256_of
+from kerasmed.inference import OnnxClassifier
+
+_COMPLETE = {
+    *("backbone", "class_names", "data_hash", "format", "input_size", "kerasmed_version"),
+    *("n_train", "opset", "parity", "precision", "resize_filter", "seed", "temperature"),
+    *("trained_on", "weights"),
+}
+
+
+def verify_file(path: Path) -> dict[str, str]:
+    """What was looked at in a classifier file, and what came of it.
+
+    The ONNX standard, the metadata, the sidecar and the SHA-256 in it, the outputs over images made
+    of noise, and, where the file still lies in its run folder, parity with the Keras model.
+
+    Raises:
+        ModelFileError: the first thing that is wrong.
+    """
+    engine = OnnxClassifier(path, provider="cpu")
+    found = {"runs on": engine.provider}
+    proto = onnx.load(path)
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelFileError(
+            f"{path}: expected a file that follows the ONNX standard, received: {reason}; "
+            "export it again."
+        ) from None
+    opsets = ", ".join(f"{each.domain or 'ai.onnx'} {each.version}" for each in proto.opset_import)
+    found["ONNX standard"] = f"followed, opset {opsets}"
+    found["metadata"] = _check_metadata(engine.metadata, path)
+    found["sidecar"] = _check_sidecar(engine.metadata, path)
+    images = _noise_images(engine.input_size)
+    found["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
+    found["parity"] = _check_parity(engine.metadata, path, images)
+    return found
+
+
+def _check_metadata(metadata: dict[str, Any], path: Path) -> str:
+    missing = sorted(_COMPLETE - metadata.keys())
+    if missing:
+        raise ModelFileError(
+            f"{path}: expected complete metadata, received none for {', '.join(missing)}; "
+            "export it again."
+        )
+    return f"complete, {len(metadata)} entries"
+
+
+def _check_sidecar(metadata: dict[str, Any], path: Path) -> str:
+    beside = path.with_suffix(".json")
+    if not beside.exists():
+        return f"none beside the file ({beside.name}), so no SHA-256 to compare with"
+    sidecar = read_json(beside, "kerasmed export CONFIG")
+    wanted, received = sidecar.pop("sha256", None), sha256_of(path)
+    if wanted != received:
+        raise ModelFileError(
+            f"{path}: expected SHA-256 {wanted} as {beside.name} says, received {received}; "
+            "the file was changed after its export, export it again."
+        )
+    if sidecar != metadata:
+        differ = sorted(k for k in sidecar | metadata if sidecar.get(k) != metadata.get(k))
+        raise ModelFileError(
+            f"{path}: expected the metadata of {beside.name}, received others for "
+            f"{', '.join(differ)}; export it again."
+        )
+    return "the same metadata, SHA-256 matches"
+
+
+def _noise_images(size: int) -> np.ndarray:
+    """Nine images from dark to bright: uint8 (9, size, size, 3)."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (9, size, size, 3))
+    return (images * np.linspace(0.1, 1, 9)[:, None, None, None]).astype(np.uint8)
+
+
+def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], path: Path) -> str:
+    probabilities = outputs["probabilities"]
+    sums = probabilities.sum(axis=1)
+    classes, count = len(metadata["class_names"]), probabilities.shape[1]
+    if count != classes or not np.allclose(sums, 1, atol=1e-3):
+        raise ModelFileError(
+            f"{path}: expected {classes} probabilities summing to 1, received {count} summing to "
+            f"{sums.min():.4g} and more; export it again."
+        )
+    return f"{count} probabilities summing to 1, {outputs['features'].shape[1]} features"
+
+
+def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> str:
+    cell = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")
+    trained = path.resolve().parent.parent / "classifiers" / cell / "model.keras"
+    if not trained.exists():
+        return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
+    from kerasmed.runtime import load_keras
+
+    load_keras()
+    import keras
+
+    from kerasmed.export.classifiers import TOLERANCES, parity, serving_function
+
+    model = keras.saving.load_model(trained, compile=False)
+    served = serving_function(model, metadata["temperature"])(keras.ops.convert_to_tensor(images))
+    found = parity(path, {name: np.asarray(value) for name, value in served.items()}, images)
+    allowed = TOLERANCES.get(metadata["precision"])
+    if allowed is not None and not max(found.values()) <= allowed:
+        raise ModelFileError(
+            f"{path}: expected agreement with {trained} within {allowed}, received {found}; the "
+            "network was trained again since, export it again."
+        )
+    shown = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
+    return f"with Keras on {len(images)} noise images: {shown}"

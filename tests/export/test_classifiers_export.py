@@ -1,0 +1,223 @@
+"""Keras against onnxruntime: float32, tolerance 1e-4, on networks whose outputs really vary."""
+
+import json
+
+import keras
+import numpy as np
+import onnx
+import pytest
+from conftest import phantom_set
+
+from kerasmed.classify.backbones import BACKBONES
+from kerasmed.classify.classifier import build_classifier
+from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.unet import build_denoiser
+from kerasmed.errors import ModelFileError
+from kerasmed.export import classifiers as export
+from kerasmed.export import precision
+from kerasmed.export.denoisers import export_denoiser
+from kerasmed.inference import OnnxClassifier, OnnxDenoiser
+
+METADATA = {"class_names": ["a", "b", "c"], "backbone": "any", "trained_on": "real", "seed": 0}
+
+
+def _images(count=5, size=16):
+    """Noise of many strengths on grounds of many colours, so that features vary between images."""
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (count, size, size, 3))
+    ground = rng.integers(0, 256, (count, 1, 1, 3))
+    share = rng.random((count, 1, 1, 1))
+    return (share * noise + (1 - share) * ground).astype(np.uint8)
+
+
+def lively_classifier(backbone, size=16):
+    """An untrained network whose batch normalisation has the statistics of real activations."""
+    keras.utils.set_random_seed(0)
+    model = build_classifier(backbone, 3, size, max(64, BACKBONES[backbone].smallest), "none", 0.2)
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    for _ in range(2):
+        model(_images(32, size), training=True)
+    # Logits that are neither alike nor so far apart that rounding decides.
+    kernel, bias = model.get_layer("logits").get_weights()
+    logits = np.array(model(_images(33, size), training=False)["logits"])
+    scale = 1 / logits.std(axis=0)
+    model.get_layer("logits").set_weights([kernel * scale, bias - logits.mean(axis=0) * scale])
+    return model
+
+
+# The eight backbones: two here, since conversion takes its time; the rest are marked slow.
+FAST = ("MobileNet", "EfficientNetB0")
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in BACKBONES],
+)
+def test_exported_file_agrees_with_keras_and_stands_alone(backbone, tmp_path):
+    model, images = lively_classifier(backbone), _images(33)
+    path = tmp_path / "model.onnx"
+    sidecar = export.export_classifier(model, 2.0, METADATA, images, path)
+    outputs = {k: np.array(v) for k, v in model(images, training=False).items()}
+    scaled = np.exp(outputs["logits"] / 2.0)
+    expected = scaled / scaled.sum(axis=1, keepdims=True)
+    found = OnnxClassifier(path).outputs(images)
+    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-4)
+    assert expected.std(axis=0).min() > 1e-3, "outputs that do not vary would hide any mistake"
+    assert found["features"].std(axis=0).max() > 1e-2
+    assert sidecar["parity"]["probabilities"] <= 1e-4
+    assert json.loads(path.with_suffix(".json").read_text()) == sidecar
+    assert [i.name for i in onnx.load(path).graph.input] == ["images"]
+    assert sidecar["transposes"] == 1, "that of the images themselves"
+
+
+def test_swapped_preprocessing_is_noticed(tmp_path):
+    model, images = lively_classifier("MobileNet"), _images(33)
+    export.export_classifier(model, 1.0, METADATA, images, tmp_path / "model.onnx")
+    found = OnnxClassifier(tmp_path / "model.onnx").predict(np.ascontiguousarray(images[..., ::-1]))
+    expected = keras.ops.softmax(model(images, training=False)["logits"])
+    assert np.abs(found - np.array(expected)).max() > 1e-3
+
+
+def test_disagreement_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
+    wrong = {"probabilities": 0.2, "features": 0.0}
+    monkeypatch.setattr(export, "parity", lambda *_: wrong)
+    model = lively_classifier("MobileNet")
+    with pytest.raises(ModelFileError, match=r"agree with Keras within 0\.0001, received"):
+        export.export_classifier(model, 1.0, METADATA, _images(), tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """A small network of a user's own, with a captured array, trained and exported in float32."""
+    keras.utils.set_random_seed(0)
+    phantoms = phantom_set("smear", 40, 16)
+    inputs = keras.Input((16, 16, 3), dtype="uint8")
+    x = keras.ops.cast(inputs, "float32") - np.array([120.0, 110.0, 100.0], "float32")
+    x = x / 60
+    for width in (16, 32, 32):
+        x = keras.layers.Conv2D(width, 3, 2, "same", activation="relu")(x)
+    features = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Dense(4)(features)
+    training = keras.Model(inputs, logits)
+    training.compile(
+        keras.optimizers.Adam(0.01), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    training.fit(phantoms.images, phantoms.labels, epochs=12, batch_size=16, verbose=0)
+    model = keras.Model(inputs, {"features": features, "logits": logits})
+    path = tmp_path_factory.mktemp("own") / "own.onnx"
+    names = {**METADATA, "class_names": list(phantoms.class_names)}
+    export.export_classifier(model, 1.5, names, phantoms.images, path)
+    assert (OnnxClassifier(path).predict(phantoms.images).argmax(1) == phantoms.labels).mean() > 0.6
+    return path, phantoms
+
+
+def test_arrays_in_a_network_of_a_users_own_become_part_of_the_file(own):
+    path, phantoms = own
+    graph = onnx.load(path).graph
+    assert [each.name for each in graph.input] == ["images"]
+    assert OnnxClassifier(path).predict(phantoms.images).std(axis=0).min() > 0.05
+
+
+def _kinds(path):
+    return {tensor.data_type for tensor in onnx.load(path).graph.initializer if tensor.dims}
+
+
+def test_float16_has_half_the_bits_and_nearly_the_same_outputs(own):
+    path, phantoms = own
+    half = path.with_suffix(".fp16.onnx")
+    sidecar = export.export_float16(path, phantoms.images[:9], half)
+    assert onnx.TensorProto.FLOAT16 in _kinds(half)
+    one, other = OnnxClassifier(path), OnnxClassifier(half)
+    assert other.predict(phantoms.images).dtype == np.float32
+    difference = np.abs(one.predict(phantoms.images) - other.predict(phantoms.images)).max()
+    assert 0 < difference < 1e-2
+    assert (sidecar["precision"], other.metadata["precision"]) == ("fp16", "fp16")
+    assert sidecar["class_names"] == one.class_names
+
+
+def test_float16_that_differs_too_much_is_refused(own, monkeypatch):
+    path, phantoms = own
+    monkeypatch.setitem(export.TOLERANCES, "fp16", 1e-9)
+    target = path.with_name("wrong.fp16.onnx")
+    with pytest.raises(ModelFileError, match="agree with float32 within 1e-09, received"):
+        export.export_float16(path, phantoms.images[:9], target)
+    assert not target.exists()
+
+
+def _export_int8(own, name="own.int8.onnx"):
+    path, phantoms = own
+    target = path.with_name(name)
+    images, labels = phantoms.images, phantoms.labels
+    return target, export.export_int8(path, images[::3], images, labels, target)
+
+
+def test_int8_has_bytes_for_weights_and_keeps_its_accuracy(own):
+    path, phantoms = own
+    target, sidecar = _export_int8(own)
+    assert onnx.TensorProto.INT8 in _kinds(target)
+    assert target.stat().st_size < path.stat().st_size
+    accuracy = {
+        name: (OnnxClassifier(each).predict(phantoms.images).argmax(1) == phantoms.labels).mean()
+        for name, each in (("fp32", path), ("int8", target))
+    }
+    assert sidecar["validation_accuracy"] == pytest.approx(accuracy)
+    assert accuracy["fp32"] - accuracy["int8"] <= precision.MAX_LOSS
+    assert sidecar["calibration_images"] == 54
+    assert sidecar["parity"]["probabilities"] > 0
+
+
+def test_layers_stay_float_until_the_gate_is_passed(own, monkeypatch):
+    answers = iter([0.9, 0.8, 0.85, 0.897])  # float32, then int8 with none, one and two layers
+    monkeypatch.setattr(precision, "_accuracy", lambda *_: next(answers))
+    monkeypatch.setattr(precision, "_layers", lambda graph: {f"c{i}": [] for i in range(6)})
+    monkeypatch.setattr(precision, "_most_sensitive_first", lambda *_: ["c4", "c1", "c0"])
+    quantized = []
+    monkeypatch.setattr(
+        precision, "_quantize", lambda source, images, nodes, target: quantized.append(nodes)
+    )
+    path, phantoms = own
+    found = precision.quantize_gated(path, phantoms.images, phantoms.images, phantoms.labels, path)
+    assert found["float_layers"] == ["c1", "c4"]
+    assert found["validation_accuracy"] == {"fp32": 0.9, "int8": 0.897}
+    assert len(quantized) == 3
+
+
+def test_float_layers_are_named_by_their_convolutions_and_stay_float(own, monkeypatch):
+    losses = iter([1.0, 0.0, 1.0])
+    monkeypatch.setattr(precision, "_accuracy", lambda *_: next(losses))
+    target, sidecar = _export_int8(own, "one.int8.onnx")
+    (layer,) = sidecar["float_layers"]
+    nodes = {node.name: node for node in onnx.load(target).graph.node}
+    weights = {each.name: each for each in onnx.load(target).graph.initializer}
+    assert weights[nodes[layer].input[1]].data_type == onnx.TensorProto.FLOAT
+    others = [n for n in nodes.values() if n.op_type == "Conv" and n.name != layer]
+    assert len(others) == 2
+    assert not any(node.input[1] in weights for node in others), "theirs come dequantised"
+
+
+def test_int8_that_loses_accuracy_is_refused(own, monkeypatch):
+    accuracies = iter([0.9, *[0.5] * 10])
+    monkeypatch.setattr(precision, "_accuracy", lambda *_: next(accuracies))
+    with pytest.raises(ModelFileError, match=r"at most 0\.5 points of accuracy, received 40\.0"):
+        _export_int8(own, "refused.int8.onnx")
+    assert not own[0].with_name("refused.int8.onnx").exists()
+
+
+@pytest.mark.parametrize("predict", ["x0", "v"])
+def test_exported_denoiser_agrees_with_keras(predict, tmp_path):
+    settings = DiffusionConfig(widths=[8, 16], predict=predict, dropout=0.1)
+    model = build_denoiser(16, 2, settings, PixelRange((90.0, 80.0, 70.0), 55.0))
+    rng = np.random.default_rng(0)
+    model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
+    export_denoiser(model, {}, tmp_path / "denoiser.onnx")
+    noise = rng.standard_normal((7, 16, 16, 3)).astype(np.float32)
+    timesteps = np.linspace(0, 999, 7).astype(np.int32)
+    labels = np.array([0, 1, 2, 0, 1, 2, 0], np.int32)
+    expected = np.array(model([noise, timesteps, labels], training=False))
+    found = OnnxDenoiser(tmp_path / "denoiser.onnx")(noise, timesteps, labels)
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())

@@ -1,0 +1,102 @@
+"""``kerasmed export --check`` on a file of a finished study, whole and spoilt in every way."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import onnx
+import pytest
+
+from kerasmed.errors import ModelFileError
+from kerasmed.export.verify import verify_file
+
+CELL = "MobileNet-real-s0"
+
+
+@pytest.fixture
+def exported(tiny_run, tmp_path):
+    """A classifier file with its sidecar, alone in a folder."""
+    for suffix in (".onnx", ".json"):
+        shutil.copyfile(tiny_run / "exported" / f"{CELL}{suffix}", tmp_path / f"{CELL}{suffix}")
+    return tmp_path / f"{CELL}.onnx"
+
+
+@pytest.fixture
+def in_run(exported, tiny_run, tmp_path):
+    """The same in a run folder with its Keras model."""
+    run = tmp_path / "run"
+    (run / "exported").mkdir(parents=True)
+    for path in (exported, exported.with_suffix(".json")):
+        shutil.copyfile(path, run / "exported" / path.name)
+    shutil.copytree(tiny_run / "classifiers" / CELL, run / "classifiers" / CELL)
+    return run / "exported" / exported.name
+
+
+def test_a_whole_file_passes(exported):
+    found = verify_file(exported)
+    assert found["ONNX standard"] == "followed, opset ai.onnx 18"
+    assert found["sidecar"] == "the same metadata, SHA-256 matches"
+    assert "no Keras model beside it" in found["parity"]
+
+
+def test_parity_is_tried_again_where_the_keras_model_is(in_run):
+    assert verify_file(in_run)["parity"].startswith("with Keras on 9 noise images: probabilities")
+
+
+def test_model_that_was_trained_again_is_noticed(in_run):
+    path = in_run.parent.parent / "classifiers" / CELL / "model.keras"
+    model = keras.saving.load_model(path, compile=False)
+    kernel, bias = model.get_layer("logits").get_weights()
+    model.get_layer("logits").set_weights([kernel, bias + np.float32([1, 0])])
+    model.save(path)
+    with pytest.raises(ModelFileError, match="trained again since, export it again"):
+        verify_file(in_run)
+
+
+def _spoil(path, change):
+    model = onnx.load(path)
+    change(model)
+    onnx.save(model, path)
+
+
+def _forget_seed(model):
+    kept = [each for each in model.metadata_props if each.key != "kerasmed.seed"]
+    del model.metadata_props[:]
+    model.metadata_props.extend(kept)
+
+
+def test_changed_bytes_are_noticed(exported):
+    _spoil(exported, lambda model: setattr(model, "producer_name", "someone else"))
+    with pytest.raises(ModelFileError, match="the file was changed after its export"):
+        verify_file(exported)
+
+
+def test_missing_metadata_is_named(exported):
+    _spoil(exported, _forget_seed)
+    with pytest.raises(ModelFileError, match="complete metadata, received none for seed"):
+        verify_file(exported)
+
+
+def test_sidecar_of_another_file_is_noticed(exported):
+    sidecar = json.loads(exported.with_suffix(".json").read_text())
+    exported.with_suffix(".json").write_text(json.dumps({**sidecar, "seed": 7}))
+    with pytest.raises(ModelFileError, match="received others for seed"):
+        verify_file(exported)
+
+
+def test_missing_sidecar_is_said(exported):
+    exported.with_suffix(".json").unlink()
+    assert "no SHA-256 to compare with" in verify_file(exported)["sidecar"]
+
+
+def test_probabilities_that_do_not_sum_to_one_are_noticed(exported):
+    def double(model):
+        (softmax,) = (node for node in model.graph.node if node.op_type == "Softmax")
+        softmax.op_type = "Identity"
+        del softmax.attribute[:]
+
+    exported.with_suffix(".json").unlink()
+    _spoil(exported, double)
+    with pytest.raises(ModelFileError, match="expected 2 probabilities summing to 1"):
+        verify_file(exported)
