@@ -19,7 +19,7 @@ def pytest_report_header() -> list[str]:
 _NOTES = pytest.StashKey[list[str]]()
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def note(pytestconfig):
     """Says a figure that is no duration, below the tables."""
     return pytestconfig.stash.setdefault(_NOTES, []).append

@@ -34,7 +34,7 @@ from kerasmed.diffusion.generate import generate_images  # noqa: E402
 from kerasmed.diffusion.training import train_denoiser  # noqa: E402
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of  # noqa: E402
 from kerasmed.evaluate.fidelity import fidelity  # noqa: E402
-from kerasmed.evaluate.leakage import probe_accuracy  # noqa: E402
+from kerasmed.evaluate.probe import probe_accuracy  # noqa: E402
 
 
 class Judge:

@@ -276,7 +276,7 @@ def evaluate(
     out: OutOption = None,
 ) -> None:
     """Test the CNNs on real test images, or one ONNX file on a folder of class folders."""
-    from kerasmed.tables import print_metrics
+    from kerasmed.tables import print_metrics, print_over_seeds
 
     if directory is not None:
         from kerasmed.standalone import evaluate_folder
@@ -288,6 +288,7 @@ def evaluate(
 
     _, run = _perform("evaluate", target, assignments, data, out)
     print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
+    print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
 
 
 @app.command()
@@ -360,6 +361,25 @@ def predict(
 
 
 @app.command()
+def serve(
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    max_body_mb: Annotated[float, typer.Option(help="Largest request.", min=0.001)] = 16.0,
+    max_megapixels: Annotated[float, typer.Option(help="Largest image.", min=0.001)] = 50.0,
+    max_waiting: Annotated[int, typer.Option(help="Requests at once; 503 beyond.", min=1)] = 64,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = Precision.given,
+) -> None:
+    """Answer over HTTP, with a page to upload to; needs kerasmed[serve]."""
+    from kerasmed.inference import OnnxClassifier
+    from kerasmed.serve import Limits, serve
+
+    limits = Limits(int(max_body_mb * 2**20), int(max_megapixels * 1e6), max_waiting)
+    serve(OnnxClassifier(model, provider, precision=precision.value), host, port, limits)
+
+
+@app.command()
 def doctor() -> None:
     """What this machine has, and what will really run."""
     from kerasmed.doctor import examine
@@ -373,11 +393,12 @@ def _study(
 ) -> None:
     from kerasmed.files import read_json
     from kerasmed.study import run_study
-    from kerasmed.tables import print_metrics
+    from kerasmed.tables import print_metrics, print_over_seeds
 
     config, run = _open(config_path, assignments, data, out)
     run_study(config, run)
     print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
+    print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
     print(f"Report: {run.report}")
 
 

@@ -17,6 +17,8 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Regime = Literal["real", "synthetic", "both", "real_all"]
+Strength = Literal["none", "light", "medium", "strong"]
+Mixing = Literal["none", "mixup", "cutmix"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 # What differs from the defaults of DiffusionConfig, which are the preset "cpu".
@@ -254,24 +256,28 @@ class ClassifierConfig(Section):
         default=None, description="the backbone's own if null"
     )
     batch_size: Count = 16
-    head_epochs: Annotated[int, Field(ge=0)] = 30
     finetune_epochs: Annotated[int, Field(ge=0)] = 10
     patience: Count = 5
-    head_learning_rate: Rate = 1e-2
-    finetune_learning_rate: Rate = 2e-5
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.2
+    # Of the logistic regression on frozen features that the training of pretrained networks starts
+    # from; scikit-learn's C.
+    head_inverse_regularisation: Rate = 0.01
+    finetune_learning_rate: Rate = 1e-4
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: bool = True
-    # Greatest change of brightness, contrast and saturation by KerasCV; 0 turns it off.
-    augment: Annotated[float, Field(ge=0, le=1)] = 0.2
+    # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
+    augment: Strength = "medium"
+    mixing: Mixing = "none"
+    # Share of the backbone's layers, from its output down, that the second phase trains.
+    finetune_share: Annotated[float, Field(gt=0, le=1)] = 1.0
 
     @model_validator(mode="after")
     def some_training(self) -> "ClassifierConfig":
         settings = self.weights.values() if isinstance(self.weights, dict) else [self.weights]
-        if not self.finetune_epochs and (not self.head_epochs or "none" in settings):
+        if not self.finetune_epochs and "none" in settings:
             raise ValueError(
-                "no training is left: classifiers.finetune_epochs is 0 and the head alone is not "
-                "trained without weights or with classifiers.head_epochs 0; raise one of them"
+                "no training is left: classifiers.finetune_epochs is 0 and without weights there "
+                "is no head to fit; raise it"
             )
         return self
 

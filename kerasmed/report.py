@@ -56,6 +56,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         leakage=read_json(run.evaluation / "leakage.json", "kerasmed data leakage"),
         roles=ROLES,
         metrics=metrics,
+        over_seeds=read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"),
         regimes=REGIMES,
         fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         privacy=privacy,
@@ -130,11 +131,15 @@ def _draw_accuracy(metrics: list[dict[str, Any]], path: Path) -> None:
         low, high = row["accuracy_ci95"]
         axes.plot([low, high], [height, height], color="0.4", linewidth=3, alpha=0.5)
         axes.plot(row["accuracy"], height, "o", color=f"C{list(REGIMES).index(row['trained_on'])}")
-    names = [f"{row['backbone']} · {row['trained_on']} · s{row['seed']}" for row in metrics]
-    axes.set_yticks(range(len(metrics)), list(reversed(names)))
+    axes.set_yticks(range(len(metrics)), [_name(row) for row in reversed(metrics)])
     axes.set(xlabel="accuracy on real test images, with 95% interval", xlim=(0, 1))
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)
+
+
+def _name(row: dict[str, Any]) -> str:
+    precision = "" if row["precision"] == "fp32" else f" · {row['precision']}"
+    return f"{row['backbone']} · {row['trained_on']} · s{row['seed']}{precision}"
 
 
 def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Path) -> None:
@@ -149,7 +154,7 @@ def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Pa
             dark = counts[i, j] > 0.5 * counts[i].sum()
             colour = "white" if dark else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
-        axes.set_title(f"{row['backbone']} · {row['trained_on']} · s{row['seed']}", fontsize=8)
+        axes.set_title(_name(row), fontsize=8)
         ticks = range(len(classes))
         axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=7)
         axes.set_yticks(ticks, classes, fontsize=7)

@@ -104,7 +104,8 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
         metrics = classification_metrics(
             engine.predict(images.images), images.labels, engine.class_names
         )
-    known = {key: engine.metadata[key] for key in ("backbone", "trained_on", "seed", "n_train")}
+    keys = ("backbone", "precision", "trained_on", "seed", "n_train")
+    known = {key: engine.metadata[key] for key in keys}
     return {**known, **metrics}
 
 

@@ -1,8 +1,10 @@
 """Small sets and one tiny study that the tests share."""
 
+import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from PIL import Image
@@ -82,3 +84,33 @@ def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     assert main(["study", str(tiny_config), "--out", str(folder)]) == 0
     return folder
+
+
+@pytest.fixture
+def model_path(tmp_path):
+    """A hand-made classifier: probabilities from the mean of the red channel alone."""
+    helper, kinds = onnx.helper, onnx.TensorProto
+    scale = onnx.numpy_helper.from_array(np.float32([1 / 255]), "scale")
+    axes = onnx.numpy_helper.from_array(np.int64([1, 2]), "axes")
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=kinds.FLOAT),
+        helper.make_node("Mul", ["x", "scale"], ["y"]),
+        helper.make_node("ReduceMean", ["y", "axes"], ["features"], keepdims=0),
+        helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "hand-made",
+        [helper.make_tensor_value_info("images", kinds.UINT8, ["n", 4, 4, 3])],
+        [
+            helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("features", kinds.FLOAT, ["n", 3]),
+        ],
+        [scale, axes],
+    )
+    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
+    own = {"kind": "classifier", "class_names": ["r", "g", "b"], "input_size": 4}
+    helper.set_model_props(model, {f"kerasmed.{k}": json.dumps(v) for k, v in own.items()})
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    return path

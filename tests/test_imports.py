@@ -18,7 +18,7 @@ LAYERS = [
     {"data", "evaluate"},
     {"diffusion", "classify", "inference"},
     {"export", "explain"},
-    {"report", "standalone", "doctor", "tables", "check"},
+    {"report", "standalone", "doctor", "tables", "check", "serve"},
     {"stages"},
     {"study"},
     {"cli"},

@@ -17,37 +17,6 @@ from kerasmed import hardware, inference
 from kerasmed.errors import DataError, InputError, MachineError, ModelFileError
 from kerasmed.inference import OnnxClassifier, OnnxDenoiser
 
-
-@pytest.fixture
-def model_path(tmp_path):
-    """A hand-made classifier: probabilities from the mean of the red channel alone."""
-    helper, kinds = onnx.helper, onnx.TensorProto
-    scale = onnx.numpy_helper.from_array(np.float32([1 / 255]), "scale")
-    axes = onnx.numpy_helper.from_array(np.int64([1, 2]), "axes")
-    nodes = [
-        helper.make_node("Cast", ["images"], ["x"], to=kinds.FLOAT),
-        helper.make_node("Mul", ["x", "scale"], ["y"]),
-        helper.make_node("ReduceMean", ["y", "axes"], ["features"], keepdims=0),
-        helper.make_node("Softmax", ["features"], ["probabilities"], axis=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "hand-made",
-        [helper.make_tensor_value_info("images", kinds.UINT8, ["n", 4, 4, 3])],
-        [
-            helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", 3]),
-            helper.make_tensor_value_info("features", kinds.FLOAT, ["n", 3]),
-        ],
-        [scale, axes],
-    )
-    model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
-    own = {"kind": "classifier", "class_names": ["r", "g", "b"], "input_size": 4}
-    helper.set_model_props(model, {f"kerasmed.{k}": json.dumps(v) for k, v in own.items()})
-    path = tmp_path / "model.onnx"
-    onnx.save(model, path)
-    return path
-
-
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
 
 

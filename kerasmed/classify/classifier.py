@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 
 from kerasmed.classify.augment import make_augmenter
 from kerasmed.classify.backbones import (
@@ -18,12 +19,14 @@ from kerasmed.classify.backbones import (
     resolve_input_size,
     weights_for,
 )
-from kerasmed.config import ClassifierConfig
+from kerasmed.classify.mixing import mix
+from kerasmed.config import ClassifierConfig, Mixing
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
+from kerasmed.evaluate.probe import fit_probe
 from kerasmed.files import write_text, written_aside
-from kerasmed.progress import progress_bar
+from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
 
 # Batch normalisation of a network that starts from nothing: Keras's momentum of 0.99 needs more
@@ -78,14 +81,16 @@ def build_classifier(
             )(x)
         x = find_backbone(backbone).preprocess(x)
         network = build_network(backbone, input_size, weights)
-        if weights == "none":
-            for layer in network.layers:
-                if isinstance(layer, keras.layers.BatchNormalization):
+        for layer in network.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                if weights == "none":
                     layer.momentum = _MOMENTUM_FROM_SCRATCH
-            x = network(x)
-        else:
-            # Pretrained statistics hold better than those of a few hundred images.
-            x = network(x, training=False)
+                else:
+                    # Pretrained statistics hold better than those of a few hundred images. Calling
+                    # the network with training=False is not enough: Keras 3.15 calls it again with
+                    # what the outer model is called with.
+                    layer.trainable = False
+        x = network(x)
         features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
         x = keras.layers.Dropout(dropout, name="dropout", dtype="float32")(features)
         logits = keras.layers.Dense(num_classes, name="logits", dtype="float32")(x)
@@ -101,6 +106,7 @@ class LabelledBatches(keras.utils.PyDataset):
         batch_size: int,
         symmetry: str,
         augment: Callable[[np.ndarray], np.ndarray],
+        mixing: Mixing,
         class_weights: np.ndarray,
         seed: int,
     ):
@@ -109,6 +115,7 @@ class LabelledBatches(keras.utils.PyDataset):
         self.batch_size = batch_size
         self.symmetry = symmetry
         self.augment = augment
+        self.mixing = mixing
         self.class_weights = class_weights
         self.seed = seed
         self._order = EpochOrder(len(image_set), seed)
@@ -127,8 +134,9 @@ class LabelledBatches(keras.utils.PyDataset):
             images.append(transform_at_random(image, self.symmetry, rng))
             labels.append(self.image_set.labels[position])
         one_hot = np.eye(len(self.class_weights), dtype=np.float32)[labels]
-        weights = self.class_weights[labels].astype(np.float32)
-        return self.augment(np.stack(images)), one_hot, weights
+        rng = np.random.default_rng([self.seed, index])
+        mixed, shares = mix(self.augment(np.stack(images)), one_hot, self.mixing, rng)
+        return mixed, shares, (shares @ self.class_weights).astype(np.float32)
 
 
 def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:
@@ -151,11 +159,11 @@ def train_classifier(
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train one CNN, and leave ``model.keras`` (float32) and ``history.csv`` in the folder.
 
-    With pretrained weights a linear head is first fitted on frozen features, computed once; then
-    everything is trained at a lower rate. From scratch there is only the second phase. Each phase
-    stops early on the loss over the validation images and keeps its best weights, so the second
-    is kept only where it improves on the first. The temperature is fitted on the same images
-    (Guo et al., arXiv:1706.04599).
+    With pretrained weights the head is first fitted by logistic regression on frozen features,
+    computed once; then everything, or the upper part, is trained at a low rate that warms up. From
+    scratch there is only the second phase. It stops early on the loss over the validation images
+    and keeps its best weights, which may be those that it started from. The temperature is fitted
+    on the same images (Guo et al., arXiv:1706.04599).
 
     Returns:
         The classifier, in float32, and what really ran.
@@ -171,19 +179,20 @@ def train_classifier(
     class_weights = balancing_weights(train.labels, num_classes, settings.class_weights)
     title = f"Training {backbone}"
     rows: list[dict[str, Any]] = []
-    if weights != "none" and settings.head_epochs:
-        found, jit_compile = _fit_head(model, train, validation, settings, class_weights, runtime)
-        rows += found
+    ran: dict[str, Any] = {"jit_compile": False}
+    if weights != "none":
+        rows.append(_fit_head(model, train, validation, settings, class_weights))
     batches = LabelledBatches(
         train,
         settings.batch_size,
         symmetry,
         make_augmenter(settings.augment, seed),
+        settings.mixing,
         class_weights,
         seed,
     )
     if settings.finetune_epochs:
-        found, jit_compile = _fine_tune(model, batches, validation, settings, runtime, title)
+        found, ran = _fine_tune(model, batches, validation, settings, runtime, title)
         rows += found
     plain = build_classifier(*arguments[:4], "none", settings.dropout)
     plain.set_weights(model.get_weights())
@@ -196,7 +205,7 @@ def train_classifier(
     write_text(folder / "history.csv", "\n".join(lines) + "\n")
     return classifier, {
         "precision": model.dtype_policy.name,
-        "jit_compile": jit_compile,
+        **ran,
         "parameters": plain.count_params(),
         "n_train": len(train),
         "n_validation": len(validation),
@@ -220,17 +229,18 @@ def predict_outputs(
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
 
 
+def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Mean negative log-likelihood of labels (n,) under logits (n, classes)."""
+    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
+
+
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """The temperature, from 0.05 to 20, with the least negative log-likelihood."""
-
-    def negative_log_likelihood(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        scaled = scaled - scaled.max(axis=1, keepdims=True)
-        log_sum = np.log(np.exp(scaled).sum(axis=1))
-        return float((log_sum - scaled[np.arange(len(labels)), labels]).mean())
-
-    bounds = (np.log(0.05), np.log(20.0))
-    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded")
+    found = minimize_scalar(
+        lambda log_temperature: mean_cross_entropy(logits / np.exp(log_temperature), labels),
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+    )
     return float(np.exp(found.x))
 
 
@@ -246,32 +256,27 @@ def _fit_head(
     validation: ImageSet,
     settings: ClassifierConfig,
     class_weights: np.ndarray,
-    runtime: Runtime,
-) -> tuple[list[dict[str, Any]], bool]:
-    """Fit the last layer on features that are computed once; its history, and whether XLA ran."""
+) -> dict[str, Any]:
+    """Fit the last layer by logistic regression on features computed once; a row of history."""
     features = predict_outputs(model, train.images)["features"]
-    validation_features = predict_outputs(model, validation.images)["features"]
-    inputs = keras.Input(features.shape[1:])
-    outputs = model.get_layer("logits")(model.get_layer("dropout")(inputs))
-    head = keras.Model(inputs, outputs)
-    head.compile(
-        optimizer=keras.optimizers.Adam(settings.head_learning_rate),
-        loss=_loss(settings),
-        weighted_metrics=["accuracy"],
-        jit_compile=runtime.jit_compile,
-    )
-    one_hot = np.eye(len(class_weights), dtype=np.float32)
-    history = head.fit(
+    probe = fit_probe(
         features,
-        one_hot[train.labels],
-        sample_weight=class_weights[train.labels],
-        validation_data=(validation_features, one_hot[validation.labels]),
-        batch_size=settings.batch_size,
-        epochs=settings.head_epochs,
-        callbacks=[_early_stopping(settings)],
-        verbose=0,
+        train.labels,
+        len(class_weights),
+        class_weights[train.labels],
+        settings.head_inverse_regularisation,
     )
-    return _rows("head", history), bool(head.jit_compile)
+    model.get_layer("logits").set_weights([probe.kernel, probe.bias])
+    row: dict[str, Any] = {"phase": "head", "epoch": 1}
+    held_out = predict_outputs(model, validation.images)["features"]
+    for prefix, inputs, labels in (
+        ("", features, train.labels),
+        ("val_", held_out, validation.labels),
+    ):
+        logits = probe.logits(inputs)
+        row[f"{prefix}loss"] = round(mean_cross_entropy(logits, labels), 5)
+        row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == labels).mean()), 5)
+    return row
 
 
 def _fine_tune(
@@ -281,8 +286,15 @@ def _fine_tune(
     settings: ClassifierConfig,
     runtime: Runtime,
     title: str,
-) -> tuple[list[dict[str, Any]], bool]:
-    """Train every layer, by a rate that warms up and falls along a cosine; returns as above."""
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Train the layers down to ``finetune_share`` by a rate that warms up and falls along a cosine.
+
+    Returns:
+        As above.
+    """
+    layers = next(each for each in model.layers if isinstance(each, keras.Model)).layers
+    for layer in layers[: round(len(layers) * (1 - settings.finetune_share))]:
+        layer.trainable = False
     steps = max(1, -(-len(batches.image_set) // settings.batch_size))
     total = steps * settings.finetune_epochs
     # Keras scales the loss where this outer model's policy is mixed_float16.
@@ -309,29 +321,44 @@ def _fine_tune(
     held_out = (validation.images, one_hot[validation.labels])
     loss_before = trained.evaluate(*held_out, batch_size=32, verbose=0)[0]
     with progress_bar(title, total, "steps") as advance:
+        pace = _Pace(advance)
         history = trained.fit(
             batches,
             steps_per_epoch=steps,
             epochs=settings.finetune_epochs,
             validation_data=held_out,
             validation_batch_size=32,
-            callbacks=[stopping, _Advance(advance)],
+            callbacks=[stopping, pace],
             shuffle=False,
             verbose=0,
         )
     if min(history.history["val_loss"]) > loss_before:
         trained.set_weights(before)
-    return _rows("finetune", history), bool(trained.jit_compile)
+    ran = {
+        "jit_compile": bool(trained.jit_compile),
+        "images_per_s": round(settings.batch_size / float(np.median(pace.seconds)), 1),
+    }
+    kept = "the first phase" if min(history.history["val_loss"]) > loss_before else "the second"
+    say(
+        f"{ran['images_per_s']} images/s, {model.dtype_policy.name}, XLA "
+        f"{'on' if ran['jit_compile'] else 'off'}; {kept} had the lower validation loss."
+    )
+    return _rows("finetune", history), ran
 
 
-class _Advance(keras.callbacks.Callback):
-    """Moves a progress bar on, a step at a time."""
+class _Pace(keras.callbacks.Callback):
+    """Moves a progress bar on, a step at a time, and notes how long each took."""
 
     def __init__(self, advance: Callable[[int, str], None]):
         super().__init__()
         self._advance = advance
+        self.seconds: list[float] = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._started = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
+        self.seconds.append(time.perf_counter() - self._started)
         self._advance(1, "")
 
     def on_epoch_end(self, epoch, logs=None):

@@ -113,3 +113,40 @@ def classification_metrics(
         },
         "confusion": confusion.tolist(),
     }
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over the seeds of each network, training set and precision.
+
+    Args:
+        rows: of ``metrics.json``.
+
+    Returns:
+        In the order of ``rows``: ``backbone``, ``trained_on``, ``precision``, ``seeds`` (how many)
+        and ``mean`` and ``standard_deviation`` (n - 1) of accuracy, balanced accuracy, macro F1,
+        AUROC and ECE; the deviation of one seed is None.
+    """
+    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in _CELL), []).append(row)
+    found = []
+    for key, members in groups.items():
+        values = np.array([[row[name] for name in _SPREAD] for row in members], float)
+        deviations = values.std(axis=0, ddof=1) if len(members) > 1 else [None] * len(_SPREAD)
+        found.append(
+            {
+                **dict(zip(_CELL, key, strict=True)),
+                "seeds": len(members),
+                "mean": dict(zip(_SPREAD, values.mean(axis=0).tolist(), strict=True)),
+                "standard_deviation": dict(zip(_SPREAD, map(_plain, deviations), strict=True)),
+            }
+        )
+    return found
+
+
+_CELL = ("backbone", "trained_on", "precision")
+_SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None else float(value)

@@ -1,16 +1,10 @@
 """What a random split would have claimed, beside what the split by group says."""
 
-import warnings
 from typing import Any
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 
-# Strong enough for a few hundred features of a few hundred images.
-_INVERSE_REGULARISATION = 0.01
+from kerasmed.evaluate.probe import probe_accuracy
 
 
 def leakage(
@@ -49,19 +43,3 @@ def leakage(
         },
         "gap": float(np.mean(found["random"]) - np.mean(found["grouped"])),
     }
-
-
-def probe_accuracy(
-    train_features: np.ndarray,
-    train_labels: np.ndarray,
-    test_features: np.ndarray,
-    test_labels: np.ndarray,
-) -> float:
-    """Accuracy of a logistic regression on standardised features, float (n, d)."""
-    model = make_pipeline(
-        StandardScaler(), LogisticRegression(C=_INVERSE_REGULARISATION, max_iter=1000)
-    )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(train_features, train_labels)
-    return float(model.score(test_features, test_labels))

@@ -1,6 +1,6 @@
 """ONNX to ONNX: float16, and int8 that may not cost accuracy. Needs no Keras."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import chdir
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -50,6 +50,41 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     return sorted_model.model
 
 
+def to_int8(
+    source: Path, calibration: np.ndarray, target: Path, float_layers: Collection[str] = ()
+) -> None:
+    """Write a classifier file again with 8-bit weights, by channel, and 8-bit activations.
+
+    Args:
+        source: a float32 classifier file.
+        calibration: uint8 images from which the ranges of activations are taken.
+        target: where to.
+        float_layers: convolutions that stay in float32, with what follows them.
+    """
+    proto = onnx.load(source)
+    layers = _layers(proto.graph)
+    add_pre_process_metadata(proto)  # which it would otherwise advise to do
+    # The quantiser leaves files in the working directory.
+    with TemporaryDirectory() as folder, chdir(folder):
+        quantize_static(
+            proto,
+            "int8.onnx",
+            _Batches(calibration),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            nodes_to_quantize=[
+                name for layer in layers.keys() - set(float_layers) for name in layers[layer]
+            ],
+        )
+        quantized = onnx.load("int8.onnx")
+    onnx.helper.set_model_props(
+        quantized, {each.key: each.value for each in onnx.load(source).metadata_props}
+    )
+    onnx.save(quantized, target)
+
+
 def quantize_gated(
     source: Path, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, target: Path
 ) -> dict[str, Any]:
@@ -77,8 +112,7 @@ def quantize_gated(
     before = _accuracy(source, images, labels)
     ranked, kept = list(layers), 0
     while kept <= len(layers) // 2:
-        in_int8 = [name for layer in ranked[kept:] for name in layers[layer]]
-        _quantize(source, calibration, in_int8, target)
+        to_int8(source, calibration, target, ranked[:kept])
         after = _accuracy(target, images, labels)
         if before - after <= MAX_LOSS:
             return {
@@ -124,28 +158,6 @@ class _Batches(CalibrationDataReader):
     def get_next(self) -> dict[str, np.ndarray] | None:
         batch = next(self._batches, None)
         return None if batch is None else {"images": batch}
-
-
-def _quantize(source: Path, calibration: np.ndarray, nodes: list[str], target: Path) -> None:
-    proto = onnx.load(source)
-    add_pre_process_metadata(proto)  # which it would otherwise advise to do
-    # The quantiser leaves files in the working directory.
-    with TemporaryDirectory() as folder, chdir(folder):
-        quantize_static(
-            proto,
-            "int8.onnx",
-            _Batches(calibration),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_quantize=nodes,
-        )
-        quantized = onnx.load("int8.onnx")
-    onnx.helper.set_model_props(
-        quantized, {each.key: each.value for each in onnx.load(source).metadata_props}
-    )
-    onnx.save(quantized, target)
 
 
 def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:

@@ -136,7 +136,7 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Test every exported CNN on the role `test`."""
-    from kerasmed.evaluate.classification import classification_metrics
+    from kerasmed.evaluate.classification import classification_metrics, over_seeds
 
     image_set, split = load_split(config, run)
     test = image_set.subset(split["test"])
@@ -162,4 +162,5 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             }
         )
     write_json(run.evaluation / "metrics.json", rows)
+    write_json(run.evaluation / "over_seeds.json", over_seeds(rows))
     return {"accuracy": accuracy, "provider": provider}

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 
+from kerasmed.classify.backbones import build_network
 from kerasmed.classify.classifier import (
     balancing_weights,
     build_classifier,
@@ -17,7 +18,7 @@ FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 
 def _settings(**changes):
     tiny = {"weights": "none", "input_size": 32, "batch_size": 8, "finetune_epochs": 1}
-    return ClassifierConfig(**{**tiny, "augment": 0.0, **changes})
+    return ClassifierConfig(**{**tiny, "augment": "none", **changes})
 
 
 def _train(phantoms, folder, runtime=FLOAT32, **changes):
@@ -68,15 +69,65 @@ def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_p
     path = tmp_path / "own.weights.h5"
     network = next(layer for layer in donor.layers if isinstance(layer, keras.Model))
     network.save_weights(path)
-    classifier, _ = _train(
-        phantoms, tmp_path / "run", weights=str(path), head_epochs=2, finetune_epochs=0
-    )
+    classifier, _ = _train(phantoms, tmp_path / "run", weights=str(path), finetune_epochs=0)
     trained = next(layer for layer in classifier.model.layers if isinstance(layer, keras.Model))
     for before, after in zip(network.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     phases = (tmp_path / "run" / "history.csv").read_text()
-    assert "head,2," in phases
+    assert "head,1," in phases
     assert "finetune" not in phases
+
+
+def _pretrained(folder):
+    """A file of weights, and the network that they are of."""
+    keras.utils.set_random_seed(1)
+    network = build_network("MobileNet", 32, "none")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0  # the statistics of real activations, so that gradients arrive
+    noise = np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype(np.float32)
+    network(noise, training=True)
+    network.save_weights(folder / "own.weights.h5")
+    return folder / "own.weights.h5", network
+
+
+def _network(model):
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def test_pretrained_statistics_stay_while_training(phantoms, tmp_path):
+    path, network = _pretrained(tmp_path)
+    model = build_classifier("MobileNet", 2, 16, 32, str(path), 0.0)
+    one, other = (
+        np.array(model(phantoms.images, training=training)["features"])
+        for training in (True, False)
+    )
+    np.testing.assert_array_equal(one, other)
+    classifier, _ = _train(phantoms, tmp_path / "run", weights=str(path))
+    after = _network(classifier.model)
+    statistics, others = [], []
+    for before, trained in zip(network.layers, after.layers, strict=True):
+        is_normalization = isinstance(before, keras.layers.BatchNormalization)
+        for one, other in zip(before.get_weights(), trained.get_weights(), strict=True):
+            (statistics if is_normalization else others).append(np.array_equal(one, other))
+    assert all(statistics)
+    assert not all(others)
+
+
+def test_only_the_upper_part_is_trained_where_asked(phantoms, tmp_path):
+    path, network = _pretrained(tmp_path)
+    classifier, _ = _train(
+        phantoms, tmp_path / "run", weights=str(path), finetune_share=0.3,
+        finetune_learning_rate=1e-3, head_inverse_regularisation=1e-9,
+    )  # fmt: skip
+    after = _network(classifier.model)
+    changed = [
+        any(not np.array_equal(a, b) for a, b in zip(x.get_weights(), y.get_weights(), strict=True))
+        for x, y in zip(network.layers, after.layers, strict=True)
+    ]
+    first = round(0.7 * len(changed))
+    assert not any(changed[:first])
+    assert any(changed[first:])
 
 
 @pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])

@@ -12,6 +12,7 @@ from kerasmed.evaluate.classification import (
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
+    over_seeds,
 )
 
 NAMES = ["benign", "early", "pre"]
@@ -174,3 +175,22 @@ def test_shapes_that_do_not_fit_are_refused(shape):
 def test_class_without_an_image_is_refused_by_name():
     with pytest.raises(InputError, match=r"received none of \['early', 'pre'\]; add test images"):
         classification_metrics(np.ones((2, 3)) / 3, np.array([0, 0]), NAMES)
+
+
+def _row(accuracy, seed, trained_on="real", precision="fp32"):
+    others = dict.fromkeys(("balanced_accuracy", "macro_f1", "auroc", "ece"), 0.5)
+    return {
+        "backbone": "VGG16", "trained_on": trained_on, "precision": precision, "seed": seed,
+        "accuracy": accuracy, **others,
+    }  # fmt: skip
+
+
+def test_seeds_give_mean_and_spread_of_each_network_training_set_and_precision():
+    rows = [_row(0.7, 0), _row(0.9, 1), _row(0.4, 0, "both"), _row(0.6, 0, precision="int8")]
+    found = over_seeds(rows)
+    assert [(row["trained_on"], row["precision"], row["seeds"]) for row in found] == [
+        ("real", "fp32", 2), ("both", "fp32", 1), ("real", "int8", 1),
+    ]  # fmt: skip
+    assert found[0]["mean"]["accuracy"] == pytest.approx(0.8)
+    assert found[0]["standard_deviation"]["accuracy"] == pytest.approx(0.02**0.5)
+    assert found[1]["standard_deviation"]["accuracy"] is None

@@ -177,13 +177,13 @@ def test_layers_stay_float_until_the_gate_is_passed(own, monkeypatch):
     monkeypatch.setattr(precision, "_most_sensitive_first", lambda *_: ["c4", "c1", "c0"])
     quantized = []
     monkeypatch.setattr(
-        precision, "_quantize", lambda source, images, nodes, target: quantized.append(nodes)
+        precision, "to_int8", lambda source, images, target, layers: quantized.append(layers)
     )
     path, phantoms = own
     found = precision.quantize_gated(path, phantoms.images, phantoms.images, phantoms.labels, path)
     assert found["float_layers"] == ["c1", "c4"]
     assert found["validation_accuracy"] == {"fp32": 0.9, "int8": 0.897}
-    assert len(quantized) == 3
+    assert quantized == [[], ["c4"], ["c4", "c1"]]
 
 
 def test_float_layers_are_named_by_their_convolutions_and_stay_float(own, monkeypatch):

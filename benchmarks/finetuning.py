@@ -1,0 +1,80 @@
+"""How a pretrained CNN is best fine-tuned on few real images.
+
+    python benchmarks/finetuning.py CONFIG --data DIR --weights PATH --out DIR \
+        --variant NAME "classifiers.finetune_learning_rate=0.0001" --variant ...
+
+Each variant trains the first backbone of CONFIG on the role `diffusion`, stops on `validation` and
+is judged on the role `train`, never on `test`. The baseline is logistic regression on the frozen
+features of the same network with the same weights. One line each, also added to OUT/results.jsonl.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from kerasmed.config import load_config
+from kerasmed.hardware import machine
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras, resolve_runtime, versions
+from kerasmed.stages import STAGES, perform
+from kerasmed.stages.inputs import load_split
+
+load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
+
+from kerasmed.classify.classifier import (  # noqa: E402
+    build_classifier,
+    predict_outputs,
+    train_classifier,
+)
+from kerasmed.evaluate.probe import probe_accuracy  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", required=True, help="of the backbone, without top")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"))
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    weights = f"classifiers.weights={arguments.weights}"
+    base = load_config(arguments.config, [weights], arguments.data)
+    run = RunFolder(arguments.out)
+    if "data" not in run.finished_stages():
+        perform(STAGES["data"], base, run)
+    image_set, split = load_split(base, run)
+    seen, validation, held_out = (
+        image_set.subset(split[role]) for role in ("diffusion", "validation", "train")
+    )
+    backbone, input_size = base.classifiers.backbones[0], base.classifiers.input_size
+    frozen = build_classifier(
+        backbone, len(seen.class_names), seen.image_size, input_size, arguments.weights, 0.0
+    )
+    features, held_out_features = (
+        predict_outputs(frozen, each.images)["features"] for each in (seen, held_out)
+    )
+    accuracy = probe_accuracy(features, seen.labels, held_out_features, held_out.labels)
+    print(json.dumps({"variant": "logistic regression, frozen", "accuracy": round(accuracy, 4)}))
+    for name, settings in arguments.variant or [("default", "")]:
+        config = load_config(arguments.config, [weights, *settings.split()], arguments.data)
+        trained, result = train_classifier(
+            backbone,
+            seen,
+            validation,
+            config.classifiers,
+            config.data.symmetry,
+            config.seed,
+            resolve_runtime(config.runtime, cpu_bfloat16=False),
+            arguments.out / name,
+        )
+        logits = predict_outputs(trained.model, held_out.images)["logits"]
+        accuracy = float((logits.argmax(axis=1) == held_out.labels).mean())
+        line = {"variant": name, "settings": settings, "accuracy": round(accuracy, 4), **result}
+        print(json.dumps(line), flush=True)
+        with (arguments.out / "results.jsonl").open("a") as stream:
+            stream.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,295 @@
+"""``kerasmed serve``: an exported CNN over HTTP, for tools that are not Python and for browsers.
+
+One queue: what waits while a batch runs becomes the next batch. The number of requests under way
+and the size of each are bounded, so memory is too.
+"""
+
+import asyncio
+import base64
+import io
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from tempfile import NamedTemporaryFile
+from typing import Annotated, Any
+
+import numpy as np
+from PIL import Image
+
+from kerasmed import __version__
+from kerasmed.data.readers import EXPECTED, SUFFIXES, read_image
+from kerasmed.errors import DataError, KerasmedError, MachineError
+from kerasmed.inference import OnnxClassifier
+
+try:
+    import uvicorn
+    from fastapi import FastAPI, File, HTTPException, Query, UploadFile
+    from fastapi.concurrency import run_in_threadpool
+    from fastapi.responses import HTMLResponse, JSONResponse
+    from fastapi_offline import FastAPIOffline
+    from pydantic import BaseModel, Field
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+except ImportError as error:
+    raise MachineError(f"kerasmed serve needs {error.name}: install kerasmed[serve].") from None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a server takes.
+
+    Attributes:
+        max_body: bytes of one request.
+        max_pixels: of one image, as it is in its file.
+        max_waiting: requests under way at once; further ones are answered 503.
+        max_batch: images run at once.
+        lime_samples: masked images of an explanation.
+    """
+
+    max_body: int = 16 * 2**20
+    max_pixels: int = 50_000_000
+    max_waiting: int = 64
+    max_batch: int = 16
+    lime_samples: int = 300
+
+
+class Prediction(BaseModel):
+    """The answer for one image."""
+
+    predicted: str = Field(description="Name of the most probable class.")
+    probabilities: dict[str, float] = Field(description="Of each class, summing to 1.")
+    overlay: str | None = Field(
+        default=None,
+        description="PNG as a data address: the image beside itself with the superpixels that "
+        "speak for the predicted class (green) and against it (red).",
+    )
+
+
+class Problem(BaseModel):
+    """Why there is no answer."""
+
+    detail: str
+
+
+def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
+    """The web application around one model.
+
+    Args:
+        model: stays open as long as the application.
+        limits: what is taken.
+    """
+    limits = limits or Limits()
+    queue = _Batches(model, limits.max_batch)
+    explaining = asyncio.Semaphore(1)
+
+    @asynccontextmanager
+    async def running(app: FastAPI) -> AsyncIterator[None]:
+        await run_in_threadpool(model.warm_up)
+        worker = asyncio.create_task(queue.work())
+        yield
+        worker.cancel()
+        with suppress(asyncio.CancelledError):
+            await worker
+
+    # Its page of the interface needs no network, which hospitals often close.
+    app = FastAPIOffline(
+        title=f"kerasmed: {model.path.name}",
+        version=__version__,
+        summary="Class probabilities of medical images. For research, not for diagnosis.",
+        lifespan=running,
+    )
+    app.add_middleware(_Gate, limits=limits)
+    page = Path(__file__).with_name("serve.html").read_text(encoding="utf-8")
+    problems: dict[int | str, dict[str, Any]] = {
+        400: {"model": Problem, "description": "Not a multipart form."},
+        413: {"model": Problem, "description": "The body or the image is too large."},
+        415: {"model": Problem, "description": "The file is not a readable image."},
+        503: {"model": Problem, "description": "Too many requests under way; try again."},
+    }
+
+    @app.exception_handler(KerasmedError)
+    async def refuse(_: Any, error: KerasmedError) -> JSONResponse:
+        return JSONResponse({"detail": " ".join(str(error).split())}, 415)
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    def upload_page() -> str:
+        return page
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        """Whether the server answers, and what runs the model."""
+        return {"status": "ok", "model": model.path.name, "provider": model.provider}
+
+    @app.get("/model")
+    def describe() -> dict[str, Any]:
+        """What the model file says of itself."""
+        return model.metadata
+
+    @app.post("/predict", responses=problems)
+    async def predict(
+        image: Annotated[UploadFile, File(description=f"{EXPECTED}; the file name says which.")],
+        lime: Annotated[bool, Query(description="Also explain it; takes a second or so.")] = False,
+    ) -> Prediction:
+        """Class probabilities of one image, on request with a LIME overlay."""
+        content = await image.read()
+        pixels = await run_in_threadpool(
+            _decode, content, image.filename or "", model.input_size, limits.max_pixels
+        )
+        probabilities = await queue.predict(pixels)
+        overlay = None
+        if lime:
+            async with explaining:
+                overlay = await run_in_threadpool(_explain, model, pixels, limits.lime_samples)
+        return Prediction(
+            predicted=model.class_names[int(probabilities.argmax())],
+            probabilities=dict(zip(model.class_names, probabilities.tolist(), strict=True)),
+            overlay=overlay,
+        )
+
+    return app
+
+
+def serve(model: OnnxClassifier, host: str, port: int, limits: Limits) -> None:
+    """Answer until SIGINT or SIGTERM; requests under way are then finished.
+
+    Raises:
+        MachineError: the address is taken or not this machine's.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        listening = socket.create_server((host, port), family=family)
+    except OSError as error:
+        raise MachineError(
+            f"Cannot listen on {host}:{port}: {error.strerror}; take another --port or --host."
+        ) from None
+    # Without it every answer waits 40 ms; asyncio sets it only where the protocol is named.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    config = uvicorn.Config(
+        create_app(model, limits),
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=30,
+    )
+    print(
+        f"http://{host}:{port} serves {model.path.name} by {model.provider}; Ctrl-C stops it.",
+        flush=True,
+    )
+    with listening:
+        uvicorn.Server(config).run(sockets=[listening])
+
+
+class _Batches:
+    """Images that wait are run together, up to a limit."""
+
+    def __init__(self, model: OnnxClassifier, max_batch: int):
+        self._model = model
+        self._max_batch = max_batch
+        self._waiting: asyncio.Queue[tuple[np.ndarray, asyncio.Future[np.ndarray]]] = (
+            asyncio.Queue()
+        )
+
+    async def predict(self, pixels: np.ndarray) -> np.ndarray:
+        answer: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        await self._waiting.put((pixels, answer))
+        return await answer
+
+    async def work(self) -> None:
+        while True:
+            batch = [await self._waiting.get()]
+            while len(batch) < self._max_batch and not self._waiting.empty():
+                batch.append(self._waiting.get_nowait())
+            images = np.stack([pixels for pixels, _ in batch])
+            try:
+                found = await run_in_threadpool(self._model.predict, images)
+            except Exception as error:  # goes to those who wait; the next batch may fare better
+                for _, answer in batch:
+                    if not answer.done():
+                        answer.set_exception(error)
+                continue
+            for (_, answer), row in zip(batch, found, strict=True):
+                if not answer.done():  # the client may have gone
+                    answer.set_result(row)
+
+
+class _Gate:
+    """Refuses what is too large or too much before it is read into memory."""
+
+    def __init__(self, app: ASGIApp, limits: Limits):
+        self._app = app
+        self._limits = limits
+        self._under_way = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        if self._under_way >= self._limits.max_waiting:
+            busy = {"detail": f"{self._under_way} requests are under way; try again."}
+            await JSONResponse(busy, 503, {"Retry-After": "1"})(scope, receive, send)
+            return
+        limit = self._limits.max_body
+        too_large = f"Body: expected at most {limit:,} bytes, received more; reduce the image."
+        declared = dict(scope["headers"]).get(b"content-length", b"0")
+        if not declared.isdigit() or int(declared) > limit:
+            await JSONResponse({"detail": too_large}, 413)(scope, receive, send)
+            return
+        received = 0
+
+        async def counted() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                raise HTTPException(413, too_large)
+            return message
+
+        self._under_way += 1
+        try:
+            await self._app(scope, counted, send)
+        finally:
+            self._under_way -= 1
+
+
+def _decode(content: bytes, name: str, size: int, max_pixels: int) -> np.ndarray:
+    """An uploaded image: uint8 (size, size, 3).
+
+    Raises:
+        DataError: it cannot be read.
+        HTTPException: it has too many pixels.
+    """
+    pixels = _count_pixels(content)
+    if pixels > max_pixels:
+        raise HTTPException(
+            413, f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it."
+        )
+    ending = PurePath(name).name.lower()
+    suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
+    with NamedTemporaryFile(suffix=suffix) as file:
+        file.write(content)
+        file.flush()
+        try:
+            return read_image(Path(file.name), size)
+        except DataError as error:
+            raise DataError(str(error).replace(file.name, "the uploaded file")) from None
+
+
+def _count_pixels(content: bytes) -> int:
+    """Height times width as the file states it; 0 where Pillow does not know the format."""
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            return image.width * image.height
+    except Exception:  # decoders meet broken files with exceptions of every kind; told when read
+        return 0
+
+
+def _explain(model: OnnxClassifier, pixels: np.ndarray, samples: int) -> str:
+    """The LIME overlay of the predicted class as a data address."""
+    from kerasmed.explain.overlay import draw_overlay
+    from kerasmed.explain.surrogate import explain_image
+
+    explanation = explain_image(pixels, model.predict, samples)
+    stream = io.BytesIO()
+    overlay = draw_overlay(explanation, int(explanation.probabilities.argmax()), top=5)
+    Image.fromarray(overlay).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

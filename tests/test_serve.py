@@ -1,0 +1,254 @@
+"""The HTTP face, in one process and as a command."""
+
+import base64
+import io
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from concurrent.futures import ThreadPoolExecutor
+
+import hypothesis
+import numpy as np
+import pytest
+import schemathesis
+import uvicorn
+from fastapi.testclient import TestClient
+from PIL import Image
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from kerasmed.cli import main
+from kerasmed.inference import OnnxClassifier
+from kerasmed.serve import Limits, create_app
+
+RED = np.zeros((6, 6, 3), np.uint8) + np.uint8([250, 10, 40])
+
+
+def _png(pixels=RED):
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def _post(client, content=None, name="slice.png", **query):
+    files = {"image": (name, _png() if content is None else content)}
+    return client.post("/predict", files=files, params=query)
+
+
+class Watched:
+    """A model whose batches are noted, and wait until they may run."""
+
+    def __init__(self, model):
+        self._model = model
+        self.batches: list[int] = []
+        self.may_run = threading.Event()
+        self.may_run.set()
+
+    def __getattr__(self, name):
+        return getattr(self._model, name)
+
+    def warm_up(self):
+        """Not counted."""
+
+    def predict(self, images):
+        self.batches.append(len(images))
+        assert self.may_run.wait(20)
+        return self._model.predict(images)
+
+
+@pytest.fixture
+def model(model_path):
+    return Watched(OnnxClassifier(model_path))
+
+
+@pytest.fixture
+def client(model):
+    with TestClient(create_app(model)) as client:
+        yield client
+
+
+def test_prediction_is_that_of_the_engine(client, model, tmp_path):
+    (tmp_path / "red.png").write_bytes(_png())
+    (expected,) = model.predict(model.read([tmp_path / "red.png"]))
+    found = _post(client).json()
+    assert found["predicted"] == "r"
+    assert list(found["probabilities"]) == ["r", "g", "b"]
+    np.testing.assert_allclose(list(found["probabilities"].values()), expected, atol=1e-6)
+    assert found["overlay"] is None
+
+
+def test_overlay_is_a_picture_of_the_image_and_its_superpixels(client):
+    overlay = _post(client, lime=True).json()["overlay"]
+    assert overlay.startswith("data:image/png;base64,")
+    image = Image.open(io.BytesIO(base64.b64decode(overlay.partition(",")[2])))
+    assert image.width == 2 * image.height
+
+
+def test_page_health_and_description(client):
+    assert 'type="file"' in client.get("/").text
+    assert client.get("/health").json() == {
+        "status": "ok", "model": "model.onnx", "provider": "CPUExecutionProvider",
+    }  # fmt: skip
+    assert client.get("/model").json()["class_names"] == ["r", "g", "b"]
+    assert "/predict" in client.get("/openapi.json").json()["paths"]
+    # The page of the interface works without a network.
+    addresses = re.findall(r'(?:src|href)="([^"]+)"', client.get("/docs").text)
+    assert len(addresses) >= 2
+    for address in addresses:
+        assert client.get(address).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "status", "said"),
+    [
+        (b"no image", "slice.png", 415, "Cannot read the uploaded file"),
+        (b"", "slice.png", 415, "Cannot read the uploaded file"),
+        (_png()[:40], "slice.png", 415, "Cannot read the uploaded file"),
+        (b"no image", "slice.dcm", 415, "Cannot read the uploaded file"),
+        (_png(), "../../etc/passwd", 200, ""),
+        (_png(), "", 422, ""),
+        (_png(np.zeros((60, 60, 3), np.uint8)), "big.png", 413, "at most 2,500 pixels, received 3"),
+    ],
+)
+def test_what_is_uploaded_is_read_or_refused(model, content, name, status, said):
+    with TestClient(create_app(model, Limits(max_pixels=2500))) as client:
+        answer = _post(client, content, name)
+    assert answer.status_code == status
+    assert said in answer.text
+
+
+def test_request_without_an_image_is_refused(client):
+    assert client.post("/predict").status_code == 422
+    assert client.post("/predict", files={"other": ("a.png", _png())}).status_code == 422
+
+
+def test_large_bodies_are_refused_declared_or_not(model):
+    with TestClient(create_app(model, Limits(max_body=1000))) as client:
+        declared = _post(client, bytes(2000))
+        parts = (bytes(500) for _ in range(4))
+        headers = {"content-type": "multipart/form-data; boundary=x"}
+        not_declared = client.post("/predict", content=parts, headers=headers)
+        assert _post(client).status_code == 200
+    for answer in (declared, not_declared):
+        assert answer.status_code == 413
+        assert "expected at most 1,000 bytes" in answer.json()["detail"]
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_what_waits_becomes_one_batch_and_too_much_is_refused(model):
+    model.may_run.clear()
+    with (
+        TestClient(create_app(model, Limits(max_waiting=6, max_batch=4))) as client,
+        ThreadPoolExecutor(6) as pool,
+    ):
+        first = pool.submit(_post, client)
+        _wait_for(lambda: model.batches == [1])
+        others = [pool.submit(_post, client) for _ in range(5)]
+        gate = client.app.middleware_stack.app
+        _wait_for(lambda: _waiting(gate) == 6)
+        refused = _post(client)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        time.sleep(0.3)  # the last of them may still be on its way from the gate to the queue
+        model.may_run.set()
+        assert {each.result().status_code for each in [first, *others]} == {200}
+    assert model.batches == [1, 4, 1]
+
+
+def _waiting(app):
+    while not hasattr(app, "_under_way"):
+        app = app.app
+    return app._under_way
+
+
+def test_a_batch_that_fails_does_not_stop_the_next(model, monkeypatch):
+    failures = iter([RuntimeError("once")])
+    run = model.predict
+
+    def fail_once(images):
+        for failure in failures:
+            raise failure
+        return run(images)
+
+    monkeypatch.setattr(model, "predict", fail_once)
+    with TestClient(create_app(model), raise_server_exceptions=False) as client:
+        assert _post(client).status_code == 500
+        assert _post(client).status_code == 200
+
+
+@pytest.fixture
+def live_schema(model):
+    """The OpenAPI page of a server in another thread."""
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(model, Limits(lime_samples=20)), port=0, log_level="critical")
+    )
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    _wait_for(lambda: server.started)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield schemathesis.openapi.from_url(f"http://127.0.0.1:{port}/openapi.json")
+    server.should_exit = True
+    thread.join(20)
+
+
+def test_nothing_that_is_sent_makes_it_fail(live_schema):
+    for operation in live_schema.get_all_operations():
+        _fuzz(operation.ok())
+
+
+def _fuzz(operation):
+    @hypothesis.settings(
+        max_examples=25, deadline=None, derandomize=True, database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )  # fmt: skip
+    @hypothesis.given(case=operation.as_strategy())
+    def run(case):
+        response = case.call()
+        assert response.status_code < 500
+        # The description cannot say that a file must hold an image.
+        case.validate_response(response, excluded_checks=[positive_data_acceptance])
+
+    run()
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_command_serves_until_it_is_told_to_stop(model_path):
+    port = _free_port()
+    command = [sys.executable, "-m", "kerasmed.cli", "serve", str(model_path), "--port", str(port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert f"http://127.0.0.1:{port} serves model.onnx" in process.stdout.readline()
+
+        def answers():
+            try:
+                address = f"http://127.0.0.1:{port}/health"
+                return urllib.request.urlopen(address, timeout=1).status == 200
+            except OSError:
+                return False
+
+        _wait_for(answers)
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    assert process.returncode in (0, -signal.SIGTERM)
+
+
+def test_port_in_use_is_refused(model_path, capfd):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert main(["serve", str(model_path), "--port", str(port)]) == 2
+    assert f"Cannot listen on 127.0.0.1:{port}: Address already in use" in capfd.readouterr().err
