@@ -279,6 +279,13 @@ def _fit_head(
     return row
 
 
+def freeze_lower_layers(model: keras.Model, trained_share: float) -> None:
+    """Leave only that share of the backbone's layers trainable, counted from its output down."""
+    layers = next(each for each in model.layers if isinstance(each, keras.Model)).layers
+    for layer in layers[: round(len(layers) * (1 - trained_share))]:
+        layer.trainable = False
+
+
 def _fine_tune(
     model: keras.Model,
     batches: LabelledBatches,
@@ -292,9 +299,7 @@ def _fine_tune(
     Returns:
         As above.
     """
-    layers = next(each for each in model.layers if isinstance(each, keras.Model)).layers
-    for layer in layers[: round(len(layers) * (1 - settings.finetune_share))]:
-        layer.trainable = False
+    freeze_lower_layers(model, settings.finetune_share)
     steps = max(1, -(-len(batches.image_set) // settings.batch_size))
     total = steps * settings.finetune_epochs
     # Keras scales the loss where this outer model's policy is mixed_float16.
