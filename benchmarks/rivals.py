@@ -156,7 +156,9 @@ def unet_of_our_shape(size: int, widths: list[int], blocks: int):
     ).to(memory_format=torch.channels_last)
 
 
-def dpm_solver_seconds(size: int, images: int, steps: int, widths: list[int], blocks: int) -> float:
+def dpm_solver_seconds(
+    size: int, images: int, steps: int, widths: list[int], blocks: int, bfloat16: bool
+) -> float:
     """Seconds of diffusers' DPM-Solver++ over a UNet2DModel of the shape of ours."""
     from diffusers import DPMSolverMultistepScheduler
 
@@ -169,7 +171,7 @@ def dpm_solver_seconds(size: int, images: int, steps: int, widths: list[int], bl
         noisy = torch.randn(batch, 12, edge, edge)
         solver.set_timesteps(steps)
         for timestep in solver.timesteps:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
                 clean = model(noisy, timestep, class_labels=labels).sample
             noisy = solver.step(clean.float(), timestep, noisy).prev_sample
 

@@ -127,9 +127,12 @@ def main() -> None:
         shape = f"{config.diffusion.widths}, {config.diffusion.blocks}"
         for name, call in (
             ("denoising-diffusion-pytorch, 1000 steps", f"ddpm_seconds({size}, {IMAGES})"),
-            (
-                "diffusers, DPM-Solver++, 15 steps",
-                f"dpm_solver_seconds({size}, {IMAGES}, 15, {shape})",
+            *(
+                (
+                    f"diffusers, DPM-Solver++, 15 steps, {'bfloat16' if bfloat16 else 'float32'}",
+                    f"dpm_solver_seconds({size}, {IMAGES}, 15, {shape}, {bfloat16})",
+                )
+                for bfloat16 in (False, True)
             ),
         ):
             code = (
