@@ -253,16 +253,20 @@ def export(
         from kerasmed.tables import print_pairs
 
         _refuse_with_model(set=assignments, data=data, out=out, precision=precision)
+        if config is not None:
+            raise ConfigError("--check verifies one file by itself; leave the experiment file out.")
         print_pairs(verify_file(check))
         return
     if config is None:
         raise ConfigError("kerasmed export takes an experiment file, or --check MODEL.onnx.")
     extra = [f"export.precisions=[{', '.join(precision)}]"] if precision else []
     name, run = _perform("export", config, (assignments or []) + extra, data, out)
-    for path in sorted(run.exported.iterdir()):
-        with written_aside(Path("exported") / name / path.name) as temporary:
-            shutil.copyfile(path, temporary)
-        print(Path("exported") / name / path.name)
+    for stem, found in run.finished_stages()["export"]["result"].items():
+        for suffix in (".onnx", ".json") if "not_exported" not in found else ():
+            path = run.exported / f"{stem}{suffix}"
+            with written_aside(Path("exported") / name / path.name) as temporary:
+                shutil.copyfile(path, temporary)
+            print(Path("exported") / name / path.name)
 
 
 @app.command()
@@ -365,8 +369,10 @@ def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
-    max_body_mb: Annotated[float, typer.Option(help="Largest request.", min=0.001)] = 16.0,
-    max_megapixels: Annotated[float, typer.Option(help="Largest image.", min=0.001)] = 50.0,
+    max_body_mb: Annotated[
+        float, typer.Option(help="Largest request.", min=0.001, max=1024)
+    ] = 16.0,
+    max_megapixels: Annotated[float, typer.Option(help="Of one image.", min=0.001, max=89)] = 50,
     max_waiting: Annotated[int, typer.Option(help="Requests at once; 503 beyond.", min=1)] = 64,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,

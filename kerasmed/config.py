@@ -279,6 +279,11 @@ class ClassifierConfig(Section):
                 "no training is left: classifiers.finetune_epochs is 0 and without weights there "
                 "is no head to fit; raise it"
             )
+        if self.finetune_share < 1 and "none" in settings:
+            raise ValueError(
+                "classifiers.finetune_share below 1 would leave the lower layers of a network "
+                "without weights as they were drawn; set it to 1 or give weights"
+            )
         return self
 
 

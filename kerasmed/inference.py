@@ -8,7 +8,9 @@ import json
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from io import StringIO
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -101,8 +103,11 @@ class OnnxClassifier:
     ):
         if batch_size != "auto" and batch_size < 1:
             raise InputError(f'Batch size: expected "auto" or 1 and more, received {batch_size}.')
-        self.path = _suited(Path(path), provider) if precision == "auto" else Path(path)
+        self.path = Path(path)
         self._session, self.provider = open_session(self.path, provider, threads)
+        if precision == "auto" and (suited := _suited(self.path, self.provider)) != self.path:
+            self.path = suited
+            self._session, self.provider = open_session(self.path, provider, threads)
         self.metadata = read_metadata(self._session, self.path, "classifier")
         self.class_names: list[str] = self.metadata["class_names"]
         self.input_size: int = self.metadata["input_size"]
@@ -245,9 +250,13 @@ def open_session(
     if threads is not None:
         options.intra_op_num_threads = threads
     available = onnxruntime.get_available_providers()
-    chosen = _automatic() if provider == "auto" else provider
-    if chosen != "cpu" and hasattr(onnxruntime, "preload_dlls"):
-        onnxruntime.preload_dlls()
+    chosen = provider
+    if provider == "auto":
+        has_cuda = has_cuda_driver() and PROVIDERS["cuda"].name in available
+        chosen = "cuda" if has_cuda else "cpu"
+    if chosen in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
+        with redirect_stdout(StringIO()):  # it prints what it does not find
+            onnxruntime.preload_dlls()
     wanted = [PROVIDERS[name] for name in dict.fromkeys((chosen, "cpu"))]
     try:
         session = onnxruntime.InferenceSession(
@@ -270,20 +279,22 @@ def open_session(
     return session, running
 
 
-def _automatic() -> str:
-    return "cuda" if has_cuda_driver() else "cpu"
+def precision_path(path: Path, precision: Literal["fp32", "fp16", "int8"]) -> Path:
+    """Where the same model lies in a precision: ``X.onnx``, ``X.fp16.onnx`` or ``X.int8.onnx``."""
+    stem = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")
+    return path.with_name(f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
 
 
-def _suited(path: Path, provider: str) -> Path:
-    """The file beside this one in the precision that suits the machine, or this one."""
-    chosen = _automatic() if provider == "auto" else provider
-    suffixes = {"cpu": ".int8", "cuda": ".fp16", "tensorrt": ".fp16"}
-    if chosen not in suffixes:
+def _suited(path: Path, running: str) -> Path:
+    """The file beside this one in the precision that suits what runs, or this one."""
+    precision: Literal["fp16", "int8"] = "fp16"
+    if running == PROVIDERS["cpu"].name:
+        if not cpu_multiplies("avx512_vnni", "avx_vnni", "amx_int8"):
+            return path
+        precision = "int8"
+    elif running not in (PROVIDERS["cuda"].name, PROVIDERS["tensorrt"].name):
         return path
-    if chosen == "cpu" and not cpu_multiplies("avx512_vnni", "avx_vnni", "amx_int8"):
-        return path
-    stem = path.stem.removesuffix(".int8").removesuffix(".fp16")
-    beside = path.with_name(f"{stem}{suffixes[chosen]}.onnx")
+    beside = precision_path(path, precision)
     return beside if beside.is_file() else path
 
 

@@ -7,6 +7,7 @@ and the size of each are bounded, so memory is too.
 import asyncio
 import base64
 import io
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -45,6 +46,7 @@ class Limits:
         max_waiting: requests under way at once; further ones are answered 503.
         max_batch: images run at once.
         lime_samples: masked images of an explanation.
+        max_explaining: explanations that wait or run; further ones are answered 503.
     """
 
     max_body: int = 16 * 2**20
@@ -52,6 +54,7 @@ class Limits:
     max_waiting: int = 64
     max_batch: int = 16
     lime_samples: int = 300
+    max_explaining: int = 4
 
 
 class Prediction(BaseModel):
@@ -81,7 +84,8 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
     """
     limits = limits or Limits()
     queue = _Batches(model, limits.max_batch)
-    explaining = asyncio.Semaphore(1)
+    decoding, explaining = asyncio.Semaphore(os.cpu_count() or 1), asyncio.Semaphore(1)
+    asking: set[object] = set()
 
     @asynccontextmanager
     async def running(app: FastAPI) -> AsyncIterator[None]:
@@ -133,14 +137,23 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
     ) -> Prediction:
         """Class probabilities of one image, on request with a LIME overlay."""
         content = await image.read()
-        pixels = await run_in_threadpool(
-            _decode, content, image.filename or "", model.input_size, limits.max_pixels
-        )
+        async with decoding:
+            pixels = await run_in_threadpool(
+                _decode, content, image.filename or "", model.input_size, limits.max_pixels
+            )
         probabilities = await queue.predict(pixels)
         overlay = None
         if lime:
-            async with explaining:
-                overlay = await run_in_threadpool(_explain, model, pixels, limits.lime_samples)
+            if len(asking) >= limits.max_explaining:
+                raise HTTPException(
+                    503, "Too many explanations wait; try again.", {"Retry-After": "5"}
+                )
+            asking.add(turn := object())
+            try:
+                async with explaining:
+                    overlay = await run_in_threadpool(_explain, model, pixels, limits.lime_samples)
+            finally:
+                asking.remove(turn)
         return Prediction(
             predicted=model.class_names[int(probabilities.argmax())],
             probabilities=dict(zip(model.class_names, probabilities.tolist(), strict=True)),
@@ -256,27 +269,34 @@ def _decode(content: bytes, name: str, size: int, max_pixels: int) -> np.ndarray
 
     Raises:
         DataError: it cannot be read.
-        HTTPException: it has too many pixels.
+        HTTPException: it has too many pixels, or is a volume.
     """
-    pixels = _count_pixels(content)
+    ending = PurePath(name).name.lower()
+    suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
+    if suffix.startswith(".nii"):
+        raise HTTPException(415, "Image: expected one image, received a NIfTI volume; cut a slice.")
+    pixels = _count_pixels(content, suffix)
     if pixels > max_pixels:
         raise HTTPException(
             413, f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it."
         )
-    ending = PurePath(name).name.lower()
-    suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
     with NamedTemporaryFile(suffix=suffix) as file:
         file.write(content)
         file.flush()
         try:
             return read_image(Path(file.name), size)
-        except DataError as error:
-            raise DataError(str(error).replace(file.name, "the uploaded file")) from None
+        except (DataError, MachineError) as error:
+            raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
 
 
-def _count_pixels(content: bytes) -> int:
-    """Height times width as the file states it; 0 where Pillow does not know the format."""
+def _count_pixels(content: bytes, suffix: str) -> int:
+    """Pixels as the file's header states them, before any is decoded; 0 where it states none."""
     try:
+        if suffix in (".dcm", ".dicom"):
+            from pydicom import dcmread
+
+            header = dcmread(io.BytesIO(content), stop_before_pixels=True)
+            return header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1)
         with Image.open(io.BytesIO(content)) as image:
             return image.width * image.height
     except Exception:  # decoders meet broken files with exceptions of every kind; told when read

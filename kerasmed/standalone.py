@@ -74,7 +74,10 @@ def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
             inside = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES)
             yield from _some(inside, f"an image in the folder {name}")
         elif not path.exists() and glob.has_magic(name):
-            found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            try:
+                found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
+            except ValueError as error:
+                raise InputError(f"Images: {name!r} is no pattern: {error}; mend it.") from None
             yield from _some([each for each in found if each.is_file()], f"a file like {name}")
         else:
             yield path
@@ -105,7 +108,7 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
             engine.predict(images.images), images.labels, engine.class_names
         )
     keys = ("backbone", "precision", "trained_on", "seed", "n_train")
-    known = {key: engine.metadata[key] for key in keys}
+    known = {key: engine.metadata.get(key) for key in keys}
     return {**known, **metrics}
 
 

@@ -16,9 +16,9 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
     for row in rows:
         low, high = row["accuracy_ci95"]
         table.add_row(
-            row["backbone"],
-            row["precision"],
-            row["trained_on"],
+            str(row["backbone"]),
+            str(row["precision"]),
+            str(row["trained_on"]),
             str(row["seed"]),
             str(row["n_train"]),
             f"{100 * row['accuracy']:.1f}",

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import yaml
@@ -218,7 +219,7 @@ def test_later_stages_run_alone(tiny_config, run_copy, command):
 
 def test_export_in_every_precision_and_test_of_each(tiny_config, run_copy, monkeypatch):
     monkeypatch.chdir(run_copy.parent)
-    # Two epochs from scratch decide by a hair, which 8 bits may turn.
+    # A few epochs from scratch decide by a hair, which 8 bits may turn.
     monkeypatch.setattr("kerasmed.export.precision.MAX_LOSS", 0.5)
     options = ["--out", str(run_copy)]
     arguments = ["export", str(tiny_config), *options, "--precision", "fp16", "--precision", "int8"]
@@ -232,11 +233,38 @@ def test_export_in_every_precision_and_test_of_each(tiny_config, run_copy, monke
     rows = json.loads((run_copy / "evaluation" / "metrics.json").read_text())
     of_one = [row["precision"] for row in rows if row["trained_on"] == "real"]
     assert of_one == ["fp32", "fp16", "int8"]
+    # What was not asked for again does not outlive the training that it was made from.
+    assert main(["export", str(tiny_config), "--out", str(run_copy)]) == 0
+    assert not list((run_copy / "exported").glob("*.int8.*"))
+
+
+def test_network_that_fails_the_gate_does_not_stop_the_others(
+    tiny_config, run_copy, monkeypatch, capsys
+):
+    monkeypatch.chdir(run_copy.parent)
+    monkeypatch.setattr("kerasmed.export.precision.MAX_LOSS", -2.0)
+    arguments = ["--out", str(run_copy), "--set", "export.precisions=[int8]"]
+    assert main(["export", str(tiny_config), *arguments]) == 0
+    assert "expected int8 to lose at most" in capsys.readouterr().err
+    assert main(["evaluate", str(tiny_config), *arguments]) == 0
+    rows = json.loads((run_copy / "evaluation" / "metrics.json").read_text())
+    assert {row["precision"] for row in rows} == {"fp32"}
+
+
+def test_the_tiny_study_really_trained(tiny_run):
+    networks = [
+        keras.saving.load_model(path, compile=False).get_layer("logits").get_weights()[1]
+        for path in sorted((tiny_run / "classifiers").glob("*/model.keras"))
+    ]
+    assert all(np.abs(bias).max() > 0 for bias in networks)
+    assert not np.array_equal(networks[0], networks[1])
 
 
 def test_export_takes_a_study_or_a_file(refused, tiny_config, tmp_path):
     assert "takes an experiment file, or --check MODEL.onnx" in refused("export")
     assert "No model file at" in refused("export", "--check", tmp_path / "no.onnx")
+    line = refused("export", tiny_config, "--check", tmp_path / "no.onnx")
+    assert "leave the experiment file out" in line
     line = refused("export", "--check", tmp_path / "no.onnx", "--out", tmp_path)
     assert "--out goes with an experiment file" in line
     assert "export.precisions" in refused("export", tiny_config, "--precision", "fp8")

@@ -330,6 +330,7 @@ def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
         ("diffusion.max_minutes=null", "give one of diffusion.max_minutes, diffusion.max_images"),
         ("diffusion.widths=[32, 64, 128, 190]", "must be a multiple of 4"),
         ("classifiers={weights: none, finetune_epochs: 0}", "no training is left"),
+        ("classifiers={weights: none, finetune_share: 0.5}", "leave the lower layers"),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, assignment, problem):

@@ -197,20 +197,37 @@ def test_several_threads_may_share_one_engine(model_path):
 
 
 @pytest.mark.parametrize(
-    ("flags", "driver", "expected"),
+    ("flags", "running", "expected"),
     [
-        ("fpu avx512_vnni", False, "model.int8.onnx"),
-        ("fpu", False, "model.onnx"),
-        ("fpu avx512_vnni", True, "model.fp16.onnx"),
+        ("fpu avx512_vnni", "cpu", "model.int8.onnx"),
+        ("fpu", "cpu", "model.onnx"),
+        ("fpu avx512_vnni", "cuda", "model.fp16.onnx"),
+        ("fpu avx512_vnni", "coreml", "model.onnx"),
     ],
 )
-def test_precision_suits_the_machine(model_path, monkeypatch, flags, driver, expected):
+def test_precision_suits_what_runs(model_path, monkeypatch, flags, running, expected):
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": flags})
-    monkeypatch.setattr(inference, "has_cuda_driver", lambda: driver)
+    really = inference.open_session
+    name = inference.PROVIDERS[running].name
+    monkeypatch.setattr(inference, "open_session", lambda path, *_: (really(path, "cpu")[0], name))
     for suffix in (".int8", ".fp16"):
         shutil.copyfile(model_path, model_path.with_suffix(f"{suffix}.onnx"))
     assert OnnxClassifier(model_path, precision="auto").path.name == expected
     assert OnnxClassifier(model_path).path == model_path
+
+
+def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
+    model_path, monkeypatch, capfd
+):
+    monkeypatch.setattr(inference, "has_cuda_driver", lambda: True)
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx512_vnni"})
+    for suffix in (".int8", ".fp16"):
+        shutil.copyfile(model_path, model_path.with_suffix(f"{suffix}.onnx"))
+    engine = OnnxClassifier(model_path, precision="auto")
+    if engine.provider != "CPUExecutionProvider":
+        pytest.skip("CUDA works here")
+    assert engine.path.name == "model.int8.onnx"
+    assert capfd.readouterr().out == ""
 
 
 def test_precision_that_does_not_lie_beside_is_not_taken(model_path, monkeypatch):

@@ -179,7 +179,7 @@ def train_classifier(
     class_weights = balancing_weights(train.labels, num_classes, settings.class_weights)
     title = f"Training {backbone}"
     rows: list[dict[str, Any]] = []
-    ran: dict[str, Any] = {"jit_compile": False}
+    ran: dict[str, Any] = {"kept": "head", "jit_compile": False}
     if weights != "none":
         rows.append(_fit_head(model, train, validation, settings, class_weights))
     batches = LabelledBatches(
@@ -192,7 +192,9 @@ def train_classifier(
         seed,
     )
     if settings.finetune_epochs:
-        found, ran = _fine_tune(model, batches, validation, settings, runtime, title)
+        found, ran = _fine_tune(
+            model, batches, validation, settings, runtime, title, weights != "none"
+        )
         rows += found
     plain = build_classifier(*arguments[:4], "none", settings.dropout)
     plain.set_weights(model.get_weights())
@@ -293,11 +295,12 @@ def _fine_tune(
     settings: ClassifierConfig,
     runtime: Runtime,
     title: str,
+    starts_from_head: bool,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train the layers down to ``finetune_share`` by a rate that warms up and falls along a cosine.
 
     Returns:
-        As above.
+        Its rows of history, and what ran: among it which phase's weights were ``kept``.
     """
     freeze_lower_layers(model, settings.finetune_share)
     steps = max(1, -(-len(batches.image_set) // settings.batch_size))
@@ -321,10 +324,12 @@ def _fine_tune(
     )
     one_hot = np.eye(len(batches.class_weights), dtype=np.float32)
     stopping = _early_stopping(settings)
-    # The first phase's weights are a candidate too.
     before = trained.get_weights()
     held_out = (validation.images, one_hot[validation.labels])
-    loss_before = trained.evaluate(*held_out, batch_size=32, verbose=0)[0]
+    # The head's weights are a candidate too; random ones are not.
+    loss_before = np.inf
+    if starts_from_head:
+        loss_before = trained.evaluate(*held_out, batch_size=32, verbose=0)[0]
     with progress_bar(title, total, "steps") as advance:
         pace = _Pace(advance)
         history = trained.fit(
@@ -337,16 +342,17 @@ def _fine_tune(
             shuffle=False,
             verbose=0,
         )
-    if min(history.history["val_loss"]) > loss_before:
+    improved = bool(np.nanmin([*history.history["val_loss"], np.inf]) <= loss_before)
+    if not improved:
         trained.set_weights(before)
     ran = {
+        "kept": "finetune" if improved else "head",
         "jit_compile": bool(trained.jit_compile),
         "images_per_s": round(settings.batch_size / float(np.median(pace.seconds)), 1),
     }
-    kept = "the first phase" if min(history.history["val_loss"]) > loss_before else "the second"
     say(
         f"{ran['images_per_s']} images/s, {model.dtype_policy.name}, XLA "
-        f"{'on' if ran['jit_compile'] else 'off'}; {kept} had the lower validation loss."
+        f"{'on' if ran['jit_compile'] else 'off'}; kept what the phase {ran['kept']!r} left."
     )
     return _rows("finetune", history), ran
 

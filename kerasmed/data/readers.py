@@ -118,7 +118,7 @@ def _starts_as_dicom(path: Path) -> bool:
     try:
         with path.open("rb") as stream:
             return stream.read(132)[128:] == b"DICM"
-    except OSError:
+    except (OSError, ValueError):  # a name with a null byte is no file's
         return False
 
 

@@ -62,7 +62,8 @@ def export_classifier(
         "precision": "fp32",
         **metadata,
     }
-    expected = {name: value.numpy() for name, value in serve(tf.constant(images)).items()}
+    with tf.device("CPU"):  # a GPU's convolutions are rounded further
+        expected = {name: value.numpy() for name, value in serve(tf.constant(images)).items()}
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
         parity = _checked(path, temporary, expected, images, "fp32", "Keras")
@@ -85,13 +86,14 @@ def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, An
     Raises:
         ModelFileError: it differs from float32 by more than the tolerance; nothing is written.
     """
-    engine = OnnxClassifier(source)
+    engine = OnnxClassifier(source, provider="cpu")
     expected = engine.outputs(images)
     proto = to_float16(onnx.load(source))
-    metadata = {**engine.metadata, "precision": "fp16"}
+    metadata = {**engine.metadata, "precision": "fp16", "float32_sha256": sha256_of(source)}
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
-        metadata["parity"] = _checked(path, temporary, expected, images, "fp16", "float32")
+        found = _checked(path, temporary, expected, images, "fp16", "float32")
+        metadata |= {"parity": found, "transposes": _count_transposes(temporary)}
         write_model(proto, metadata, temporary)
     return _write_sidecar(metadata, path)
 
@@ -115,11 +117,17 @@ def export_int8(
     Raises:
         ModelFileError: the accuracy falls too far whatever stays in float32; nothing is written.
     """
-    engine = OnnxClassifier(source)
+    engine = OnnxClassifier(source, provider="cpu")
     with written_aside(path) as temporary:
         found = quantize_gated(source, calibration, images, labels, temporary)
-        differences = parity(temporary, engine.outputs(images), images)
-        metadata = {**engine.metadata, "precision": "int8", "parity": differences, **found}
+        metadata = {
+            **engine.metadata,
+            "precision": "int8",
+            "float32_sha256": sha256_of(source),
+            "parity": parity(temporary, engine.outputs(images), images),
+            "transposes": _count_transposes(temporary),
+            **found,
+        }
         write_model(onnx.load(temporary), metadata, temporary)
     return _write_sidecar(metadata, path)
 
@@ -143,7 +151,7 @@ def parity(path: Path, expected: dict[str, np.ndarray], images: np.ndarray) -> d
     """
     differences = {"probabilities": 0.0, "features": 0.0}
     for batch_size in (1, len(images)):
-        received = OnnxClassifier(path, batch_size=batch_size).outputs(images)
+        received = OnnxClassifier(path, "cpu", batch_size=batch_size).outputs(images)
         for name in differences:
             scale = max(np.abs(expected[name]).max(), 1e-12) if name == "features" else 1.0
             difference = float(np.abs(expected[name] - received[name]).max() / scale)

@@ -8,7 +8,7 @@ import onnx
 
 from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, sha256_of
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference import OnnxClassifier, precision_path
 
 _COMPLETE = {
     *("backbone", "class_names", "data_hash", "format", "input_size", "kerasmed_version"),
@@ -31,7 +31,7 @@ def verify_file(path: Path) -> dict[str, str]:
     proto = onnx.load(path)
     try:
         onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError as error:
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelFileError(
             f"{path}: expected a file that follows the ONNX standard, received: {reason}; "
@@ -97,8 +97,14 @@ def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], pat
 
 
 def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> str:
-    cell = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")
-    trained = path.resolve().parent.parent / "classifiers" / cell / "model.keras"
+    float32 = precision_path(path, "fp32")
+    source = metadata.get("float32_sha256")
+    if source and float32.exists() and sha256_of(float32) != source:
+        raise ModelFileError(
+            f"{path}: expected to have been made from {float32.name} as it lies beside, received "
+            "one made from another; export it again."
+        )
+    trained = path.resolve().parent.parent / "classifiers" / float32.stem / "model.keras"
     if not trained.exists():
         return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
     from kerasmed.runtime import load_keras
@@ -109,7 +115,10 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
     from kerasmed.export.classifiers import TOLERANCES, parity, serving_function
 
     model = keras.saving.load_model(trained, compile=False)
-    served = serving_function(model, metadata["temperature"])(keras.ops.convert_to_tensor(images))
+    import tensorflow as tf
+
+    with tf.device("CPU"):
+        served = serving_function(model, metadata["temperature"])(tf.constant(images))
     found = parity(path, {name: np.asarray(value) for name, value in served.items()}, images)
     allowed = TOLERANCES.get(metadata["precision"])
     if allowed is not None and not max(found.values()) <= allowed:

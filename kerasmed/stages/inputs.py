@@ -8,7 +8,7 @@ from kerasmed.config import Config, DataConfig, Precision, Regime
 from kerasmed.data.decoding import read_images
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference import OnnxClassifier, precision_path
 from kerasmed.runs import RunFolder
 
 
@@ -65,8 +65,7 @@ def cells_of(config: Config) -> list[Cell]:
 
 def exported_path(cell: Cell, run: RunFolder, precision: Precision = "fp32") -> Path:
     """Where a CNN's ONNX file of that precision lies."""
-    suffix = "" if precision == "fp32" else f".{precision}"
-    return run.exported / f"{cell.name}{suffix}.onnx"
+    return precision_path(run.exported / f"{cell.name}.onnx", precision)
 
 
 def open_classifier(cell: Cell, run: RunFolder) -> OnnxClassifier:
@@ -77,7 +76,12 @@ def open_classifier(cell: Cell, run: RunFolder) -> OnnxClassifier:
 def open_classifiers(
     config: Config, run: RunFolder, precisions: Sequence[Precision] = ("fp32",)
 ) -> Iterator[tuple[Cell, OnnxClassifier]]:
-    """Every exported CNN with its engine, one at a time, float32 first."""
+    """Every exported CNN with its engine, one at a time, float32 first.
+
+    A precision that the export refused to write is left out.
+    """
     for cell in cells_of(config):
         for precision in dict.fromkeys(("fp32", *precisions)):
-            yield cell, OnnxClassifier(exported_path(cell, run, precision))
+            path = exported_path(cell, run, precision)
+            if precision == "fp32" or path.exists():
+                yield cell, OnnxClassifier(path)

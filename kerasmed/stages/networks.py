@@ -1,5 +1,6 @@
 """The stages that make and test CNNs: classifiers, export, evaluate."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import numpy as np
 from kerasmed.config import Config
 from kerasmed.data.image_set import ImageSet, concatenate
 from kerasmed.data.splits import Split
+from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, write_json
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
@@ -100,9 +102,9 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
 
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
-    images = validation.images[:33]
-    rng = np.random.default_rng(config.seed)
-    found = {}
+    # Spread over the classes, in whose order the images lie.
+    images = validation.images[np.linspace(0, len(validation) - 1, 33).astype(int)]
+    found: dict[str, dict[str, Any]] = {}
     for cell in cells_of(config):
         folder = run.classifiers / cell.name
         result = read_json(folder / "training.json", "kerasmed train classifier CONFIG")["result"]
@@ -119,19 +121,32 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         path = exported_path(cell, run)
         found[path.stem] = export_classifier(model, result["temperature"], metadata, images, path)
         keras.backend.clear_session()
+        # Those of an earlier training may not outlive it.
+        for precision in ("fp16", "int8"):
+            for suffix in (".onnx", ".json"):
+                exported_path(cell, run, precision).with_suffix(suffix).unlink(missing_ok=True)
         if "fp16" in config.export.precisions:
             half = exported_path(cell, run, "fp16")
-            found[half.stem] = export_float16(path, images, half)
+            found[half.stem] = _or_reason(export_float16, path, images, half)
         if "int8" in config.export.precisions:
             train = _training_images(cell.trained_on, config, run, image_set, split)
             count = min(config.export.calibration_images, len(train))
+            rng = np.random.default_rng(config.seed)
             calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
             small = exported_path(cell, run, "int8")
-            found[small.stem] = export_int8(
-                path, calibration, np.asarray(validation.images), validation.labels, small
-            )
-    told = ("parity", "float_layers", "validation_accuracy", "transposes")
+            arguments = (calibration, np.asarray(validation.images), validation.labels)
+            found[small.stem] = _or_reason(export_int8, path, *arguments, small)
+    told = ("parity", "float_layers", "validation_accuracy", "transposes", "not_exported")
     return {name: {k: each[k] for k in told if k in each} for name, each in found.items()}
+
+
+def _or_reason(export: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """What was exported, or why one network has no file of that precision; the rest go on."""
+    try:
+        return export(*arguments)
+    except ModelFileError as error:
+        say(str(error))
+        return {"not_exported": str(error)}
 
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:

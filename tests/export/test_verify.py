@@ -9,6 +9,7 @@ import onnx
 import pytest
 
 from kerasmed.errors import ModelFileError
+from kerasmed.export.classifiers import export_float16
 from kerasmed.export.verify import verify_file
 
 CELL = "MobileNet-real-s0"
@@ -99,4 +100,23 @@ def test_probabilities_that_do_not_sum_to_one_are_noticed(exported):
     exported.with_suffix(".json").unlink()
     _spoil(exported, double)
     with pytest.raises(ModelFileError, match="expected 2 probabilities summing to 1"):
+        verify_file(exported)
+
+
+def test_file_made_from_another_float32_file_is_noticed(exported):
+    half = exported.with_suffix(".fp16.onnx")
+    export_float16(exported, np.zeros((3, 16, 16, 3), np.uint8), half)
+    assert verify_file(half)
+    _spoil(exported, lambda model: setattr(model, "producer_name", "trained again"))
+    with pytest.raises(ModelFileError, match="received one made from another; export it again"):
+        verify_file(half)
+
+
+def test_wrong_declared_shape_is_noticed(exported):
+    def widen(model):
+        model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 7
+
+    exported.with_suffix(".json").unlink()
+    _spoil(exported, widen)
+    with pytest.raises(ModelFileError, match=r"follows the ONNX standard|can load"):
         verify_file(exported)
