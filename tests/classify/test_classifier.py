@@ -44,6 +44,14 @@ def test_temperature_undoes_overconfidence():
     assert fit_temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.1)
 
 
+def test_temperature_stays_moderate_where_every_image_is_right():
+    labels = np.arange(52) % 4
+    logits = 6.0 * np.eye(4)[labels]
+    temperature = fit_temperature(logits, labels)
+    confidence = 1 / (1 + 3 * np.exp(-6 / temperature))
+    assert confidence == pytest.approx((52 + 1) / (52 + 4), abs=0.01)
+
+
 def test_outputs_do_not_depend_on_batch_size(phantoms):
     model = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
     one = predict_outputs(model, phantoms.images, batch_size=3)
