@@ -10,14 +10,11 @@ from rich.table import Table
 
 def print_metrics(rows: list[dict[str, Any]]) -> None:
     """One line a classifier."""
-    table = Table(
-        "backbone", "precision", "trained on", "seed", "n train", "accuracy %", "95% interval", "F1"
-    )
+    table = Table("backbone", "trained on", "seed", "n train", "accuracy %", "95% interval", "F1")
     for row in rows:
         low, high = row["accuracy_ci95"]
         table.add_row(
-            str(row["backbone"]),
-            str(row["precision"]),
+            _network(row),
             str(row["trained_on"]),
             str(row["seed"]),
             str(row["n_train"]),
@@ -33,18 +30,23 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
     """Mean and standard deviation of each network and training set, if there are several seeds."""
     if all(row["seeds"] == 1 for row in rows):
         return
-    table = Table("backbone", "precision", "trained on", "seeds", "accuracy %", "F1")
+    table = Table("backbone", "trained on", "seeds", "accuracy %", "F1")
     for row in rows:
         mean, spread = row["mean"], row["standard_deviation"]
         table.add_row(
-            row["backbone"],
-            row["precision"],
+            _network(row),
             row["trained_on"],
             str(row["seeds"]),
             f"{100 * mean['accuracy']:.1f} ± {100 * spread['accuracy']:.1f}",
             f"{mean['macro_f1']:.3f} ± {spread['macro_f1']:.3f}",
         )
     Console(markup=False).print(table)
+
+
+def _network(row: dict[str, Any]) -> str:
+    """Backbone, and the precision where it is not float32."""
+    precision = "" if row["precision"] in ("fp32", None) else f" {row['precision']}"
+    return f"{row['backbone']}{precision}"
 
 
 def print_split(result: dict[str, Any]) -> None:
