@@ -136,7 +136,8 @@ def print_predictions(
     """
     count, errors = 0, []
     table = Table("image", "predicted", *class_names)
-    for count, row in enumerate(rows, start=1):  # noqa: B007
+    for row in rows:
+        count += 1
         if "error" in row:
             errors.append(row["error"])
         else:

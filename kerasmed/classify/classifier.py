@@ -258,12 +258,6 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
 
 
-def _loss(settings: ClassifierConfig) -> keras.losses.Loss:
-    return keras.losses.CategoricalCrossentropy(
-        from_logits=True, label_smoothing=settings.label_smoothing
-    )
-
-
 def _fit_head(
     model: keras.Model,
     train: ImageSet,
@@ -330,12 +324,16 @@ def _fine_tune(
             ),
             global_clipnorm=1.0,
         ),
-        loss=_loss(settings),
+        loss=keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=settings.label_smoothing
+        ),
         weighted_metrics=["accuracy"],
         jit_compile=runtime.jit_compile,
     )
     one_hot = np.eye(len(batches.class_weights), dtype=np.float32)
-    stopping = _early_stopping(settings)
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=settings.patience, restore_best_weights=True
+    )
     before = trained.get_weights()
     held_out = (validation.images, one_hot[validation.labels])
     # The head's weights are a candidate too; random ones are not.
@@ -386,12 +384,6 @@ class _Pace(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._advance(0, f"validation loss {logs['val_loss']:.4f}")
-
-
-def _early_stopping(settings: ClassifierConfig) -> keras.callbacks.EarlyStopping:
-    return keras.callbacks.EarlyStopping(
-        monitor="val_loss", patience=settings.patience, restore_best_weights=True
-    )
 
 
 def _rows(phase: str, history: keras.callbacks.History) -> list[dict[str, Any]]:

@@ -132,13 +132,14 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for key, members in groups.items():
         values = np.array([[row[name] for name in _SPREAD] for row in members], float)
-        deviations = values.std(axis=0, ddof=1) if len(members) > 1 else [None] * len(_SPREAD)
+        one = len(members) == 1
+        deviations = [None] * len(_SPREAD) if one else values.std(axis=0, ddof=1).tolist()
         found.append(
             {
                 **dict(zip(_CELL, key, strict=True)),
                 "seeds": len(members),
                 "mean": dict(zip(_SPREAD, values.mean(axis=0).tolist(), strict=True)),
-                "standard_deviation": dict(zip(_SPREAD, map(_plain, deviations), strict=True)),
+                "standard_deviation": dict(zip(_SPREAD, deviations, strict=True)),
             }
         )
     return found
@@ -146,7 +147,3 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 _CELL = ("backbone", "trained_on", "precision")
 _SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
-
-
-def _plain(value: float | None) -> float | None:
-    return None if value is None else float(value)

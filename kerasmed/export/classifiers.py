@@ -4,7 +4,7 @@ Needs TensorFlow.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
@@ -49,8 +49,8 @@ def export_classifier(
             written.
     """
     size = model.input.shape[1]
-    serve = serving_function(model, temperature)
-    proto = convert(serve, [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")])
+    signature = [tf.TensorSpec((None, size, size, 3), tf.uint8, name="images")]
+    proto = convert(serving_function(model, temperature), signature)
     metadata = {
         "kerasmed_version": __version__,
         "format": FORMAT,
@@ -62,14 +62,8 @@ def export_classifier(
         "precision": "fp32",
         **metadata,
     }
-    with tf.device("CPU"):  # a GPU's convolutions are rounded further
-        expected = {name: value.numpy() for name, value in serve(tf.constant(images)).items()}
-    with written_aside(path) as temporary:
-        write_model(proto, metadata, temporary)
-        parity = _checked(path, temporary, expected, images, "fp32", "Keras")
-        metadata |= {"parity": parity, "transposes": _count_transposes(temporary)}
-        write_model(proto, metadata, temporary)
-    return _write_sidecar(metadata, path)
+    expected = keras_outputs(model, temperature, images)
+    return _write_checked(proto, metadata, path, expected, images, "Keras")
 
 
 def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, Any]:
@@ -90,12 +84,7 @@ def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, An
     expected = engine.outputs(images)
     proto = to_float16(onnx.load(source))
     metadata = {**engine.metadata, "precision": "fp16", "float32_sha256": sha256_of(source)}
-    with written_aside(path) as temporary:
-        write_model(proto, metadata, temporary)
-        found = _checked(path, temporary, expected, images, "fp16", "float32")
-        metadata |= {"parity": found, "transposes": _count_transposes(temporary)}
-        write_model(proto, metadata, temporary)
-    return _write_sidecar(metadata, path)
+    return _write_checked(proto, metadata, path, expected, images, "float32")
 
 
 def export_int8(
@@ -159,23 +148,38 @@ def parity(path: Path, expected: dict[str, np.ndarray], images: np.ndarray) -> d
     return differences
 
 
-def _checked(
+def keras_outputs(
+    model: keras.Model, temperature: float, images: np.ndarray
+) -> dict[str, np.ndarray]:
+    """What the exported file should give for uint8 images, computed by Keras."""
+    with tf.device("CPU"):  # a GPU's convolutions are rounded further
+        outputs = serving_function(model, temperature)(tf.constant(images))
+    return {name: value.numpy() for name, value in outputs.items()}
+
+
+def _write_checked(
+    proto: onnx.ModelProto,
+    metadata: dict[str, Any],
     path: Path,
-    temporary: Path,
     expected: dict[str, np.ndarray],
     images: np.ndarray,
-    precision: Literal["fp32", "fp16"],
     reference: str,
-) -> dict[str, float]:
-    found = parity(temporary, expected, images)
-    # Also refuses what is not a number.
-    if not max(found.values()) <= TOLERANCES[precision]:
-        raise ModelFileError(
-            f"{path.name}: expected onnxruntime to agree with {reference} within "
-            f"{TOLERANCES[precision]}, received {found}; this is a fault of the conversion, please "
-            "report it."
-        )
-    return found
+) -> dict[str, Any]:
+    """Write file and sidecar, if the outputs are as ``expected`` within the tolerance."""
+    tolerance = TOLERANCES[metadata["precision"]]
+    with written_aside(path) as temporary:
+        write_model(proto, metadata, temporary)
+        found = parity(temporary, expected, images)
+        # Also refuses what is not a number.
+        if not max(found.values()) <= tolerance:
+            raise ModelFileError(
+                f"{path.name}: expected onnxruntime to agree with {reference} within {tolerance}, "
+                f"received {found}; this is a fault of the conversion, please report it."
+            )
+        checked = {"parity": found, "transposes": _count_transposes(temporary)}
+        metadata = {**metadata, **checked}
+        write_model(proto, metadata, temporary)
+    return _write_sidecar(metadata, path)
 
 
 def _count_transposes(path: Path) -> int:

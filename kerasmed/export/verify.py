@@ -112,14 +112,10 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
     load_keras()
     import keras
 
-    from kerasmed.export.classifiers import TOLERANCES, parity, serving_function
+    from kerasmed.export.classifiers import TOLERANCES, keras_outputs, parity
 
     model = keras.saving.load_model(trained, compile=False)
-    import tensorflow as tf
-
-    with tf.device("CPU"):
-        served = serving_function(model, metadata["temperature"])(tf.constant(images))
-    found = parity(path, {name: np.asarray(value) for name, value in served.items()}, images)
+    found = parity(path, keras_outputs(model, metadata["temperature"], images), images)
     allowed = TOLERANCES.get(metadata["precision"])
     if allowed is not None and not max(found.values()) <= allowed:
         raise ModelFileError(
