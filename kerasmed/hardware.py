@@ -31,6 +31,14 @@ def cpu_multiplies(*extensions: str) -> bool:
     return not set(extensions).isdisjoint(cpu_fields().get("flags", "").split())
 
 
+def cpu_cores() -> int:
+    """Cores that this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS and Windows have no such call
+        return os.cpu_count() or 1
+
+
 def has_cuda_driver() -> bool:
     """Whether an NVIDIA driver is installed."""
     try:
