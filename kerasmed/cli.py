@@ -299,21 +299,49 @@ def evaluate(
 def explain(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
     images: Annotated[
-        list[Path] | None, typer.Argument(metavar="[IMAGE]...", help="With MODEL.onnx.")
+        list[str] | None,
+        typer.Argument(metavar="[IMAGE]...", help="Files, folders, patterns, with MODEL.onnx."),
     ] = None,
+    provider: ProviderOption = "auto",
+    precision: PrecisionOption = Precision.given,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """LIME for a few test images by every CNN, or for given images by one ONNX file."""
-    if images:
-        from kerasmed.standalone import explain_files
+    """LIME for a few test images by every CNN, or for given images by one ONNX file.
 
-        _refuse_with_model(set=assignments, data=data)
-        for path in explain_files(target, images, out or Path("explanations")):
-            print(path)
+    Both go on where they stopped. With MODEL.onnx, --set takes the keys explain.* and seed.
+    """
+    from kerasmed.files import read_json
+    from kerasmed.tables import print_explanation, print_explanations
+
+    if images:
+        from kerasmed.config import override
+        from kerasmed.standalone import explain_files, find_images
+
+        _refuse_with_model(data=data)
+        values = {"name": "explain", "data": {"source": "."}}
+        config = override(values, assignments, source="--set")
+        paths = list(find_images(images, sys.stdin))
+        errors = []
+        for path, record in explain_files(
+            target,
+            paths,
+            config.explain,
+            config.seed,
+            out or Path("explanations"),
+            provider,
+            precision.value,
+        ):
+            if "error" in record:
+                errors.append(record["error"])
+            else:
+                print_explanation(path, record)
+        if errors:
+            raise DataError(f"{len(errors)} of {len(paths)} images cannot be read: {errors[0]}")
         return
-    _perform("explain", target, assignments, data, out)
+    _, run = _perform("explain", target, assignments, data, out)
+    print_explanations(read_json(run.explanations / "summary.json", "kerasmed explain"))
 
 
 @app.command()

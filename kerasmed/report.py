@@ -1,6 +1,7 @@
 """One self-contained HTML page from what the other stages wrote. Computes no metric."""
 
 import base64
+import io
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
+from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
 from kerasmed.runs import RunFolder
 
@@ -43,11 +45,15 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     _draw_grid(synthetic, run.figures / "synthetic.png")
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     _draw_pairs(privacy, synthetic, image_set.subset(split["diffusion"]), run.figures / "pairs.png")
+    summary = read_json(run.explanations / "summary.json", "kerasmed explain")
+    _draw_attention(next(iter(summary.values())), run.figures / "attention.png")
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     environment.filters["picture"] = _data_uri
+    environment.filters["figures_of_explanations"] = figure_texts
+    environment.globals["explanation_figures"] = FIGURES
     page = environment.get_template("report.html.j2").render(
         record=record,
         stages=record["stages"],
@@ -60,7 +66,8 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         regimes=REGIMES,
         fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         privacy=privacy,
-        explanations=_read_explanations(run.explanations),
+        explanations=_read_explanations(run.explanations, image_set),
+        summary=summary,
         figures=run.figures,
     )
     write_text(run.report, page)
@@ -70,25 +77,71 @@ def _data_uri(path: Path) -> str:
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
-def _read_explanations(folder: Path) -> list[dict[str, Any]]:
-    """One entry an image, with one panel a model, in the models' order."""
-    by_image: dict[str, dict[str, Any]] = {}
+def _read_explanations(folder: Path, image_set: ImageSet) -> list[dict[str, Any]]:
+    """One entry an image, with one panel a model and explainer, in the models' order.
+
+    The page draws them itself, from the image, the superpixels and the weights of the predicted
+    class, so that the reader chooses how many superpixels are shown.
+    """
+    by_image: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*.json")):
-        values = read_json(path, "kerasmed explain")
+        record = read_json(path, "kerasmed explain")
+        position, predicted = record["position"], record["predicted_class"]
+        segments = np.array(record["segments"])
         entry = by_image.setdefault(
-            path.stem, {"true_class": values["true_class"], "image": values["image"], "panels": []}
+            position,
+            {
+                "true_class": record["true_class"],
+                "image": record["image"],
+                "pixels": _png_uri(np.asarray(image_set.images[position])),
+                # Two bytes a superpixel, since a picture holds no larger numbers.
+                "segments": _png_uri(
+                    np.stack([segments % 256, segments // 256, 0 * segments], axis=2).astype(
+                        np.uint8
+                    )
+                ),
+                "panels": [],
+            },
         )
-        predicted = values["predicted_class"]
         entry["panels"].append(
             {
                 "model": path.parent.name,
-                "picture": path.with_suffix(".png"),
+                "explainer": record["explainer"],
                 "predicted": predicted,
-                "probability": values["probabilities"][predicted],
-                "r2": values["r2"][predicted],
+                "probability": record["probabilities"][predicted],
+                "r2": record["r2"].get(predicted),
+                "top_overlap": record["stability"].get("top_overlap"),
+                "warnings": record["warnings"],
+                "weights": [float(f"{weight:.4g}") for weight in record["weights"][predicted]],
             }
         )
-    return [by_image[name] for name in sorted(by_image)]
+    return [by_image[position] for position in sorted(by_image)]
+
+
+def _png_uri(pixels: np.ndarray) -> str:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+
+
+def _draw_attention(summary: dict[str, Any], path: Path) -> None:
+    """Where each network looks in the mean: one row a class, one column a network."""
+    networks = summary["networks"]
+    classes = list(next(iter(networks.values()))["mean_maps"])
+    figure = Figure(figsize=(1.9 * len(networks) + 1, 1.9 * len(classes)), layout="constrained")
+    all_axes = figure.subplots(len(classes), len(networks), squeeze=False)
+    for column, (name, found) in enumerate(networks.items()):
+        for row, class_name in enumerate(classes):
+            axes = all_axes[row, column]
+            values = np.array(found["mean_maps"][class_name])
+            drawn = axes.imshow(values, cmap="PRGn", vmin=-1, vmax=1)
+            axes.set(xticks=[], yticks=[])
+            if row == 0:
+                axes.set_title(name, fontsize=7)
+            if column == 0:
+                axes.set_ylabel(class_name, fontsize=8)
+    figure.colorbar(drawn, ax=all_axes, shrink=0.6)
+    _save(figure, path)
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -65,7 +65,7 @@ class Prediction(BaseModel):
     overlay: str | None = Field(
         default=None,
         description="PNG as a data address: the image beside itself with the superpixels that "
-        "speak for the predicted class (green) and against it (red).",
+        "speak for the predicted class (green) and against it (purple).",
     )
 
 
@@ -305,11 +305,12 @@ def _count_pixels(content: bytes, suffix: str) -> int:
 
 def _explain(model: OnnxClassifier, pixels: np.ndarray, samples: int) -> str:
     """The LIME overlay of the predicted class as a data address."""
-    from kerasmed.explain.overlay import draw_overlay
-    from kerasmed.explain.surrogate import explain_image
+    from kerasmed.explain.explainers import LimeExplainer
+    from kerasmed.explain.records import draw_overlay
 
-    explanation = explain_image(pixels, model.predict, samples)
+    explainer = LimeExplainer(model.predict, num_samples=samples, min_samples=samples)
+    explanation = explainer.explain(pixels)
     stream = io.BytesIO()
-    overlay = draw_overlay(explanation, int(explanation.probabilities.argmax()), top=5)
+    overlay = draw_overlay(explanation, explanation.predicted, explainer.top)
     Image.fromarray(overlay).save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

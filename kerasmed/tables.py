@@ -2,10 +2,13 @@
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+
+from kerasmed.explain.summary import FIGURES, figure_texts
 
 
 def print_metrics(rows: list[dict[str, Any]]) -> None:
@@ -156,3 +159,29 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     for name, value in pairs.items():
         table.add_row(name, str(value))
     Console(markup=False).print(table)
+
+
+def print_explanation(path: Path, record: dict[str, Any]) -> None:
+    """One line an explanation, and one for each reason not to rely on it."""
+    name = record["predicted_class"]
+    told = [f"{name} {100 * record['probabilities'][name]:.1f}%"]
+    if record["r2"]:
+        told.append(f"R² {record['r2'][name]:.2f}")
+    if record["stability"]:
+        told.append(f"stability {record['stability']['top_overlap']:.2f}")
+    told += [f"{record['num_samples']} samples", f"{record['duration_s']:.2f} s"]
+    print(f"{path}: {', '.join(told)}", flush=True)
+    for warning in record["warnings"]:
+        print(f"  do not rely on it: {warning}", flush=True)
+
+
+def print_explanations(summary: dict[str, Any]) -> None:
+    """One table an explainer, with one column a network."""
+    for explainer, each in summary.items():
+        networks = each["networks"]
+        table = Table(explainer, *networks)
+        columns = [figure_texts(found) for found in networks.values()]
+        for (title, _, _), *cells in zip(FIGURES, *columns, strict=True):
+            if any(cells):
+                table.add_row(title, *cells)
+        Console(markup=False).print(table)

@@ -270,11 +270,72 @@ def test_export_takes_a_study_or_a_file(refused, tiny_config, tmp_path):
     assert "export.precisions" in refused("export", tiny_config, "--precision", "fp8")
 
 
+def _explanations(run):
+    """Every record of a run but for what differs from time to time."""
+    found = {}
+    for path in sorted((run / "explanations").glob("*/*.json")):
+        found[path.relative_to(run)] = json.loads(path.read_text())
+        del found[path.relative_to(run)]["duration_s"]
+    return found
+
+
 def test_explain_repeats_its_numbers(tiny_config, tiny_run, run_copy):
+    shutil.rmtree(run_copy / "explanations")
     assert main(["explain", str(tiny_config), "--out", str(run_copy)]) == 0
-    for path in (tiny_run / "explanations").rglob("*.json"):
-        again = run_copy / path.relative_to(tiny_run)
-        assert json.loads(again.read_text()) == json.loads(path.read_text())
+    found = _explanations(run_copy)
+    assert len(found) == 6  # one image a class, three CNNs
+    assert found == _explanations(tiny_run)
+
+
+def test_explain_goes_on_and_removes_what_other_settings_left(
+    tiny_config, tiny_run, run_copy, capsys
+):
+    folder = run_copy / "explanations" / CELL
+    kept, lost = sorted(folder.glob("*.json"))
+    lost.unlink()
+    written = kept.stat().st_mtime_ns
+    (folder / "older-3.png").write_bytes(b"")
+    assert main(["explain", str(tiny_config), "--out", str(run_copy)]) == 0
+    assert kept.stat().st_mtime_ns == written
+    assert _explanations(run_copy) == _explanations(tiny_run)
+    assert not (folder / "older-3.png").exists()
+    printed = capsys.readouterr().out
+    assert "lime" in printed
+    assert "insertion" in printed
+
+
+def test_summary_of_explanations_has_the_checks_of_every_network(tiny_run):
+    summary = json.loads((tiny_run / "explanations" / "summary.json").read_text())["lime"]
+    assert list(summary["networks"]) == [
+        f"MobileNet-{regime}-s0" for regime in ("real", "synthetic", "both")
+    ]
+    assert len(summary["agreement"]) == 3
+    for found in summary["networks"].values():
+        assert found["images"] == 2
+        for key in ("deletion", "insertion", "random_deletion", "random_insertion"):
+            assert 0 <= found[key] <= 1
+        assert -1 <= found["randomised"] <= 1
+        assert set(found["mean_maps"]) == {"clear", "ground_glass"}
+
+
+def test_region_of_a_phantom_is_compared_with_its_explanation(tiny_run):
+    for path in (tiny_run / "explanations").glob("*/*.json"):
+        record = json.loads(path.read_text())
+        # A phantom without a lesion has no region.
+        assert ("region" in record) == (record["true_class"] == "ground_glass")
+
+
+@pytest.mark.parametrize("explainer", ["kernel_shap", "occlusion", "grad_cam"])
+def test_every_explainer_runs_in_a_study(tiny_config, run_copy, explainer):
+    arguments = ["--set", f"explain.explainers=[lime, {explainer}]", "--out", str(run_copy)]
+    assert main(["explain", str(tiny_config), *arguments]) == 0
+    summary = json.loads((run_copy / "explanations" / "summary.json").read_text())
+    assert list(summary) == ["lime", explainer]
+    pictures = {path.name for path in (run_copy / "explanations" / CELL).glob("*.png")}
+    assert sum(f".{explainer}." in name for name in pictures) == 2
+    assert len(pictures) == 4
+    assert main(["report", str(tiny_config), *arguments]) == 0
+    assert explainer in (run_copy / "report.html").read_text()
 
 
 def test_export_copies_to_the_project(tiny_config, run_copy, monkeypatch, tmp_path, capsys):
@@ -713,12 +774,51 @@ def test_evaluate_a_model_on_a_folder(model, image_folder, capsys):
     assert "24 test images" in capsys.readouterr().out
 
 
-def test_explain_images_with_a_model(model, tmp_path):
+def test_explain_images_with_a_model(model, tmp_path, capsys):
     image = _image(tmp_path)
-    assert main(["explain", str(model), str(image), "--out", str(tmp_path / "lime")]) == 0
+    arguments = ["explain", str(model), str(image), "--out", str(tmp_path / "lime")]
+    assert main([*arguments, "--set", "explain.num_samples=40", "--set", "seed=3"]) == 0
     found = json.loads((tmp_path / "lime" / "slice.json").read_text())
     assert len(found["weights"]["clear"]) == 1 + max(max(row) for row in found["segments"])
+    assert (found["num_samples"], found["seed"]) == (40, 3)
     assert (tmp_path / "lime" / "slice.png").exists()
+    assert f"slice.png: {found['predicted_class']}" in capsys.readouterr().out
+
+
+def test_explain_goes_on_after_a_file_that_cannot_be_read(model, tmp_path, refused):
+    _image(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    line = refused("explain", model, tmp_path / "*.png", "--out", tmp_path / "lime")
+    assert "1 of 2 images cannot be read" in line
+    assert (tmp_path / "lime" / "slice.png").exists()
+
+
+def test_explain_a_model_refuses_what_it_cannot_do(model, tmp_path, refused):
+    image = _image(tmp_path)
+    alone = shutil.copyfile(model, tmp_path / model.name)
+    line = refused("explain", alone, image, "--set", "explain.explainers=[grad_cam]")
+    assert "Grad-CAM needs the Keras network" in line
+    assert "explain.hide" in refused("explain", model, image, "--set", "explain.hide=median")
+    assert "--data goes with" in refused("explain", model, image, "--data", tmp_path)
+    (tmp_path / "other").mkdir()
+    line = refused("explain", model, image, _image(tmp_path / "other"))
+    assert "expected different file names" in line
+
+
+@pytest.mark.parametrize(("least", "taken"), [(-1, "int8"), (1.01, "fp32")])
+def test_int8_explains_only_if_it_explains_like_float32(
+    model, tmp_path, monkeypatch, capsys, least, taken
+):
+    image = _image(tmp_path)
+    model = shutil.copyfile(model, tmp_path / model.name)
+    small = shutil.copyfile(model, model.with_suffix(".int8.onnx"))
+    monkeypatch.setattr("kerasmed.hardware.cpu_fields", lambda: {"flags": "avx_vnni"})
+    monkeypatch.setattr("kerasmed.explain.network.SAME_EXPLANATION", least)
+    arguments = ["--precision", "auto", "--out", str(tmp_path / "lime")]
+    assert main(["explain", str(model), str(image), *arguments]) == 0
+    found = json.loads((tmp_path / "lime" / "slice.json").read_text())
+    assert found["model"] == (small if taken == "int8" else model).name
+    assert "a rank correlation of 1.000" in capsys.readouterr().err
 
 
 def test_doctor_names_what_really_runs(capsys):

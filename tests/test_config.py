@@ -134,7 +134,12 @@ def test_missing_key_is_named():
         ("sampling.steps", 1001),
         ("sampling.guidance_scale", -0.1),
         ("classifiers.backbones", []),
-        ("explain.superpixels", 1),
+        ("explain.superpixels", 0),
+        ("explain.num_samples", 9),
+        ("explain.segmentation", "voronoi"),
+        ("explain.sampling", "shapley"),
+        ("explain.explainers", []),
+        ("explain.hide", 256),
         ("runtime.precision", "float16"),
     ],
 )

@@ -1,7 +1,16 @@
 """Superpixels of an image."""
 
+from collections.abc import Callable
+
 import numpy as np
-from skimage.segmentation import quickshift, slic
+from scipy.ndimage import binary_opening, label
+from skimage.segmentation import felzenszwalb, quickshift, slic
+
+from kerasmed.data.readers import check_images
+from kerasmed.errors import InputError
+
+# Up to this grey level a pixel of a scan's empty border counts as black.
+_BLACK = 24
 
 
 def segment_image(image: np.ndarray, method: str, superpixels: int) -> np.ndarray:
@@ -9,15 +18,91 @@ def segment_image(image: np.ndarray, method: str, superpixels: int) -> np.ndarra
 
     Args:
         image: uint8 (height, width, 3).
-        method: "slic" aims at the wanted number; "quickshift" is the setting of `lime` 0.2.0.1
-            (kernel_size 4, max_dist 200, ratio 0.2), which chooses its own number.
-        superpixels: the wanted number for "slic".
+        method: a key of SEGMENTATIONS.
+        superpixels: the wanted number; "quickshift" and "felzenszwalb" choose their own.
 
     Returns:
         int64 (height, width).
+
+    Raises:
+        InputError: no segmentation of that name.
     """
-    if method == "quickshift":
-        labels = quickshift(image, kernel_size=4, max_dist=200, ratio=0.2, rng=0)
-    else:
-        labels = slic(image, n_segments=superpixels, compactness=10, start_label=0)
-    return np.unique(labels, return_inverse=True)[1].reshape(labels.shape)
+    if method not in SEGMENTATIONS:
+        raise InputError(
+            f"Segmentation: expected one of {', '.join(SEGMENTATIONS)}; received {method!r}."
+        )
+    return _renumber(SEGMENTATIONS[method](image, superpixels))
+
+
+def superpixels_of(
+    image: np.ndarray, segments: np.ndarray | None, method: str, superpixels: int
+) -> np.ndarray:
+    """Given superpixels of any ids, renumbered, or those of ``segment_image`` where None are given.
+
+    Raises:
+        InputError: an image of another form, or segments of another size.
+    """
+    check_images(image[None])
+    if segments is None:
+        return segment_image(image, method, superpixels)
+    segments = np.asarray(segments)
+    if segments.shape != image.shape[:2] or segments.dtype.kind not in "iu":
+        raise InputError(
+            f"Segments: expected integers {image.shape[:2]}, one for each pixel, received "
+            f"{segments.dtype} {segments.shape}."
+        )
+    return _renumber(segments)
+
+
+def _renumber(segments: np.ndarray) -> np.ndarray:
+    """The same superpixels with ids from 0 on without a gap, in the order of the old ids: int64."""
+    return np.unique(segments, return_inverse=True)[1].reshape(segments.shape)
+
+
+def _quickshift(image: np.ndarray, _: int) -> np.ndarray:
+    """With the parameters of `lime` 0.2.0.1."""
+    return quickshift(image, kernel_size=4, max_dist=200, ratio=0.2, rng=0)
+
+
+def _felzenszwalb(image: np.ndarray, superpixels: int) -> np.ndarray:
+    """None is smaller than a quarter of what the wanted number would give in the mean."""
+    smallest = image.shape[0] * image.shape[1] // (4 * superpixels)
+    return felzenszwalb(image, scale=100, sigma=0.5, min_size=smallest)
+
+
+def _slic(image: np.ndarray, superpixels: int) -> np.ndarray:
+    return slic(image, n_segments=superpixels, compactness=10, start_label=0)
+
+
+def _grid(image: np.ndarray, superpixels: int) -> np.ndarray:
+    """Rectangles, nearly square and nearly equal."""
+    height, width = image.shape[:2]
+    down = min(height, max(1, round((superpixels * height / width) ** 0.5)))
+    across = min(width, max(1, round(superpixels / down)))
+    rows, columns = np.arange(height) * down // height, np.arange(width) * across // width
+    return rows[:, None] * across + columns
+
+
+def _foreground(image: np.ndarray, superpixels: int) -> np.ndarray:
+    """As "slic", but the black border of a scan, where there is one, is a single superpixel.
+
+    It is what is black, nowhere thinner than three pixels, and hangs together with a corner.
+    """
+    black = binary_opening(image.max(axis=2) <= _BLACK, np.ones((3, 3)))
+    pieces, _ = label(black)
+    corners = pieces[[0, 0, -1, -1], [0, -1, 0, -1]]
+    border = np.isin(pieces, corners[corners > 0])
+    if not border.any() or border.all():
+        return _slic(image, superpixels)
+    found = slic(image, n_segments=superpixels, compactness=10, start_label=1, mask=~border)
+    # What is too small for the wanted number of superpixels gets none of its own.
+    return np.where(~border & (found == 0), found.max() + 1, found)
+
+
+SEGMENTATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {
+    "quickshift": _quickshift,
+    "slic": _slic,
+    "felzenszwalb": _felzenszwalb,
+    "grid": _grid,
+    "foreground": _foreground,
+}

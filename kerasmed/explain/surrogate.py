@@ -1,151 +1,144 @@
-"""LIME: which superpixels a prediction hangs on (Ribeiro et al., arXiv:1602.04938)."""
+"""The linear surrogate of LIME: fitted, and how far it would differ with other masks."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from lime.lime_image import ImageExplanation
+from scipy.stats import rankdata
 
-from kerasmed.data.readers import check_images
-from kerasmed.errors import InputError
-from kerasmed.explain.segments import segment_image
-
-# Those of `lime` 0.2.0.1: kernel exp(-d^2 / width^2) on the cosine distance, ridge with alpha 1.
-KERNEL_WIDTH = 0.25
+# Of `lime` 0.2.0.1.
 RIDGE_ALPHA = 1.0
-
-Predict = Callable[[np.ndarray], np.ndarray]
+# Share of the largest absolute weight below which a superpixel is not counted among the strongest.
+MATTERS = 0.1
+_Z_95 = 1.959964
+_DRAWS = 200
 
 
 @dataclass(frozen=True)
-class Explanation:
-    """Weights of an image's superpixels for every class.
+class Surrogate:
+    """A weighted ridge regression of probabilities on masks, for all classes at once.
 
     Attributes:
-        image: uint8 (height, width, 3).
-        segments: int (height, width), 0 to n - 1.
-        superpixel_weights: float64 (n, classes); positive speaks for the class.
+        weights: float64 (segments, classes).
         intercepts: float64 (classes,).
-        scores: float64 (classes,), weighted R^2 of the surrogate.
-        probabilities: float32 (classes,) of the image itself.
+        scores: float64 (classes,), weighted R^2.
+        half_widths: float64 (segments, classes), half of each weight's 95% interval.
     """
 
-    image: np.ndarray
-    segments: np.ndarray
-    superpixel_weights: np.ndarray
+    weights: np.ndarray
     intercepts: np.ndarray
     scores: np.ndarray
-    probabilities: np.ndarray
+    half_widths: np.ndarray
+    influences: np.ndarray
 
-    def as_lime(self) -> ImageExplanation:
-        """The `lime` package's result object, for ``get_image_and_mask`` and existing notebooks."""
-        result = ImageExplanation(self.image, self.segments)
-        result.score, result.local_pred = {}, {}
-        order = np.argsort(-self.probabilities, kind="stable")
-        result.top_labels = order.tolist()
-        for label in result.top_labels:
-            weights = self.superpixel_weights[:, label]
-            ranked = np.argsort(-np.abs(weights), kind="stable")
-            result.local_exp[label] = [(int(i), float(weights[i])) for i in ranked]
-            result.intercept[label] = float(self.intercepts[label])
-            result.score[label] = float(self.scores[label])
-            result.local_pred[label] = float(self.intercepts[label] + weights.sum())
-        return result
+    def strongest(self, label: int, top: int) -> np.ndarray:
+        """Superpixels of a class by absolute weight, the largest first.
 
+        Args:
+            label: the class.
+            top: how many at most; those below MATTERS of the largest are left out.
+        """
+        sizes = np.abs(self.weights[:, label])
+        matter = max(1, int((sizes >= MATTERS * sizes.max()).sum()))
+        return np.argsort(-sizes, kind="stable")[: min(top, matter)]
 
-def explain_image(
-    image: np.ndarray,
-    predict: Predict,
-    num_samples: int = 500,
-    segmentation: str = "slic",
-    superpixels: int = 50,
-    seed: int = 0,
-    batch_size: int = 64,
-) -> Explanation:
-    """LIME for all classes at once.
+    def stability(self, label: int, top: int, seed: int) -> dict[str, float]:
+        """How alike two explanations from other masks would be, as far as this one can tell.
 
-    Masks, kernel and regression are those of `lime` 0.2.0.1: each superpixel is kept with
-    probability one half and else shows its mean colour, the first sample is the whole image. Two
-    things differ: the seed governs the masks, and nothing else, and the regression weighs every
-    superpixel instead of first choosing some.
+        Explanations are drawn by giving each pair of masks a random normal multiplier. Since the
+        weights scatter more than the true ones by their own noise, they are shrunk as much before.
 
-    Args:
-        image: uint8 (height, width, 3), 0 to 255.
-        predict: from uint8 (batch, height, width, 3) to probabilities (batch, classes).
-        num_samples: masked images, the whole one included.
-        segmentation: see ``segment_image``.
-        superpixels: see ``segment_image``.
-        seed: of the masks.
-        batch_size: masked images handed to ``predict`` at once.
+        Args:
+            label: the class.
+            top: superpixels, by absolute weight, whose sets are compared.
+            seed: of the draws.
 
-    Raises:
-        InputError: an image of another form, or probabilities that are not finite.
-    """
-    check_images(image[None])
-    segments = segment_image(image, segmentation, superpixels)
-    masks = draw_masks(int(segments.max()) + 1, num_samples, seed)
-    fill = mean_colours(image, segments)
-    probabilities = np.concatenate(
-        [
-            predict(apply_masks(image, fill, segments, masks[start : start + batch_size]))
-            for start in range(0, num_samples, batch_size)
-        ]
-    )
-    if not np.isfinite(probabilities).all():
-        raise InputError(
-            "Probabilities: expected finite numbers, received NaN or infinity from the predict "
-            "function; check the model."
+        Returns:
+            ``top``, how many superpixels were compared, see ``strongest``; ``top_overlap``, the
+            mean Jaccard index of their sets; ``rank_correlation``, the mean one of all weights.
+        """
+        weights, influences = self.weights[:, label], self.influences[:, :, label]
+        noise = np.square(influences).sum(axis=0).mean()
+        signal = max(0.0, 1 - noise / max(weights.var(), 1e-30)) ** 0.5
+        centre = weights.mean() + signal * (weights - weights.mean())
+        rng = np.random.default_rng(seed)
+        one, other = (
+            centre + rng.standard_normal((_DRAWS, len(influences))) @ influences for _ in range(2)
         )
-    weights, intercepts, scores = fit_surrogate(masks, probabilities)
-    return Explanation(image, segments, weights, intercepts, scores, probabilities[0])
-
-
-def draw_masks(num_segments: int, num_samples: int, seed: int) -> np.ndarray:
-    """Which superpixels each sample keeps: bool (num_samples, num_segments); the first, all."""
-    masks = np.random.default_rng(seed).random((num_samples, num_segments)) < 0.5
-    masks[0] = True
-    return masks
-
-
-def mean_colours(image: np.ndarray, segments: np.ndarray) -> np.ndarray:
-    """The image with each superpixel in its mean colour: uint8, the same shape."""
-    flat, pixels = segments.ravel(), image.reshape(-1, 3)
-    sizes = np.bincount(flat)
-    means = np.stack([np.bincount(flat, pixels[:, c]) / sizes for c in range(3)], axis=1)
-    return means[segments].astype(np.uint8)
-
-
-def apply_masks(
-    image: np.ndarray, fill: np.ndarray, segments: np.ndarray, masks: np.ndarray
-) -> np.ndarray:
-    """The image where a mask keeps, the fill elsewhere: uint8 (masks, height, width, 3)."""
-    return np.where(masks[:, segments][..., None], image, fill)
+        count = len(self.strongest(label, top))
+        return {
+            "top": count,
+            "top_overlap": top_overlap(one, other, count),
+            "rank_correlation": rank_correlation(one, other),
+        }
 
 
 def fit_surrogate(
-    masks: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Weighted ridge regression of probabilities on masks, for all classes in one solution.
+    masks: np.ndarray, probabilities: np.ndarray, sample_weights: np.ndarray, paired: bool
+) -> Surrogate:
+    """Fit with the regression of `lime`: weighted ridge, the intercept not shrunk.
 
-    The weight of a sample is sqrt(exp(-d^2 / width^2)), d its mask's cosine distance to the mask
-    that keeps all, as in `lime`; a mask that keeps nothing has d = 1. The intercept is not shrunk.
+    Intervals are of what other masks would give, shrunk by the ridge alike. They are of the
+    sandwich form, each residual divided by one minus its leverage (HC3), and the residuals of a
+    pair of masks taken together.
 
-    Returns:
-        Weights float64 (segments, classes), intercepts (classes,), weighted R^2 (classes,).
+    Args:
+        masks: bool (samples, segments); the first keeps all.
+        probabilities: (samples, classes).
+        sample_weights: float64 (samples,).
+        paired: whether the masks 1 and 2, 3 and 4, ... are complements.
     """
-    kept = masks.mean(axis=1)
-    distances = 1 - np.sqrt(kept)
-    sample_weights = np.sqrt(np.exp(-(distances**2) / KERNEL_WIDTH**2))
-    share = sample_weights / sample_weights.sum()
     x, y = masks.astype(np.float64), probabilities.astype(np.float64)
+    share = sample_weights / sample_weights.sum()
     x_mean, y_mean = share @ x, share @ y
     x_centred, y_centred = x - x_mean, y - y_mean
     weighted = x_centred * sample_weights[:, None]
     gram = weighted.T @ x_centred + RIDGE_ALPHA * np.eye(x.shape[1])
-    weights = np.linalg.solve(gram, weighted.T @ y_centred)
-    intercepts = y_mean - x_mean @ weights
-    residual = sample_weights @ np.square(y_centred - x_centred @ weights)
-    total = sample_weights @ np.square(y_centred)
+    # What each sample adds to the weights, for a residual of one.
+    pull = np.linalg.solve(gram, weighted.T).T
+    weights = pull.T @ y_centred
+    residuals = y_centred - x_centred @ weights
+    squares = sample_weights @ np.square(y_centred)
     # As in scikit-learn, a prediction that never changes is explained in full.
-    scores = 1 - np.divide(residual, total, out=np.zeros_like(total), where=total > 1e-15)
-    return weights, intercepts, scores
+    unexplained = np.divide(
+        sample_weights @ np.square(residuals),
+        squares,
+        out=np.zeros_like(squares),
+        where=squares > 1e-15,
+    )
+    leverage = np.minimum((pull * x_centred).sum(axis=1) + share, 1 - 1e-6)
+    errors = residuals / (1 - leverage)[:, None]
+    influences = pull[:, :, None] * errors[:, None, :]
+    if paired:
+        influences = np.add.reduceat(influences, [0, *range(1, len(masks), 2)], axis=0)
+    half_widths = _Z_95 * np.sqrt(np.square(influences).sum(axis=0))
+    return Surrogate(weights, y_mean - x_mean @ weights, 1 - unexplained, half_widths, influences)
+
+
+def top_overlap(one: np.ndarray, other: np.ndarray, top: int) -> float:
+    """Mean Jaccard index of the sets of the ``top`` largest absolute values in paired rows.
+
+    Args:
+        one: (rows, segments).
+        other: of the same shape.
+        top: size of the sets; all where there are not more.
+    """
+    top = min(top, one.shape[1])
+    sets = [_strongest(each, top) for each in (one, other)]
+    common = (sets[0] & sets[1]).sum(axis=1)
+    return float((common / (2 * top - common)).mean())
+
+
+def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Mean Spearman correlation of paired rows (rows, segments); 0 where a row is constant."""
+    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (one, other)]
+    sizes = np.sqrt(np.square(ranks[0]).sum(axis=1) * np.square(ranks[1]).sum(axis=1))
+    products = (ranks[0] * ranks[1]).sum(axis=1)
+    return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())
+
+
+def _strongest(values: np.ndarray, top: int) -> np.ndarray:
+    """Whether each value is among the ``top`` largest in absolute size of its row: bool."""
+    order = np.argsort(-np.abs(values), axis=1, kind="stable")
+    strongest = np.zeros(values.shape, dtype=bool)
+    np.put_along_axis(strongest, order[:, :top], True, axis=1)
+    return strongest

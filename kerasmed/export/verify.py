@@ -96,6 +96,12 @@ def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], pat
     return f"{count} probabilities summing to 1, {outputs['features'].shape[1]} features"
 
 
+def trained_model(path: Path) -> Path:
+    """Where the Keras network of a file in a study's ``exported/`` lies, if it is there."""
+    stem = precision_path(path, "fp32").stem
+    return path.resolve().parent.parent / "classifiers" / stem / "model.keras"
+
+
 def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> str:
     float32 = precision_path(path, "fp32")
     source = metadata.get("float32_sha256")
@@ -104,7 +110,7 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
             f"{path}: expected to have been made from {float32.name} as it lies beside, received "
             "one made from another; export it again."
         )
-    trained = path.resolve().parent.parent / "classifiers" / float32.stem / "model.keras"
+    trained = trained_model(path)
     if not trained.exists():
         return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
     from kerasmed.runtime import load_keras

@@ -1,15 +1,17 @@
 """The stages that judge: explain, audit, report."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerasmed.config import Config, Regime
 from kerasmed.data.image_set import ImageSet
+from kerasmed.data.readers import read_image
 from kerasmed.data.symmetry import all_versions
 from kerasmed.errors import InputError
-from kerasmed.files import folder_written_aside, write_json
+from kerasmed.files import write_json
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
 from kerasmed.stages.inputs import (
@@ -25,39 +27,69 @@ _EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
 
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Explain the same few test images by every CNN of the first seed."""
-    from kerasmed.explain.overlay import write_explanation
-    from kerasmed.explain.surrogate import explain_image
+    """Explain the same few test images by every CNN of the first seed, and sum up."""
+    from kerasmed.explain.network import NetworkExplainer
+    from kerasmed.explain.segments import segment_image
+    from kerasmed.explain.summary import summarise
 
     settings = config.explain
     image_set, split = load_split(config, run)
     chosen = _choose_per_class(image_set, split["test"], settings.images_per_class, config.seed)
+    images = {position: np.asarray(image_set.images[position]) for position in chosen}
+    segments = {
+        position: segment_image(image, settings.segmentation, settings.superpixels)
+        for position, image in images.items()
+    }
     engines = [(cell, e) for cell, e in open_classifiers(config, run) if cell.seed == config.seed]
-    with (
-        folder_written_aside(run.explanations) as folder,
-        progress_bar("Explaining", len(chosen) * len(engines), "images") as advance,
-    ):
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in settings.explainers}
+    with progress_bar("Explaining", len(chosen) * len(engines), "images") as advance:
         for cell, engine in engines:
-            for position in chosen:
-                explanation = explain_image(
-                    np.asarray(image_set.images[position]),
-                    engine.predict,
-                    settings.num_samples,
-                    settings.segmentation,
-                    settings.superpixels,
-                    config.seed,
-                )
-                file = image_set.files[position]
-                path = folder / cell.name / f"{file.class_name}-{position}.png"
-                details = {
-                    "image": file.path.name,
-                    "true_class": file.class_name,
-                    "seed": config.seed,
-                    "num_samples": settings.num_samples,
-                }
-                write_explanation(explanation, engine.class_names, details, settings.top, path)
-                advance(1, "")
+            trained = run.classifiers / cell.name / "model.keras"
+            with NetworkExplainer(engine, trained, settings, config.seed) as network:
+                for position in chosen:
+                    file = image_set.files[position]
+                    records = network.explain_into(
+                        run.explanations / cell.name,
+                        f"{file.class_name}-{position}",
+                        images[position],
+                        segments[position],
+                        {
+                            "image": file.path.name,
+                            "position": position,
+                            "true_class": file.class_name,
+                        },
+                        _region(config, run, file.path),
+                    )
+                    for name, record in records.items():
+                        found[name].setdefault(cell.name, []).append(record)
+                    advance(1, "")
+    _remove_others(run.explanations, found)
+    write_json(
+        run.explanations / "summary.json",
+        {name: summarise(records) for name, records in found.items()},
+    )
     return {"images": len(chosen), "models": [cell.name for cell, _ in engines]}
+
+
+def _region(config: Config, run: RunFolder, path: Path) -> np.ndarray | None:
+    """What decides the class of a phantom: bool (size, size)."""
+    if config.data.phantoms is None:
+        return None
+    mask = run.images / "masks" / path.relative_to(run.images / "phantoms")
+    return read_image(mask, config.data.image_size)[..., 0] > 127
+
+
+def _remove_others(folder: Path, found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Pictures and records of an earlier run with other settings."""
+    kept = {
+        folder / cell / record["picture"]
+        for by_cell in found.values()
+        for cell, records in by_cell.items()
+        for record in records
+    }
+    for path in folder.glob("*/*"):
+        if path.with_suffix(".png") not in kept:
+            path.unlink()
 
 
 def _choose_per_class(

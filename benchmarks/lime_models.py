@@ -1,0 +1,88 @@
+"""What `benchmarks/lime.py` explains: a CNN of 224 pixels on a real set, and 20 held-out images.
+
+    python benchmarks/lime_models.py CONFIG --data DIR --weights PATH --out DIR
+
+The backbone's ImageNet features and a logistic regression on the role `diffusion`; the images are
+of the role `train`, as many of each class. Leaves model.keras, model.onnx, model.int8.onnx and
+images.npz.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from kerasmed.config import load_config
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras, resolve_runtime
+from kerasmed.stages import STAGES, perform
+from kerasmed.stages.inputs import load_split
+
+load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
+
+import keras  # noqa: E402
+
+from kerasmed.classify.classifier import train_classifier  # noqa: E402
+from kerasmed.export.classifiers import export_classifier, export_int8  # noqa: E402
+
+IMAGES = 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--backbone", default="MobileNetV2")
+    parser.add_argument("--weights", required=True, help="of the backbone, without top")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    settings = [
+        f"classifiers.weights={arguments.weights}",
+        "classifiers.finetune_epochs=0",
+        "data.image_size=224",
+    ]
+    config = load_config(arguments.config, settings, arguments.data)
+    run = RunFolder(arguments.out)
+    if "data" not in run.finished_stages():
+        perform(STAGES["data"], config, run)
+    image_set, split = load_split(config, run)
+    seen, validation, held_out = (
+        image_set.subset(split[role]) for role in ("diffusion", "validation", "train")
+    )
+    classifier, result = train_classifier(
+        arguments.backbone,
+        seen,
+        validation,
+        config.classifiers.model_copy(update={"input_size": None}),
+        config.data.symmetry,
+        config.seed,
+        resolve_runtime(config.runtime, cpu_bfloat16=False),
+        arguments.out,
+    )
+    path = arguments.out / "model.onnx"
+    metadata = {
+        "class_names": list(image_set.class_names),
+        "backbone": arguments.backbone,
+        "trained_on": "real",
+        "seed": config.seed,
+        "n_train": len(seen),
+    }
+    images = np.asarray(validation.images)
+    model = keras.saving.load_model(arguments.out / "model.keras", compile=False)
+    export_classifier(model, classifier.temperature, metadata, images[:33], path)
+    calibration = seen.images[:: len(seen) // 64]
+    export_int8(path, calibration, images, validation.labels, path.with_suffix(".int8.onnx"))
+    chosen = np.concatenate([_spread(held_out.labels, label) for label in np.unique(seen.labels)])
+    np.savez(arguments.out / "images.npz", images=held_out.images[np.sort(chosen)])
+    print(result)
+
+
+def _spread(labels: np.ndarray, label: int) -> np.ndarray:
+    """Positions of images of one class, far from each other in file order."""
+    positions = np.flatnonzero(labels == label)
+    count = IMAGES // len(np.unique(labels))
+    return positions[np.linspace(0, len(positions) - 1, count).astype(int)]
+
+
+if __name__ == "__main__":
+    main()

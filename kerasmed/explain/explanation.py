@@ -1,0 +1,66 @@
+"""What an explainer finds out about one image."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from lime.lime_image import ImageExplanation
+
+
+@dataclass(eq=False, kw_only=True)
+class Explanation(ImageExplanation):
+    """Weights of an image's superpixels for every class.
+
+    It is the `lime` package's result too, so ``get_image_and_mask`` and existing notebooks work.
+
+    Attributes:
+        image: uint8 (height, width, 3).
+        segments: int (height, width), 0 to n - 1.
+        superpixel_weights: float64 (n, classes); positive speaks for the class.
+        probabilities: float32 (classes,) of the image itself.
+        explainer: a key of EXPLAINERS.
+        seed: of the masks; None where nothing is drawn.
+        num_samples: perturbed images that were predicted.
+        intercepts: float64 (classes,): what the weights are added to.
+        scores: float64 (classes,), weighted R^2 of LIME's surrogate; empty for other explainers.
+        half_widths: float64 (n, classes), half of each weight's 95% interval over other masks;
+            empty where none is known.
+        stability: of the predicted class, over other masks, see ``Surrogate.stability``: ``top``,
+            ``top_overlap`` and ``rank_correlation``; empty where it is not known.
+        warnings: why the weights should not be relied on; none if nothing speaks against it.
+        duration_s: of segmentation, perturbation, network and regression.
+    """
+
+    image: np.ndarray
+    segments: np.ndarray
+    superpixel_weights: np.ndarray
+    probabilities: np.ndarray
+    explainer: str
+    seed: int | None
+    num_samples: int
+    intercepts: np.ndarray
+    scores: np.ndarray = field(default_factory=lambda: np.empty(0))
+    half_widths: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
+    stability: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    duration_s: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Fill in what `lime` 0.2.0.1 calls the same things."""
+        super().__init__(self.image, self.segments)
+        self.top_labels = np.argsort(-self.probabilities, kind="stable").tolist()
+        for label in self.top_labels:
+            weights = self.superpixel_weights[:, label]
+            ranked = np.argsort(-np.abs(weights), kind="stable")
+            self.local_exp[label] = [(int(i), float(weights[i])) for i in ranked]
+            self.intercept[label] = float(self.intercepts[label])
+        # The package has one of each, not one a class.
+        label = self.predicted
+        self.score = float(self.scores[label]) if self.scores.size else None
+        self.local_pred = np.array(
+            [self.intercept[label] + self.superpixel_weights[:, label].sum()]
+        )
+
+    @property
+    def predicted(self) -> int:
+        """The most probable class."""
+        return int(self.probabilities.argmax())

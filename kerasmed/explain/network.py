@@ -1,0 +1,194 @@
+"""Images explained by one classifier file, each explanation checked and recorded."""
+
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Protocol
+
+import numpy as np
+
+from kerasmed import __version__
+from kerasmed.config import ExplainConfig
+from kerasmed.errors import ModelFileError
+from kerasmed.explain.explainers import Predict, build_explainer
+from kerasmed.explain.explanation import Explanation
+from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
+from kerasmed.explain.randomisation import randomise_weights
+from kerasmed.explain.records import recorded
+from kerasmed.explain.surrogate import rank_correlation
+from kerasmed.files import sha256_of
+from kerasmed.inference import OnnxClassifier
+from kerasmed.runtime import load_keras
+
+# Rank correlation of LIME's weights from the same masks from which on a file of another precision
+# explains like the float32 one.
+SAME_EXPLANATION = 0.95
+
+
+class _AnyExplainer(Protocol):
+    def explain(self, image: np.ndarray, segments: np.ndarray | None = None) -> Explanation: ...
+
+
+class NetworkExplainer:
+    """Explains by every explainer of the settings; a context, for it keeps a temporary file.
+
+    Args:
+        engine: the classifier file.
+        trained: the Keras network that it was exported from, which Grad-CAM needs.
+        settings: which explainers, and how.
+        seed: of masks and random orders.
+
+    Raises:
+        ModelFileError: Grad-CAM was asked for and the Keras network is not there.
+    """
+
+    def __init__(self, engine: OnnxClassifier, trained: Path, settings: ExplainConfig, seed: int):
+        self.engine = engine
+        self.settings = settings
+        self.seed = seed
+        self._explainers: dict[str, _AnyExplainer] = {
+            name: _grad_cam(engine, trained)
+            if name == "grad_cam"
+            else build_explainer(name, engine.predict, settings, seed)
+            for name in settings.explainers
+        }
+        self._model_sha256 = sha256_of(engine.path)
+        self._randomised: Predict | None = None
+
+    def __enter__(self) -> "NetworkExplainer":
+        self._folder = TemporaryDirectory()
+        if self.settings.checks and self.engine.metadata.get("precision") == "fp32":
+            shuffled = Path(self._folder.name) / "shuffled.onnx"
+            randomise_weights(self.engine.path, shuffled, self.seed)
+            self._randomised = OnnxClassifier(shuffled).predict
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._randomised = None
+        self._folder.cleanup()
+
+    def explain_into(
+        self,
+        folder: Path,
+        stem: str,
+        image: np.ndarray,
+        segments: np.ndarray,
+        notes: dict[str, Any],
+        region: np.ndarray | None = None,
+    ) -> dict[str, dict[str, Any]]:
+        """Explain an image, and write ``<stem>.png`` and ``.json``.
+
+        Those of other explainers than LIME are called ``<stem>.<explainer>.png``. What is there
+        already, from the same image, file and settings, is not made again.
+
+        Args:
+            folder: where to.
+            stem: of the files' names.
+            image: uint8 (height, width, 3).
+            segments: int (height, width), its superpixels.
+            notes: what else the records are to say.
+            region: bool (height, width), what decides the class, where that is known.
+
+        Returns:
+            The record of each explainer by its name, see ``recorded``.
+        """
+        records = {}
+        for name in self._explainers:
+            suffix = "" if name == "lime" else f".{name}"
+            made_from = {
+                "kerasmed": __version__,
+                "model_sha256": self._model_sha256,
+                "inputs_sha256": [_hash(each) for each in (image, segments, region)],
+                "notes": notes,
+                "seed": self.seed,
+                "settings": self.settings.model_dump(exclude={"images_per_class", "explainers"}),
+            }
+
+            def explain(name: str = name) -> tuple[Explanation, dict[str, Any]]:
+                explanation = self._explainers[name].explain(image, segments)
+                return explanation, {**notes, **self._check(name, explanation, region)}
+
+            records[name] = recorded(
+                folder / f"{stem}{suffix}.png",
+                made_from,
+                self.engine.class_names,
+                self.settings.top,
+                explain,
+            )
+        return records
+
+    def _check(
+        self, name: str, explanation: Explanation, region: np.ndarray | None
+    ) -> dict[str, Any]:
+        """What is known of the worth of an explanation, for the predicted class."""
+        if not self.settings.checks:
+            return {}
+        label, settings = explanation.predicted, self.settings
+        weights = explanation.superpixel_weights[:, label]
+        found: dict[str, Any] = {
+            "faithfulness": deletion_and_insertion(
+                explanation.image,
+                explanation.segments,
+                weights,
+                label,
+                self.engine.predict,
+                settings.hide,
+                self.seed,
+            )
+        }
+        if region is not None and region.any():
+            found["region"] = against_region(weights, explanation.segments, region, settings.top)
+        if name == "lime" and self._randomised is not None:
+            count = explanation.num_samples
+            few = settings.model_copy(update={"num_samples": count, "min_samples": count})
+            other = build_explainer("lime", self._randomised, few, self.seed).explain(
+                explanation.image, explanation.segments
+            )
+            found["randomised"] = rank_correlation(
+                weights[None], other.superpixel_weights[:, label][None]
+            )
+        return found
+
+
+def _hash(values: np.ndarray | None) -> str | None:
+    return None if values is None else hashlib.sha256(values.tobytes()).hexdigest()
+
+
+def _grad_cam(engine: OnnxClassifier, trained: Path) -> _AnyExplainer:
+    if not trained.exists():
+        raise ModelFileError(
+            f"Grad-CAM needs the Keras network of {engine.path}: expected it at {trained}, "
+            "received no file; explain within the run folder, or leave grad_cam out of "
+            "explain.explainers."
+        )
+    load_keras()
+    import keras
+
+    from kerasmed.explain.grad_cam import GradCamExplainer
+
+    model = keras.saving.load_model(trained, compile=False)
+    return GradCamExplainer(model, engine.metadata["temperature"])
+
+
+def agreement_of_precisions(
+    images: np.ndarray, one: Predict, other: Predict, settings: ExplainConfig, seed: int
+) -> float:
+    """Mean rank correlation of LIME's weights by two files of one network, from the same masks.
+
+    Args:
+        images: uint8 (batch, height, width, 3), a few.
+        one: probabilities by the float32 file.
+        other: by the other file.
+        settings: of the explanations; they stop at ``min_samples``.
+        seed: of the masks.
+    """
+    few = settings.model_copy(
+        update={"num_samples": min(settings.min_samples, settings.num_samples)}
+    )
+    found = []
+    for image in images:
+        first = build_explainer("lime", one, few, seed).explain(image)
+        second = build_explainer("lime", other, few, seed).explain(image, first.segments)
+        weights = (each.superpixel_weights[None, :, first.predicted] for each in (first, second))
+        found.append(rank_correlation(*weights))
+    return float(np.mean(found))
