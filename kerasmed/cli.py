@@ -280,7 +280,7 @@ def evaluate(
     out: OutOption = None,
 ) -> None:
     """Test the CNNs on real test images, or one ONNX file on a folder of class folders."""
-    from kerasmed.tables import print_metrics, print_over_seeds
+    from kerasmed.tables import print_comparisons, print_metrics, print_over_seeds
 
     if directory is not None:
         from kerasmed.standalone import evaluate_folder
@@ -293,6 +293,7 @@ def evaluate(
     _, run = _perform("evaluate", target, assignments, data, out)
     print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
     print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
+    print_comparisons(read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"))
 
 
 @app.command()
@@ -427,12 +428,13 @@ def _study(
 ) -> None:
     from kerasmed.files import read_json
     from kerasmed.study import run_study
-    from kerasmed.tables import print_metrics, print_over_seeds
+    from kerasmed.tables import print_comparisons, print_metrics, print_over_seeds
 
     config, run = _open(config_path, assignments, data, out)
     run_study(config, run)
     print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
     print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
+    print_comparisons(read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"))
     print(f"Report: {run.report}")
 
 

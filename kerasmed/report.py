@@ -63,6 +63,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         roles=ROLES,
         metrics=metrics,
         over_seeds=read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"),
+        comparisons=read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         regimes=REGIMES,
         fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         privacy=privacy,

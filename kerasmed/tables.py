@@ -46,6 +46,25 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
     Console(markup=False).print(table)
 
 
+def print_comparisons(rows: list[dict[str, Any]]) -> None:
+    """One line for each two regimes, if there are any."""
+    if not rows:
+        return
+    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
+    for row in rows:
+        low, high = row["interval"]
+        first, second = row["regimes"]
+        table.add_row(
+            row["backbone"],
+            f"{second} less {first}",
+            f"{100 * row['difference']:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            f"{row['p_value']:.4f}",
+            row["conclusion"],
+        )
+    Console(markup=False).print(table)
+
+
 def _network(row: dict[str, Any]) -> str:
     """Backbone, and the precision where it is not float32."""
     precision = "" if row["precision"] in ("fp32", None) else f" {row['precision']}"

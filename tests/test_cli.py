@@ -74,8 +74,9 @@ def test_metrics_have_the_agreed_fields_for_every_regime(tiny_run):
         assert row.keys() == {
             "backbone", "trained_on", "seed", "variant", "precision", "n_train", "n_test",
             "accuracy", "accuracy_ci95", "balanced_accuracy", "macro_precision", "macro_recall",
-            "macro_f1", "auroc", "ece", "per_class", "confusion",
+            "macro_f1", "auroc", "ece", "per_class", "confusion", "accuracy_on_synthetic",
         }  # fmt: skip
+        assert (row["accuracy_on_synthetic"] is None) == (row["trained_on"] != "real")
         assert row["n_test"] == 24
         assert row["accuracy_ci95"][0] <= row["accuracy"] <= row["accuracy_ci95"][1]
 
@@ -277,6 +278,17 @@ def _explanations(run):
         found[path.relative_to(run)] = json.loads(path.read_text())
         del found[path.relative_to(run)]["duration_s"]
     return found
+
+
+def test_regimes_are_compared(tiny_run):
+    found = json.loads((tiny_run / "evaluation" / "comparisons.json").read_text())
+    assert [row["regimes"] for row in found] == [
+        ["real", "synthetic"], ["real", "both"], ["synthetic", "both"],
+    ]  # fmt: skip
+    metrics = json.loads((tiny_run / "evaluation" / "metrics.json").read_text())
+    accuracy = {row["trained_on"]: row["accuracy"] for row in metrics}
+    for row in found:
+        assert row["accuracy"] == pytest.approx([accuracy[name] for name in row["regimes"]])
 
 
 def test_explain_repeats_its_numbers(tiny_config, tiny_run, run_copy):

@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.metrics import roc_auc_score
 
 from kerasmed.errors import InputError
+from kerasmed.evaluate.comparison import grouped_interval
 
 _CALIBRATION_BINS = 15
 
@@ -33,20 +34,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
     return float(error)
 
 
-def bootstrap_interval(correct: np.ndarray, samples: int, seed: int) -> tuple[float, float]:
-    """95% percentile interval of a mean, over resamples of its values with replacement."""
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(len(correct), size=(samples, len(correct)))
-    low, high = np.percentile(correct[draws].mean(axis=1), [2.5, 97.5])
-    return float(low), float(high)
-
-
 def classification_metrics(
     probabilities: np.ndarray,
     labels: np.ndarray,
     class_names: list[str],
     bootstrap_samples: int = 1000,
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """All the figures of one classifier on one set.
 
@@ -59,6 +53,8 @@ def classification_metrics(
         class_names: names, in the order of the columns.
         bootstrap_samples: resamples for the interval of the accuracy.
         seed: of the resampling.
+        groups: int (n,), equal for images that belong together, which are drawn together; every
+            image for itself if None.
 
     Returns:
         Plain values under the names of ``evaluation/metrics.json``.
@@ -90,12 +86,13 @@ def classification_metrics(
     precision = hits / np.maximum(confusion.sum(axis=0), 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
     correct = (predicted == labels).astype(np.float64)
+    drawn = np.arange(len(labels)) if groups is None else groups
     one_hot = np.eye(num_classes)[labels]
     aurocs = [roc_auc_score(one_hot[:, i], probabilities[:, i]) for i in range(num_classes)]
     return {
         "n_test": len(labels),
         "accuracy": float(correct.mean()),
-        "accuracy_ci95": list(bootstrap_interval(correct, bootstrap_samples, seed)),
+        "accuracy_ci95": list(grouped_interval(correct, drawn, bootstrap_samples, seed)),
         "balanced_accuracy": float(recall.mean()),
         "macro_precision": float(precision.mean()),
         "macro_recall": float(recall.mean()),

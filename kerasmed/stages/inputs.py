@@ -4,6 +4,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from kerasmed.config import Config, DataConfig, Precision, Regime
 from kerasmed.data.decoding import read_images
 from kerasmed.data.image_set import ImageSet
@@ -29,6 +31,12 @@ def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
     run.require("data", "kerasmed data split CONFIG")
     image_set = load_images(config, run)
     return image_set, read_split(run.split_path, image_set)[0]
+
+
+def groups_of_test(run: RunFolder, image_set: ImageSet) -> np.ndarray:
+    """The group of each image of the role `test`, as a number: int (n_test,)."""
+    split, groups = read_split(run.split_path, image_set)
+    return np.unique(np.array(groups)[split["test"]], return_inverse=True)[1]
 
 
 def load_synthetic(config: Config, run: RunFolder) -> ImageSet:

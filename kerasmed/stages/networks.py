@@ -16,6 +16,7 @@ from kerasmed.runtime import load_keras, resolve_runtime
 from kerasmed.stages.inputs import (
     cells_of,
     exported_path,
+    groups_of_test,
     load_split,
     load_synthetic,
     open_classifiers,
@@ -150,32 +151,53 @@ def _or_reason(export: Callable[..., dict[str, Any]], *arguments: Any) -> dict[s
 
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Test every exported CNN on the role `test`."""
+    """Test every exported CNN on the role `test`, and compare what they were trained on."""
     from kerasmed.evaluate.classification import classification_metrics, over_seeds
+    from kerasmed.evaluate.comparison import compare_regimes
 
     image_set, split = load_split(config, run)
-    test = image_set.subset(split["test"])
+    test, groups = image_set.subset(split["test"]), groups_of_test(run, image_set)
+    synthetic = load_synthetic(config, run)
     rows, accuracy, provider = [], {}, ""
+    correct: dict[tuple[str, str], list[np.ndarray]] = {}
     for cell, engine in open_classifiers(config, run, config.export.precisions):
+        probabilities = engine.predict(test.images)
         metrics = classification_metrics(
-            engine.predict(test.images),
+            probabilities,
             test.labels,
             engine.class_names,
             config.evaluation.bootstrap_samples,
             config.seed,
+            groups,
         )
+        precision = engine.metadata["precision"]
         accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
+        on_synthetic = None
+        if cell.trained_on in ("real", "real_all"):
+            predicted = engine.predict(synthetic.images).argmax(axis=1)
+            on_synthetic = float((predicted == synthetic.labels).mean())
         rows.append(
             {
                 "backbone": cell.backbone,
                 "trained_on": cell.trained_on,
                 "seed": cell.seed,
                 "variant": None,
-                "precision": engine.metadata["precision"],
+                "precision": precision,
                 "n_train": engine.metadata["n_train"],
                 **metrics,
+                "accuracy_on_synthetic": on_synthetic,
             }
         )
+        if precision == "fp32":
+            right = (probabilities.argmax(axis=1) == test.labels).astype(float)
+            correct.setdefault((cell.backbone, cell.trained_on), []).append(right)
+    compared = compare_regimes(
+        {key: np.mean(each, axis=0) for key, each in correct.items()},
+        groups,
+        config.evaluation.bootstrap_samples,
+        config.seed,
+    )
     write_json(run.evaluation / "metrics.json", rows)
     write_json(run.evaluation / "over_seeds.json", over_seeds(rows))
+    write_json(run.evaluation / "comparisons.json", compared)
     return {"accuracy": accuracy, "provider": provider}

@@ -8,7 +8,6 @@ from sklearn import metrics
 
 from kerasmed.errors import InputError
 from kerasmed.evaluate.classification import (
-    bootstrap_interval,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
@@ -143,16 +142,17 @@ def test_calibration_error_cancels_within_a_bin():
     assert expected_calibration_error(probabilities, np.array([0, 0, 0, 0, 1])) == pytest.approx(0)
 
 
-def test_interval_holds_the_mean_and_narrows_with_more_images():
-    few, many = np.tile([1.0, 1.0, 0.0], 10), np.tile([1.0, 1.0, 0.0], 1000)
+def test_interval_is_wider_where_images_belong_together(guesses):
+    alone = classification_metrics(*guesses, NAMES)
+    probabilities, labels = (np.repeat(each, 4, axis=0) for each in guesses)
+    together = classification_metrics(
+        probabilities, labels, NAMES, groups=np.repeat(np.arange(len(guesses[1])), 4)
+    )
+    torn = classification_metrics(probabilities, labels, NAMES)
 
-    wide, narrow = bootstrap_interval(few, 1000, 0), bootstrap_interval(many, 1000, 0)
-
-    for low, high in (wide, narrow):
-        assert low < 2 / 3 < high
-    # The normal approximation: 2 * 1.96 * sqrt(p (1 - p) / n).
-    assert wide[1] - wide[0] == pytest.approx(0.337, abs=0.05)
-    assert narrow[1] - narrow[0] == pytest.approx(0.0337, abs=0.005)
+    assert together["accuracy_ci95"] == alone["accuracy_ci95"]
+    width = {name: np.ptp(each["accuracy_ci95"]) for name, each in (("a", alone), ("t", torn))}
+    assert width["t"] == pytest.approx(width["a"] / 2, rel=0.15)
 
 
 def test_interval_repeats_with_its_seed(guesses):

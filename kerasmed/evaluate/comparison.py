@@ -1,0 +1,112 @@
+"""Whether two ways of training differ on the same test images by more than chance."""
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from kerasmed.errors import InputError
+
+# Orders of signs that the permutation test draws.
+_PERMUTATIONS = 10_000
+SIGNIFICANT = 0.05
+
+
+def compare_regimes(
+    correct: dict[tuple[str, str], np.ndarray], groups: np.ndarray, samples: int, seed: int
+) -> list[dict[str, Any]]:
+    """Every two regimes of each backbone, tested on the same images.
+
+    The difference of the accuracies has a 95% interval by bootstrap over groups, and a p value by
+    a permutation test that swaps the two regimes within whole groups; where each group is one
+    image and there is one seed, that is McNemar's test. All p values are corrected together by
+    Holm's method.
+
+    Args:
+        correct: by (backbone, regime), float (n_test,): share of the seeds whose CNN is right about
+            each test image.
+        groups: int (n_test,), images of one group share a number.
+        samples: of the bootstrap.
+        seed: of bootstrap and permutations.
+
+    Returns:
+        ``backbone``, ``regimes`` (two), ``accuracy`` (of each), ``difference`` (second minus
+        first), ``interval``, ``p_value`` (corrected) and ``conclusion``: "higher" or "lower" of the
+        second regime where the p value is below 0.05, else "no difference shown".
+
+    Raises:
+        InputError: predictions of other test images.
+    """
+    found: list[dict[str, Any]] = []
+    p_values = []
+    for (backbone, first), (other, second) in combinations(correct, 2):
+        if backbone != other:
+            continue
+        one, two = correct[backbone, first], correct[backbone, second]
+        if not one.shape == two.shape == groups.shape:
+            raise InputError(
+                f"Predictions: expected one for each of {len(groups)} test images, received "
+                f"{one.shape} and {two.shape}; evaluate both on the same images."
+            )
+        difference = two - one
+        p_values.append(permutation_p_value(difference, groups, seed))
+        found.append(
+            {
+                "backbone": backbone,
+                "regimes": [first, second],
+                "accuracy": [float(one.mean()), float(two.mean())],
+                "difference": float(difference.mean()),
+                "interval": list(grouped_interval(difference, groups, samples, seed)),
+            }
+        )
+    for each, p_value in zip(found, holm(p_values), strict=True):
+        each["p_value"] = p_value
+        higher = "higher" if each["difference"] > 0 else "lower"
+        each["conclusion"] = higher if p_value < SIGNIFICANT else "no difference shown"
+    return found
+
+
+def grouped_interval(
+    values: np.ndarray, groups: np.ndarray, samples: int, seed: int
+) -> tuple[float, float]:
+    """95% percentile interval of a mean, over resamples of whole groups with replacement.
+
+    Args:
+        values: float (n,).
+        groups: int (n,), values of one group share a number.
+        samples: resamples.
+        seed: of the resampling.
+    """
+    _, of_value = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(of_value, values), np.bincount(of_value)
+    draws = np.random.default_rng(seed).integers(len(sums), size=(samples, len(sums)))
+    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(low), float(high)
+
+
+def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -> float:
+    """Two-sided p value of a mean paired difference, the sign of each group drawn at random.
+
+    Args:
+        difference: float (n,).
+        groups: int (n,), values of one group share a number.
+        seed: of the draws.
+    """
+    _, of_value = np.unique(groups, return_inverse=True)
+    sums = np.bincount(of_value, difference)
+    sums = sums[sums != 0]
+    signs = np.random.default_rng(seed).integers(0, 2, (_PERMUTATIONS, len(sums))) * 2 - 1
+    extreme = np.abs(signs @ sums) >= np.abs(sums.sum()) - 1e-9
+    # The observed order of signs is one of those that could be drawn.
+    return float((1 + extreme.sum()) / (1 + _PERMUTATIONS))
+
+
+def holm(p_values: list[float]) -> list[float]:
+    """P values corrected for their number (Holm, 1979), in the given order."""
+    order = np.argsort(p_values, kind="stable")
+    factors = len(p_values) - np.arange(len(p_values))
+    corrected = np.minimum(1, np.maximum.accumulate(np.array(p_values)[order] * factors))
+    result = np.empty(len(p_values))
+    result[order] = corrected
+    return result.tolist()

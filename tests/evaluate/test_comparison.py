@@ -1,0 +1,138 @@
+"""Comparisons on the same images against scipy's exact test, hand-worked cases and simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from kerasmed.errors import InputError
+from kerasmed.evaluate.comparison import (
+    compare_regimes,
+    grouped_interval,
+    holm,
+    permutation_p_value,
+)
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_values():
+    few, many = np.tile([1.0, 1.0, 0.0], 10), np.tile([1.0, 1.0, 0.0], 1000)
+
+    wide, narrow = (grouped_interval(each, np.arange(len(each)), 1000, 0) for each in (few, many))
+
+    for low, high in (wide, narrow):
+        assert low < 2 / 3 < high
+    # The normal approximation: 2 * 1.96 * sqrt(p (1 - p) / n).
+    assert wide[1] - wide[0] == pytest.approx(0.337, abs=0.05)
+    assert narrow[1] - narrow[0] == pytest.approx(0.0337, abs=0.005)
+
+
+def test_interval_draws_groups_whole():
+    # Two groups of opposite values: each resample has none, one or two of either.
+    values, groups = np.array([1.0, 1, 1, 0]), np.array([7, 7, 7, 2])
+
+    low, high = grouped_interval(values, groups, 1000, 0)
+
+    assert (low, high) == (0.0, 1.0)
+
+
+def test_interval_of_one_group_is_a_point():
+    assert grouped_interval(np.array([1.0, 0, 0, 0]), np.zeros(4, int), 100, 0) == (0.25, 0.25)
+
+
+@pytest.mark.parametrize(("better", "worse"), [(9, 1), (14, 6), (5, 5), (30, 12)])
+def test_p_value_of_single_images_is_mcnemars(better, worse):
+    difference = np.concatenate([np.ones(better), -np.ones(worse), np.zeros(50)])
+
+    found = permutation_p_value(difference, np.arange(len(difference)), 0)
+
+    expected = binomtest(better, better + worse).pvalue
+    assert found == pytest.approx(expected, abs=0.012)
+
+
+def test_p_value_of_groups_does_not_count_their_images_apart():
+    difference = np.ones(40)
+
+    alone = permutation_p_value(difference, np.arange(40), 0)
+    in_four = permutation_p_value(difference, np.repeat(np.arange(4), 10), 0)
+
+    assert alone < 0.001
+    assert in_four == pytest.approx(2 / 16, abs=0.012)  # all four signs equal
+
+
+def test_p_value_without_a_difference_is_one():
+    assert permutation_p_value(np.zeros(9), np.arange(9), 0) == 1.0
+    assert permutation_p_value(np.array([1.0, -1.0]), np.arange(2), 0) == 1.0
+
+
+def test_p_values_of_equal_networks_are_uniform():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 3)
+    found = [
+        permutation_p_value(rng.normal(size=30)[groups] + 0.1 * rng.normal(size=90), groups, i)
+        for i in range(200)
+    ]
+
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.04)
+    assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04, and never falling.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.fixture
+def correct() -> dict[tuple[str, str], np.ndarray]:
+    """Two backbones; of the first, synthetic is clearly worse and both hardly differs."""
+    real = np.ones(200)
+    real[:10] = 0
+    synthetic, both = real.copy(), real.copy()
+    synthetic[50:90] = 0
+    both[:1] = 1
+    return {
+        ("A", "real"): real,
+        ("A", "synthetic"): synthetic,
+        ("A", "both"): both,
+        ("B", "real"): real,
+        ("B", "both"): both,
+    }
+
+
+def test_every_two_regimes_of_a_backbone_are_compared(correct):
+    found = compare_regimes(correct, np.arange(200), 500, 0)
+
+    assert [(each["backbone"], *each["regimes"]) for each in found] == [
+        ("A", "real", "synthetic"),
+        ("A", "real", "both"),
+        ("A", "synthetic", "both"),
+        ("B", "real", "both"),
+    ]
+    first, second = found[:2]
+    assert first["accuracy"] == pytest.approx([0.95, 0.75])
+    assert first["difference"] == pytest.approx(-0.2)
+    assert first["interval"][0] < -0.2 < first["interval"][1] < 0
+    assert [each["conclusion"] for each in found] == [
+        "lower", "no difference shown", "higher", "no difference shown",
+    ]  # fmt: skip
+    assert second["p_value"] == 1.0
+
+
+def test_p_values_are_corrected_for_all_comparisons(correct):
+    alone = {key: correct[key] for key in (("A", "real"), ("A", "synthetic"))}
+
+    (single,) = compare_regimes(alone, np.arange(200), 100, 0)
+    among_four = compare_regimes(correct, np.arange(200), 100, 0)[0]
+
+    assert among_four["p_value"] == pytest.approx(4 * single["p_value"])
+
+
+def test_one_regime_has_nothing_to_compare(correct):
+    assert compare_regimes({("A", "real"): correct["A", "real"]}, np.arange(200), 100, 0) == []
+
+
+def test_predictions_of_other_images_are_refused(correct):
+    correct["A", "both"] = correct["A", "both"][:-1]
+
+    with pytest.raises(InputError, match="one for each of 200 test images"):
+        compare_regimes(correct, np.arange(200), 100, 0)
