@@ -1,12 +1,18 @@
 """How close a generated set is to the real one, in the features of a classifier."""
 
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from scipy.linalg import eigvals
+from scipy.spatial.distance import cdist
 
 from kerasmed.errors import InputError
 
 MINIMUM = 20
+# Neighbours that make an image's surroundings in precision, recall, density and coverage.
+NEIGHBOURS = 5
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -31,6 +37,78 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
     )
 
 
+def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Distance of two Gaussians with the sets' means and covariances: the FID of these features.
+
+    Heusel et al., arXiv:1706.08500, equation 6. With n images it is too large by about a constant
+    over n, so compare only values of equal n.
+
+    Args:
+        first: float (n, d).
+        second: float (m, d).
+
+    Raises:
+        InputError: no more images than features, so that a covariance is singular.
+    """
+    smallest, width = min(len(first), len(second)), first.shape[1]
+    if smallest <= width:
+        raise InputError(
+            f"Frechet distance: expected more images than the {width} features, received "
+            f"{smallest}; use the kernel distance, which has no such bias."
+        )
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    covariance_a, covariance_b = (np.atleast_2d(each) for each in covariances)
+    # The trace of the root of their product is the sum of the roots of its eigenvalues.
+    roots = np.sqrt(np.maximum(eigvals(covariance_a @ covariance_b).real, 0)).sum()
+    offset = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()
+    return float(offset + np.trace(covariance_a) + np.trace(covariance_b) - 2 * roots)
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """How two sets cover each other, by the surroundings of their images.
+
+    The surroundings of an image reach to the k-th nearest other one of its own set.
+
+    Attributes:
+        precision: share of generated images within the surroundings of any real one
+            (Kynkäänniemi et al., arXiv:1904.06991).
+        recall: share of real images within the surroundings of any generated one.
+        density: mean number of real surroundings that a generated image lies in, over k
+            (Naeem et al., arXiv:2002.09797); about 1 where both are alike, and more where the
+            generated ones crowd.
+        coverage: share of real images with a generated one within their surroundings.
+    """
+
+    precision: float
+    recall: float
+    density: float
+    coverage: float
+
+
+def overlap(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS) -> Overlap:
+    """Precision, recall, density and coverage of a generated set.
+
+    Args:
+        real: float (n, d).
+        generated: float (m, d).
+        neighbours: k.
+    """
+    between = cdist(real, generated)
+    reach_of_real, reach_of_generated = (
+        np.partition(cdist(each, each), neighbours, axis=1)[:, neighbours]
+        for each in (real, generated)
+    )
+    inside_real = between < reach_of_real[:, None]
+    return Overlap(
+        precision=float(inside_real.any(axis=0).mean()),
+        recall=float((between < reach_of_generated).any(axis=1).mean()),
+        density=float(inside_real.sum(axis=0).mean() / neighbours),
+        coverage=float((between.min(axis=1) < reach_of_real).mean()),
+    )
+
+
 def fidelity(
     held_out_features: np.ndarray,
     seen_features: np.ndarray,
@@ -38,10 +116,11 @@ def fidelity(
     subsets: int = 50,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Kernel distance of the generated set to held-out real images, beside that of real to real.
+    """Distance of the generated set to held-out real images, beside that of real to real.
 
-    Each value is the mean over random subsets of one size, the interval the 2.5 and 97.5
-    percentiles over them; features are divided by their overall standard deviation on the
+    The kernel distance is the mean over random subsets of one size, its interval the 2.5 and 97.5
+    percentiles over them. All else is of one random choice of as many images of each set, since it
+    depends on their number. Features are divided by their overall standard deviation on the
     held-out images, so that networks of different scales can be compared.
 
     Args:
@@ -50,6 +129,11 @@ def fidelity(
         generated_features: of the generated images, (k, d).
         subsets: how many.
         seed: of the subsets.
+
+    Returns:
+        ``generated_to_held_out`` and ``seen_to_held_out``, each with ``kid``, ``interval``, ``fid``
+        (None where there are no more images than features), and what ``Overlap`` has;
+        ``subset_size``, ``subsets``, and ``compared``, the images of each set.
 
     Raises:
         InputError: fewer than 20 images in one of the sets.
@@ -61,24 +145,68 @@ def fidelity(
                 f"Fidelity: expected at least {MINIMUM} {name} images, received {len(features)}; "
                 "add images or draw more."
             )
-    size = min(100, *(len(features) for features in sets.values()))
+    compared = min(len(features) for features in sets.values())
+    size = min(100, compared)
     scale = max(float(held_out_features.std()), 1e-12)
     rng = np.random.default_rng(seed)
+    real = _some(held_out_features, compared, rng) / scale
 
     def distances(features: np.ndarray) -> dict[str, Any]:
         values = [
             kernel_distance(
-                rng.choice(held_out_features, size, replace=False) / scale,
-                rng.choice(features, size, replace=False) / scale,
+                _some(held_out_features, size, rng) / scale, _some(features, size, rng) / scale
             )
             for _ in range(subsets)
         ]
         low, high = np.percentile(values, [2.5, 97.5])
-        return {"kid": float(np.mean(values)), "interval": [float(low), float(high)]}
+        others = _some(features, compared, rng) / scale
+        return {
+            "kid": float(np.mean(values)),
+            "interval": [float(low), float(high)],
+            "fid": frechet_distance(real, others) if compared > real.shape[1] else None,
+            **asdict(overlap(real, others)),
+        }
 
     return {
         "subset_size": size,
         "subsets": subsets,
+        "compared": compared,
         "generated_to_held_out": distances(generated_features),
         "seen_to_held_out": distances(seen_features),
     }
+
+
+def fidelity_by_class(
+    features: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    class_names: Sequence[str],
+    seed: int = 0,
+) -> dict[str, Any]:
+    """As ``fidelity``, over all classes and within each, or the reason where it is not computed.
+
+    Args:
+        features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
+        labels: int (n,) of each.
+        class_names: names of the classes.
+        seed: of the subsets.
+
+    Returns:
+        What ``fidelity`` returns, or ``not_computed``; and ``per_class``, the same by class name.
+    """
+
+    def compare(label: int | None) -> dict[str, Any]:
+        chosen = {
+            name: each if label is None else each[labels[name] == label]
+            for name, each in features.items()
+        }
+        try:
+            return fidelity(chosen["held_out"], chosen["seen"], chosen["generated"], seed=seed)
+        except InputError as error:
+            return {"not_computed": str(error)}
+
+    by_class = {name: compare(label) for label, name in enumerate(class_names)}
+    return {**compare(None), "per_class": by_class}
+
+
+def _some(features: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    return rng.choice(features, count, replace=False)

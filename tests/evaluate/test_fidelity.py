@@ -1,12 +1,21 @@
-"""The kernel distance against plain loops and on known distributions."""
+"""Distances of sets against plain loops and on known distributions."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy.linalg import sqrtm
 
 from kerasmed.errors import InputError
-from kerasmed.evaluate.fidelity import fidelity, kernel_distance
+from kerasmed.evaluate.fidelity import (
+    Overlap,
+    fidelity,
+    fidelity_by_class,
+    frechet_distance,
+    kernel_distance,
+    overlap,
+)
 
 
 def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.ndarray:
@@ -120,3 +129,102 @@ def test_too_few_images_are_refused(position, name):
 
     with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
         fidelity(*sets)
+
+
+def test_frechet_distance_of_one_dimension_by_hand():
+    first, second = np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])
+
+    # Means 1 and 5, variances 2 and 8: (5 - 1)^2 + (sqrt 8 - sqrt 2)^2.
+    assert frechet_distance(first, second) == pytest.approx(16 + 2)
+
+
+def test_frechet_distance_agrees_with_the_matrix_root():
+    first, second = normal(80, 0.0, 1, 6), normal(90, 0.3, 2, 6) @ np.diag([1, 2, 3, 1, 1, 0.5])
+    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
+    offset = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()
+
+    expected = offset + np.trace(a + b - 2 * sqrtm(a @ b).real)
+
+    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_of_too_few_images_is_refused():
+    with pytest.raises(InputError, match="more images than the 8 features, received 8"):
+        frechet_distance(normal(30), normal(8))
+
+
+def plain_overlap(real, generated, k) -> Overlap:
+    """Term by term, from the papers' definitions."""
+
+    def distance(x, y) -> float:
+        return float(np.sqrt(((x.astype(np.float64) - y) ** 2).sum()))
+
+    def reach(xs, i) -> float:
+        return sorted(distance(xs[i], xs[j]) for j in range(len(xs)) if j != i)[k - 1]
+
+    of_real = [reach(real, i) for i in range(len(real))]
+    of_generated = [reach(generated, j) for j in range(len(generated))]
+    inside = [[distance(x, y) < of_real[i] for y in generated] for i, x in enumerate(real)]
+    return Overlap(
+        precision=np.mean([any(row[j] for row in inside) for j in range(len(generated))]),
+        recall=np.mean(
+            [any(distance(x, y) < of_generated[j] for j, y in enumerate(generated)) for x in real]
+        ),
+        density=np.sum(inside) / k / len(generated),
+        coverage=np.mean([any(row) for row in inside]),
+    )
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(20, 20, 5), (25, 31, 3), (12, 9, 1)])
+def test_overlap_agrees_with_plain_loops(n, m, k):
+    real, generated = normal(n, seed=1, width=3), normal(m, 0.7, seed=2, width=3)
+
+    found = overlap(real, generated, k)
+
+    assert asdict(found) == pytest.approx(asdict(plain_overlap(real, generated, k)))
+
+
+def test_overlap_tells_a_collapse_from_a_shift():
+    real = normal(200, seed=1, width=4)
+    alike = overlap(real, normal(200, seed=2, width=4))
+    collapsed = overlap(real, real[:1] + 0.01 * normal(200, seed=3, width=4))
+    shifted = overlap(real, normal(200, 20.0, seed=2, width=4))
+
+    assert min(alike.precision, alike.recall) > 0.7
+    assert alike.density == pytest.approx(1, abs=0.2)
+    assert alike.coverage > 0.85
+    assert collapsed.precision == 1
+    assert collapsed.recall < 0.1
+    assert collapsed.coverage < 0.1
+    assert asdict(shifted) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
+
+
+def test_all_sets_are_compared_in_equal_numbers():
+    result = fidelity(normal(90, seed=1), normal(60, seed=2), normal(75, seed=3))
+
+    assert result["compared"] == 60
+    for name in ("generated_to_held_out", "seen_to_held_out"):
+        assert result[name]["fid"] > 0
+        assert 0 < result[name]["recall"] <= 1
+
+
+def test_frechet_distance_of_fewer_images_than_features_is_left_out():
+    result = fidelity(*(normal(30, seed=i, width=40) for i in range(3)))
+
+    assert result["generated_to_held_out"]["fid"] is None
+
+
+def test_classes_are_compared_apart_and_small_ones_say_why_not():
+    labels = np.repeat([0, 1, 2], [40, 40, 10])
+    sets = {name: normal(90, seed=i) for i, name in enumerate(["held_out", "seen", "generated"])}
+    sets["generated"][labels == 1] += 5
+
+    found = fidelity_by_class(sets, dict.fromkeys(sets, labels), ["a", "b", "c"])
+
+    assert found["generated_to_held_out"] == fidelity(*sets.values())["generated_to_held_out"]
+    near, far = (found["per_class"][name]["generated_to_held_out"] for name in "ab")
+    assert near["kid"] < 1 < far["kid"]
+    assert far["precision"] == 0
+    assert "at least 20 held out images, received 10" in found["per_class"]["c"]["not_computed"]
