@@ -369,6 +369,20 @@ def report(
 
 
 @app.command()
+def release(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+) -> None:
+    """Write the synthetic set with its data sheet and checksums, ready to hand over."""
+    from kerasmed.release import release
+    from kerasmed.runs import RunFolder
+
+    found = release(RunFolder(run), directory)
+    print(f"{directory}: {found['released']} images, {found['withheld']} withheld as near copies.")
+    print(f"Read {directory / 'DATASHEET.md'}, and complete its licence, before you pass it on.")
+
+
+@app.command()
 def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     images: Annotated[

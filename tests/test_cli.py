@@ -19,12 +19,6 @@ CELL = "MobileNet-real-s0"
 
 
 @pytest.fixture
-def run_copy(tiny_run, tmp_path):
-    """A copy of the tiny study that a test may change."""
-    return Path(shutil.copytree(tiny_run, tmp_path / "run"))
-
-
-@pytest.fixture
 def model(tiny_run):
     """A model that the tiny study exported."""
     return tiny_run / "exported" / f"{CELL}.onnx"

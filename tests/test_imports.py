@@ -21,6 +21,7 @@ LAYERS = [
     {"report", "standalone", "doctor", "tables", "check", "serve"},
     {"stages"},
     {"study"},
+    {"release"},
     {"cli"},
 ]
 LAYER_OF = {name: number for number, names in enumerate(LAYERS) for name in names}

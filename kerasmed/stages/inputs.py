@@ -10,6 +10,7 @@ from kerasmed.config import Config, DataConfig, Precision, Regime
 from kerasmed.data.decoding import read_images
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
+from kerasmed.errors import StageError
 from kerasmed.inference import OnnxClassifier, precision_path
 from kerasmed.runs import RunFolder
 
@@ -39,11 +40,27 @@ def groups_of_test(run: RunFolder, image_set: ImageSet) -> np.ndarray:
     return np.unique(np.array(groups)[split["test"]], return_inverse=True)[1]
 
 
-def load_synthetic(config: Config, run: RunFolder) -> ImageSet:
+def read_synthetic(config: Config, run: RunFolder) -> ImageSet:
     """The synthetic set, as images like any others."""
     size = config.data.image_size
     data = DataConfig(source=run.synthetic, image_size=size)
     return read_images(data, run.cache / f"synthetic-{size}")
+
+
+def load_synthetic(config: Config, run: RunFolder) -> ImageSet:
+    """The synthetic set, as it was drawn.
+
+    Raises:
+        StageError: its files are no longer those that were drawn.
+    """
+    images = read_synthetic(config, run)
+    drawn = run.require("sampling", "kerasmed sample CONFIG")["result"].get("data_hash")
+    if drawn not in (images.data_hash, None):  # None in runs of before it was noted
+        raise StageError(
+            f"{run.synthetic} has changed since it was drawn: expected the images that `kerasmed "
+            "sample` wrote, received others; draw it again, or put the files back."
+        )
+    return images
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from kerasmed.files import make_folder, read_json, sha256_of, write_json, writte
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages.inputs import load_split, load_synthetic
+from kerasmed.stages.inputs import load_split, read_synthetic
 
 
 def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -25,7 +25,8 @@ def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
         left_over.unlink()
     shutil.rmtree(run.synthetic, ignore_errors=True)
     run.synthetic_unfinished.rename(run.synthetic)
-    return {"images": load_synthetic(config, run).counts()}
+    drawn = read_synthetic(config, run)
+    return {"images": drawn.counts(), "data_hash": drawn.data_hash}
 
 
 def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
