@@ -1,4 +1,4 @@
-"""What `benchmarks/lime.py` explains: a CNN of 224 pixels on a real set, and 20 held-out images.
+"""What the benchmarks of LIME explain: a CNN of 224 pixels on a real set, and 20 held-out images.
 
     python benchmarks/lime_models.py CONFIG --data DIR --weights PATH --out DIR
 

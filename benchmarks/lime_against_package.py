@@ -1,12 +1,13 @@
 """LIME of kerasmed against the `lime` package: fidelity, time and stability, on the same images.
 
-    python benchmarks/lime.py DIR... --results FILE     (DIR as benchmarks/lime_models.py leaves it)
+    python benchmarks/lime_against_package.py DIR... --results FILE
 
-Fidelity is the rank correlation of the superpixel weights of the predicted class with those of
-20,000 samples of `lime`'s own kind (kept in DIR/reference/, 100 seconds of one core an image). Both
-sides get the same superpixels, those of quickshift as `lime` makes them. `lime` runs at its
-defaults: 1,000 samples in batches of 10. Times want a quiet machine; they are medians over
---timed images of each DIR, the segmentation included.
+Each DIR is as benchmarks/lime_models.py leaves it. Fidelity is the rank correlation of the
+superpixel weights of the predicted class with those of 20,000 samples of `lime`'s own kind (kept in
+DIR/reference/, 100 seconds of one core an image). Both sides get the same superpixels, those of
+quickshift as `lime` makes them. `lime` runs at its defaults: 1,000 samples in batches of 10. Times
+want a quiet machine; they are medians over --timed images of each DIR, each side with its own
+segmentation.
 """
 
 import argparse
