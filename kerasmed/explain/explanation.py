@@ -1,6 +1,7 @@
 """What an explainer finds out about one image."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from lime.lime_image import ImageExplanation
@@ -27,6 +28,8 @@ class Explanation(ImageExplanation):
         stability: of the predicted class, over other masks, see ``Surrogate.stability``: ``top``,
             ``top_overlap`` and ``rank_correlation``; empty where it is not known.
         warnings: why the weights should not be relied on; none if nothing speaks against it.
+        faithfulness: of the predicted class, see ``deletion_and_insertion``; empty until it is
+            measured, as ``kerasmed explain`` does.
         duration_s: of segmentation, perturbation, network and regression.
     """
 
@@ -42,6 +45,7 @@ class Explanation(ImageExplanation):
     half_widths: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     stability: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
+    faithfulness: dict[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
 
     def __post_init__(self) -> None:

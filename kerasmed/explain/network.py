@@ -125,17 +125,16 @@ class NetworkExplainer:
             return {}
         label, settings = explanation.predicted, self.settings
         weights = explanation.superpixel_weights[:, label]
-        found: dict[str, Any] = {
-            "faithfulness": deletion_and_insertion(
-                explanation.image,
-                explanation.segments,
-                weights,
-                label,
-                self.engine.predict,
-                settings.hide,
-                self.seed,
-            )
-        }
+        explanation.faithfulness = deletion_and_insertion(
+            explanation.image,
+            explanation.segments,
+            weights,
+            label,
+            self.engine.predict,
+            settings.hide,
+            self.seed,
+        )
+        found: dict[str, Any] = {"faithfulness": explanation.faithfulness}
         if region is not None and region.any():
             found["region"] = against_region(weights, explanation.segments, region, settings.top)
         if name == "lime" and self._randomised is not None:
