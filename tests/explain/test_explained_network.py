@@ -352,3 +352,18 @@ def test_agreement_takes_the_least_samples_alone(image):
     agreement_of_precisions(image[None], predict, predict, settings, 0)
 
     assert seen == [40, 40]
+
+
+@pytest.mark.parametrize(("threads", "batch_size"), [(1, "auto"), (3, "auto"), (2, 5), (1, 64)])
+def test_threads_and_batches_of_the_engine_change_no_explanation(
+    engine, image, threads, batch_size
+):
+    other = OnnxClassifier(engine.path, "cpu", threads=threads, batch_size=batch_size)
+
+    expected, found = (
+        build_explainer("lime", each.predict, ExplainConfig(superpixels=16), 3).explain(image)
+        for each in (engine, other)
+    )
+
+    assert found.num_samples == expected.num_samples
+    np.testing.assert_allclose(found.superpixel_weights, expected.superpixel_weights, atol=1e-6)
