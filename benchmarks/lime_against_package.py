@@ -113,7 +113,7 @@ def fidelity(subject: Subject, images: int) -> dict[str, list[float]]:
         weights["kerasmed, stopped by its rule"] = stopped.superpixel_weights[:, label]
         found.setdefault("samples of the rule", []).append(stopped.num_samples)
         for name, each in weights.items():
-            found.setdefault(name, []).append(rank_correlation(each[None], truth[None]))
+            found.setdefault(name, []).append(rank_correlation(each, truth))
     return found
 
 

@@ -280,20 +280,15 @@ def evaluate(
     out: OutOption = None,
 ) -> None:
     """Test the CNNs on real test images, or one ONNX file on a folder of class folders."""
-    from kerasmed.tables import print_comparisons, print_metrics, print_over_seeds
-
     if directory is not None:
         from kerasmed.standalone import evaluate_folder
+        from kerasmed.tables import print_metrics
 
         _refuse_with_model(set=assignments, data=data, out=out)
         print_metrics([evaluate_folder(target, directory)])
         return
-    from kerasmed.files import read_json
-
     _, run = _perform("evaluate", target, assignments, data, out)
-    print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
-    print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
-    print_comparisons(read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"))
+    _print_evaluation(run)
 
 
 @app.command()
@@ -338,8 +333,7 @@ def explain(
                 errors.append(record["error"])
             else:
                 print_explanation(path, record)
-        if errors:
-            raise DataError(f"{len(errors)} of {len(paths)} images cannot be read: {errors[0]}")
+        _refuse_unreadable(errors, len(paths))
         return
     _, run = _perform("explain", target, assignments, data, out)
     print_explanations(read_json(run.explanations / "summary.json", "kerasmed explain"))
@@ -401,8 +395,7 @@ def predict(
     engine = OnnxClassifier(model, provider, precision=precision.value)
     rows = predict_files(engine, find_images(images, sys.stdin))
     count, errors = print_predictions(rows, engine.class_names, as_json)
-    if errors:
-        raise DataError(f"{len(errors)} of {count} images cannot be read: {errors[0]}")
+    _refuse_unreadable(errors, count)
     if not count:
         raise InputError("Images: expected at least one path, received none; name some.")
 
@@ -440,16 +433,30 @@ def doctor() -> None:
 def _study(
     config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
 ) -> None:
-    from kerasmed.files import read_json
     from kerasmed.study import run_study
-    from kerasmed.tables import print_comparisons, print_metrics, print_over_seeds
 
     config, run = _open(config_path, assignments, data, out)
     run_study(config, run)
-    print_metrics(read_json(run.evaluation / "metrics.json", "kerasmed evaluate"))
-    print_over_seeds(read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"))
-    print_comparisons(read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"))
+    _print_evaluation(run)
     print(f"Report: {run.report}")
+
+
+def _print_evaluation(run: "RunFolder") -> None:
+    from kerasmed.files import read_json
+    from kerasmed.tables import print_comparisons, print_metrics, print_over_seeds
+
+    for print_table, name in (
+        (print_metrics, "metrics"),
+        (print_over_seeds, "over_seeds"),
+        (print_comparisons, "comparisons"),
+    ):
+        print_table(read_json(run.evaluation / f"{name}.json", "kerasmed evaluate"))
+
+
+def _refuse_unreadable(errors: list[str], count: int) -> None:
+    """What could be read has been dealt with by now."""
+    if errors:
+        raise DataError(f"{len(errors)} of {count} images cannot be read: {errors[0]}")
 
 
 def _perform(

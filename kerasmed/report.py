@@ -1,7 +1,6 @@
 """One self-contained HTML page from what the other stages wrote. Computes no metric."""
 
 import base64
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
+from kerasmed.explain.records import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
 from kerasmed.runs import RunFolder
@@ -88,23 +88,18 @@ def _read_explanations(folder: Path, image_set: ImageSet) -> list[dict[str, Any]
     for path in sorted(folder.glob("*/*.json")):
         record = read_json(path, "kerasmed explain")
         position, predicted = record["position"], record["predicted_class"]
-        segments = np.array(record["segments"])
-        entry = by_image.setdefault(
-            position,
-            {
+        if position not in by_image:
+            segments = np.array(record["segments"])
+            # Two bytes a superpixel, since a picture holds no larger numbers.
+            two_bytes = np.stack([segments % 256, segments // 256, 0 * segments], axis=2)
+            by_image[position] = {
                 "true_class": record["true_class"],
                 "image": record["image"],
-                "pixels": _png_uri(np.asarray(image_set.images[position])),
-                # Two bytes a superpixel, since a picture holds no larger numbers.
-                "segments": _png_uri(
-                    np.stack([segments % 256, segments // 256, 0 * segments], axis=2).astype(
-                        np.uint8
-                    )
-                ),
+                "pixels": png_uri(np.asarray(image_set.images[position])),
+                "segments": png_uri(two_bytes.astype(np.uint8)),
                 "panels": [],
-            },
-        )
-        entry["panels"].append(
+            }
+        by_image[position]["panels"].append(
             {
                 "model": path.parent.name,
                 "explainer": record["explainer"],
@@ -117,12 +112,6 @@ def _read_explanations(folder: Path, image_set: ImageSet) -> list[dict[str, Any]
             }
         )
     return [by_image[position] for position in sorted(by_image)]
-
-
-def _png_uri(pixels: np.ndarray) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def _draw_attention(summary: dict[str, Any], path: Path) -> None:

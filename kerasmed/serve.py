@@ -5,7 +5,6 @@ and the size of each are bounded, so memory is too.
 """
 
 import asyncio
-import base64
 import io
 import os
 import socket
@@ -306,11 +305,8 @@ def _count_pixels(content: bytes, suffix: str) -> int:
 def _explain(model: OnnxClassifier, pixels: np.ndarray, samples: int) -> str:
     """The LIME overlay of the predicted class as a data address."""
     from kerasmed.explain.explainers import LimeExplainer
-    from kerasmed.explain.records import draw_overlay
+    from kerasmed.explain.records import draw_overlay, png_uri
 
     explainer = LimeExplainer(model.predict, num_samples=samples, min_samples=samples)
     explanation = explainer.explain(pixels)
-    stream = io.BytesIO()
-    overlay = draw_overlay(explanation, explanation.predicted, explainer.top)
-    Image.fromarray(overlay).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
+    return png_uri(draw_overlay(explanation, explanation.predicted, explainer.top))

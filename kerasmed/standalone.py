@@ -157,15 +157,16 @@ def explain_files(
         progress_bar("Explaining", len(images), "images") as advance,
     ):
         for path in images:
-            advance(1, "")
             try:
                 image = read_image(path, engine.input_size)
             except (DataError, MachineError) as error:
+                advance(1, "")
                 yield path, {"error": str(error)}
                 continue
             segments = segment_image(image, settings.segmentation, settings.superpixels)
             notes = {"image": path.name, "model": engine.path.name}
             records = network.explain_into(folder, path.stem, image, segments, notes)
+            advance(1, "")
             for record in records.values():
                 yield folder / record["picture"], record
 

@@ -53,7 +53,7 @@ def classification_metrics(
         class_names: names, in the order of the columns.
         bootstrap_samples: resamples for the interval of the accuracy.
         seed: of the resampling.
-        groups: int (n,), equal for images that belong together, which are drawn together; every
+        groups: (n,), equal for images that belong together, which are drawn together; every
             image for itself if None.
 
     Returns:

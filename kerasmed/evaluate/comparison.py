@@ -25,7 +25,7 @@ def compare_regimes(
     Args:
         correct: by (backbone, regime), float (n_test,): share of the seeds whose CNN is right about
             each test image.
-        groups: int (n_test,), images of one group share a number.
+        groups: (n_test,), equal for images of one group.
         samples: of the bootstrap.
         seed: of bootstrap and permutations.
 
@@ -73,7 +73,7 @@ def grouped_interval(
 
     Args:
         values: float (n,).
-        groups: int (n,), values of one group share a number.
+        groups: (n,), equal for values of one group.
         samples: resamples.
         seed: of the resampling.
     """
@@ -90,7 +90,7 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
 
     Args:
         difference: float (n,).
-        groups: int (n,), values of one group share a number.
+        groups: (n,), equal for values of one group.
         seed: of the draws.
     """
     _, of_value = np.unique(groups, return_inverse=True)

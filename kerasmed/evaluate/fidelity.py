@@ -160,10 +160,14 @@ def fidelity(
         ]
         low, high = np.percentile(values, [2.5, 97.5])
         others = _some(features, compared, rng) / scale
+        try:
+            frechet = frechet_distance(real, others)
+        except InputError:  # too few images
+            frechet = None
         return {
             "kid": float(np.mean(values)),
             "interval": [float(low), float(high)],
-            "fid": frechet_distance(real, others) if compared > real.shape[1] else None,
+            "fid": frechet,
             **asdict(overlap(real, others)),
         }
 

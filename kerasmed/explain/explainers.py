@@ -4,6 +4,7 @@ All three hide superpixels and watch the probabilities; ``grad_cam.py`` looks in
 """
 
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -99,7 +100,7 @@ def _checked(probabilities: np.ndarray, count: int) -> np.ndarray:
     return found
 
 
-class Explainer:
+class Explainer(ABC):
     """What all explainers share that hide superpixels.
 
     Args:
@@ -145,8 +146,28 @@ class Explainer:
         found.duration_s = time.perf_counter() - started
         return found
 
+    @abstractmethod
     def _explain(self, perturbed: PerturbedImage) -> Explanation:
-        raise NotImplementedError
+        """The explanation, but for its duration."""
+
+    def _explanation(
+        self,
+        perturbed: PerturbedImage,
+        weights: np.ndarray,
+        probabilities: np.ndarray,
+        **others: Any,
+    ) -> Explanation:
+        """One from weights (segments, classes) and probabilities (samples, classes)."""
+        return Explanation(
+            image=perturbed.image,
+            segments=perturbed.segments,
+            superpixel_weights=weights,
+            probabilities=probabilities[0],
+            explainer=self.name,
+            num_samples=len(probabilities),
+            warnings=_warnings(perturbed.num_segments, len(probabilities)),
+            **others,
+        )
 
 
 class LimeExplainer(Explainer):
@@ -194,8 +215,8 @@ class LimeExplainer(Explainer):
         if self.sampling not in UNWEIGHTED:
             sample_weights = kernel_weights(masks.mean(axis=1))
         probabilities = np.empty((0, 0))
-        for found in perturbed.rounds(masks):
-            probabilities = np.concatenate([probabilities, found]) if len(probabilities) else found
+        for each in perturbed.rounds(masks):
+            probabilities = np.concatenate([probabilities, each]) if len(probabilities) else each
             count = len(probabilities)
             # With so few samples nothing has settled, and each fit of many superpixels takes long.
             if count < min(len(masks), max(self.min_samples, 2 * perturbed.num_segments)):
@@ -210,21 +231,20 @@ class LimeExplainer(Explainer):
             narrow = widest <= SETTLED_WIDTH * np.abs(surrogate.weights[:, label]).max()
             if stability["top_overlap"] >= SETTLED_OVERLAP and narrow:
                 break
-        return Explanation(
-            image=perturbed.image,
-            segments=perturbed.segments,
-            superpixel_weights=surrogate.weights,
-            probabilities=probabilities[0],
-            explainer=self.name,
+        found = self._explanation(
+            perturbed,
+            surrogate.weights,
+            probabilities,
             seed=self.seed,
-            num_samples=count,
             intercepts=surrogate.intercepts,
             scores=surrogate.scores,
             half_widths=surrogate.half_widths,
             stability=stability,
-            warnings=_warnings(perturbed.num_segments, count)
-            + _lime_warnings(probabilities[:, label], surrogate, label, stability["top_overlap"]),
         )
+        found.warnings += _lime_warnings(
+            probabilities[:, label], surrogate, label, stability["top_overlap"]
+        )
+        return found
 
 
 def _warnings(num_segments: int, num_samples: int) -> list[str]:
@@ -295,17 +315,7 @@ class KernelShapExplainer(Explainer):
         solved = np.linalg.solve(gram, np.column_stack([moments, np.ones(count)]))
         free, ones = solved[:, :-1], solved[:, -1:]
         weights = free + ones * ((whole - nothing) - free.sum(axis=0)) / ones.sum()
-        return Explanation(
-            image=perturbed.image,
-            segments=perturbed.segments,
-            superpixel_weights=weights,
-            probabilities=found[0],
-            explainer=self.name,
-            seed=self.seed,
-            num_samples=len(masks),
-            intercepts=nothing,
-            warnings=_warnings(count, len(masks)),
-        )
+        return self._explanation(perturbed, weights, found, seed=self.seed, intercepts=nothing)
 
 
 class OcclusionExplainer(Explainer):
@@ -319,17 +329,8 @@ class OcclusionExplainer(Explainer):
             np.concatenate([[[True] * count], ~np.eye(count, dtype=bool)])
         )
         weights = found[0].astype(np.float64) - found[1:]
-        return Explanation(
-            image=perturbed.image,
-            segments=perturbed.segments,
-            superpixel_weights=weights,
-            probabilities=found[0],
-            explainer=self.name,
-            seed=None,
-            num_samples=len(found),
-            intercepts=found[0] - weights.sum(axis=0),
-            warnings=_warnings(count, len(found)),
-        )
+        intercepts = found[0] - weights.sum(axis=0)
+        return self._explanation(perturbed, weights, found, seed=None, intercepts=intercepts)
 
 
 def _check_samples(num_samples: int) -> None:

@@ -1,6 +1,7 @@
 """Images explained by one classifier file, each explanation checked and recorded."""
 
 import hashlib
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Protocol
@@ -53,19 +54,21 @@ class NetworkExplainer:
             for name in settings.explainers
         }
         self._model_sha256 = sha256_of(engine.path)
-        self._randomised: Predict | None = None
 
     def __enter__(self) -> "NetworkExplainer":
         self._folder = TemporaryDirectory()
-        if self.settings.checks and self.engine.metadata.get("precision") == "fp32":
-            shuffled = Path(self._folder.name) / "shuffled.onnx"
-            randomise_weights(self.engine.path, shuffled, self.seed)
-            self._randomised = OnnxClassifier(shuffled).predict
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._randomised = None
+        self.__dict__.pop("_shuffled", None)  # closed before its file goes
         self._folder.cleanup()
+
+    @cached_property
+    def _shuffled(self) -> OnnxClassifier:
+        """The network with its weights shuffled; not made where every record is there already."""
+        path = Path(self._folder.name) / "shuffled.onnx"
+        randomise_weights(self.engine.path, path, self.seed)
+        return OnnxClassifier(path)
 
     def explain_into(
         self,
@@ -137,15 +140,13 @@ class NetworkExplainer:
         found: dict[str, Any] = {"faithfulness": explanation.faithfulness}
         if region is not None and region.any():
             found["region"] = against_region(weights, explanation.segments, region, settings.top)
-        if name == "lime" and self._randomised is not None:
+        if name == "lime" and self.engine.metadata.get("precision") == "fp32":
             count = explanation.num_samples
             few = settings.model_copy(update={"num_samples": count, "min_samples": count})
-            other = build_explainer("lime", self._randomised, few, self.seed).explain(
+            other = build_explainer("lime", self._shuffled.predict, few, self.seed).explain(
                 explanation.image, explanation.segments
             )
-            found["randomised"] = rank_correlation(
-                weights[None], other.superpixel_weights[:, label][None]
-            )
+            found["randomised"] = rank_correlation(weights, other.superpixel_weights[:, label])
         return found
 
 
@@ -188,6 +189,6 @@ def agreement_of_precisions(
     for image in images:
         first = build_explainer("lime", one, few, seed).explain(image)
         second = build_explainer("lime", other, few, seed).explain(image, first.segments)
-        weights = (each.superpixel_weights[None, :, first.predicted] for each in (first, second))
+        weights = (each.superpixel_weights[:, first.predicted] for each in (first, second))
         found.append(rank_correlation(*weights))
     return float(np.mean(found))

@@ -1,5 +1,7 @@
 """Explanations on disk: a picture and a JSON record each."""
 
+import base64
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,13 @@ def draw_overlay(explanation: Explanation, label: int, top: int) -> np.ndarray:
     shown = np.where(weights[segments] != 0, segments + 1, 0)
     overlay = mark_boundaries(overlay, shown, mode="inner")
     return np.rint(np.concatenate([image, overlay], axis=1) * 255).astype(np.uint8)
+
+
+def png_uri(pixels: np.ndarray) -> str:
+    """A picture uint8 (height, width, 3) as a data address, for a page that stands alone."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def recorded(

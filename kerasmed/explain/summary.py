@@ -44,7 +44,7 @@ def summarise(records: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for one, other in combinations(records, 2):
         found = np.array(
             [
-                rank_correlation(_true_weights(a)[None], _true_weights(b)[None])
+                rank_correlation(_true_weights(a), _true_weights(b))
                 for a, b in zip(records[one], records[other], strict=True)
             ]
         )

@@ -129,8 +129,12 @@ def top_overlap(one: np.ndarray, other: np.ndarray, top: int) -> float:
 
 
 def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
-    """Mean Spearman correlation of paired rows (rows, segments); 0 where a row is constant."""
-    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in (one, other)]
+    """Mean Spearman correlation of paired rows (rows, segments), or of two vectors (segments,).
+
+    It is 0 where a row is constant.
+    """
+    rows = np.atleast_2d(one, other)
+    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in rows]
     sizes = np.sqrt(np.square(ranks[0]).sum(axis=1) * np.square(ranks[1]).sum(axis=1))
     products = (ranks[0] * ranks[1]).sum(axis=1)
     return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())

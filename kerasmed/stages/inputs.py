@@ -29,15 +29,16 @@ def load_images(config: Config, run: RunFolder) -> ImageSet:
 
 def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
     """The study's real images and the roles that were written for them."""
+    image_set, split, _ = load_grouped_split(config, run)
+    return image_set, split
+
+
+def load_grouped_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split, np.ndarray]:
+    """As ``load_split``, and the name of each image's group: str (n,)."""
     run.require("data", "kerasmed data split CONFIG")
     image_set = load_images(config, run)
-    return image_set, read_split(run.split_path, image_set)[0]
-
-
-def groups_of_test(run: RunFolder, image_set: ImageSet) -> np.ndarray:
-    """The group of each image of the role `test`, as a number: int (n_test,)."""
     split, groups = read_split(run.split_path, image_set)
-    return np.unique(np.array(groups)[split["test"]], return_inverse=True)[1]
+    return image_set, split, np.array(groups)
 
 
 def read_synthetic(config: Config, run: RunFolder) -> ImageSet:

@@ -16,7 +16,7 @@ from kerasmed.runtime import load_keras, resolve_runtime
 from kerasmed.stages.inputs import (
     cells_of,
     exported_path,
-    groups_of_test,
+    load_grouped_split,
     load_split,
     load_synthetic,
     open_classifiers,
@@ -155,8 +155,8 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     from kerasmed.evaluate.classification import classification_metrics, over_seeds
     from kerasmed.evaluate.comparison import compare_regimes
 
-    image_set, split = load_split(config, run)
-    test, groups = image_set.subset(split["test"]), groups_of_test(run, image_set)
+    image_set, split, all_groups = load_grouped_split(config, run)
+    test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
     synthetic = load_synthetic(config, run)
     rows, accuracy, provider = [], {}, ""
     correct: dict[tuple[str, str], list[np.ndarray]] = {}

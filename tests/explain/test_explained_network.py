@@ -270,10 +270,22 @@ def test_no_temporary_file_is_left(engine, tmp_path, image, segments, monkeypatc
     aside.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(aside))
     with NetworkExplainer(engine, tmp_path / "model.keras", SETTINGS, 0) as network:
-        assert [each.name for each in aside.glob("*/*")] == ["shuffled.onnx"]
         network.explain_into(tmp_path / "out", "scan", image, segments, NOTES)
+        assert [each.name for each in aside.glob("*/*")] == ["shuffled.onnx"]
 
     assert list(aside.iterdir()) == []
+
+
+def test_network_is_not_shuffled_where_every_record_is_there(
+    engine, tmp_path, image, segments, monkeypatch
+):
+    _explain(engine, tmp_path, image, segments)
+    aside = tmp_path / "aside"
+    aside.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(aside))
+    with NetworkExplainer(engine, tmp_path / "model.keras", SETTINGS, 0) as network:
+        network.explain_into(tmp_path / "out", "scan", image, segments, NOTES)
+        assert list(aside.glob("*/*")) == []
 
 
 def test_grad_cam_without_the_keras_network_is_refused(engine, tmp_path):
