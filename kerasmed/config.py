@@ -242,6 +242,9 @@ class SamplingConfig(Section):
     guidance_scale: Annotated[float, Field(ge=0)] = 1.0  # 1 is unguided, at half the cost
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
+    # An image that is a copy of a training image, also mirrored, turned, shifted or blended, is
+    # drawn again.
+    copy_filter: bool = True
 
 
 class ClassifierConfig(Section):

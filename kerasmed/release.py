@@ -17,6 +17,7 @@ from kerasmed.errors import StageError
 from kerasmed.files import folder_written_aside, read_json, sha256_of, write_text, written_aside
 from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, check_inputs
+from kerasmed.stages.evidence import read_verdicts
 from kerasmed.stages.inputs import load_synthetic
 from kerasmed.study import is_current
 
@@ -26,7 +27,7 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
 
     ``images/<class>/*.png`` anew from their pixels; ``labels.csv``; ``DATASHEET.md`` with how
     the set was made and what the evaluation and the audit found; ``SHA256SUMS`` of all of these.
-    Images that the audit calls copies, in pixels or in features, are left out.
+    Images that the audit calls copies are left out.
 
     Args:
         run: a run folder whose stages up to evaluate and audit have finished.
@@ -73,14 +74,12 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
 
 def _copies(privacy: dict[str, Any], run: RunFolder) -> set[int]:
     """Positions of the generated images that the audit calls copies."""
-    found = set()
-    for space in ("in_pixels", "in_features"):
-        if "not_computed" in privacy[space]:
-            raise StageError(
-                f"The audit of {run.root} did not look for copies: {privacy[space]['not_computed']}"
-            )
-        found |= {generated for generated, _ in privacy[space]["copies"]}
-    return found
+    copies = privacy["copies"]
+    if "not_computed" in copies:
+        raise StageError(
+            f"The audit of {run.root} did not look for copies: {copies['not_computed']}"
+        )
+    return {pair["generated"] for pair in copies["found"]}
 
 
 def _write_images(generated: ImageSet, kept: list[int], folder: Path) -> None:
@@ -126,5 +125,6 @@ def _values(
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "fidelity": read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         "privacy": privacy,
+        "verdicts": read_verdicts(run),
         "published": published[0] if published else None,
     }

@@ -65,6 +65,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         over_seeds=read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"),
         comparisons=read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         regimes=REGIMES,
+        verdicts=read_json(run.evaluation / "verdicts.json", "kerasmed report"),
         fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         privacy=privacy,
         explanations=_read_explanations(run.explanations, image_set),
@@ -224,13 +225,13 @@ def _draw_grid(images: ImageSet, path: Path) -> None:
 
 
 def _draw_pairs(privacy: dict[str, Any], synthetic: ImageSet, seen: ImageSet, path: Path) -> None:
-    """The nearest pairs in pixels: generated above, its nearest training image below."""
-    pairs = privacy["in_pixels"].get("nearest_pairs", [])
+    """The most similar pairs: generated above, the training image that it is most like below."""
+    pairs = privacy["copies"].get("nearest_pairs", [])
     if not pairs:
         path.unlink(missing_ok=True)
         return
-    above = [_enlarge(np.asarray(synthetic.images[i])) for i, _ in pairs]
-    below = [_enlarge(np.asarray(seen.images[j])) for _, j in pairs]
+    above = [_enlarge(np.asarray(synthetic.images[pair["generated"]])) for pair in pairs]
+    below = [_enlarge(np.asarray(seen.images[pair["seen"]])) for pair in pairs]
     _save_tiles(np.array([above, below]), path)
 
 

@@ -22,13 +22,14 @@ def run(run_copy) -> RunFolder:
 
 @pytest.fixture
 def copies(run):
-    """Makes the audit name these generated images as copies, in pixels and in features."""
+    """Makes the audit name these generated images as copies."""
 
-    def name(in_pixels=(), in_features=()) -> None:
+    def name(found=()) -> None:
         path = run.evaluation / "privacy.json"
         privacy = json.loads(path.read_text())
-        for space, found in (("in_pixels", in_pixels), ("in_features", in_features)):
-            privacy[space]["copies"] = [[position, 0] for position in found]
+        privacy["copies"]["found"] = [
+            {"generated": position, "seen": 0, "similarity": 0.9} for position in found
+        ]
         write_json(path, privacy)
 
     name()
@@ -68,6 +69,7 @@ def test_data_sheet_gives_the_three_answers(run, copies, tmp_path):
         assert f"| {row['trained_on']} | {row['n_train']} | {100 * row['accuracy']:.1f}%" in sheet
     for heading in ("useful", "faithful", "private"):
         assert f"## Is it {heading}?" in sheet
+        assert f"**Is it {heading}? " in sheet
     assert "not a proof of privacy" in sheet
     assert "No differential privacy" in sheet
     assert "Write here under which terms" in sheet
@@ -92,7 +94,7 @@ def test_nothing_of_the_real_images_is_released(run, copies, tmp_path):
 
 
 def test_copies_are_withheld(run, copies, tmp_path):
-    copies(in_pixels=[0, 2], in_features=[2, 5])
+    copies([0, 2, 5])
 
     found = release(run, tmp_path / "set")
 
@@ -102,7 +104,9 @@ def test_copies_are_withheld(run, copies, tmp_path):
     kept = [path for i, path in enumerate(drawn) if i not in (0, 2, 5)]
     for path, source in zip(released, kept, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(source)))
-    assert "3 images that lie unusually close" in (tmp_path / "set" / "DATASHEET.md").read_text()
+    assert (
+        "3 copies of real images were left out" in (tmp_path / "set" / "DATASHEET.md").read_text()
+    )
 
 
 def test_folder_that_is_there_is_left_alone(run, copies, tmp_path):
@@ -143,7 +147,7 @@ def test_audit_of_an_older_set_is_refused(run, copies, tmp_path):
 def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
     path = run.evaluation / "privacy.json"
     privacy = json.loads(path.read_text())
-    privacy["in_pixels"] = {"not_computed": "too few images."}
+    privacy["copies"] = {"not_computed": "too few images."}
     write_json(path, privacy)
 
     with pytest.raises(StageError, match="did not look for copies: too few images"):

@@ -45,7 +45,7 @@ def guided(
 def generate_images(
     denoiser: Denoiser,
     pixels: PixelRange,
-    wanted: Sequence[tuple[int, int]],
+    wanted: Sequence[tuple[int, ...]],
     num_classes: int,
     image_size: int,
     seed: int,
@@ -56,14 +56,14 @@ def generate_images(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.
 
-    Image ``i`` of class ``c`` starts from the generator seeded with (seed, c, i) and draws from
-    nothing else; the last batch is padded to the same size. So the set does not depend on how the
-    work was cut up.
+    Image ``i`` of class ``c`` starts from the generator seeded with (seed, c, i), or for a further
+    attempt ``a`` with (seed, c, i, a), and draws from nothing else; the last batch is padded to the
+    same size. So the set does not depend on how the work was cut up.
 
     Args:
         denoiser: predicts clean images.
         pixels: the range that it works in.
-        wanted: (class index, image index) of each image.
+        wanted: class index and image index of each image, and perhaps the attempt, 0 the first.
         num_classes: classes that the denoiser knows.
         image_size: height and width of the images.
         seed: the set's seed.
@@ -80,13 +80,13 @@ def generate_images(
     for start in range(0, len(wanted), batch_size):
         batch = list(wanted[start : start + batch_size])
         padded = batch + [batch[-1]] * (batch_size - len(batch))
-        rngs = [np.random.default_rng([seed, label, index]) for label, index in padded]
+        rngs = [np.random.default_rng([seed, *each]) for each in padded]
 
         def draw_noise(rngs: list[np.random.Generator] = rngs) -> np.ndarray:
             return np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])
 
-        labels = np.array([label for label, _ in padded], dtype=np.int32)
+        labels = np.array([label for label, *_ in padded], dtype=np.int32)
         denoise = guided(denoiser, pixels, labels, num_classes, guidance_scale)
         images = pixels.to_uint8(SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise))
-        for (label, index), image in zip(batch, images, strict=False):
+        for (label, index, *_), image in zip(batch, images, strict=False):
             yield label, index, image

@@ -9,7 +9,8 @@ from kerasmed.config import Config
 from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
-from kerasmed.stages.evidence import audit_synthetic, explain_classifiers, write_report
+from kerasmed.stages.audit import audit_synthetic
+from kerasmed.stages.evidence import explain_classifiers, write_report
 from kerasmed.stages.images import split_data, train_diffusion
 from kerasmed.stages.leakage import measure_leakage
 from kerasmed.stages.networks import evaluate_classifiers, export_classifiers, train_classifiers

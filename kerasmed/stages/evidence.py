@@ -1,29 +1,23 @@
-"""The stages that judge: explain, audit, report."""
+"""The stages that show: explain, report."""
 
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasmed.config import Config, Regime
+from kerasmed.config import Config
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.readers import read_image
-from kerasmed.data.symmetry import all_versions
-from kerasmed.errors import InputError
-from kerasmed.files import write_json
+from kerasmed.evaluate.verdicts import Verdict, verdicts
+from kerasmed.files import read_json, write_json
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
 from kerasmed.stages.inputs import (
-    cells_of,
     load_split,
     load_synthetic,
-    open_classifier,
     open_classifiers,
 )
-
-# Whose features the audit takes, in order of preference.
-_EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
 
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -104,73 +98,14 @@ def _choose_per_class(
     return chosen
 
 
-def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Fidelity and privacy of the synthetic set against the roles `diffusion` and `train`.
-
-    Features are those of the first backbone's network trained on real images, where there is one.
-    """
-    from kerasmed.evaluate.fidelity import fidelity_by_class
-    from kerasmed.evaluate.privacy import comparison_pixels, memorisation
-
-    image_set, split = load_split(config, run)
-    seen, held_out = image_set.subset(split["diffusion"]), image_set.subset(split["train"])
-    generated = load_synthetic(config, run)
-    cells = cells_of(config)
-    extractor = min(cells, key=lambda cell: _EXTRACTORS.index(cell.trained_on))
-    engine = open_classifier(extractor, run)
-    symmetry = config.data.symmetry
-
-    def pixels(images: np.ndarray) -> np.ndarray:
-        return comparison_pixels(all_versions(images, symmetry))
-
-    def or_reason(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return compute()
-        except InputError as error:
-            return {"not_computed": str(error)}
-
-    sets = {"held_out": held_out, "seen": seen, "generated": generated}
-    labels = {name: each.labels for name, each in sets.items()}
-    features = {name: engine.features(each.images) for name, each in sets.items()}
-    small = {name: comparison_pixels(each.images) for name, each in sets.items()}
-    # The kernel distance is not blind to a shift of all features, and pixels have a large mean.
-    centred = {name: each - small["held_out"].mean(axis=0) for name, each in small.items()}
-    found: dict[str, Any] = {
-        "features_of": extractor.name,
-        "in_features": fidelity_by_class(features, labels, seen.class_names, config.seed),
-        "in_pixels": fidelity_by_class(centred, labels, seen.class_names, config.seed),
-    }
-    write_json(run.evaluation / "fidelity.json", found)
-    privacy: dict[str, Any] = {
-        "features_of": extractor.name,
-        "files": {
-            "generated": [str(file.path.relative_to(run.synthetic)) for file in generated.files],
-            "seen": [str(file.path) for file in seen.files],
-        },
-        "in_pixels": or_reason(
-            lambda: memorisation(
-                small["seen"],
-                pixels(held_out.images),
-                pixels(generated.images),
-                config.seed,
-            )
-        ),
-        "in_features": or_reason(
-            lambda: memorisation(
-                features["seen"],
-                features["held_out"][:, None],
-                features["generated"][:, None],
-                config.seed,
-            )
-        ),
-    }
-    write_json(run.evaluation / "privacy.json", privacy)
-    return {
-        "fidelity": found["in_features"].get(
-            "generated_to_held_out", found["in_features"].get("not_computed")
-        ),
-        "copies_in_pixels": len(privacy["in_pixels"].get("copies", [])),
-    }
+def read_verdicts(run: RunFolder) -> list[Verdict]:
+    """The three answers, from what the stages evaluate and audit found."""
+    return verdicts(
+        read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate CONFIG"),
+        read_json(run.evaluation / "comparisons.json", "kerasmed evaluate CONFIG"),
+        read_json(run.evaluation / "fidelity.json", "kerasmed audit CONFIG"),
+        read_json(run.evaluation / "privacy.json", "kerasmed audit CONFIG"),
+    )
 
 
 def write_report(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -178,5 +113,6 @@ def write_report(config: Config, run: RunFolder) -> dict[str, Any]:
     from kerasmed.report import render_report
 
     image_set, split = load_split(config, run)
+    write_json(run.evaluation / "verdicts.json", [asdict(each) for each in read_verdicts(run)])
     render_report(run, image_set, split, load_synthetic(config, run))
     return {"page": run.report.name}

@@ -2,20 +2,33 @@
 
 import os
 import shutil
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from kerasmed.config import Config
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.splits import Split
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
-from kerasmed.errors import StageError
+from kerasmed.errors import InputError, StageError
+from kerasmed.evaluate.copies import Copy, CopyFilter
 from kerasmed.files import make_folder, read_json, sha256_of, write_json, written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
 from kerasmed.stages.inputs import load_split, read_synthetic
+
+# Draws of one image, of which each but the last was a copy.
+_ATTEMPTS = 20
+_SEARCHED_AT_ONCE = 32
+# Notes on copies, in the unfinished set.
+_REJECTED = "rejected"
+_MANIFEST = "manifest.json"
 
 
 def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -23,23 +36,26 @@ def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
     draw_shard(config, run)
     for left_over in run.synthetic_unfinished.glob("*/.*"):  # of a process that was killed
         left_over.unlink()
+    rejected = _note_rejected(run.synthetic_unfinished)
     shutil.rmtree(run.synthetic, ignore_errors=True)
     run.synthetic_unfinished.rename(run.synthetic)
     drawn = read_synthetic(config, run)
-    return {"images": drawn.counts(), "data_hash": drawn.data_hash}
+    return {"images": drawn.counts(), "data_hash": drawn.data_hash, "rejected": rejected}
 
 
 def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
     """Draw every ``shards``-th image from the ``index``-th on, those that are not there yet.
 
     Several processes may do so in one run folder at once; an image does not depend on which of them
-    draws it. ``draw_samples`` then finds nothing missing and puts the set in its place.
+    draws it. ``draw_samples`` then finds nothing missing and puts the set in its place. An image
+    that is a copy of a training image is drawn again from another seed, and noted.
 
     Returns:
         How many images of the whole set are still missing.
 
     Raises:
-        StageError: the set was begun with other settings or another denoiser.
+        StageError: the set was begun with other settings or another denoiser, or the denoiser draws
+            nothing but copies.
     """
     settings, folder = config.sampling, run.synthetic_unfinished
     image_set, split = load_split(config, run)
@@ -51,7 +67,6 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
         "classes": list(names),
         **settings.model_dump(exclude={"per_class"}),
         "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
-        "rejected": [],
     }
     _begin(folder, names, manifest)
 
@@ -63,30 +78,97 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
     missing = [each for each in mine if not path_of(*each).exists()]
     if len(missing) < len(mine):
         say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
-    denoiser, pixels = _open_denoiser(config, run)
-    images = generate_images(
-        denoiser,
-        pixels,
-        missing,
-        len(names),
-        config.data.image_size,
-        config.seed,
-        settings.solver,
-        settings.steps,
-        settings.guidance_scale,
-        settings.batch_size,
-    )
-    with progress_bar("Sampling", len(missing), "images") as advance:
-        for label, index_in_class, image in images:
-            if not folder.exists():
-                raise StageError(
-                    f"{folder} is gone: expected the set that is being drawn; another process has "
-                    "finished or deleted it, so start this one again."
-                )
-            with written_aside(path_of(label, index_in_class)) as temporary:
-                Image.fromarray(image).save(temporary)
-            advance(1, "")
+    if missing:
+        copies = _copy_filter(config, image_set, split)
+        training = [image_set.files[position].name for position in split["diffusion"]]
+        with progress_bar("Sampling", len(missing), "images") as advance:
+            for label, image_index, attempt, image, copied in _attempts(
+                config, run, missing, names, copies
+            ):
+                if not folder.exists():
+                    raise StageError(
+                        f"{folder} is gone: expected the set that is being drawn; another process "
+                        "has finished or deleted it, so start this one again."
+                    )
+                path = path_of(label, image_index)
+                if copied is None:
+                    with written_aside(path) as temporary:
+                        Image.fromarray(image).save(temporary)
+                    advance(1, "")
+                else:
+                    _reject(path, attempt, copied, training[copied.position])
     return sum(not path_of(*each).exists() for each in wanted)
+
+
+def _attempts(
+    config: Config,
+    run: RunFolder,
+    wanted: list[tuple[int, int]],
+    names: tuple[str, ...],
+    copies: CopyFilter | None,
+) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
+    """Each draw of each image until it is no copy: class, index, attempt, pixels, what it copies.
+
+    Raises:
+        StageError: the denoiser draws nothing but copies.
+    """
+    settings = config.sampling
+    denoiser, pixels = open_denoiser(config, run)
+    for attempt in range(_ATTEMPTS):
+        drawn = generate_images(
+            denoiser,
+            pixels,
+            [(*each, attempt) for each in wanted],
+            len(names),
+            config.data.image_size,
+            config.seed,
+            settings.solver,
+            settings.steps,
+            settings.guidance_scale,
+            settings.batch_size,
+        )
+        wanted = []
+        while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
+            images = np.stack([image for *_, image in batch])
+            found = [None] * len(batch) if copies is None else copies.find(images)
+            for (label, index, image), copied in zip(batch, found, strict=True):
+                if copied is not None:
+                    wanted.append((label, index))
+                yield label, index, attempt, image, copied
+        if not wanted:
+            return
+    label, index = wanted[0]
+    raise StageError(
+        f"Image {index} of {names[label]}: each of {_ATTEMPTS} draws was a copy of a training "
+        "image, so the denoiser knows its images by heart. Train it on more of them or for a "
+        "shorter time; or set sampling.copy_filter: false, and do not give the set away."
+    )
+
+
+def _reject(path: Path, attempt: int, copied: Copy, training: str) -> None:
+    """Note that an image was not kept, in a file of its own, since other processes draw too."""
+    note = {
+        "image": f"{path.parent.name}/{path.name}",
+        "attempt": attempt,
+        "reason": "a copy of a training image",
+        "training_image": training,
+        "similarity": copied.similarity,
+        "threshold": copied.threshold,
+    }
+    name = f"{path.parent.name}-{path.stem}-{attempt}.json"
+    write_json(path.parent.parent / _REJECTED / name, note)
+
+
+def _copy_filter(config: Config, image_set: ImageSet, split: Split) -> CopyFilter | None:
+    """What tells copies, or nothing where that was not asked for or cannot be."""
+    if not config.sampling.copy_filter:
+        return None
+    training, held_out = (image_set.subset(split[role]) for role in ("diffusion", "train"))
+    try:
+        return CopyFilter(training.images, held_out.images, config.seed)
+    except InputError as error:
+        say(f"Copies are not looked for. {error}")
+        return None
 
 
 def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> None:
@@ -94,13 +176,13 @@ def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> No
     new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     for name in names:
         make_folder(new / name)
-    write_json(new / "manifest.json", manifest)
+    write_json(new / _MANIFEST, {**manifest, "rejected": []})
     try:
         new.rename(folder)  # fails where another process has begun, so that one of them wins
         return
     except OSError:
         shutil.rmtree(new)
-    begun = read_json(folder / "manifest.json", "kerasmed sample CONFIG")
+    begun = read_json(folder / _MANIFEST, "kerasmed sample CONFIG")
     for key, value in manifest.items():
         if begun.get(key) != value:
             raise StageError(
@@ -109,7 +191,19 @@ def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> No
             )
 
 
-def _open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:
+def _note_rejected(folder: Path) -> int:
+    """Move the notes on copies into the manifest; how many there are."""
+    manifest = read_json(folder / _MANIFEST, "kerasmed sample CONFIG")
+    notes = sorted((folder / _REJECTED).glob("*.json"))
+    # A process that was killed here may have moved some of them.
+    if notes:
+        manifest["rejected"] = [read_json(note, "kerasmed sample CONFIG") for note in notes]
+        write_json(folder / _MANIFEST, manifest)
+        shutil.rmtree(folder / _REJECTED)
+    return len(manifest["rejected"])
+
+
+def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:
     """The denoiser, as the engine that was asked for, and the range that it works in."""
     path = _denoiser_path(config, run)
     if config.sampling.engine == "onnx":

@@ -1,0 +1,238 @@
+"""Which images are copies of others, also mirrored, turned, shifted, brightened or blended."""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from kerasmed.data.symmetry import all_versions
+from kerasmed.errors import InputError
+from kerasmed.hardware import cpu_cores
+
+MINIMUM = 20
+# Held-out images that the threshold is taken from, at most.
+CALIBRATED_ON = 1000
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+_EDGE = 32  # greatest height and width of what is compared
+_BLUR = 1.5  # deviation of what is subtracted, so that edges count and shades do not
+_ANGLES = (-6, -3, 0, 3, 6)  # degrees
+_REACH = 3  # steps of half a compared pixel that an image is shifted by, to either side
+_CANDIDATES = 16
+# Of the greatest of many correlations of noise, one in 200 lies above (a Gumbel distribution).
+_DEVIATIONS = 5.0
+
+
+class CopySearch:
+    """Finds the reference that an image is most like, after alignment.
+
+    Images are compared in grey at 32 by 32 pixels, less their own blur, by the correlation of what
+    both show in their middle: brightness and contrast change nothing. Of an image all eight flips
+    and turns are tried, each rotated by up to 6 degrees and shifted by up to 5% of its width. Of
+    the references, all are looked at in half that detail, and the 16 most alike in full. So that a
+    blend of two is found, what is left of the image is then compared with all of them: two steps of
+    orthogonal matching pursuit (Pati et al., 1993).
+
+    Args:
+        references: uint8 (m, size, size, 3).
+    """
+
+    def __init__(self, references: np.ndarray):
+        size = references.shape[1]
+        fine = -(-size // _EDGE)
+        self._fine = _Windows(size, fine, _REACH, max(1, fine // 2))
+        # A grid of half the detail, which steps of a whole pixel of the fine one reach.
+        self._coarse = _Windows(size, 2 * fine, 1, fine)
+        self._fine_references, self._coarse_references = (
+            np.concatenate([grid.central(_grey(image)) for image in references])
+            for grid in (self._fine, self._coarse)
+        )
+
+    def nearest(
+        self, images: np.ndarray, advance: Callable[[int], None] = lambda _: None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Similarity to, and position of, the reference that each image is most like.
+
+        The similarity is the root of the share of the image's detail that this reference and one
+        more explain together.
+
+        Args:
+            images: uint8 (n, size, size, 3).
+            advance: told how many images are done since the last time.
+
+        Returns:
+            float32 (n,), 0 to about 1, which an exact copy has; and int64 (n,).
+        """
+
+        def search(image: np.ndarray) -> tuple[float, int]:
+            grey = _grey(image)
+            turned = np.stack(
+                [ndimage.rotate(grey, a, reshape=False, order=1, mode="nearest") for a in _ANGLES]
+            )
+            coarse, _ = self._coarse.best(turned[::2], self._coarse_references)
+            likely = np.argsort(-coarse, kind="stable")[:_CANDIDATES]
+            found, aligned = self._fine.best(turned, self._fine_references[likely])
+            both = _explained(found, aligned, self._fine_references[likely], self._fine_references)
+            advance(1)
+            return both.max(), likely[both.argmax()]
+
+        with ThreadPoolExecutor(cpu_cores()) as threads:
+            found = list(threads.map(search, images))
+        similarities, positions = zip(*found, strict=True)
+        return np.array(similarities, np.float32), np.array(positions, np.int64)
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What an image is a copy of.
+
+    Attributes:
+        similarity: see ``CopySearch.nearest``.
+        threshold: that it is above.
+        position: of the training image.
+    """
+
+    similarity: float
+    threshold: float
+    position: int
+
+
+class CopyFilter:
+    """Tells copies of training images by a threshold that held-out images set.
+
+    Args:
+        training: uint8 (m, size, size, 3).
+        held_out: real images like them, uint8 (n, size, size, 3); of more than 1,000 a random
+            choice is used.
+        seed: of the choice.
+
+    Attributes:
+        search: over the training images.
+        natural: float (n,), similarities of the held-out images.
+        threshold: above which an image is a copy; see ``copy_threshold``.
+
+    Raises:
+        InputError: fewer than 20 held-out images.
+    """
+
+    def __init__(self, training: np.ndarray, held_out: np.ndarray, seed: int):
+        chosen = np.arange(len(held_out))
+        if len(chosen) > CALIBRATED_ON:
+            rng = np.random.default_rng(seed)
+            chosen = np.sort(rng.choice(chosen, CALIBRATED_ON, replace=False))
+        if len(chosen) < MINIMUM:
+            raise InputError(
+                f"Copies: expected at least {MINIMUM} held-out images to take the threshold from, "
+                f"received {len(chosen)}; add images."
+            )
+        self.search = CopySearch(np.asarray(training))
+        self.natural, _ = self.search.nearest(np.asarray(held_out[chosen]))
+        self.threshold = copy_threshold(self.natural)
+
+    def find(self, images: np.ndarray) -> list[Copy | None]:
+        """What each image is a copy of, if it is one.
+
+        Args:
+            images: uint8 (n, size, size, 3).
+        """
+        found = zip(*(each.tolist() for each in self.search.nearest(images)), strict=True)
+        return [
+            Copy(similarity, self.threshold, position) if similarity > self.threshold else None
+            for similarity, position in found
+        ]
+
+
+class _Windows:
+    """The middle of an image, and what a shifted image has in the same place, as unit vectors.
+
+    Args:
+        size: height and width of the images.
+        factor: pixels that are averaged into one.
+        reach: shifts to either side.
+        step: pixels of one shift.
+    """
+
+    def __init__(self, size: int, factor: int, reach: int, step: int):
+        self.factor = factor
+        self.starts = [step * i for i in range(2 * reach + 1)]
+        self.pixels = size // factor - -(-self.starts[-1] // factor)
+        self.middle = step * reach
+
+    def central(self, grey: np.ndarray) -> np.ndarray:
+        """float32 (1, d) of one image (size, size), of mean 0 and length 1."""
+        vectors = self._cut(self._filtered(grey[None]), self.middle, self.middle)
+        vectors = vectors - vectors.mean(axis=1, keepdims=True)
+        return vectors / max(float(np.linalg.norm(vectors)), 1e-6)
+
+    def best(self, turned: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Greatest correlation of any version of one image with each reference, and that version.
+
+        Args:
+            turned: float32 (angles, size, size), the image at each.
+            references: as ``central`` gives them, (m, d).
+
+        Returns:
+            float32 (m,) and (m, d), of length 1.
+        """
+        versions = all_versions(self._filtered(turned)[..., None], "dihedral")[..., 0]
+        versions = versions.reshape(-1, *versions.shape[2:])
+        vectors = np.concatenate(
+            [self._cut(versions, top, left) for top in self.starts for left in self.starts]
+        )
+        vectors -= vectors.mean(axis=1, keepdims=True)
+        lengths = np.sqrt(np.maximum(np.einsum("nd,nd->n", vectors, vectors), 1e-12))
+        correlations = (vectors @ references.T) / lengths[:, None]
+        chosen = correlations.argmax(axis=0)
+        return correlations.max(axis=0), vectors[chosen] / lengths[chosen, None]
+
+    def _filtered(self, grey: np.ndarray) -> np.ndarray:
+        """(n, size, size) averaged over blocks that start at each pixel, less their blur."""
+        block = self.factor
+        mean = ndimage.uniform_filter(grey, (0, block, block), mode="nearest")
+        blur = _BLUR * block
+        sharp = mean - ndimage.gaussian_filter(mean, (0, blur, blur), mode="nearest", truncate=3)
+        inside = slice(block // 2, block // 2 + grey.shape[-1] - block + 1)
+        return sharp[:, inside, inside]
+
+    def _cut(self, filtered: np.ndarray, top: int, left: int) -> np.ndarray:
+        span = (self.pixels - 1) * self.factor + 1
+        rows, columns = (slice(at, at + span, self.factor) for at in (top, left))
+        return filtered[:, rows, columns].reshape(len(filtered), -1)
+
+
+def _explained(
+    found: np.ndarray, aligned: np.ndarray, likely: np.ndarray, references: np.ndarray
+) -> np.ndarray:
+    """Length of what each likely reference and the best other one explain of an image.
+
+    Args:
+        found: correlation with each likely reference, (c,).
+        aligned: the image as it is most like each, (c, d).
+        likely: these references, (c, d).
+        references: all, (m, d).
+    """
+    rest = aligned @ references.T
+    between = likely @ references.T
+    # Where two references are all but equal, the second adds nothing but rounding errors.
+    own = np.maximum(1 - np.square(between), 0.05)
+    squares = np.square(found)[:, None] + np.square(rest - found[:, None] * between) / own
+    return np.sqrt(squares.max(axis=1))
+
+
+def copy_threshold(natural: np.ndarray) -> float:
+    """The similarity above which an image is called a copy.
+
+    Five deviations above the median of what images of others show, on Fisher's scale (artanh). The
+    deviation is read from the lower half, from the 16th percentile to the median: among the upper
+    half may be images that do show the same thing, such as the next slice of one patient.
+
+    Args:
+        natural: float (n,), similarities of real images that were not learned from.
+    """
+    low, median = np.percentile(np.arctanh(np.minimum(natural, 0.9999)), [16, 50])
+    return float(np.tanh(median + _DEVIATIONS * (median - low)))
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    return image.astype(np.float32) @ _LUMA / 255

@@ -1,0 +1,79 @@
+"""Whether someone with the denoiser could tell which images it learned from."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy.stats import rankdata
+
+from kerasmed.errors import InputError
+
+MINIMUM = 20
+_FALSE_POSITIVES = 0.01
+
+
+def membership_inference(
+    members: np.ndarray,
+    others: np.ndarray,
+    levels: Sequence[int],
+    samples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """How well an image's loss tells training images from others (Matsumoto et al., 2302.03262).
+
+    The attacker calls those images members that the denoiser restores best, at one level of noise
+    or by their mean rank over all.
+
+    Args:
+        members: float (n, levels), the loss of training images at each level of noise.
+        others: float (m, levels), of images that were not learned from.
+        levels: their timesteps.
+        samples: of the bootstrap over images.
+        seed: of the bootstrap.
+
+    Returns:
+        ``n_members``, ``n_others``; ``levels``, one entry each and a last one for ``all``, with
+        ``auc`` (0.5 tells nothing), its 95% ``interval``, and ``true_positives`` at 1% of false
+        ones, with ``true_positives_interval``.
+
+    Raises:
+        InputError: fewer than 20 of either.
+    """
+    for name, losses in (("training", members), ("other", others)):
+        if len(losses) < MINIMUM:
+            raise InputError(
+                f"Membership inference: expected at least {MINIMUM} {name} images, received "
+                f"{len(losses)}; add images."
+            )
+    ranks = rankdata(np.concatenate([members, others]), axis=0).mean(axis=1, keepdims=True)
+    table = np.concatenate([np.concatenate([members, others]), ranks], axis=1)
+    rng = np.random.default_rng(seed)
+    draws = [
+        (rng.integers(len(members), size=len(members)), rng.integers(len(others), size=len(others)))
+        for _ in range(samples)
+    ]
+    rows = []
+    for level, losses in zip([*levels, "all"], table.T, strict=True):
+        inside, outside = losses[: len(members)], losses[len(members) :]
+        resampled = [_figures(inside[i], outside[j]) for i, j in draws]
+        low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+        auc, true_positives = _figures(inside, outside)
+        rows.append(
+            {
+                "timestep": level,
+                "auc": auc,
+                "interval": [float(low[0]), float(high[0])],
+                "true_positives": true_positives,
+                "true_positives_interval": [float(low[1]), float(high[1])],
+            }
+        )
+    return {"n_members": len(members), "n_others": len(others), "levels": rows}
+
+
+def _figures(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
+    """Area under the curve, and the true positives at 1% of false ones."""
+    ranks = rankdata(np.concatenate([members, others]))[: len(members)]
+    smaller = ranks.sum() - len(members) * (len(members) + 1) / 2
+    auc = 1 - smaller / (len(members) * len(others))
+    threshold = np.quantile(others, _FALSE_POSITIVES, method="lower")
+    return float(auc), float((members < threshold).mean())

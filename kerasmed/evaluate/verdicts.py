@@ -1,0 +1,153 @@
+"""The three answers of a study, each with a traffic light and the rule behind it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from scipy.stats import binomtest
+
+Light = Literal["green", "amber", "red", "grey"]
+USEFUL, BARELY_USEFUL = 0.95, 0.85
+FAITHFUL, BARELY_FAITHFUL = 0.8, 0.5
+# Share of draws that may be copies before a model counts as one that copies.
+COPIES_BY_CHANCE = 0.005
+TOLD_APART = 0.6
+COPYING = -3.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer.
+
+    Attributes:
+        question: "useful", "faithful" or "private".
+        light: grey where it could not be answered.
+        answer: a sentence with the numbers.
+        rule: what makes which light.
+    """
+
+    question: str
+    light: Light
+    answer: str
+    rule: str
+
+
+def verdicts(
+    over_seeds: list[dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+    fidelity: dict[str, Any],
+    privacy: dict[str, Any],
+) -> list[Verdict]:
+    """The answers from what the stages found: the JSON of the same names in ``evaluation/``."""
+    return [
+        judge_usefulness(over_seeds, comparisons),
+        judge_fidelity(fidelity["in_features"]),
+        judge_privacy(privacy),
+    ]
+
+
+def judge_usefulness(
+    over_seeds: list[dict[str, Any]], comparisons: list[dict[str, Any]]
+) -> Verdict:
+    """Whether CNNs trained on synthetic images do as well as on the real ones behind them."""
+    rule = (
+        "The accuracy of CNNs trained on synthetic images alone, over that of the same CNNs "
+        "trained on the real images that the diffusion model learned from; the mean over the "
+        f"networks. Green from {USEFUL:.2f}, amber from {BARELY_USEFUL:.2f}."
+    )
+    accuracy = {
+        (row["backbone"], row["trained_on"]): row["mean"]["accuracy"]
+        for row in over_seeds
+        if row["precision"] == "fp32"
+    }
+    backbones = [b for b, regime in accuracy if regime == "real" and (b, "synthetic") in accuracy]
+    if not backbones:
+        answer = "Not answered: no CNN was trained on real and on synthetic images."
+        return Verdict("useful", "grey", answer, rule)
+    real, synthetic = (
+        np.array([accuracy[each, regime] for each in backbones]) for regime in ("real", "synthetic")
+    )
+    ratio = float((synthetic / real).mean())
+    answer = (
+        f"Trained on synthetic images alone, CNNs name {_percent(synthetic.mean())} of unseen real "
+        f"images rightly; trained on the real images behind them, {_percent(real.mean())}: a ratio "
+        f"of {ratio:.2f}."
+    )
+    added = [row for row in comparisons if row["regimes"] == ["real", "both"]]
+    if added:
+        better, worse = (
+            sum(row["conclusion"] == conclusion for row in added)
+            for conclusion in ("higher", "lower")
+        )
+        answer += (
+            f" Added to the real images, the synthetic ones raise the accuracy of {better} of "
+            f"{len(added)} networks and lower that of {worse}, beyond chance."
+        )
+    return Verdict("useful", _light(ratio, USEFUL, BARELY_USEFUL), answer, rule)
+
+
+def judge_fidelity(found: dict[str, Any]) -> Verdict:
+    """Whether the synthetic images look like real ones, and show as much variety."""
+    rule = (
+        "Precision and recall in the features of a CNN, each over that of the real training "
+        f"images against the same held-out ones; the lesser counts. Green from {FAITHFUL:.1f}, "
+        f"amber from {BARELY_FAITHFUL:.1f}."
+    )
+    if "not_computed" in found:
+        return Verdict("faithful", "grey", f"Not answered: {found['not_computed']}", rule)
+    drawn, real = found["generated_to_held_out"], found["seen_to_held_out"]
+    least = min(drawn[key] / max(real[key], 1e-9) for key in ("precision", "recall"))
+    answer = (
+        f"{_percent(drawn['precision'])} of the synthetic images lie among real ones (of other "
+        f"real images {_percent(real['precision'])}), and {_percent(drawn['recall'])} of the real "
+        f"ones among synthetic ones ({_percent(real['recall'])}); the kernel distance is "
+        f"{drawn['kid']:.2f} ({real['kid']:.2f})."
+    )
+    return Verdict("faithful", _light(least, FAITHFUL, BARELY_FAITHFUL), answer, rule)
+
+
+def judge_privacy(found: dict[str, Any]) -> Verdict:
+    """Whether the set holds copies, and whether the model gives away what it learned from."""
+    rule = (
+        "Red: the set holds a copy of a training image. Amber: it holds none, but while it was "
+        f"drawn more than {_percent(COPIES_BY_CHANCE)} of the images were copies (binomial test, "
+        "5%), or the synthetic images crowd around the training images (C_T in pixels below "
+        f"{COPYING:g}), or the loss of the model tells training images from others (95% interval "
+        f"of the area under the curve above {TOLD_APART}). Green: none of these. No light is a "
+        "proof of privacy."
+    )
+    copies = found["copies"]
+    if "not_computed" in copies:
+        return Verdict("private", "grey", f"Not answered: {copies['not_computed']}", rule)
+    reasons = []
+    chance = binomtest(copies["rejected"], copies["drawn"], COPIES_BY_CHANCE, "greater")
+    if chance.pvalue < 0.05:
+        reasons.append("the model draws copies more often than chance")
+    if found["in_pixels"].get("c_t", 0.0) < COPYING:
+        reasons.append("the images crowd around the training images")
+    attack = found["membership"].get("levels", [None])[-1]
+    if attack is not None and attack["interval"][0] > TOLD_APART:
+        reasons.append("the model gives away what it learned from")
+    light: Light = "red" if copies["found"] else "amber" if reasons else "green"
+    answer = (
+        f"{len(copies['found'])} of {copies['drawn'] - copies['rejected']} synthetic images are "
+        f"copies of a training image; {copies['rejected']} of {copies['drawn']} that were drawn "
+        "were copies and were left out."
+    )
+    if attack is not None:
+        low, high = attack["interval"]
+        answer += (
+            " Whoever has the model itself tells training images from others with an area under "
+            f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
+        )
+    if reasons:
+        answer += f" Beware: {'; '.join(reasons)}."
+    return Verdict("private", light, answer, rule)
+
+
+def _light(value: float, green: float, amber: float) -> Light:
+    return "green" if value >= green else "amber" if value >= amber else "red"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"

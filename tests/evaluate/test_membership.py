@@ -1,0 +1,56 @@
+"""Membership inference from losses."""
+
+import json
+
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from kerasmed.errors import InputError
+from kerasmed.evaluate.membership import membership_inference
+
+
+def losses(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(mean, 1, (count, 2))
+
+
+def test_area_is_that_of_scikit_learn():
+    members, others = losses(60, 1, -0.7), losses(80, 2)
+
+    found = membership_inference(members, others, [10, 20], samples=50)
+
+    labels = np.repeat([1, 0], [60, 80])
+    for column, row in enumerate(found["levels"][:2]):
+        scores = -np.concatenate([members[:, column], others[:, column]])
+        assert row["auc"] == pytest.approx(roc_auc_score(labels, scores))
+        assert row["interval"][0] < row["auc"] < row["interval"][1]
+    assert [row["timestep"] for row in found["levels"]] == [10, 20, "all"]
+    assert json.loads(json.dumps(found)) == found
+
+
+def test_members_that_are_restored_best_are_all_found():
+    found = membership_inference(losses(30, 1, -50), losses(200, 2), [1, 2], samples=50)
+
+    assert {(row["auc"], row["true_positives"]) for row in found["levels"]} == {(1.0, 1.0)}
+
+
+def test_equal_losses_tell_nothing():
+    found = membership_inference(losses(400, 1), losses(400, 2), [1, 2], samples=100)
+
+    for row in found["levels"]:
+        assert row["interval"][0] < 0.5 < row["interval"][1]
+        assert row["true_positives"] < 0.05
+
+
+def test_levels_together_tell_more_than_one():
+    one, _, both = membership_inference(losses(500, 1, -0.8), losses(500, 2), [1, 2], samples=20)[
+        "levels"
+    ]
+
+    assert both["auc"] > one["auc"] + 0.03
+
+
+@pytest.mark.parametrize(("members", "others", "name"), [(19, 30, "training"), (30, 19, "other")])
+def test_too_few_images_are_refused(members, others, name):
+    with pytest.raises(InputError, match=f"at least 20 {name} images, received 19"):
+        membership_inference(losses(members, 1), losses(others, 2), [1, 2])

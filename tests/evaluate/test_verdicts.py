@@ -1,0 +1,81 @@
+"""The traffic lights."""
+
+import pytest
+
+from kerasmed.evaluate.verdicts import judge_fidelity, judge_privacy, judge_usefulness
+
+
+def seeds(real: float, synthetic: float) -> list[dict]:
+    return [
+        {"backbone": "A", "trained_on": name, "precision": "fp32", "mean": {"accuracy": value}}
+        for name, value in (("real", real), ("synthetic", synthetic))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("synthetic", "light"), [(0.76, "green"), (0.75, "amber"), (0.68, "amber"), (0.67, "red")]
+)
+def test_usefulness_goes_by_the_ratio(synthetic, light):
+    verdict = judge_usefulness(seeds(0.8, synthetic), [])
+
+    assert verdict.light == light
+    assert f"{100 * synthetic:.1f}%" in verdict.answer
+
+
+def test_usefulness_counts_networks_that_gain_beyond_chance():
+    added = [{"regimes": ["real", "both"], "conclusion": "higher"}]
+
+    assert "raise the accuracy of 1 of 1" in judge_usefulness(seeds(0.8, 0.8), added).answer
+
+
+def test_usefulness_without_real_images_is_not_answered():
+    assert judge_usefulness(seeds(0.8, 0.8)[1:], []).light == "grey"
+
+
+def overlap(precision: float, recall: float) -> dict:
+    return {"precision": precision, "recall": recall, "kid": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("precision", "recall", "light"),
+    [(0.75, 0.75, "green"), (0.9, 0.6, "amber"), (0.6, 0.9, "amber"), (0.9, 0.4, "red")],
+)
+def test_fidelity_goes_by_the_lesser_of_precision_and_recall(precision, recall, light):
+    found = {
+        "generated_to_held_out": overlap(precision, recall),
+        "seen_to_held_out": overlap(0.9, 0.9),
+    }
+    assert judge_fidelity(found).light == light
+
+
+def test_fidelity_that_was_not_computed_is_not_answered():
+    verdict = judge_fidelity({"not_computed": "too few."})
+
+    assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
+
+
+def privacy(copies: int = 0, rejected: int = 0, c_t: float = 0.0, auc_low: float = 0.5) -> dict:
+    return {
+        "copies": {"found": [{}] * copies, "rejected": rejected, "drawn": 400},
+        "in_pixels": {"c_t": c_t},
+        "membership": {"levels": [{"auc": 0.7, "interval": [auc_low, 0.9]}]},
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "light"),
+    [
+        ({}, "green"), ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
+        ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"), ({"copies": 1}, "red"),
+    ],
+)  # fmt: skip
+def test_privacy_goes_by_copies_and_then_by_what_the_model_gives_away(change, light):
+    assert judge_privacy(privacy(**change)).light == light
+
+
+def test_privacy_without_membership_or_copies():
+    found = privacy()
+    found["membership"] = {"not_computed": "too few."}
+    assert judge_privacy(found).light == "green"
+    found["copies"] = {"not_computed": "too few."}
+    assert judge_privacy(found).light == "grey"
