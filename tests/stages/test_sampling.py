@@ -1,0 +1,74 @@
+"""Copies that a denoiser draws are not kept."""
+
+import json
+
+import numpy as np
+import pytest
+
+from kerasmed.config import parse_config
+from kerasmed.errors import StageError
+from kerasmed.evaluate.copies import Copy
+from kerasmed.runs import RunFolder
+from kerasmed.stages import sampling
+from kerasmed.stages.sampling import draw_samples
+
+
+@pytest.fixture
+def run(run_copy) -> RunFolder:
+    return RunFolder(run_copy)
+
+
+@pytest.fixture
+def config(run):
+    return parse_config(run.record()["config"], "test")
+
+
+def calls_copies(monkeypatch, is_copy):
+    """Puts a search in place that calls the n-th image looked at a copy if ``is_copy(n)``."""
+    looked_at = iter(range(10_000))
+
+    class Filter:
+        def find(self, images: np.ndarray) -> list[Copy | None]:
+            return [Copy(0.9, 0.5, 3) if is_copy(next(looked_at)) else None for _ in images]
+
+    monkeypatch.setattr(sampling, "CopyFilter", lambda *_: Filter())
+
+
+def pixels_of(run: RunFolder) -> dict[str, bytes]:
+    return {path.name + path.parent.name: path.read_bytes() for path in run.synthetic.glob("*/*")}
+
+
+def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
+    before = pixels_of(run)
+    calls_copies(monkeypatch, lambda n: n in (0, 5))
+
+    result = draw_samples(config, run)
+
+    rejected = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
+    assert result["rejected"] == len(rejected) == 2
+    for note in rejected:
+        assert note["attempt"] == 0
+        assert (note["similarity"], note["threshold"]) == (0.9, 0.5)
+    after = pixels_of(run)
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    assert len(changed) == 2
+    assert not (run.synthetic / "rejected").exists()
+
+
+def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypatch):
+    before = pixels_of(run)
+    calls_copies(monkeypatch, lambda n: True)
+
+    with pytest.raises(StageError, match="each of 20 draws was a copy of a training image"):
+        draw_samples(config, run)
+    assert pixels_of(run) == before
+
+
+def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):
+    calls_copies(monkeypatch, lambda n: True)
+    off = config.model_copy(
+        update={"sampling": config.sampling.model_copy(update={"copy_filter": False})}
+    )
+
+    assert draw_samples(off, run)["rejected"] == 0
