@@ -9,7 +9,7 @@ from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
 from kerasmed.diffusion.augmentation import apply_augmentation, draw_augmentation
 from kerasmed.diffusion.pixels import PixelRange
-from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS, add_noise, alphas_cumprod
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
@@ -87,13 +87,9 @@ def noisy_batch(
     labels: np.ndarray,
     settings: DiffusionConfig,
 ) -> Batch:
-    """Inputs, targets and sample weights of the denoiser for given draws.
-
-    x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) eps (Ho et al., arXiv:2006.11239).
-    """
-    signal = alphas_cumprod()[timesteps].astype(np.float32)[:, None, None, None]
+    """Inputs, targets and sample weights of the denoiser for given draws."""
     inputs = {
-        "noisy_images": np.sqrt(signal) * clean + np.sqrt(1.0 - signal) * noise,
+        "noisy_images": add_noise(clean, noise, timesteps),
         "timesteps": timesteps.astype(np.int32),
         "labels": labels.astype(np.int32),
     }

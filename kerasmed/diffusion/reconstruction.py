@@ -6,7 +6,7 @@ import numpy as np
 
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.pixels import PixelRange
-from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.diffusion.schedule import add_noise
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
 DRAWS = 4  # of noise at each
@@ -18,7 +18,6 @@ def reconstruction_errors(
     images: np.ndarray,
     labels: np.ndarray,
     seed: int,
-    batch_size: int = 32,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
     """Mean squared error of the restored image, at each of TIMESTEPS, over DRAWS of noise.
@@ -31,24 +30,19 @@ def reconstruction_errors(
         images: uint8 (n, height, width, 3).
         labels: int (n,), their classes.
         seed: of the noise.
-        batch_size: noisy images at once.
         advance: told how many images are done since the last time.
 
     Returns:
         float64 (n, len(TIMESTEPS)).
     """
     steps = np.repeat(np.array(TIMESTEPS, np.int32), DRAWS)
-    signal = np.sqrt(alphas_cumprod())[steps].astype(np.float32)[:, None, None, None]
-    noise_level = np.sqrt(1 - alphas_cumprod())[steps].astype(np.float32)[:, None, None, None]
     errors = np.empty((len(images), len(TIMESTEPS)))
     for i, image in enumerate(images):
         x_0 = pixels.to_model(image)
         rng = np.random.default_rng([seed, i])
         noise = rng.standard_normal((len(steps), *x_0.shape), dtype=np.float32)
-        x_t = signal * x_0 + noise_level * noise
         label = np.full(len(steps), labels[i], np.int32)
-        parts = [slice(at, at + batch_size) for at in range(0, len(steps), batch_size)]
-        restored = np.concatenate([denoiser(x_t[p], steps[p], label[p]) for p in parts])
+        restored = denoiser(add_noise(x_0, noise, steps), steps, label)
         squared = np.square(restored - x_0).mean(axis=(1, 2, 3))
         errors[i] = squared.reshape(len(TIMESTEPS), DRAWS).mean(axis=1)
         advance(1)

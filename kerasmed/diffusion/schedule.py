@@ -20,3 +20,17 @@ def alphas_cumprod() -> np.ndarray:
     position = np.arange(1, NUM_TIMESTEPS + 1) / NUM_TIMESTEPS
     angle = np.minimum((position + 0.008) / 1.008, LAST_ANGLE) * (np.pi / 2)
     return np.cos(angle) ** 2
+
+
+def add_noise(clean: np.ndarray, noise: np.ndarray, timesteps: np.ndarray) -> np.ndarray:
+    """Noisy images: x_t = sqrt(alphas_cumprod) x_0 + sqrt(1 - alphas_cumprod) eps.
+
+    Ho et al., arXiv:2006.11239, equation 4.
+
+    Args:
+        clean: x_0, float32 (batch, height, width, channels), or one image for all.
+        noise: eps, float32 (batch, height, width, channels).
+        timesteps: int (batch,).
+    """
+    signal = alphas_cumprod()[timesteps].astype(np.float32)[:, None, None, None]
+    return np.sqrt(signal) * clean + np.sqrt(1.0 - signal) * noise

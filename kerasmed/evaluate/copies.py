@@ -8,10 +8,9 @@ import numpy as np
 from scipy import ndimage
 
 from kerasmed.data.symmetry import all_versions
-from kerasmed.errors import InputError
+from kerasmed.evaluate.enough import require_enough
 from kerasmed.hardware import cpu_cores
 
-MINIMUM = 20
 # Held-out images that the threshold is taken from, at most.
 CALIBRATED_ON = 1000
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
@@ -70,10 +69,9 @@ class CopySearch:
             turned = np.stack(
                 [ndimage.rotate(grey, a, reshape=False, order=1, mode="nearest") for a in _ANGLES]
             )
-            coarse, _ = self._coarse.best(turned[::2], self._coarse_references)
+            coarse = (self._coarse.versions(turned[::2]) @ self._coarse_references.T).max(axis=0)
             likely = np.argsort(-coarse, kind="stable")[:_CANDIDATES]
-            found, aligned = self._fine.best(turned, self._fine_references[likely])
-            both = _explained(found, aligned, self._fine_references[likely], self._fine_references)
+            both = _explained(self._fine.versions(turned), likely, self._fine_references)
             advance(1)
             return both.max(), likely[both.argmax()]
 
@@ -117,15 +115,12 @@ class CopyFilter:
     """
 
     def __init__(self, training: np.ndarray, held_out: np.ndarray, seed: int):
+        counts = {"held-out images to take the threshold from": len(held_out)}
+        require_enough("Copies", counts, "add images")
         chosen = np.arange(len(held_out))
         if len(chosen) > CALIBRATED_ON:
             rng = np.random.default_rng(seed)
             chosen = np.sort(rng.choice(chosen, CALIBRATED_ON, replace=False))
-        if len(chosen) < MINIMUM:
-            raise InputError(
-                f"Copies: expected at least {MINIMUM} held-out images to take the threshold from, "
-                f"received {len(chosen)}; add images."
-            )
         self.search = CopySearch(np.asarray(training))
         self.natural, _ = self.search.nearest(np.asarray(held_out[chosen]))
         self.threshold = copy_threshold(self.natural)
@@ -161,30 +156,24 @@ class _Windows:
 
     def central(self, grey: np.ndarray) -> np.ndarray:
         """float32 (1, d) of one image (size, size), of mean 0 and length 1."""
-        vectors = self._cut(self._filtered(grey[None]), self.middle, self.middle)
-        vectors = vectors - vectors.mean(axis=1, keepdims=True)
-        return vectors / max(float(np.linalg.norm(vectors)), 1e-6)
+        return _unit(self._cut(self._filtered(grey[None]), self.middle, self.middle))
 
-    def best(self, turned: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Greatest correlation of any version of one image with each reference, and that version.
+    def versions(self, turned: np.ndarray) -> np.ndarray:
+        """All flips, turns and shifts of an image, as vectors like those of ``central``.
 
         Args:
             turned: float32 (angles, size, size), the image at each.
-            references: as ``central`` gives them, (m, d).
 
         Returns:
-            float32 (m,) and (m, d), of length 1.
+            float32 (angles * 8 * shifts, d).
         """
-        versions = all_versions(self._filtered(turned)[..., None], "dihedral")[..., 0]
-        versions = versions.reshape(-1, *versions.shape[2:])
-        vectors = np.concatenate(
-            [self._cut(versions, top, left) for top in self.starts for left in self.starts]
+        flipped = all_versions(self._filtered(turned)[..., None], "dihedral")[..., 0]
+        flipped = flipped.reshape(-1, *flipped.shape[2:])
+        return _unit(
+            np.concatenate(
+                [self._cut(flipped, top, left) for top in self.starts for left in self.starts]
+            )
         )
-        vectors -= vectors.mean(axis=1, keepdims=True)
-        lengths = np.sqrt(np.maximum(np.einsum("nd,nd->n", vectors, vectors), 1e-12))
-        correlations = (vectors @ references.T) / lengths[:, None]
-        chosen = correlations.argmax(axis=0)
-        return correlations.max(axis=0), vectors[chosen] / lengths[chosen, None]
 
     def _filtered(self, grey: np.ndarray) -> np.ndarray:
         """(n, size, size) averaged over blocks that start at each pixel, less their blur."""
@@ -201,22 +190,32 @@ class _Windows:
         return filtered[:, rows, columns].reshape(len(filtered), -1)
 
 
-def _explained(
-    found: np.ndarray, aligned: np.ndarray, likely: np.ndarray, references: np.ndarray
-) -> np.ndarray:
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows (n, d) with mean 0 and length 1; those that are constant stay 0."""
+    centred = vectors - vectors.mean(axis=1, keepdims=True)
+    squares = np.einsum("nd,nd->n", centred, centred)
+    centred /= np.sqrt(np.maximum(squares, 1e-12))[:, None]
+    return centred
+
+
+def _explained(versions: np.ndarray, likely: np.ndarray, references: np.ndarray) -> np.ndarray:
     """Length of what each likely reference and the best other one explain of an image.
 
     Args:
-        found: correlation with each likely reference, (c,).
-        aligned: the image as it is most like each, (c, d).
-        likely: these references, (c, d).
+        versions: of the image, (n, d).
+        likely: positions of these references, (c,).
         references: all, (m, d).
+
+    Returns:
+        float (c,), of the version that is most like each.
     """
-    rest = aligned @ references.T
-    between = likely @ references.T
+    correlations = versions @ references[likely].T
+    found = correlations.max(axis=0)[:, None]
+    rest = versions[correlations.argmax(axis=0)] @ references.T
+    between = references[likely] @ references.T
     # Where two references are all but equal, the second adds nothing but rounding errors.
     own = np.maximum(1 - np.square(between), 0.05)
-    squares = np.square(found)[:, None] + np.square(rest - found[:, None] * between) / own
+    squares = np.square(found) + np.square(rest - found * between) / own
     return np.sqrt(squares.max(axis=1))
 
 

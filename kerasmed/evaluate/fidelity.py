@@ -9,8 +9,8 @@ from scipy.linalg import eigvals
 from scipy.spatial.distance import cdist
 
 from kerasmed.errors import InputError
+from kerasmed.evaluate.enough import or_reason, require_enough
 
-MINIMUM = 20
 # Neighbours that make an image's surroundings in precision, recall, density and coverage.
 NEIGHBOURS = 5
 
@@ -139,12 +139,7 @@ def fidelity(
         InputError: fewer than 20 images in one of the sets.
     """
     sets = {"held out": held_out_features, "seen": seen_features, "generated": generated_features}
-    for name, features in sets.items():
-        if len(features) < MINIMUM:
-            raise InputError(
-                f"Fidelity: expected at least {MINIMUM} {name} images, received {len(features)}; "
-                "add images or draw more."
-            )
+    require_enough("Fidelity", {f"{name} images": len(each) for name, each in sets.items()})
     compared = min(len(features) for features in sets.values())
     size = min(100, compared)
     scale = max(float(held_out_features.std()), 1e-12)
@@ -203,10 +198,9 @@ def fidelity_by_class(
             name: each if label is None else each[labels[name] == label]
             for name, each in features.items()
         }
-        try:
-            return fidelity(chosen["held_out"], chosen["seen"], chosen["generated"], seed=seed)
-        except InputError as error:
-            return {"not_computed": str(error)}
+        return or_reason(
+            lambda: fidelity(chosen["held_out"], chosen["seen"], chosen["generated"], seed=seed)
+        )
 
     by_class = {name: compare(label) for label, name in enumerate(class_names)}
     return {**compare(None), "per_class": by_class}

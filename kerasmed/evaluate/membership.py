@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from kerasmed.errors import InputError
+from kerasmed.evaluate.enough import require_enough
+from kerasmed.evaluate.privacy import mann_whitney
 
-MINIMUM = 20
 _FALSE_POSITIVES = 0.01
 
 
@@ -39,12 +39,8 @@ def membership_inference(
     Raises:
         InputError: fewer than 20 of either.
     """
-    for name, losses in (("training", members), ("other", others)):
-        if len(losses) < MINIMUM:
-            raise InputError(
-                f"Membership inference: expected at least {MINIMUM} {name} images, received "
-                f"{len(losses)}; add images."
-            )
+    counts = {"training images": len(members), "other images": len(others)}
+    require_enough("Membership inference", counts, "add images")
     ranks = rankdata(np.concatenate([members, others]), axis=0).mean(axis=1, keepdims=True)
     table = np.concatenate([np.concatenate([members, others]), ranks], axis=1)
     rng = np.random.default_rng(seed)
@@ -72,8 +68,6 @@ def membership_inference(
 
 def _figures(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
     """Area under the curve, and the true positives at 1% of false ones."""
-    ranks = rankdata(np.concatenate([members, others]))[: len(members)]
-    smaller = ranks.sum() - len(members) * (len(members) + 1) / 2
-    auc = 1 - smaller / (len(members) * len(others))
+    auc = 1 - mann_whitney(members, others) / (len(members) * len(others))
     threshold = np.quantile(others, _FALSE_POSITIVES, method="lower")
     return float(auc), float((members < threshold).mean())

@@ -5,10 +5,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
+from sklearn.neighbors import NearestNeighbors
 
-from kerasmed.errors import InputError
-
-MINIMUM = 20
+from kerasmed.evaluate.enough import MINIMUM, require_enough
 
 
 def comparison_pixels(images: np.ndarray, edge: int = 32) -> np.ndarray:
@@ -84,9 +83,7 @@ def share_closer_to_training(
         generated: float (k, versions, d).
         seed: of the choice among the more numerous of seen and held out.
     """
-    some_seen, some_held_out = _equal_numbers(seen, held_out, seed)
-    to_seen, _ = nearest_of_versions(generated, some_seen)
-    to_held_out, _ = nearest_of_versions(generated, some_held_out)
+    to_seen, to_held_out = _distances_to_either(seen, held_out, generated, seed)
     return float((to_seen < to_held_out).mean())
 
 
@@ -112,22 +109,21 @@ def memorisation(
     Raises:
         InputError: fewer than 20 images in one of the sets.
     """
-    for name, images in (("seen", seen), ("held out", held_out), ("generated", generated)):
-        if len(images) < MINIMUM:
-            raise InputError(
-                f"Privacy: expected at least {MINIMUM} {name} images, received {len(images)}; "
-                "add images or draw more."
-            )
-    size = min(len(seen), len(held_out))
-    some_seen, some_held_out = _equal_numbers(seen, held_out[:, 0], seed)
-    to_some_seen, _ = nearest_of_versions(generated, some_seen)
-    to_held_out, _ = nearest_of_versions(generated, some_held_out)
+    counts = {
+        "seen images": len(seen),
+        "held out images": len(held_out),
+        "generated images": len(generated),
+    }
+    require_enough("Privacy", counts)
+    to_some_seen, to_held_out = _distances_to_either(seen, held_out[:, 0], generated, seed)
     to_seen, closest = nearest_of_versions(generated, seen)
     natural, closest_natural = nearest_of_versions(held_out, seen)
-    apart = _distance_to_another(seen)
+    # A generated image that lies farther from its nearest training image than this one does from
+    # any other is authentic (Alaa et al., arXiv:2102.08921, section 3.3).
+    apart = NearestNeighbors(n_neighbors=1).fit(seen.astype(np.float64)).kneighbors()[0][:, 0]
     return {
         "n_generated": len(generated),
-        "n_compared": size,
+        "n_compared": min(len(seen), len(held_out)),
         "share_closer_to_training": float((to_some_seen < to_held_out).mean()),
         "median_distance_to_training": float(np.median(to_some_seen)),
         "median_distance_to_held_out": float(np.median(to_held_out)),
@@ -165,36 +161,26 @@ def data_copying(
     for cell in range(count):
         natural, drawn = held_out[1][in_cell[0] == cell], generated[1][in_cell[1] == cell]
         if len(natural) and len(drawn):
-            scores.append(_mann_whitney(drawn, natural))
+            n, m = len(drawn), len(natural)
+            deviation = np.sqrt(n * m * (n + m + 1) / 12)
+            scores.append((mann_whitney(drawn, natural) - n * m / 2) / deviation)
             weights.append(len(natural))
     return float(np.average(scores, weights=weights)) if scores else 0.0
 
 
-def _mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
-    """Z score of the Mann-Whitney statistic: negative where the first are smaller."""
-    n, m = len(first), len(second)
-    u = rankdata(np.concatenate([first, second]))[:n].sum() - n * (n + 1) / 2
-    return float((u - n * m / 2) / np.sqrt(n * m * (n + m + 1) / 12))
+def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
+    """The Mann-Whitney statistic: pairs in which the first is greater, ties counted half."""
+    ranks = rankdata(np.concatenate([first, second]))[: len(first)]
+    return float(ranks.sum() - len(first) * (len(first) + 1) / 2)
 
 
-def _distance_to_another(images: np.ndarray) -> np.ndarray:
-    """Distance of each image to the nearest other one: float (n,).
-
-    A generated image that lies farther from its nearest training image than this training image
-    does from any other is authentic (Alaa et al., arXiv:2102.08921, section 3.3).
-    """
-    squares = np.square(images.astype(np.float64)).sum(axis=1)
-    table = squares[:, None] + squares - 2 * images.astype(np.float64) @ images.T
-    np.fill_diagonal(table, np.inf)
-    return np.sqrt(np.maximum(table.min(axis=1), 0))
-
-
-def _equal_numbers(
-    seen: np.ndarray, held_out: np.ndarray, seed: int
+def _distances_to_either(
+    seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random choice of as many of either."""
+    """Distances of generated images to the nearest of as many seen and held-out ones."""
     size, rng = min(len(seen), len(held_out)), np.random.default_rng(seed)
-    return (
-        seen[rng.choice(len(seen), size, replace=False)],
-        held_out[rng.choice(len(held_out), size, replace=False)],
-    )
+    some_seen = seen[rng.choice(len(seen), size, replace=False)]
+    some_held_out = held_out[rng.choice(len(held_out), size, replace=False)]
+    to_seen, _ = nearest_of_versions(generated, some_seen)
+    to_held_out, _ = nearest_of_versions(generated, some_held_out)
+    return to_seen, to_held_out

@@ -1,6 +1,5 @@
 """The stage that asks whether the synthetic set is faithful and private."""
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ from kerasmed.config import Config, Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
-from kerasmed.errors import InputError
 from kerasmed.evaluate.copies import CopyFilter
+from kerasmed.evaluate.enough import or_reason
 from kerasmed.evaluate.fidelity import fidelity_by_class
 from kerasmed.evaluate.membership import membership_inference
 from kerasmed.evaluate.planting import detection_power
@@ -60,9 +59,9 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
             "generated": [str(file.path.relative_to(run.synthetic)) for file in generated.files],
             "seen": [str(file.path) for file in seen.files],
         },
-        "copies": _or_reason(lambda: _copies(config, run, seen, held_out, generated)),
-        "membership": _or_reason(lambda: _membership(config, run, seen, held_out)),
-        "in_pixels": _or_reason(
+        "copies": or_reason(lambda: _copies(config, run, seen, held_out, generated)),
+        "membership": or_reason(lambda: _membership(config, run, seen, held_out)),
+        "in_pixels": or_reason(
             lambda: memorisation(
                 small["seen"],
                 versions(held_out.images),
@@ -70,7 +69,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
                 config.seed,
             )
         ),
-        "in_features": _or_reason(
+        "in_features": or_reason(
             lambda: memorisation(
                 features["seen"],
                 features["held_out"][:, None],
@@ -86,13 +85,6 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
         ),
         "copies": private["copies"].get("not_computed", len(private["copies"].get("found", []))),
     }
-
-
-def _or_reason(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    try:
-        return compute()
-    except InputError as error:
-        return {"not_computed": str(error)}
 
 
 def _copies(
