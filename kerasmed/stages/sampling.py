@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,25 +79,36 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
     if len(missing) < len(mine):
         say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
     if missing:
-        copies = _copy_filter(config, image_set, split)
-        training = [image_set.files[position].name for position in split["diffusion"]]
-        with progress_bar("Sampling", len(missing), "images") as advance:
-            for label, image_index, attempt, image, copied in _attempts(
-                config, run, missing, names, copies
-            ):
-                if not folder.exists():
-                    raise StageError(
-                        f"{folder} is gone: expected the set that is being drawn; another process "
-                        "has finished or deleted it, so start this one again."
-                    )
-                path = path_of(label, image_index)
-                if copied is None:
-                    with written_aside(path) as temporary:
-                        Image.fromarray(image).save(temporary)
-                    advance(1, "")
-                else:
-                    _reject(path, attempt, copied, training[copied.position])
+        _draw_missing(config, run, image_set, split, missing, path_of)
     return sum(not path_of(*each).exists() for each in wanted)
+
+
+def _draw_missing(
+    config: Config,
+    run: RunFolder,
+    image_set: ImageSet,
+    split: Split,
+    missing: list[tuple[int, int]],
+    path_of: Callable[[int, int], Path],
+) -> None:
+    """Write these images, and a note on each draw that was a copy."""
+    folder, names = run.synthetic_unfinished, image_set.class_names
+    copies = _copy_filter(config, image_set, split)
+    training = [image_set.files[position].name for position in split["diffusion"]]
+    with progress_bar("Sampling", len(missing), "images") as advance:
+        for label, index, attempt, image, copied in _attempts(config, run, missing, names, copies):
+            if not folder.exists():
+                raise StageError(
+                    f"{folder} is gone: expected the set that is being drawn; another process has "
+                    "finished or deleted it, so start this one again."
+                )
+            path = path_of(label, index)
+            if copied is not None:
+                _reject(path, attempt, copied, training[copied.position])
+                continue
+            with written_aside(path) as temporary:
+                Image.fromarray(image).save(temporary)
+            advance(1, "")
 
 
 def _attempts(
@@ -194,13 +205,14 @@ def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> No
 def _note_rejected(folder: Path) -> int:
     """Move the notes on copies into the manifest; how many there are."""
     manifest = read_json(folder / _MANIFEST, "kerasmed sample CONFIG")
-    notes = sorted((folder / _REJECTED).glob("*.json"))
-    # A process that was killed here may have moved some of them.
-    if notes:
-        manifest["rejected"] = [read_json(note, "kerasmed sample CONFIG") for note in notes]
-        write_json(folder / _MANIFEST, manifest)
-        shutil.rmtree(folder / _REJECTED)
-    return len(manifest["rejected"])
+    paths = sorted((folder / _REJECTED).glob("*.json"))
+    notes = [read_json(path, "kerasmed sample CONFIG") for path in paths]
+    # Both, since a process that was killed while it removed the notes has moved them all.
+    every = {(note["image"], note["attempt"]): note for note in manifest["rejected"] + notes}
+    manifest["rejected"] = list(every.values())
+    write_json(folder / _MANIFEST, manifest)
+    shutil.rmtree(folder / _REJECTED, ignore_errors=True)
+    return len(every)
 
 
 def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:

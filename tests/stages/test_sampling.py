@@ -56,6 +56,23 @@ def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
     assert not (run.synthetic / "rejected").exists()
 
 
+def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkeypatch):
+    calls_copies(monkeypatch, lambda n: n in (0, 5))
+    remove, failed = sampling.shutil.rmtree, []
+
+    def killed(path, **options):
+        if path.name == "rejected" and not failed:
+            failed.append(sorted(path.iterdir())[0].unlink())
+            raise KeyboardInterrupt
+        remove(path, **options)
+
+    monkeypatch.setattr(sampling.shutil, "rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        draw_samples(config, run)
+
+    assert draw_samples(config, run)["rejected"] == 2
+
+
 def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypatch):
     before = pixels_of(run)
     calls_copies(monkeypatch, lambda n: True)
