@@ -76,12 +76,20 @@ def demo(
 @app.command()
 def study(
     config: ConfigPath,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="The I-th of N processes on one run folder.")
+    ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Every stage in order, from the first that is not finished, to the report."""
-    _study(config, assignments, data, out)
+    """Every stage in order, from the first that is not finished, to the report.
+
+    With --shard, N processes or machines that share the run folder divide the synthetic images and
+    the CNNs among them.
+    """
+    index, shards = _parse_shard(shard or "1/1")
+    _study(config, assignments, data, out, index, shards)
 
 
 @data_app.command("list")
@@ -206,7 +214,7 @@ def sample(
     resolved, run = _open(config, settings, data, out)
     check_inputs(STAGES["sampling"], resolved, run)
     missing = draw_shard(resolved, run, index, shards)
-    print(f"Shard {shard} is drawn; {missing} images of the whole set are missing.")
+    print(f"Shard {shard} is drawn; {missing} images of all sets are missing.")
 
 
 @train_app.command("classifier")
@@ -431,12 +439,17 @@ def doctor() -> None:
 
 
 def _study(
-    config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
+    config_path: Path,
+    assignments: list[str] | None,
+    data: Path | None,
+    out: Path | None,
+    index: int = 1,
+    shards: int = 1,
 ) -> None:
     from kerasmed.study import run_study
 
     config, run = _open(config_path, assignments, data, out)
-    run_study(config, run)
+    run_study(config, run, index, shards)
     _print_evaluation(run)
     print(f"Report: {run.report}")
 

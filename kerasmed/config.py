@@ -20,6 +20,11 @@ Regime = Literal["real", "synthetic", "both", "real_all"]
 Strength = Literal["none", "light", "medium", "strong"]
 Mixing = Literal["none", "mixup", "cutmix"]
 Precision = Literal["fp32", "fp16", "int8"]
+Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
+SolverSteps = Annotated[int, Field(ge=1, le=1000)]
+Guidance = Annotated[float, Field(ge=0)]
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 # What differs from the defaults of DiffusionConfig, which are the preset "cpu".
 PRESETS: dict[str, dict[str, Any]] = {
@@ -233,18 +238,41 @@ class DiffusionConfig(Section):
         return " or ".join(f"{limit:,g} {unit}" for limit, unit in limits if limit is not None)
 
 
-class SamplingConfig(Section):
-    """The synthetic set."""
+class VariantConfig(Section):
+    """What a further synthetic set changes; null takes the section's own."""
 
-    per_class: Count | None = Field(default=None, description="as many as the real share if null")
-    solver: Literal["ddpm", "ddim", "dpmpp_2m", "unipc"] = "unipc"
-    steps: Annotated[int, Field(ge=1, le=1000)] = 15
-    guidance_scale: Annotated[float, Field(ge=0)] = 1.0  # 1 is unguided, at half the cost
+    per_class: Count | None = None
+    times_real: Rate | None = None
+    solver: Solver | None = None
+    steps: SolverSteps | None = None
+    guidance_scale: Guidance | None = None
+
+
+class SamplingConfig(Section):
+    """The synthetic set, and further ones to compare it with."""
+
+    per_class: Count | None = Field(default=None, description="by times_real if null")
+    times_real: Rate = Field(default=1.0, description="of the largest class of the real share")
+    solver: Solver = "unipc"
+    steps: SolverSteps = 15
+    guidance_scale: Guidance = 1.0  # 1 is unguided, at half the cost
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
     # An image that is a copy of a training image, also mirrored, turned, shifted or blended, is
     # drawn again.
     copy_filter: bool = True
+    # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
+    # CNNs are trained on each of them too.
+    variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
+
+    def of_set(self, variant: str | None) -> "SamplingConfig":
+        """The settings of one set: the section's own, or those of a variant."""
+        changes: dict[str, Any] = {"variants": {}}
+        if variant is not None:
+            changes |= self.variants[variant].model_dump(exclude_none=True)
+            if "times_real" in changes:
+                changes.setdefault("per_class", None)
+        return self.model_copy(update=changes)
 
 
 class ClassifierConfig(Section):
@@ -299,9 +327,23 @@ class ExportConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Intervals of the figures."""
+    """Intervals of the figures, and what fidelity is measured in."""
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    # Backbones by name, such as InceptionV3, whose features fidelity is measured in too; beside
+    # those of a CNN of the study and pixels.
+    extractors: list[str] = []
+    extractor_weights: str | dict[str, str] = "imagenet"
+
+    @model_validator(mode="after")
+    def extractors_have_learned(self) -> "EvaluationConfig":
+        weights = self.extractor_weights
+        if "none" in (weights.values() if isinstance(weights, dict) else [weights]):
+            raise ValueError(
+                'evaluation.extractor_weights: a network without weights sees nothing; "imagenet" '
+                "or a path expected, none received"
+            )
+        return self
 
 
 class ExplainConfig(Section):
@@ -337,7 +379,7 @@ class RuntimeConfig(Section):
 class Config(Section):
     """A whole experiment."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=NAME)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     data: DataConfig
     split: SplitConfig = SplitConfig()

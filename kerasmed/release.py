@@ -14,6 +14,7 @@ from kerasmed.config import parse_config
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.known import KNOWN
 from kerasmed.errors import StageError
+from kerasmed.evaluate.tabulate import trained_on
 from kerasmed.files import folder_written_aside, read_json, sha256_of, write_text, written_aside
 from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, check_inputs
@@ -63,6 +64,7 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
         _write_images(generated, kept, folder)
         values = _values(run, record, generated.subset(kept), len(withheld), privacy)
         environment = Environment(loader=FileSystemLoader(Path(__file__).parent))
+        environment.globals["trained_on"] = trained_on
         environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
         sheet = environment.get_template("datasheet.md.j2").render(values)
         write_text(folder / "DATASHEET.md", sheet)

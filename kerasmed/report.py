@@ -1,16 +1,19 @@
 """One self-contained HTML page from what the other stages wrote. Computes no metric."""
 
 import base64
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
+from kerasmed.evaluate.tabulate import spaces_of, trained_on
 from kerasmed.explain.records import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
@@ -39,10 +42,18 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     record = run.record()
     _draw_training(run.diffusion / "history.csv", run.figures / "training.png")
     _draw_accuracy(metrics, run.figures / "accuracy.png")
+    curves = read_json(run.evaluation / "curves.json", "kerasmed evaluate")
+    _draw_roc(curves, run.figures / "roc.png")
+    _draw_reliability(curves, run.figures / "reliability.png")
     _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
     _draw_classifier_training(run.classifiers, run.figures / "classifiers.png")
     _draw_grid(image_set.subset(split["diffusion"]), run.figures / "real.png")
     _draw_grid(synthetic, run.figures / "synthetic.png")
+    _draw_means(image_set.subset(split["diffusion"]), synthetic, run.figures / "means.png")
+    looks = read_json(run.evaluation / "appearance.json", "kerasmed audit")
+    _draw_spectra(looks, run.figures / "spectra.png")
+    _draw_histograms(looks, run.figures / "histograms.png")
+    fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     _draw_pairs(privacy, synthetic, image_set.subset(split["diffusion"]), run.figures / "pairs.png")
     summary = read_json(run.explanations / "summary.json", "kerasmed explain")
@@ -54,6 +65,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES
+    environment.globals["trained_on"] = trained_on
     page = environment.get_template("report.html.j2").render(
         record=record,
         stages=record["stages"],
@@ -66,7 +78,8 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         comparisons=read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         regimes=REGIMES,
         verdicts=read_json(run.evaluation / "verdicts.json", "kerasmed report"),
-        fidelity=read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
+        fidelity=fidelity,
+        spaces=spaces_of(fidelity),
         privacy=privacy,
         explanations=_read_explanations(run.explanations, image_set),
         summary=summary,
@@ -181,9 +194,92 @@ def _draw_accuracy(metrics: list[dict[str, Any]], path: Path) -> None:
     _save(figure, path)
 
 
+def _draw_roc(curves: dict[str, Any], path: Path) -> None:
+    """One panel a class: that class against the rest, one line a network."""
+    classes = list(next(iter(curves.values()))["roc"])
+    figure, all_axes = _panels(classes)
+    for axes, class_name in zip(all_axes, classes, strict=True):
+        for name, each in curves.items():
+            roc = each["roc"][class_name]
+            axes.plot(roc["false_positives"], roc["true_positives"], label=name, linewidth=1)
+        axes.plot([0, 1], [0, 1], color="0.8", linestyle=":")
+        axes.set_title(class_name, fontsize=9)
+        axes.set(xlabel="false positives", aspect="equal")
+    all_axes[0].set_ylabel("true positives")
+    _legend_below(figure, all_axes[0])
+    _save(figure, path)
+
+
+def _draw_reliability(curves: dict[str, Any], path: Path) -> None:
+    figure = Figure(figsize=(4.5, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="0.8", linestyle=":")
+    for name, each in curves.items():
+        bins = each["reliability"]
+        points = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
+        axes.plot(*points, linewidth=1, label=name)
+        axes.scatter(*points, [120 * b["share"] + 4 for b in bins])
+    axes.set(xlabel="probability of the named class", ylabel="share that is right", aspect="equal")
+    _legend_below(figure, axes)
+    _save(figure, path)
+
+
+_LOOKS = {"seen": "real, training", "held_out": "real, held out", "generated": "synthetic"}
+
+
+def _draw_spectra(looks: dict[str, Any], path: Path) -> None:
+    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for name, label in _LOOKS.items():
+        power = looks[name]["spectrum"]
+        axes.plot(range(1, len(power) + 1), power, label=label)
+    axes.set(xlabel="cycles an image", ylabel="mean power", xscale="log", yscale="log")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
+def _draw_histograms(looks: dict[str, Any], path: Path) -> None:
+    figure, all_axes = _panels(("red", "green", "blue"))
+    for axes, colour, channel in zip(all_axes, ("red", "green", "blue"), range(3), strict=True):
+        for name, label in _LOOKS.items():
+            shares = looks[name]["histogram"][channel]
+            levels = [256 * (i + 0.5) / len(shares) for i in range(len(shares))]
+            axes.plot(levels, [100 * share for share in shares], label=label, linewidth=1)
+        axes.set_title(colour, fontsize=9)
+        axes.set(xlabel="grey level", yscale="log")
+    all_axes[0].set_ylabel("% of the pixels")
+    _legend_below(figure, all_axes[0])
+    _save(figure, path)
+
+
+def _draw_means(seen: ImageSet, synthetic: ImageSet, path: Path) -> None:
+    """Mean image of each class: real above, synthetic below."""
+    tiles = [
+        [
+            _enlarge(
+                np.asarray(images.images[images.labels == label]).mean(axis=0).astype(np.uint8)
+            )
+            for label in range(len(images.class_names))
+        ]
+        for images in (seen, synthetic)
+    ]
+    _save_tiles(np.array(tiles), path)
+
+
+def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
+    figure = Figure(figsize=(2.3 * len(titles), 3.2), layout="constrained")
+    return figure, list(figure.subplots(1, len(titles), squeeze=False)[0])
+
+
+def _legend_below(figure: Figure, axes: Axes) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
+
+
 def _name(row: dict[str, Any]) -> str:
     precision = "" if row["precision"] == "fp32" else f" · {row['precision']}"
-    return f"{row['backbone']} · {row['trained_on']} · s{row['seed']}{precision}"
+    on = trained_on(row["trained_on"], row["variant"])
+    return f"{row['backbone']} · {on} · s{row['seed']}{precision}"
 
 
 def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Path) -> None:

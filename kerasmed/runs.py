@@ -50,10 +50,9 @@ class RunFolder:
         """The synthetic set, one folder a class."""
         return self.root / "synthetic"
 
-    @property
-    def synthetic_unfinished(self) -> Path:
-        """The synthetic set while it is drawn."""
-        return self.root / "synthetic.unfinished"
+    def synthetic_set(self, variant: str | None) -> Path:
+        """The synthetic set, or a further one of a sweep."""
+        return self.synthetic if variant is None else self.root / "variants" / variant
 
     @property
     def classifiers(self) -> Path:

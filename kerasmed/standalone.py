@@ -107,7 +107,7 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
         metrics = classification_metrics(
             engine.predict(images.images), images.labels, engine.class_names
         )
-    keys = ("backbone", "precision", "trained_on", "seed", "n_train")
+    keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
     known = {key: engine.metadata.get(key) for key in keys}
     return {**known, **metrics}
 

@@ -1,16 +1,28 @@
 """A whole study: every stage in order, from the first that is not finished."""
 
+import time
 from typing import Any
 
 from kerasmed.config import Config
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
-from kerasmed.stages import STAGES, Stage, check_settings, perform
+from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
 from kerasmed.stages.networks import check_classifiers
 
+_POLL_S = 2.0
 
-def run_study(config: Config, run: RunFolder) -> None:
+
+def run_study(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> None:
     """Run what is not finished, or was finished before a stage that it builds on.
+
+    Of several processes that share the run folder, each draws and trains its part; the first does
+    the rest, and each waits for the others where it needs what they make.
+
+    Args:
+        config: the study's settings.
+        run: its folder.
+        index: which of the processes this one is, from 1 on.
+        shards: how many there are.
 
     Raises:
         StageError: a finished stage was made with other settings than those given now.
@@ -24,7 +36,25 @@ def run_study(config: Config, run: RunFolder) -> None:
         if is_current(stage, run.finished_stages()):
             say(f"{stage.name}: finished before")
         else:
-            perform(stage, config, run)
+            _take_part(stage, config, run, index, shards)
+
+
+def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards: int) -> None:
+    """Do this process's part of a stage, and wait until it is finished."""
+    if shards > 1 and stage.share is not None:
+        check_inputs(stage, config, run)
+        say(f"{stage.name}: part {index} of {shards}")
+        missing = stage.share(config, run, index, shards)
+        if index == 1 and missing:
+            say(f"{stage.name}: waiting for {missing} pieces of the other processes")
+            while stage.share(config, run, index, shards):
+                time.sleep(_POLL_S)
+    if index == 1:
+        perform(stage, config, run)
+        return
+    say(f"{stage.name}: waiting for the process with --shard 1/{shards}")
+    while not is_current(stage, run.finished_stages()):
+        time.sleep(_POLL_S)
 
 
 def is_current(stage: Stage, finished: dict[str, dict[str, Any]]) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kerasmed.evaluate.tabulate import trained_on
 from kerasmed.explain.summary import FIGURES, figure_texts
 
 
@@ -18,7 +19,7 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
         low, high = row["accuracy_ci95"]
         table.add_row(
             _network(row),
-            str(row["trained_on"]),
+            trained_on(str(row["trained_on"]), row["variant"]),
             str(row["seed"]),
             str(row["n_train"]),
             f"{100 * row['accuracy']:.1f}",
@@ -38,7 +39,7 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
         mean, spread = row["mean"], row["standard_deviation"]
         table.add_row(
             _network(row),
-            row["trained_on"],
+            trained_on(row["trained_on"], row["variant"]),
             str(row["seeds"]),
             f"{100 * mean['accuracy']:.1f} ± {100 * spread['accuracy']:.1f}",
             f"{mean['macro_f1']:.3f} ± {spread['macro_f1']:.3f}",
@@ -53,7 +54,7 @@ def print_comparisons(rows: list[dict[str, Any]]) -> None:
     table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
     for row in rows:
         low, high = row["interval"]
-        first, second = row["regimes"]
+        first, second = map(trained_on, row["regimes"], row["variants"])
         table.add_row(
             row["backbone"],
             f"{second} less {first}",

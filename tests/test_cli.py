@@ -103,6 +103,7 @@ def test_study_goes_on_at_the_first_stage_that_is_not_finished(tiny_config, run_
 
 
 def test_sample_again_gives_the_same_bytes(tiny_config, tiny_run, run_copy):
+    shutil.rmtree(run_copy / "synthetic")
     assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
     for path in sorted((tiny_run / "synthetic").rglob("*.png")):
         again = run_copy / path.relative_to(tiny_run)
@@ -128,7 +129,7 @@ def test_shards_in_any_order_make_the_set_file_for_file(tiny_config, tiny_run, r
         capsys.readouterr()
         arguments = ["sample", str(tiny_config), "--shard", shard, "--out", str(run_copy)]
         assert main(arguments) == 0
-        assert f"{missing} images of the whole set are missing" in capsys.readouterr().out
+        assert f"{missing} images of all sets are missing" in capsys.readouterr().out
         assert not (run_copy / "synthetic").exists()
     assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
     assert _same_set(tiny_run, run_copy)
@@ -163,7 +164,8 @@ def test_shard_whose_set_was_finished_by_another_stops(refused, tiny_config, run
         yield 0, 1, np.zeros((16, 16, 3), np.uint8)
 
     monkeypatch.setattr(sampling, "generate_images", draw)
-    line = refused("sample", tiny_config, "--shard", "1/2", "--out", run_copy)
+    off = "sampling.copy_filter=false"
+    line = refused("sample", tiny_config, "--shard", "1/2", "--set", off, "--out", run_copy)
     assert "synthetic.unfinished is gone" in line
     assert not (run_copy / "synthetic.unfinished").exists()
 
@@ -716,7 +718,7 @@ def test_data_leakage_follows_the_files_when_the_lines_of_a_table_change_places(
 
 def test_demo_is_a_study_on_phantoms(tmp_path, monkeypatch):
     called = []
-    monkeypatch.setattr("kerasmed.study.run_study", lambda config, run: called.append(config))
+    monkeypatch.setattr("kerasmed.study.run_study", lambda config, *_: called.append(config))
     monkeypatch.setattr("kerasmed.files.read_json", lambda *_: [])
     monkeypatch.setattr("kerasmed.tables.print_metrics", lambda rows: None)
     assert main(["demo", "--out", str(tmp_path)]) == 0

@@ -1,5 +1,11 @@
+import json
+import shutil
+import subprocess
+import sys
+
 import pytest
 
+from kerasmed.cli import main
 from kerasmed.config import parse_config
 from kerasmed.errors import StageError
 from kerasmed.runs import RunFolder
@@ -51,3 +57,60 @@ def test_record_keeps_settings_machine_and_time(tmp_path):
     entry = record["stages"]["data"]
     assert entry["settings"]["split"]["test"] == 0.2
     assert {"machine", "versions", "duration_s", "finished"} <= entry.keys()
+
+
+def test_sweep_adds_sets_and_networks_and_keeps_what_is_there(tiny_config, run_copy):
+    drawn, trained = run_copy / "synthetic" / "manifest.json", run_copy / "classifiers"
+    before = {path: path.stat().st_mtime_ns for path in (drawn, *trained.glob("*/model.keras"))}
+    options = [
+        str(tiny_config), "--out", str(run_copy),
+        "--set", "sampling.variants={guided: {guidance_scale: 2, times_real: 0.5}}",
+        "--set", "classifiers.train_on=[real, synthetic]",
+    ]  # fmt: skip
+
+    assert main(["sample", *options]) == 0
+    assert main(["train", "classifier", *options]) == 0
+    assert main(["study", *options]) == 0
+
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    rows = json.loads((run_copy / "evaluation" / "metrics.json").read_text())
+    assert [(row["trained_on"], row["variant"]) for row in rows] == [
+        ("real", None), ("synthetic", None), ("synthetic", "guided"),
+    ]  # fmt: skip
+    assert rows[2]["n_train"] == rows[1]["n_train"] // 2
+    page = (run_copy / "report.html").read_text()
+    assert "synthetic guided" in page
+    assert "guidance_scale 2.0, times_real 0.5" in page
+    fidelity = json.loads((run_copy / "evaluation" / "fidelity.json").read_text())
+    assert fidelity["of_variants"].keys() == {"guided"}
+    assert (run_copy / "exported" / "MobileNet-synthetic-guided-s0.onnx").exists()
+
+
+def test_two_processes_make_the_study_that_one_makes(tiny_config, tiny_run, run_copy):
+    for name in ("synthetic", "classifiers", "exported", "evaluation", "explanations"):
+        shutil.rmtree(run_copy / name)
+    record = json.loads((run_copy / "run.json").read_text())
+    record["stages"] = {name: record["stages"][name] for name in ("data", "leakage", "diffusion")}
+    (run_copy / "run.json").write_text(json.dumps(record))
+    shutil.copytree(tiny_run / "evaluation", run_copy / "evaluation")
+    command = [sys.executable, "-c", "import sys; from kerasmed.cli import main; sys.exit(main())"]
+    options = ["study", str(tiny_config), "--out", str(run_copy), "--shard"]
+
+    processes = [
+        subprocess.Popen([*command, *options, f"{i}/2"], stderr=subprocess.PIPE, text=True)
+        for i in (1, 2)
+    ]
+    news = [process.communicate(timeout=300)[1] for process in processes]
+
+    assert [process.returncode for process in processes] == [0, 0], news
+    assert "classifier 1 of 3" in news[0]
+    assert "classifier 2 of 3" in news[1]
+    assert "classifier 3 of 3" in news[0]
+    for path in sorted((tiny_run / "synthetic").rglob("*.png")):
+        again = run_copy / path.relative_to(tiny_run)
+        assert again.read_bytes() == path.read_bytes()
+    one, two = (
+        [row["accuracy"] for row in json.loads((run / "evaluation" / "metrics.json").read_text())]
+        for run in (tiny_run, run_copy)
+    )
+    assert one == pytest.approx(two, abs=0.1)

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -167,13 +168,30 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 (Path.absolute keeps "..")
 
 
+def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
+    """Refuse a split, edited by hand, that tears equal files or one group apart."""
+    for key, meaning in (("sha256", "the same file"), ("group", "one group")):
+        first: dict[str, dict[str, Any]] = {}
+        for entry in entries:
+            other = first.setdefault(entry[key], entry)
+            # Parts of one file have its hash, and are of one group too.
+            if other["role"] != entry["role"]:
+                raise StageError(
+                    f"{path}: {other['path']} has the role {other['role']!r} and "
+                    f"{entry['path']} the role {entry['role']!r}, but they are {meaning}: expected "
+                    "one role for both; mend the file, or split anew with --out."
+                )
+
+
 def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
     """Positions of each role's images, and the group of each image, from ``split.json``.
 
     Raises:
-        StageError: the files on disk are no longer those that were split.
+        StageError: the files on disk are no longer those that were split, or what belongs together
+            is in two roles, such as a test image that is also a training image.
     """
     entries = read_json(path, "kerasmed data split")["files"]
+    _check_apart(entries, path)
     base = _absolute(path.parent)
     expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}

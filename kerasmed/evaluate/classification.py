@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import roc_auc_score, roc_curve
 
 from kerasmed.errors import InputError
 from kerasmed.evaluate.comparison import grouped_interval
@@ -17,6 +17,29 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
+    """Confidence and accuracy of the images in each of 15 equal bins of confidence.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,).
+
+    Returns:
+        ``confidence``, ``accuracy`` (means) and ``share`` of the images, for each bin that has any.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(correct[bins == b].mean()),
+            "share": float((bins == b).mean()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean gap between confidence and accuracy over 15 equal bins (Guo et al., 1706.04599).
 
@@ -24,14 +47,32 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
         probabilities: float (n, classes), rows summing to 1.
         labels: int (n,).
     """
-    confidence = probabilities.max(axis=1)
-    correct = probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
-    error = 0.0
-    for b in np.unique(bins):
-        inside = bins == b
-        error += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    return float(error)
+    bins = reliability(probabilities, labels)
+    return sum(b["share"] * abs(b["accuracy"] - b["confidence"]) for b in bins)
+
+
+def classification_curves(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]
+) -> dict[str, Any]:
+    """What is drawn of one classifier on one set.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,), every class present.
+        class_names: names, in the order of the columns.
+
+    Returns:
+        ``roc``, by class against the rest, ``false_positives`` and ``true_positives`` (shares,
+        rising); ``reliability``, see there.
+    """
+    roc = {}
+    for i, name in enumerate(class_names):
+        false_positives, true_positives, _ = roc_curve(labels == i, probabilities[:, i])
+        roc[name] = {
+            "false_positives": false_positives.round(5).tolist(),
+            "true_positives": true_positives.round(5).tolist(),
+        }
+    return {"roc": roc, "reliability": reliability(probabilities, labels)}
 
 
 def classification_metrics(
@@ -119,11 +160,11 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         rows: of ``metrics.json``.
 
     Returns:
-        In the order of ``rows``: ``backbone``, ``trained_on``, ``precision``, ``seeds`` (how many)
-        and ``mean`` and ``standard_deviation`` (n - 1) of accuracy, balanced accuracy, macro F1,
-        AUROC and ECE; the deviation of one seed is None.
+        In the order of ``rows``: ``backbone``, ``trained_on``, ``variant``, ``precision``,
+        ``seeds`` (how many), and ``mean`` and ``standard_deviation`` (n - 1) of accuracy, balanced
+        accuracy, macro F1, AUROC and ECE; the deviation of one seed is None.
     """
-    groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _CELL), []).append(row)
     found = []
@@ -142,5 +183,5 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
-_CELL = ("backbone", "trained_on", "precision")
+_CELL = ("backbone", "trained_on", "variant", "precision")
 _SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")

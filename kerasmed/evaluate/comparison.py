@@ -1,7 +1,7 @@
 """Whether two ways of training differ on the same test images by more than chance."""
 
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,10 +12,20 @@ _PERMUTATIONS = 10_000
 SIGNIFICANT = 0.05
 
 
+class TrainedOn(NamedTuple):
+    """What CNNs that differ in the seed alone were trained on."""
+
+    backbone: str
+    regime: str
+    variant: str | None = None
+
+
 def compare_regimes(
-    correct: dict[tuple[str, str], np.ndarray], groups: np.ndarray, samples: int, seed: int
+    correct: dict[TrainedOn, np.ndarray], groups: np.ndarray, samples: int, seed: int
 ) -> list[dict[str, Any]]:
     """Every two regimes of each backbone, tested on the same images.
+
+    The variants of a sweep are compared with the main sets alone, not with one another.
 
     The difference of the accuracies has a 95% interval by bootstrap over groups, and a p value by
     a permutation test that swaps the two regimes within whole groups; where each group is one
@@ -23,26 +33,26 @@ def compare_regimes(
     Holm's method.
 
     Args:
-        correct: by (backbone, regime), float (n_test,): share of the seeds whose CNN is right about
-            each test image.
+        correct: float (n_test,): share of the seeds whose CNN is right about each test image.
         groups: (n_test,), equal for images of one group.
         samples: of the bootstrap.
         seed: of bootstrap and permutations.
 
     Returns:
-        ``backbone``, ``regimes`` (two), ``accuracy`` (of each), ``difference`` (second minus
-        first), ``interval``, ``p_value`` (corrected) and ``conclusion``: "higher" or "lower" of the
-        second regime where the p value is below 0.05, else "no difference shown".
+        ``backbone``, ``regimes`` and ``variants`` (two each), ``accuracy`` (of each),
+        ``difference`` (second minus first), ``interval``, ``p_value`` (corrected) and
+        ``conclusion``: "higher" or "lower" of the second regime where the p value is below 0.05,
+        else "no difference shown".
 
     Raises:
         InputError: predictions of other test images.
     """
     found: list[dict[str, Any]] = []
     p_values = []
-    for (backbone, first), (other, second) in combinations(correct, 2):
-        if backbone != other:
+    for first, second in combinations(correct, 2):
+        if first.backbone != second.backbone or (first.variant and second.variant):
             continue
-        one, two = correct[backbone, first], correct[backbone, second]
+        one, two = correct[first], correct[second]
         if not one.shape == two.shape == groups.shape:
             raise InputError(
                 f"Predictions: expected one for each of {len(groups)} test images, received "
@@ -52,8 +62,9 @@ def compare_regimes(
         p_values.append(permutation_p_value(difference, groups, seed))
         found.append(
             {
-                "backbone": backbone,
-                "regimes": [first, second],
+                "backbone": first.backbone,
+                "regimes": [first.regime, second.regime],
+                "variants": [first.variant, second.variant],
                 "accuracy": [float(one.mean()), float(two.mean())],
                 "difference": float(difference.mean()),
                 "interval": list(grouped_interval(difference, groups, samples, seed)),

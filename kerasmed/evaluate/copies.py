@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -11,8 +12,8 @@ from kerasmed.data.symmetry import all_versions
 from kerasmed.evaluate.enough import require_enough
 from kerasmed.hardware import cpu_cores
 
-# Held-out images that the threshold is taken from, at most.
-CALIBRATED_ON = 1000
+# Images of either kind that the threshold is taken from, at most.
+CALIBRATED_ON = 500
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _EDGE = 32  # greatest height and width of what is compared
 _BLUR = 1.5  # deviation of what is subtracted, so that edges count and shades do not
@@ -97,33 +98,16 @@ class Copy:
 
 
 class CopyFilter:
-    """Tells copies of training images by a threshold that held-out images set.
+    """Tells copies of training images by a threshold.
 
     Args:
-        training: uint8 (m, size, size, 3).
-        held_out: real images like them, uint8 (n, size, size, 3); of more than 1,000 a random
-            choice is used.
-        seed: of the choice.
-
-    Attributes:
         search: over the training images.
-        natural: float (n,), similarities of the held-out images.
-        threshold: above which an image is a copy; see ``copy_threshold``.
-
-    Raises:
-        InputError: fewer than 20 held-out images.
+        threshold: similarity above which an image is a copy.
     """
 
-    def __init__(self, training: np.ndarray, held_out: np.ndarray, seed: int):
-        counts = {"held-out images to take the threshold from": len(held_out)}
-        require_enough("Copies", counts, "add images")
-        chosen = np.arange(len(held_out))
-        if len(chosen) > CALIBRATED_ON:
-            rng = np.random.default_rng(seed)
-            chosen = np.sort(rng.choice(chosen, CALIBRATED_ON, replace=False))
-        self.search = CopySearch(np.asarray(training))
-        self.natural, _ = self.search.nearest(np.asarray(held_out[chosen]))
-        self.threshold = copy_threshold(self.natural)
+    def __init__(self, search: CopySearch, threshold: float):
+        self._search = search
+        self._threshold = threshold
 
     def find(self, images: np.ndarray) -> list[Copy | None]:
         """What each image is a copy of, if it is one.
@@ -131,11 +115,61 @@ class CopyFilter:
         Args:
             images: uint8 (n, size, size, 3).
         """
-        found = zip(*(each.tolist() for each in self.search.nearest(images)), strict=True)
+        found = zip(*(each.tolist() for each in self._search.nearest(images)), strict=True)
         return [
-            Copy(similarity, self.threshold, position) if similarity > self.threshold else None
+            Copy(similarity, self._threshold, position) if similarity > self._threshold else None
             for similarity, position in found
         ]
+
+
+def calibrate(
+    search: CopySearch, held_out: np.ndarray, drawn: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """The threshold above which an image is a copy, by what others show of the training images.
+
+    Two kinds of others each set one (see ``copy_threshold``), and the lower holds. Held-out real
+    images show how alike unrelated images are, but where some are of the same patients as training
+    images they set it too high. The drawn images' own bulk does not know that trouble: what stands
+    out from it is a copy, as long as most of them are none.
+
+    Args:
+        search: over the training images.
+        held_out: real images like them, uint8 (n, size, size, 3).
+        drawn: images of the diffusion model, uint8 (m, size, size, 3). Of more than 500 of either
+            a random choice is used.
+        seed: of the choice.
+
+    Returns:
+        ``threshold``; for ``held_out`` and ``drawn`` each their number of ``images``, their own
+        ``threshold``, the share of them ``above`` the one that holds, and ``similarity``, its 5th,
+        50th, 95th percentile and maximum.
+
+    Raises:
+        InputError: fewer than 20 images of either.
+    """
+    sets = {"held_out": held_out, "drawn": drawn}
+    counts = {f"{name.replace('_', '-')} images": len(each) for name, each in sets.items()}
+    require_enough("Copies", counts, "add images")
+    rng = np.random.default_rng(seed)
+    similarities, thresholds = {}, {}
+    for name, images in sets.items():
+        count = min(len(images), CALIBRATED_ON)
+        chosen = np.sort(rng.choice(len(images), count, replace=False))
+        similarities[name], _ = search.nearest(np.asarray(images[chosen]))
+        thresholds[name] = copy_threshold(similarities[name])
+    threshold = min(thresholds.values())
+    return {
+        "threshold": threshold,
+        **{
+            name: {
+                "images": len(values),
+                "threshold": thresholds[name],
+                "above": float((values > threshold).mean()),
+                "similarity": np.percentile(values, [5, 50, 95, 100]).tolist(),
+            }
+            for name, values in similarities.items()
+        },
+    }
 
 
 class _Windows:
@@ -227,7 +261,7 @@ def copy_threshold(natural: np.ndarray) -> float:
     half may be images that do show the same thing, such as the next slice of one patient.
 
     Args:
-        natural: float (n,), similarities of real images that were not learned from.
+        natural: float (n,), similarities to training images that came about without copying.
     """
     low, median = np.percentile(np.arctanh(np.minimum(natural, 0.9999)), [16, 50])
     return float(np.tanh(median + _DEVIATIONS * (median - low)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -190,7 +191,8 @@ def fidelity_by_class(
         seed: of the subsets.
 
     Returns:
-        What ``fidelity`` returns, or ``not_computed``; and ``per_class``, the same by class name.
+        What ``fidelity`` returns, or ``not_computed``; ``class_distances``, see there; and
+        ``per_class``, the same by class name.
     """
 
     def compare(label: int | None) -> dict[str, Any]:
@@ -203,7 +205,48 @@ def fidelity_by_class(
         )
 
     by_class = {name: compare(label) for label, name in enumerate(class_names)}
-    return {**compare(None), "per_class": by_class}
+    distances = or_reason(lambda: class_distances(features, labels, class_names))
+    return {**compare(None), "class_distances": distances, "per_class": by_class}
+
+
+def class_distances(
+    features: dict[str, np.ndarray], labels: dict[str, np.ndarray], class_names: Sequence[str]
+) -> dict[str, float]:
+    """How far the images of a class are from held-out real ones of it, where classes lie apart.
+
+    Args:
+        features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
+        labels: int (n,) of each.
+        class_names: names of the classes.
+
+    Returns:
+        ``between``, the mean kernel distance of two classes of held-out images; ``generated`` and
+        ``seen``, the mean over the classes of the distance of their images to held-out ones of the
+        same class, over ``between``: 0 where they are alike, 1 where they are as far apart as
+        classes are.
+
+    Raises:
+        InputError: fewer than 20 images of a class in one of the sets.
+    """
+    scale = max(float(features["held_out"].std()), 1e-12)
+    of_class = {
+        name: [features[name][labels[name] == i] / scale for i in range(len(class_names))]
+        for name in ("held_out", "seen", "generated")
+    }
+    counts = {
+        f"{name.replace('_', ' ')} images of {class_name}": len(each)
+        for name, sets in of_class.items()
+        for class_name, each in zip(class_names, sets, strict=True)
+    }
+    require_enough("Distance of classes", counts)
+    real = of_class["held_out"]
+    between = float(np.mean([kernel_distance(one, two) for one, two in combinations(real, 2)]))
+
+    def within(name: str) -> float:
+        pairs = zip(real, of_class[name], strict=True)
+        return float(np.mean([kernel_distance(one, two) for one, two in pairs])) / between
+
+    return {"between": between, "generated": within("generated"), "seen": within("seen")}
 
 
 def _some(features: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:

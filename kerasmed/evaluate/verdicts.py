@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 Light = Literal["green", "amber", "red", "grey"]
 USEFUL, BARELY_USEFUL = 0.95, 0.85
 FAITHFUL, BARELY_FAITHFUL = 0.8, 0.5
+NEAR, BARELY_NEAR = 0.2, 0.5
 # Share of draws that may be copies before a model counts as one that copies.
 COPIES_BY_CHANCE = 0.005
 TOLD_APART = 0.6
@@ -58,7 +59,7 @@ def judge_usefulness(
     accuracy = {
         (row["backbone"], row["trained_on"]): row["mean"]["accuracy"]
         for row in over_seeds
-        if row["precision"] == "fp32"
+        if row["precision"] == "fp32" and row["variant"] is None
     }
     backbones = [b for b, regime in accuracy if regime == "real" and (b, "synthetic") in accuracy]
     if not backbones:
@@ -73,7 +74,11 @@ def judge_usefulness(
         f"images rightly; trained on the real images behind them, {_percent(real.mean())}: a ratio "
         f"of {ratio:.2f}."
     )
-    added = [row for row in comparisons if row["regimes"] == ["real", "both"]]
+    added = [
+        row
+        for row in comparisons
+        if row["regimes"] == ["real", "both"] and row["variants"] == [None, None]
+    ]
     if added:
         better, worse = (
             sum(row["conclusion"] == conclusion for row in added)
@@ -90,20 +95,30 @@ def judge_fidelity(found: dict[str, Any]) -> Verdict:
     """Whether the synthetic images look like real ones, and show as much variety."""
     rule = (
         "Precision and recall in the features of a CNN, each over that of the real training "
-        f"images against the same held-out ones; the lesser counts. Green from {FAITHFUL:.1f}, "
-        f"amber from {BARELY_FAITHFUL:.1f}."
+        "images against the same held-out ones, the lesser of the two: green from "
+        f"{FAITHFUL:.1f}, amber from {BARELY_FAITHFUL:.1f}. And the kernel distance of synthetic "
+        "to held-out real images of the same class, over that between two classes of real ones, "
+        f"the mean over the classes: green up to {NEAR:.2f}, amber up to {BARELY_NEAR:.2f}. The "
+        "worse of both holds."
     )
-    if "not_computed" in found:
-        return Verdict("faithful", "grey", f"Not answered: {found['not_computed']}", rule)
+    for part in (found, found.get("class_distances", {})):
+        if "not_computed" in part:
+            return Verdict("faithful", "grey", f"Not answered: {part['not_computed']}", rule)
     drawn, real = found["generated_to_held_out"], found["seen_to_held_out"]
     least = min(drawn[key] / max(real[key], 1e-9) for key in ("precision", "recall"))
+    distances = found["class_distances"]
     answer = (
         f"{_percent(drawn['precision'])} of the synthetic images lie among real ones (of other "
         f"real images {_percent(real['precision'])}), and {_percent(drawn['recall'])} of the real "
-        f"ones among synthetic ones ({_percent(real['recall'])}); the kernel distance is "
-        f"{drawn['kid']:.2f} ({real['kid']:.2f})."
+        f"ones among synthetic ones ({_percent(real['recall'])}). Synthetic images of a class are "
+        f"{distances['generated']:.2f} times as far from real ones of it as two real classes are "
+        f"from each other (other real images {distances['seen']:.2f} times)."
     )
-    return Verdict("faithful", _light(least, FAITHFUL, BARELY_FAITHFUL), answer, rule)
+    lights = (
+        _light(least, FAITHFUL, BARELY_FAITHFUL),
+        _light(-distances["generated"], -NEAR, -BARELY_NEAR),
+    )
+    return Verdict("faithful", max(lights, key=("green", "amber", "red").index), answer, rule)
 
 
 def judge_privacy(found: dict[str, Any]) -> Verdict:

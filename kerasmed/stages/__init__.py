@@ -13,8 +13,13 @@ from kerasmed.stages.audit import audit_synthetic
 from kerasmed.stages.evidence import explain_classifiers, write_report
 from kerasmed.stages.images import split_data, train_diffusion
 from kerasmed.stages.leakage import measure_leakage
-from kerasmed.stages.networks import evaluate_classifiers, export_classifiers, train_classifiers
-from kerasmed.stages.sampling import draw_samples
+from kerasmed.stages.networks import (
+    evaluate_classifiers,
+    export_classifiers,
+    train_classifiers,
+    train_shard,
+)
+from kerasmed.stages.sampling import draw_samples, draw_shard
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Stage:
         run: does the work and returns what is worth recording.
         sections: the parts of the experiment file that it depends on.
         needs: stages that must have finished.
+        share: ``share(config, run, index, shards)`` does one part of the work, those of which may
+            run at once, and returns how much is still missing of all; None if it has no parts.
     """
 
     name: str
@@ -34,6 +41,7 @@ class Stage:
     run: Callable[[Config, RunFolder], dict[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    share: Callable[[Config, RunFolder, int, int], int] | None = None
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that decide this stage's outcome."""
@@ -111,7 +119,12 @@ STAGES: dict[str, Stage] = {
             ("data",),
         ),
         Stage(
-            "sampling", "kerasmed sample CONFIG", draw_samples, ("seed", "sampling"), ("diffusion",)
+            "sampling",
+            "kerasmed sample CONFIG",
+            draw_samples,
+            ("seed", "sampling"),
+            ("diffusion",),
+            draw_shard,
         ),
         Stage(
             "classifiers",
@@ -119,6 +132,7 @@ STAGES: dict[str, Stage] = {
             train_classifiers,
             ("seed", "classifiers", "runtime"),
             ("sampling",),
+            train_shard,
         ),
         Stage(
             "export",
@@ -141,7 +155,9 @@ STAGES: dict[str, Stage] = {
             ("seed", "explain"),
             ("export",),
         ),
-        Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed",), ("export",)),
+        Stage(
+            "audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "evaluation"), ("export",)
+        ),
         Stage(
             "report",
             "kerasmed report CONFIG",

@@ -8,17 +8,21 @@ from kerasmed.config import Config, Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
-from kerasmed.evaluate.copies import CopyFilter
+from kerasmed.evaluate.appearance import appearance
+from kerasmed.evaluate.copies import CopySearch, calibrate
 from kerasmed.evaluate.enough import or_reason
 from kerasmed.evaluate.fidelity import fidelity_by_class
 from kerasmed.evaluate.membership import membership_inference
 from kerasmed.evaluate.planting import detection_power
 from kerasmed.evaluate.privacy import comparison_pixels, memorisation
-from kerasmed.files import read_json, write_json
+from kerasmed.evaluate.tabulate import fidelity_csv, spaces_of
+from kerasmed.files import read_json, write_json, write_text
+from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
+from kerasmed.stages.extractors import open_extractors
 from kerasmed.stages.inputs import cells_of, load_split, load_synthetic, open_classifier
-from kerasmed.stages.sampling import open_denoiser
+from kerasmed.stages.sampling import MANIFEST, open_denoiser
 
 # Whose features the audit takes, in order of preference.
 _EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
@@ -38,17 +42,29 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     extractor = min(cells_of(config), key=lambda cell: _EXTRACTORS.index(cell.trained_on))
     engine = open_classifier(extractor, run)
     sets = {"held_out": held_out, "seen": seen, "generated": generated}
-    features = {name: engine.features(each.images) for name, each in sets.items()}
     small = {name: comparison_pixels(each.images) for name, each in sets.items()}
-    labels = {name: each.labels for name, each in sets.items()}
-    # The kernel distance is not blind to a shift of all features, and pixels have a large mean.
-    centred = {name: each - small["held_out"].mean(axis=0) for name, each in small.items()}
+    features = _features(engine, sets)
     faithful: dict[str, Any] = {
         "features_of": extractor.name,
-        "in_features": fidelity_by_class(features, labels, seen.class_names, config.seed),
-        "in_pixels": fidelity_by_class(centred, labels, seen.class_names, config.seed),
+        "in_features": _fidelity(features, sets, config.seed),
+        # The kernel distance is not blind to a shift of all, and pixels have a large mean.
+        "in_pixels": _fidelity(
+            {name: each - small["held_out"].mean(axis=0) for name, each in small.items()},
+            sets,
+            config.seed,
+        ),
+        "in_networks": {
+            name: _fidelity(_features(network, sets), sets, config.seed)
+            for name, network in open_extractors(config, run, np.asarray(held_out.images))
+        },
+        "of_variants": _fidelity_of_variants(config, run, engine, features, sets),
     }
     write_json(run.evaluation / "fidelity.json", faithful)
+    write_text(run.evaluation / "fidelity.csv", fidelity_csv(spaces_of(faithful)))
+    write_json(
+        run.evaluation / "appearance.json",
+        {name: appearance(each.images, config.seed) for name, each in sets.items()},
+    )
 
     def versions(images: np.ndarray) -> np.ndarray:
         return comparison_pixels(all_versions(images, config.data.symmetry))
@@ -87,23 +103,56 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     }
 
 
+def _features(engine: OnnxClassifier, sets: dict[str, ImageSet]) -> dict[str, np.ndarray]:
+    return {name: engine.features(each.images) for name, each in sets.items()}
+
+
+def _fidelity(
+    features: dict[str, np.ndarray], sets: dict[str, ImageSet], seed: int
+) -> dict[str, Any]:
+    labels = {name: each.labels for name, each in sets.items()}
+    return fidelity_by_class(features, labels, sets["seen"].class_names, seed)
+
+
+def _fidelity_of_variants(
+    config: Config,
+    run: RunFolder,
+    engine: OnnxClassifier,
+    features: dict[str, np.ndarray],
+    sets: dict[str, ImageSet],
+) -> dict[str, Any]:
+    """Fidelity of each further set of a sweep, in the features of the same CNN."""
+    found = {}
+    for variant in config.sampling.variants:
+        generated = load_synthetic(config, run, variant)
+        found[variant] = _fidelity(
+            {**features, "generated": engine.features(generated.images)},
+            {**sets, "generated": generated},
+            config.seed,
+        )
+    return found
+
+
 def _copies(
     config: Config, run: RunFolder, seen: ImageSet, held_out: ImageSet, generated: ImageSet
 ) -> dict[str, Any]:
     """Generated images that are copies of training images, and what the search would find.
 
     Returns:
-        ``threshold``; ``found``, one entry a copy with the positions of both images and their
-        similarity; ``share_of_training``, copied; ``rejected`` and ``drawn`` when the set was
-        drawn; ``held_out_above``, the share of held-out real images above the threshold; quantiles
-        of the ``similarity`` of both; ``nearest_pairs``; ``power``, see ``detection_power``.
+        ``calibration``, that of the sampling or, if it looked for no copies, by the images drawn,
+        see ``calibrate``; ``threshold``, its own; ``found``, one entry a copy with the positions of
+        both images and their similarity; ``share_of_training``, copied; ``rejected`` and ``drawn``
+        when the set was drawn; ``similarity``, its 5th, 50th, 95th percentile and maximum;
+        ``nearest_pairs``; ``power``, see ``detection_power``.
     """
     say("Looking for copies.")
-    copies = CopyFilter(seen.images, held_out.images, config.seed)
+    search = CopySearch(np.asarray(seen.images))
+    images = np.asarray(generated.images)
+    manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
+    calibration = manifest["calibration"] or calibrate(search, held_out.images, images, config.seed)
+    threshold = calibration["threshold"]
     with progress_bar("Searching", len(generated), "images") as advance:
-        similarities, positions = copies.search.nearest(
-            np.asarray(generated.images), lambda count: advance(count, "")
-        )
+        similarities, positions = search.nearest(images, lambda count: advance(count, ""))
     order = np.argsort(-similarities, kind="stable")
     pairs = [
         {
@@ -113,27 +162,19 @@ def _copies(
         }
         for i in order
     ]
-    found = [pair for pair in pairs if pair["similarity"] > copies.threshold]
-    rejected = read_json(run.synthetic / "manifest.json", "kerasmed sample CONFIG")["rejected"]
+    found = [pair for pair in pairs if pair["similarity"] > threshold]
+    rejected = len(manifest["rejected"])
     return {
-        "threshold": copies.threshold,
+        "calibration": calibration,
+        "threshold": threshold,
         "found": found,
         "share_of_training": len({pair["seen"] for pair in found}) / len(seen),
-        "rejected": len(rejected),
-        "drawn": len(generated) + len(rejected),
-        "held_out": len(copies.natural),
-        "held_out_above": float((copies.natural > copies.threshold).mean()),
-        "similarity": {
-            name: np.percentile(values, [5, 50, 95, 100]).tolist()
-            for name, values in (("generated", similarities), ("held_out", copies.natural))
-        },
+        "rejected": rejected,
+        "drawn": len(generated) + rejected,
+        "similarity": np.percentile(similarities, [5, 50, 95, 100]).tolist(),
         "nearest_pairs": pairs[:_PAIRS],
         "power": detection_power(
-            copies.search,
-            np.asarray(seen.images),
-            copies.threshold,
-            len(generated),
-            config.seed,
+            search, np.asarray(seen.images), threshold, len(generated), config.seed
         ),
     }
 

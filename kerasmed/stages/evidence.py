@@ -21,7 +21,7 @@ from kerasmed.stages.inputs import (
 
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Explain the same few test images by every CNN of the first seed, and sum up."""
+    """Explain the same few test images by every CNN of the first seed and main sets, and sum up."""
     from kerasmed.explain.network import NetworkExplainer
     from kerasmed.explain.segments import segment_image
     from kerasmed.explain.summary import summarise
@@ -34,7 +34,11 @@ def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         position: segment_image(image, settings.segmentation, settings.superpixels)
         for position, image in images.items()
     }
-    engines = [(cell, e) for cell, e in open_classifiers(config, run) if cell.seed == config.seed]
+    engines = [
+        (cell, engine)
+        for cell, engine in open_classifiers(config, run)
+        if cell.seed == config.seed and cell.variant is None
+    ]
     found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in settings.explainers}
     with progress_bar("Explaining", len(chosen) * len(engines), "images") as advance:
         for cell, engine in engines:

@@ -41,50 +41,67 @@ def load_grouped_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split,
     return image_set, split, np.array(groups)
 
 
-def read_synthetic(config: Config, run: RunFolder) -> ImageSet:
-    """The synthetic set, as images like any others."""
-    size = config.data.image_size
-    data = DataConfig(source=run.synthetic, image_size=size)
-    return read_images(data, run.cache / f"synthetic-{size}")
+def variants_of(config: Config) -> list[str | None]:
+    """The synthetic sets of a study: the main one, None, and those of its sweep."""
+    return [None, *config.sampling.variants]
 
 
-def load_synthetic(config: Config, run: RunFolder) -> ImageSet:
-    """The synthetic set, as it was drawn.
+def read_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:
+    """A synthetic set, as images like any others."""
+    folder, size = run.synthetic_set(variant), config.data.image_size
+    name = "synthetic" if variant is None else f"variant-{variant}"
+    data = DataConfig(source=folder, image_size=size)
+    return read_images(data, run.cache / f"{name}-{size}")
+
+
+def load_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:
+    """A synthetic set, as it was drawn.
 
     Raises:
         StageError: its files are no longer those that were drawn.
     """
-    images = read_synthetic(config, run)
-    drawn = run.require("sampling", "kerasmed sample CONFIG")["result"].get("data_hash")
+    images = read_synthetic(config, run, variant)
+    result = run.require("sampling", "kerasmed sample CONFIG")["result"]
+    drawn = (result if variant is None else result["variants"][variant]).get("data_hash")
     if drawn not in (images.data_hash, None):  # None in runs of before it was noted
         raise StageError(
-            f"{run.synthetic} has changed since it was drawn: expected the images that `kerasmed "
-            "sample` wrote, received others; draw it again, or put the files back."
+            f"{run.synthetic_set(variant)} has changed since it was drawn: expected the images "
+            "that `kerasmed sample` wrote, received others; draw it again, or put the files back."
         )
     return images
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One CNN of a study: a backbone, what it is trained on, and a seed."""
+    """One CNN of a study: a backbone, what it is trained on, and a seed.
+
+    Attributes:
+        backbone: its name.
+        trained_on: real images, synthetic ones, or both.
+        seed: of its training.
+        variant: which of the synthetic sets, where it is not the main one.
+    """
 
     backbone: str
     trained_on: Regime
     seed: int
+    variant: str | None = None
 
     @property
     def name(self) -> str:
         """Its folder under ``classifiers/`` and its file under ``exported/``."""
-        return f"{self.backbone}-{self.trained_on}-s{self.seed}"
+        variant = "" if self.variant is None else f"-{self.variant}"
+        return f"{self.backbone}-{self.trained_on}{variant}-s{self.seed}"
 
 
 def cells_of(config: Config) -> list[Cell]:
     """Every CNN that the settings ask for."""
     settings = config.classifiers
     return [
-        Cell(backbone, regime, config.seed + i)
+        Cell(backbone, regime, config.seed + i, variant)
         for backbone in settings.backbones
         for regime in settings.train_on
+        for variant in (variants_of(config) if regime in ("synthetic", "both") else [None])
         for i in range(settings.seeds)
     ]
 

@@ -1,6 +1,7 @@
 """The stages that make and test CNNs: classifiers, export, evaluate."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,11 +10,12 @@ from kerasmed.config import Config
 from kerasmed.data.image_set import ImageSet, concatenate
 from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
-from kerasmed.files import read_json, write_json
+from kerasmed.files import read_json, write_json, write_text
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, resolve_runtime
 from kerasmed.stages.inputs import (
+    Cell,
     cells_of,
     exported_path,
     load_grouped_split,
@@ -35,10 +37,28 @@ def check_classifiers(config: Config) -> None:
     for backbone in config.classifiers.backbones:
         resolve_input_size(backbone, config.classifiers.input_size)
         weights_for(backbone, config.classifiers.weights)
+    for extractor in config.evaluation.extractors:
+        weights_for(extractor, config.evaluation.extractor_weights)
 
 
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train every CNN that the settings ask for and that is not there yet."""
+    train_shard(config, run)
+    records = {
+        cell.name: read_json(_record_path(cell, run), "kerasmed train classifier CONFIG")
+        for cell in cells_of(config)
+    }
+    return {"cells": {name: record["result"] for name, record in records.items()}}
+
+
+def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
+    """Train every ``shards``-th CNN from the ``index``-th on, those that are not there yet.
+
+    Several processes may do so in one run folder at once.
+
+    Returns:
+        How many CNNs of the study are still missing.
+    """
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
     from kerasmed.classify.classifier import train_classifier
 
@@ -46,10 +66,9 @@ def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     cells = cells_of(config)
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
-    results = {}
-    for number, cell in enumerate(cells, start=1):
-        train = _training_images(cell.trained_on, config, run, image_set, split)
-        folder = run.classifiers / cell.name
+    missing = 0
+    for number, cell in enumerate(cells):
+        train = _training_images(cell, config, run, image_set, split)
         made_from = {
             "settings": config.classifiers.model_dump(
                 mode="json", exclude={"backbones", "train_on", "seeds"}
@@ -61,37 +80,43 @@ def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             "training_hash": train.data_hash,
             "validation_hash": validation.data_hash,
         }
-        record_path = folder / "training.json"
-        record = read_json(record_path, "kerasmed train classifier") if record_path.exists() else {}
-        if record.get("made_from") != made_from:
-            say(f"classifier {number} of {len(cells)}: {cell.name}, {len(train)} images")
-            record_path.unlink(missing_ok=True)
-            _, result = train_classifier(
-                cell.backbone,
-                train,
-                validation,
-                config.classifiers,
-                config.data.symmetry,
-                cell.seed,
-                runtime,
-                folder,
-            )
-            record = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
-            write_json(record_path, record)
-        results[cell.name] = record["result"]
-    return {"cells": results}
+        path = _record_path(cell, run)
+        record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
+        if record.get("made_from") == made_from:
+            continue
+        if number % shards != index - 1:
+            missing += 1
+            continue
+        say(f"classifier {number + 1} of {len(cells)}: {cell.name}, {len(train)} images")
+        path.unlink(missing_ok=True)
+        _, result = train_classifier(
+            cell.backbone,
+            train,
+            validation,
+            config.classifiers,
+            config.data.symmetry,
+            cell.seed,
+            runtime,
+            path.parent,
+        )
+        write_json(path, {"made_from": made_from, "result": {**runtime.as_record(), **result}})
+    return missing
+
+
+def _record_path(cell: Cell, run: RunFolder) -> Path:
+    return run.classifiers / cell.name / "training.json"
 
 
 def _training_images(
-    regime: str, config: Config, run: RunFolder, image_set: ImageSet, split: Split
+    cell: Cell, config: Config, run: RunFolder, image_set: ImageSet, split: Split
 ) -> ImageSet:
     real = image_set.subset(split["diffusion"])
-    if regime == "real":
+    if cell.trained_on == "real":
         return real
-    if regime == "real_all":
+    if cell.trained_on == "real_all":
         return concatenate(real, image_set.subset(split["train"]))
-    synthetic = load_synthetic(config, run)
-    return synthetic if regime == "synthetic" else concatenate(real, synthetic)
+    synthetic = load_synthetic(config, run, cell.variant)
+    return synthetic if cell.trained_on == "synthetic" else concatenate(real, synthetic)
 
 
 def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -107,13 +132,14 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     images = validation.images[np.linspace(0, len(validation) - 1, 33).astype(int)]
     found: dict[str, dict[str, Any]] = {}
     for cell in cells_of(config):
-        folder = run.classifiers / cell.name
-        result = read_json(folder / "training.json", "kerasmed train classifier CONFIG")["result"]
-        model = keras.saving.load_model(folder / "model.keras", compile=False)
+        record = _record_path(cell, run)
+        result = read_json(record, "kerasmed train classifier CONFIG")["result"]
+        model = keras.saving.load_model(record.with_name("model.keras"), compile=False)
         metadata = {
             "class_names": list(image_set.class_names),
             "backbone": cell.backbone,
             "trained_on": cell.trained_on,
+            "variant": cell.variant,
             "seed": cell.seed,
             "n_train": result["n_train"],
             "weights": result["weights"],
@@ -130,7 +156,7 @@ def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             half = exported_path(cell, run, "fp16")
             found[half.stem] = _or_reason(export_float16, path, images, half)
         if "int8" in config.export.precisions:
-            train = _training_images(cell.trained_on, config, run, image_set, split)
+            train = _training_images(cell, config, run, image_set, split)
             count = min(config.export.calibration_images, len(train))
             rng = np.random.default_rng(config.seed)
             calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
@@ -152,24 +178,32 @@ def _or_reason(export: Callable[..., dict[str, Any]], *arguments: Any) -> dict[s
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Test every exported CNN on the role `test`, and compare what they were trained on."""
-    from kerasmed.evaluate.classification import classification_metrics, over_seeds
-    from kerasmed.evaluate.comparison import compare_regimes
+    from kerasmed.evaluate.classification import (
+        classification_curves,
+        classification_metrics,
+        over_seeds,
+    )
+    from kerasmed.evaluate.comparison import TrainedOn, compare_regimes
+    from kerasmed.evaluate.tabulate import comparisons_csv, metrics_csv, metrics_latex
 
     image_set, split, all_groups = load_grouped_split(config, run)
     test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
+    class_names = list(test.class_names)
     synthetic = load_synthetic(config, run)
     rows, accuracy, provider = [], {}, ""
-    correct: dict[tuple[str, str], list[np.ndarray]] = {}
+    correct: dict[TrainedOn, list[np.ndarray]] = {}
+    curves = {}
     for cell, engine in open_classifiers(config, run, config.export.precisions):
         probabilities = engine.predict(test.images)
         metrics = classification_metrics(
             probabilities,
             test.labels,
-            engine.class_names,
+            class_names,
             config.evaluation.bootstrap_samples,
             config.seed,
             groups,
         )
+        curves[engine.path.stem] = classification_curves(probabilities, test.labels, class_names)
         precision = engine.metadata["precision"]
         accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
         on_synthetic = None
@@ -181,7 +215,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
                 "backbone": cell.backbone,
                 "trained_on": cell.trained_on,
                 "seed": cell.seed,
-                "variant": None,
+                "variant": cell.variant,
                 "precision": precision,
                 "n_train": engine.metadata["n_train"],
                 **metrics,
@@ -190,7 +224,8 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         )
         if precision == "fp32":
             right = (probabilities.argmax(axis=1) == test.labels).astype(float)
-            correct.setdefault((cell.backbone, cell.trained_on), []).append(right)
+            key = TrainedOn(cell.backbone, cell.trained_on, cell.variant)
+            correct.setdefault(key, []).append(right)
     compared = compare_regimes(
         {key: np.mean(each, axis=0) for key, each in correct.items()},
         groups,
@@ -200,4 +235,9 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     write_json(run.evaluation / "metrics.json", rows)
     write_json(run.evaluation / "over_seeds.json", over_seeds(rows))
     write_json(run.evaluation / "comparisons.json", compared)
+    write_json(run.evaluation / "curves.json", curves)
+    write_text(run.evaluation / "metrics.csv", metrics_csv(rows))
+    write_text(run.evaluation / "comparisons.csv", comparisons_csv(compared))
+    caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
+    write_text(run.evaluation / "metrics.tex", metrics_latex(rows, caption))
     return {"accuracy": accuracy, "provider": provider}

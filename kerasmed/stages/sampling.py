@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -11,36 +11,34 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.config import Config
-from kerasmed.data.image_set import ImageSet
-from kerasmed.data.splits import Split
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.errors import InputError, StageError
-from kerasmed.evaluate.copies import Copy, CopyFilter
+from kerasmed.evaluate.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
+from kerasmed.evaluate.enough import MINIMUM
 from kerasmed.files import make_folder, read_json, sha256_of, write_json, written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages.inputs import load_split, read_synthetic
+from kerasmed.stages.inputs import load_split, read_synthetic, variants_of
 
 # Draws of one image, of which each but the last was a copy.
 _ATTEMPTS = 20
 _SEARCHED_AT_ONCE = 32
 # Notes on copies, in the unfinished set.
 _REJECTED = "rejected"
-_MANIFEST = "manifest.json"
+MANIFEST = "manifest.json"
+_CALIBRATION = "calibration.json"
 
 
 def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Draw what is missing of the synthetic set, and put it in the place of the one before."""
-    draw_shard(config, run)
-    for left_over in run.synthetic_unfinished.glob("*/.*"):  # of a process that was killed
-        left_over.unlink()
-    rejected = _note_rejected(run.synthetic_unfinished)
-    shutil.rmtree(run.synthetic, ignore_errors=True)
-    run.synthetic_unfinished.rename(run.synthetic)
-    drawn = read_synthetic(config, run)
-    return {"images": drawn.counts(), "data_hash": drawn.data_hash, "rejected": rejected}
+    """Draw what is missing of each synthetic set, and put it in the place of the one before."""
+    drawn = {variant: _draw_set(config, run, variant) for variant in variants_of(config)}
+    main = drawn.pop(None)
+    for folder in run.synthetic_set("*").parent.glob("*"):
+        if folder.name not in drawn:  # of settings of before
+            shutil.rmtree(folder)
+    return {**main, "variants": drawn}
 
 
 def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
@@ -51,168 +49,222 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
     that is a copy of a training image is drawn again from another seed, and noted.
 
     Returns:
-        How many images of the whole set are still missing.
+        How many images of all sets are still missing.
 
     Raises:
-        StageError: the set was begun with other settings or another denoiser, or the denoiser draws
+        StageError: a set was begun with other settings or another denoiser, or the denoiser draws
             nothing but copies.
     """
-    settings, folder = config.sampling, run.synthetic_unfinished
-    image_set, split = load_split(config, run)
-    names = image_set.class_names
-    per_class = settings.per_class or max(image_set.counts(split["diffusion"]).values())
-    manifest = {
-        "seed": config.seed,
-        "per_class": per_class,
-        "classes": list(names),
-        **settings.model_dump(exclude={"per_class"}),
-        "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
-    }
-    _begin(folder, names, manifest)
-
-    def path_of(label: int, image: int) -> Path:
-        return folder / names[label] / f"{image:06d}.png"
-
-    wanted = [(label, i) for label in range(len(names)) for i in range(per_class)]
-    mine = wanted[index - 1 :: shards]
-    missing = [each for each in mine if not path_of(*each).exists()]
-    if len(missing) < len(mine):
-        say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
-    if missing:
-        _draw_missing(config, run, image_set, split, missing, path_of)
-    return sum(not path_of(*each).exists() for each in wanted)
+    sets = (_Drawing(config, run, variant) for variant in variants_of(config))
+    return sum(each.draw(index, shards) for each in sets if not each.is_finished())
 
 
-def _draw_missing(
-    config: Config,
-    run: RunFolder,
-    image_set: ImageSet,
-    split: Split,
-    missing: list[tuple[int, int]],
-    path_of: Callable[[int, int], Path],
-) -> None:
-    """Write these images, and a note on each draw that was a copy."""
-    folder, names = run.synthetic_unfinished, image_set.class_names
-    copies = _copy_filter(config, image_set, split)
-    training = [image_set.files[position].name for position in split["diffusion"]]
-    with progress_bar("Sampling", len(missing), "images") as advance:
-        for label, index, attempt, image, copied in _attempts(config, run, missing, names, copies):
-            if not folder.exists():
-                raise StageError(
-                    f"{folder} is gone: expected the set that is being drawn; another process has "
-                    "finished or deleted it, so start this one again."
-                )
-            path = path_of(label, index)
-            if copied is not None:
-                _reject(path, attempt, copied, training[copied.position])
-                continue
-            with written_aside(path) as temporary:
-                Image.fromarray(image).save(temporary)
-            advance(1, "")
+def _draw_set(config: Config, run: RunFolder, variant: str | None) -> dict[str, Any]:
+    """Draw one set, unless it is there: its images by class, its hash, and how many were copies."""
+    drawing = _Drawing(config, run, variant)
+    if drawing.is_finished():
+        say(f"{drawing.target} is there already.")
+    else:
+        drawing.draw()
+        drawing.finish()
+    images = read_synthetic(config, run, variant)
+    rejected = read_json(drawing.target / MANIFEST, "kerasmed sample CONFIG")["rejected"]
+    return {"images": images.counts(), "data_hash": images.data_hash, "rejected": len(rejected)}
 
 
-def _attempts(
-    config: Config,
-    run: RunFolder,
-    wanted: list[tuple[int, int]],
-    names: tuple[str, ...],
-    copies: CopyFilter | None,
-) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
-    """Each draw of each image until it is no copy: class, index, attempt, pixels, what it copies.
+class _Drawing:
+    """One synthetic set while it is drawn, in a folder beside the one that it will have.
 
-    Raises:
-        StageError: the denoiser draws nothing but copies.
+    Args:
+        config: the study's settings.
+        run: its folder.
+        variant: which set.
     """
-    settings = config.sampling
-    denoiser, pixels = open_denoiser(config, run)
-    for attempt in range(_ATTEMPTS):
-        drawn = generate_images(
+
+    def __init__(self, config: Config, run: RunFolder, variant: str | None):
+        self._config, self._run, self._variant = config, run, variant
+        self._settings = config.sampling.of_set(variant)
+        self._image_set, self._split = load_split(config, run)
+        self._names = self._image_set.class_names
+        real = max(self._image_set.counts(self._split["diffusion"]).values())
+        self._per_class = self._settings.per_class or round(self._settings.times_real * real)
+        self._manifest = {
+            "seed": config.seed,
+            "per_class": self._per_class,
+            "classes": list(self._names),
+            **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
+            "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
+        }
+        self.target = run.synthetic_set(variant)
+        self._folder = self.target.with_name(f"{self.target.name}.unfinished")
+
+    def is_finished(self) -> bool:
+        """Whether the set is in its place, drawn with these settings and not touched since."""
+        drawn = self._run.finished_stages().get("sampling", {}).get("result", {})
+        if self._variant is not None:
+            drawn = drawn.get("variants", {}).get(self._variant, {})
+        if not (self.target / MANIFEST).exists() or not drawn.get("data_hash"):
+            return False
+        found = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
+        if any(found.get(key) != value for key, value in self._manifest.items()):
+            return False
+        images = read_synthetic(self._config, self._run, self._variant)
+        return images.data_hash == drawn["data_hash"]
+
+    def draw(self, index: int = 1, shards: int = 1) -> int:
+        """Draw a part of it; how many images of the whole set are still missing."""
+        self._begin()
+        wanted = [(label, i) for label in range(len(self._names)) for i in range(self._per_class)]
+        mine = wanted[index - 1 :: shards]
+        missing = [each for each in mine if not self._path_of(*each).exists()]
+        if len(missing) < len(mine):
+            say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
+        if missing:
+            self._draw_missing(missing)
+        return sum(not self._path_of(*each).exists() for each in wanted)
+
+    def finish(self) -> None:
+        """Put the set in the place of the one before."""
+        for left_over in self._folder.glob("*/.*"):  # of a process that was killed
+            left_over.unlink()
+        self._complete_manifest()
+        shutil.rmtree(self.target, ignore_errors=True)
+        self._folder.rename(self.target)
+
+    def _path_of(self, label: int, image: int) -> Path:
+        return self._folder / self._names[label] / f"{image:06d}.png"
+
+    def _begin(self) -> None:
+        """Start the set, or make sure that the one begun is the same."""
+        new = self._folder.with_name(f".{self._folder.name}.{os.getpid()}.tmp")
+        for name in self._names:
+            make_folder(new / name)
+        write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})
+        try:
+            new.rename(self._folder)  # fails where another process has begun, so that one wins
+            return
+        except OSError:
+            shutil.rmtree(new)
+        begun = read_json(self._folder / MANIFEST, "kerasmed sample CONFIG")
+        for key, value in self._manifest.items():
+            if begun.get(key) != value:
+                raise StageError(
+                    f"The set in {self._folder} was begun with {key} {begun.get(key)}, received "
+                    f"{value}; take that back to go on, or delete {self._folder}."
+                )
+
+    def _draw_missing(self, missing: list[tuple[int, int]]) -> None:
+        """Write these images, and a note on each draw that was a copy."""
+        training = [self._image_set.files[at].name for at in self._split["diffusion"]]
+        copies = self._copy_filter()
+        name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
+        with progress_bar(name, len(missing), "images") as advance:
+            for label, index, attempt, image, copied in self._attempts(missing, copies):
+                if not self._folder.exists():
+                    raise StageError(
+                        f"{self._folder} is gone: expected the set that is being drawn; another "
+                        "process has finished or deleted it, so start this one again."
+                    )
+                path = self._path_of(label, index)
+                if copied is not None:
+                    self._reject(path, attempt, copied, training[copied.position])
+                    continue
+                with written_aside(path) as temporary:
+                    Image.fromarray(image).save(temporary)
+                advance(1, "")
+
+    def _attempts(
+        self, wanted: list[tuple[int, int]], copies: CopyFilter | None
+    ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
+        """Each draw of each image until it is no copy: class, index, attempt, pixels, its original.
+
+        Raises:
+            StageError: the denoiser draws nothing but copies.
+        """
+        for attempt in range(_ATTEMPTS):
+            drawn = self._generate([(*each, attempt) for each in wanted])
+            wanted = []
+            while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
+                images = np.stack([image for *_, image in batch])
+                found = [None] * len(batch) if copies is None else copies.find(images)
+                for (label, index, image), copied in zip(batch, found, strict=True):
+                    if copied is not None:
+                        wanted.append((label, index))
+                    yield label, index, attempt, image, copied
+            if not wanted:
+                return
+        label, index = wanted[0]
+        raise StageError(
+            f"Image {index} of {self._names[label]}: each of {_ATTEMPTS} draws was a copy of a "
+            "training image, so the denoiser knows its images by heart. Train it on more of them "
+            "or for a shorter time; or set sampling.copy_filter: false, and do not give the set "
+            "away."
+        )
+
+    def _generate(self, wanted: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int, np.ndarray]]:
+        denoiser, pixels = open_denoiser(self._config, self._run)
+        return generate_images(
             denoiser,
             pixels,
-            [(*each, attempt) for each in wanted],
-            len(names),
-            config.data.image_size,
-            config.seed,
-            settings.solver,
-            settings.steps,
-            settings.guidance_scale,
-            settings.batch_size,
+            wanted,
+            len(self._names),
+            self._config.data.image_size,
+            self._config.seed,
+            self._settings.solver,
+            self._settings.steps,
+            self._settings.guidance_scale,
+            self._settings.batch_size,
         )
-        wanted = []
-        while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
-            images = np.stack([image for *_, image in batch])
-            found = [None] * len(batch) if copies is None else copies.find(images)
-            for (label, index, image), copied in zip(batch, found, strict=True):
-                if copied is not None:
-                    wanted.append((label, index))
-                yield label, index, attempt, image, copied
-        if not wanted:
-            return
-    label, index = wanted[0]
-    raise StageError(
-        f"Image {index} of {names[label]}: each of {_ATTEMPTS} draws was a copy of a training "
-        "image, so the denoiser knows its images by heart. Train it on more of them or for a "
-        "shorter time; or set sampling.copy_filter: false, and do not give the set away."
-    )
 
+    def _copy_filter(self) -> CopyFilter | None:
+        """What tells copies, or nothing where that was not asked for or cannot be."""
+        if not self._settings.copy_filter:
+            return None
+        training, held_out = (
+            self._image_set.subset(self._split[r]) for r in ("diffusion", "train")
+        )
+        search = CopySearch(np.asarray(training.images))
+        path = self._folder / _CALIBRATION
+        if not path.exists():
+            say("Looking at how alike images are that are no copies.")
+            enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
+            each = -(-enough // len(self._names))
+            wanted = [(label, i, 0) for label in range(len(self._names)) for i in range(each)]
+            drawn = np.stack([image for *_, image in self._generate(wanted)])
+            try:
+                found = calibrate(search, held_out.images, drawn, self._config.seed)
+            except InputError as error:
+                say(f"Copies are not looked for. {error}")
+                return None
+            write_json(path, found)
+        return CopyFilter(search, read_json(path, "kerasmed sample CONFIG")["threshold"])
 
-def _reject(path: Path, attempt: int, copied: Copy, training: str) -> None:
-    """Note that an image was not kept, in a file of its own, since other processes draw too."""
-    note = {
-        "image": f"{path.parent.name}/{path.name}",
-        "attempt": attempt,
-        "reason": "a copy of a training image",
-        "training_image": training,
-        "similarity": copied.similarity,
-        "threshold": copied.threshold,
-    }
-    name = f"{path.parent.name}-{path.stem}-{attempt}.json"
-    write_json(path.parent.parent / _REJECTED / name, note)
+    def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
+        """Note that an image was not kept, in a file of its own, as other processes draw too."""
+        note = {
+            "image": f"{path.parent.name}/{path.name}",
+            "attempt": attempt,
+            "reason": "a copy of a training image",
+            "training_image": training,
+            "similarity": copied.similarity,
+            "threshold": copied.threshold,
+        }
+        name = f"{path.parent.name}-{path.stem}-{attempt}.json"
+        write_json(self._folder / _REJECTED / name, note)
 
-
-def _copy_filter(config: Config, image_set: ImageSet, split: Split) -> CopyFilter | None:
-    """What tells copies, or nothing where that was not asked for or cannot be."""
-    if not config.sampling.copy_filter:
-        return None
-    training, held_out = (image_set.subset(split[role]) for role in ("diffusion", "train"))
-    try:
-        return CopyFilter(training.images, held_out.images, config.seed)
-    except InputError as error:
-        say(f"Copies are not looked for. {error}")
-        return None
-
-
-def _begin(folder: Path, names: tuple[str, ...], manifest: dict[str, Any]) -> None:
-    """Start a set, or make sure that the one begun is the same."""
-    new = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
-    for name in names:
-        make_folder(new / name)
-    write_json(new / _MANIFEST, {**manifest, "rejected": []})
-    try:
-        new.rename(folder)  # fails where another process has begun, so that one of them wins
-        return
-    except OSError:
-        shutil.rmtree(new)
-    begun = read_json(folder / _MANIFEST, "kerasmed sample CONFIG")
-    for key, value in manifest.items():
-        if begun.get(key) != value:
-            raise StageError(
-                f"The set in {folder} was begun with {key} {begun.get(key)}, received {value}; "
-                f"take that back to go on, or delete {folder}."
-            )
-
-
-def _note_rejected(folder: Path) -> int:
-    """Move the notes on copies into the manifest; how many there are."""
-    manifest = read_json(folder / _MANIFEST, "kerasmed sample CONFIG")
-    paths = sorted((folder / _REJECTED).glob("*.json"))
-    notes = [read_json(path, "kerasmed sample CONFIG") for path in paths]
-    # Both, since a process that was killed while it removed the notes has moved them all.
-    every = {(note["image"], note["attempt"]): note for note in manifest["rejected"] + notes}
-    manifest["rejected"] = list(every.values())
-    write_json(folder / _MANIFEST, manifest)
-    shutil.rmtree(folder / _REJECTED, ignore_errors=True)
-    return len(every)
+    def _complete_manifest(self) -> None:
+        """Move the calibration and the notes on copies into the manifest."""
+        made_by, folder = "kerasmed sample CONFIG", self._folder
+        manifest = read_json(folder / MANIFEST, made_by)
+        paths = sorted((folder / _REJECTED).glob("*.json"))
+        notes = manifest["rejected"] + [read_json(path, made_by) for path in paths]
+        # By image, since a process that was killed while it removed the notes has moved them all.
+        manifest["rejected"] = list({(n["image"], n["attempt"]): n for n in notes}.values())
+        if (folder / _CALIBRATION).exists():
+            manifest["calibration"] = read_json(folder / _CALIBRATION, made_by)
+        write_json(folder / MANIFEST, manifest)
+        (folder / _CALIBRATION).unlink(missing_ok=True)
+        shutil.rmtree(folder / _REJECTED, ignore_errors=True)
 
 
 def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:

@@ -632,6 +632,19 @@ def test_missing_files_are_refused(stored):
         read_split(path, image_set.subset(np.arange(18)))
 
 
+@pytest.mark.parametrize(("key", "meaning"), [("sha256", "the same file"), ("group", "one group")])
+def test_test_image_that_is_also_in_training_is_refused_by_name(stored, key, meaning):
+    path, image_set, _ = stored
+    content = json.loads(path.read_text())
+    first = {entry["role"]: entry for entry in content["files"]}
+    first["test"][key] = first["diffusion"][key]
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(StageError, match=f"they are {meaning}: expected one role") as refused:
+        read_split(path, image_set)
+    assert all(first[role]["path"] in str(refused.value) for role in ("test", "diffusion"))
+
+
 def test_missing_split_names_its_command(tmp_path):
     with pytest.raises(StageError, match="`kerasmed data split`"):
         read_split(tmp_path / "split.json", ten_of_each())

@@ -8,10 +8,12 @@ from sklearn import metrics
 
 from kerasmed.errors import InputError
 from kerasmed.evaluate.classification import (
+    classification_curves,
     classification_metrics,
     confusion_matrix,
     expected_calibration_error,
     over_seeds,
+    reliability,
 )
 
 NAMES = ["benign", "early", "pre"]
@@ -177,11 +179,11 @@ def test_class_without_an_image_is_refused_by_name():
         classification_metrics(np.ones((2, 3)) / 3, np.array([0, 0]), NAMES)
 
 
-def _row(accuracy, seed, trained_on="real", precision="fp32"):
+def _row(accuracy, seed, trained_on="real", precision="fp32", variant=None):
     others = dict.fromkeys(("balanced_accuracy", "macro_f1", "auroc", "ece"), 0.5)
     return {
-        "backbone": "VGG16", "trained_on": trained_on, "precision": precision, "seed": seed,
-        "accuracy": accuracy, **others,
+        "backbone": "VGG16", "trained_on": trained_on, "variant": variant, "precision": precision,
+        "seed": seed, "accuracy": accuracy, **others,
     }  # fmt: skip
 
 
@@ -194,3 +196,31 @@ def test_seeds_give_mean_and_spread_of_each_network_training_set_and_precision()
     assert found[0]["mean"]["accuracy"] == pytest.approx(0.8)
     assert found[0]["standard_deviation"]["accuracy"] == pytest.approx(0.02**0.5)
     assert found[1]["standard_deviation"]["accuracy"] is None
+
+
+def test_sets_of_a_sweep_are_not_averaged_with_the_main_one():
+    rows = [_row(0.7, 0, "both"), _row(0.9, 0, "both", variant="x3")]
+
+    assert [(row["variant"], row["seeds"]) for row in over_seeds(rows)] == [(None, 1), ("x3", 1)]
+
+
+def test_reliability_by_hand():
+    probabilities = np.array([[0.7, 0.3], [0.72, 0.28], [0.0, 1.0], [0.4, 0.6]])
+    labels = np.array([0, 1, 1, 1])
+
+    bins = reliability(probabilities, labels)
+
+    assert [each["share"] for each in bins] == [0.25, 0.5, 0.25]
+    assert [each["accuracy"] for each in bins] == [1.0, 0.5, 1.0]
+    assert [each["confidence"] for each in bins] == pytest.approx([0.6, 0.71, 1.0])
+
+
+def test_curves_enclose_the_area_of_the_metrics(guesses):
+    probabilities, labels = guesses
+
+    roc = classification_curves(probabilities, labels, NAMES)["roc"]
+
+    areas = [np.trapezoid(c["true_positives"], c["false_positives"]) for c in roc.values()]
+    expected = classification_metrics(probabilities, labels, NAMES, 100)["auroc"]
+    assert np.mean(areas) == pytest.approx(expected, abs=1e-4)
+    assert list(roc) == NAMES

@@ -6,6 +6,7 @@ from scipy.stats import binomtest
 
 from kerasmed.errors import InputError
 from kerasmed.evaluate.comparison import (
+    TrainedOn,
     compare_regimes,
     grouped_interval,
     holm,
@@ -91,11 +92,11 @@ def correct() -> dict[tuple[str, str], np.ndarray]:
     synthetic[50:90] = 0
     both[:1] = 1
     return {
-        ("A", "real"): real,
-        ("A", "synthetic"): synthetic,
-        ("A", "both"): both,
-        ("B", "real"): real,
-        ("B", "both"): both,
+        TrainedOn("A", "real"): real,
+        TrainedOn("A", "synthetic"): synthetic,
+        TrainedOn("A", "both"): both,
+        TrainedOn("B", "real"): real,
+        TrainedOn("B", "both"): both,
     }
 
 
@@ -118,8 +119,21 @@ def test_every_two_regimes_of_a_backbone_are_compared(correct):
     assert second["p_value"] == 1.0
 
 
+def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
+    synthetic = correct[TrainedOn("A", "synthetic")]
+    correct = {key: value for key, value in correct.items() if key.backbone == "A"}
+    correct |= {TrainedOn("A", "synthetic", name): synthetic for name in ("x3", "x10")}
+
+    found = compare_regimes(correct, np.arange(200), 100, 0)
+
+    pairs = [(*each["regimes"], *each["variants"]) for each in found]
+    assert ("real", "synthetic", None, "x3") in pairs
+    assert not [pair for pair in pairs if pair[2:] == ("x3", "x10")]
+    assert len(pairs) == 3 + 2 * 3
+
+
 def test_p_values_are_corrected_for_all_comparisons(correct):
-    alone = {key: correct[key] for key in (("A", "real"), ("A", "synthetic"))}
+    alone = {key: correct[key] for key in (TrainedOn("A", "real"), TrainedOn("A", "synthetic"))}
 
     (single,) = compare_regimes(alone, np.arange(200), 100, 0)
     among_four = compare_regimes(correct, np.arange(200), 100, 0)[0]
@@ -128,11 +142,16 @@ def test_p_values_are_corrected_for_all_comparisons(correct):
 
 
 def test_one_regime_has_nothing_to_compare(correct):
-    assert compare_regimes({("A", "real"): correct["A", "real"]}, np.arange(200), 100, 0) == []
+    assert (
+        compare_regimes(
+            {TrainedOn("A", "real"): correct[TrainedOn("A", "real")]}, np.arange(200), 100, 0
+        )
+        == []
+    )
 
 
 def test_predictions_of_other_images_are_refused(correct):
-    correct["A", "both"] = correct["A", "both"][:-1]
+    correct[TrainedOn("A", "both")] = correct[TrainedOn("A", "both")][:-1]
 
     with pytest.raises(InputError, match="one for each of 200 test images"):
         compare_regimes(correct, np.arange(200), 100, 0)

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 
 from kerasmed.errors import InputError
-from kerasmed.evaluate.copies import CopyFilter, CopySearch, copy_threshold
+from kerasmed.evaluate.copies import CopyFilter, CopySearch, calibrate, copy_threshold
 from kerasmed.evaluate.planting import ALTERATIONS, SHARES, detection_power
 
 
@@ -23,8 +23,13 @@ def training():
 
 
 @pytest.fixture(scope="module")
-def copies(training):
-    return CopyFilter(training, pictures(60, 2), seed=0)
+def calibration(training):
+    return calibrate(CopySearch(training), pictures(60, 2), pictures(60, 7), seed=0)
+
+
+@pytest.fixture(scope="module")
+def copies(training, calibration):
+    return CopyFilter(CopySearch(training), calibration["threshold"])
 
 
 @pytest.mark.parametrize("size", [16, 32, 48, 64])
@@ -104,19 +109,43 @@ def test_threshold_by_hand_and_in_spite_of_twins():
 
 def test_too_few_held_out_images_are_refused(training):
     with pytest.raises(InputError, match="expected at least 20 held-out images"):
-        CopyFilter(training, pictures(19, 2), seed=0)
+        calibrate(CopySearch(training), pictures(19, 2), pictures(60, 7), seed=0)
 
 
-def test_power_is_told_by_alteration_and_share(training, copies):
-    rows = detection_power(copies.search, training, copies.threshold, size=200)
+def test_held_out_images_of_the_same_patients_do_not_blind_the_search(training):
+    search = CopySearch(training)
+    # Every other held-out image shows a training image again, with some noise.
+    noise = np.random.default_rng(5).normal(0, 12, (40, 32, 32, 1))
+    same = np.clip(training + noise, 0, 255).astype(np.uint8)
+    drawn = np.concatenate([pictures(60, 7), training[:2]])
+
+    found = calibrate(search, np.concatenate([pictures(20, 2), same]), drawn, seed=0)
+
+    assert found["held_out"]["threshold"] > 0.99
+    assert found["threshold"] == found["drawn"]["threshold"] < 0.9
+    assert found["drawn"]["above"] == pytest.approx(2 / 62)
+    assert sum(copy is not None for copy in CopyFilter(search, found["threshold"]).find(drawn)) == 2
+
+
+def test_model_that_draws_little_else_than_copies_does_not_hide_them(training):
+    search = CopySearch(training)
+
+    found = calibrate(search, pictures(60, 2), np.repeat(training[:30], 2, axis=0), seed=0)
+
+    assert found["threshold"] == found["held_out"]["threshold"] < 0.9
+    assert found["drawn"]["above"] == 1
+
+
+def test_power_is_told_by_alteration_and_share(training, calibration):
+    rows = detection_power(CopySearch(training), training, calibration["threshold"], size=200)
 
     assert [row["alteration"] for row in rows] == list(ALTERATIONS)
     assert rows[0]["found"] == 1.0
     assert rows[0]["set_found_out"] == {f"{share:g}": 1.0 for share in SHARES}
 
 
-def test_chance_to_find_a_set_out_grows_with_the_planted_copies(training, copies):
-    rows = detection_power(copies.search, training, threshold=0.985, size=200)
+def test_chance_to_find_a_set_out_grows_with_the_planted_copies(training):
+    rows = detection_power(CopySearch(training), training, threshold=0.985, size=200)
 
     row = next(row for row in rows if 0 < row["found"] < 1)
     one, two, ten = row["set_found_out"].values()

@@ -10,6 +10,7 @@ from scipy.linalg import sqrtm
 from kerasmed.errors import InputError
 from kerasmed.evaluate.fidelity import (
     Overlap,
+    class_distances,
     fidelity,
     fidelity_by_class,
     frechet_distance,
@@ -228,3 +229,31 @@ def test_classes_are_compared_apart_and_small_ones_say_why_not():
     assert near["kid"] < 1 < far["kid"]
     assert far["precision"] == 0
     assert "at least 20 held out images, received 10" in found["per_class"]["c"]["not_computed"]
+
+
+def test_classes_are_as_far_as_the_images_were_moved():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], 100)
+    centres = np.array([[-3.0, 0.0], [3.0, 0.0]])[labels]
+
+    def draw(share: float) -> np.ndarray:
+        """Images moved by a share of the way to the other class."""
+        return centres * (1 - 2 * share) + 0.3 * rng.standard_normal(centres.shape)
+
+    features = {"held_out": draw(0), "seen": draw(0), "generated": draw(1)}
+    swapped = class_distances(features, dict.fromkeys(features, labels), "ab")
+    near = class_distances(
+        {**features, "generated": draw(0.1)}, dict.fromkeys(features, labels), "ab"
+    )
+
+    assert swapped["generated"] == pytest.approx(1, abs=0.05)
+    assert swapped["seen"] == pytest.approx(0, abs=0.02)
+    assert 0 < near["generated"] < 0.3
+
+
+def test_distance_of_classes_needs_images_of_each():
+    features = {name: np.zeros((40, 2)) for name in ("held_out", "seen", "generated")}
+    labels = dict.fromkeys(features, np.repeat([0, 1], [21, 19]))
+
+    with pytest.raises(InputError, match="at least 20 held out images of b, received 19"):
+        class_distances(features, labels, "ab")

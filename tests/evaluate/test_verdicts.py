@@ -7,7 +7,13 @@ from kerasmed.evaluate.verdicts import judge_fidelity, judge_privacy, judge_usef
 
 def seeds(real: float, synthetic: float) -> list[dict]:
     return [
-        {"backbone": "A", "trained_on": name, "precision": "fp32", "mean": {"accuracy": value}}
+        {
+            "backbone": "A",
+            "trained_on": name,
+            "variant": None,
+            "precision": "fp32",
+            "mean": {"accuracy": value},
+        }
         for name, value in (("real", real), ("synthetic", synthetic))
     ]
 
@@ -23,7 +29,7 @@ def test_usefulness_goes_by_the_ratio(synthetic, light):
 
 
 def test_usefulness_counts_networks_that_gain_beyond_chance():
-    added = [{"regimes": ["real", "both"], "conclusion": "higher"}]
+    added = [{"regimes": ["real", "both"], "variants": [None, None], "conclusion": "higher"}]
 
     assert "raise the accuracy of 1 of 1" in judge_usefulness(seeds(0.8, 0.8), added).answer
 
@@ -32,8 +38,12 @@ def test_usefulness_without_real_images_is_not_answered():
     assert judge_usefulness(seeds(0.8, 0.8)[1:], []).light == "grey"
 
 
-def overlap(precision: float, recall: float) -> dict:
-    return {"precision": precision, "recall": recall, "kid": 0.1}
+def faithful(precision: float, recall: float, distance: float = 0.1) -> dict:
+    return {
+        "generated_to_held_out": {"precision": precision, "recall": recall},
+        "seen_to_held_out": {"precision": 0.9, "recall": 0.9},
+        "class_distances": {"generated": distance, "seen": 0.01},
+    }
 
 
 @pytest.mark.parametrize(
@@ -41,17 +51,23 @@ def overlap(precision: float, recall: float) -> dict:
     [(0.75, 0.75, "green"), (0.9, 0.6, "amber"), (0.6, 0.9, "amber"), (0.9, 0.4, "red")],
 )
 def test_fidelity_goes_by_the_lesser_of_precision_and_recall(precision, recall, light):
-    found = {
-        "generated_to_held_out": overlap(precision, recall),
-        "seen_to_held_out": overlap(0.9, 0.9),
-    }
-    assert judge_fidelity(found).light == light
+    assert judge_fidelity(faithful(precision, recall)).light == light
+
+
+@pytest.mark.parametrize(
+    ("distance", "light"), [(0.2, "green"), (0.21, "amber"), (0.5, "amber"), (0.51, "red")]
+)
+def test_fidelity_goes_by_the_distance_within_classes_too(distance, light):
+    assert judge_fidelity(faithful(0.9, 0.9, distance)).light == light
+    assert judge_fidelity(faithful(0.1, 0.9, distance)).light == "red"
 
 
 def test_fidelity_that_was_not_computed_is_not_answered():
     verdict = judge_fidelity({"not_computed": "too few."})
 
     assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
+    found = {**faithful(0.9, 0.9), "class_distances": {"not_computed": "too few."}}
+    assert judge_fidelity(found).light == "grey"
 
 
 def privacy(copies: int = 0, rejected: int = 0, c_t: float = 0.0, auc_low: float = 0.5) -> dict:

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from kerasmed.config import parse_config
+from kerasmed.config import Config, parse_config
 from kerasmed.errors import StageError
 from kerasmed.evaluate.copies import Copy
 from kerasmed.runs import RunFolder
@@ -20,6 +20,9 @@ def run(run_copy) -> RunFolder:
 
 @pytest.fixture
 def config(run):
+    """The settings of a run whose main set alone has yet to be drawn again."""
+    manifest = run.synthetic / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"steps": 3', '"steps": 4'))
     return parse_config(run.record()["config"], "test")
 
 
@@ -32,6 +35,7 @@ def calls_copies(monkeypatch, is_copy):
             return [Copy(0.9, 0.5, 3) if is_copy(next(looked_at)) else None for _ in images]
 
     monkeypatch.setattr(sampling, "CopyFilter", lambda *_: Filter())
+    monkeypatch.setattr(sampling, "calibrate", lambda *_: {"threshold": 0.5})
 
 
 def pixels_of(run: RunFolder) -> dict[str, bytes]:
@@ -80,6 +84,39 @@ def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypa
     with pytest.raises(StageError, match="each of 20 draws was a copy of a training image"):
         draw_samples(config, run)
     assert pixels_of(run) == before
+
+
+def test_sets_of_a_sweep_lie_beside_the_main_one_and_leave_with_their_names(run, config):
+    def with_variants(variants: dict) -> Config:
+        values = config.model_dump()
+        values["sampling"] |= {"copy_filter": False, "variants": variants}
+        return parse_config(values, "test")
+
+    sweep = with_variants({"half": {"times_real": 0.5}, "finer": {"steps": 6}})
+    result = draw_samples(sweep, run)
+
+    main_set, half, finer = (
+        sorted(run.synthetic_set(name).rglob("*.png")) for name in (None, "half", "finer")
+    )
+    assert (len(half), len(finer)) == (len(main_set) // 2, len(main_set))
+    assert half[0].read_bytes() == main_set[0].read_bytes() != finer[0].read_bytes()
+    assert result["variants"]["half"]["images"] == {"clear": 11, "ground_glass": 11}
+
+    draw_samples(with_variants({"half": {"times_real": 0.5}}), run)
+    assert [folder.name for folder in run.synthetic_set("half").parent.iterdir()] == ["half"]
+
+
+def test_set_that_is_there_is_kept_until_it_or_its_settings_change(run):
+    config = parse_config(run.record()["config"], "test")
+    image = next(run.synthetic.rglob("*.png"))
+    written = image.stat().st_mtime_ns
+
+    draw_samples(config, run)
+    assert image.stat().st_mtime_ns == written
+
+    image.write_bytes(next(run.synthetic.rglob("*1.png")).read_bytes())
+    draw_samples(config, run)
+    assert image.stat().st_mtime_ns > written
 
 
 def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):

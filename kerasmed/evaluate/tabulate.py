@@ -1,0 +1,163 @@
+"""The figures of a study as CSV, for other programs, and as LaTeX, for a paper."""
+
+import csv
+import io
+from collections.abc import Iterable
+from typing import Any
+
+_METRICS = (
+    *("backbone", "trained_on", "variant", "seed", "precision", "n_train", "n_test"),
+    *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
+    *("macro_precision", "macro_recall", "macro_f1", "auroc", "ece", "accuracy_on_synthetic"),
+)
+_COMPARISONS = (
+    *("backbone", "first", "second", "first_accuracy", "second_accuracy"),
+    *("difference", "low", "high", "p_value", "conclusion"),
+)
+_FIDELITY = (
+    *("compared_in", "class", "images", "kid", "kid_low", "kid_high"),
+    *("fid", "precision", "recall", "density", "coverage"),
+)
+
+
+def trained_on(regime: str, variant: str | None) -> str:
+    """What a CNN was trained on, in a word or two."""
+    return regime if variant is None else f"{regime} {variant}"
+
+
+def metrics_csv(rows: list[dict[str, Any]]) -> str:
+    """One line a classifier.
+
+    Args:
+        rows: of ``metrics.json``.
+    """
+    return _csv(
+        _METRICS,
+        (
+            {
+                **row,
+                "accuracy_low": row["accuracy_ci95"][0],
+                "accuracy_high": row["accuracy_ci95"][1],
+            }
+            for row in rows
+        ),
+    )
+
+
+def comparisons_csv(rows: list[dict[str, Any]]) -> str:
+    """One line for each two ways of training.
+
+    Args:
+        rows: of ``comparisons.json``.
+    """
+    flat = []
+    for row in rows:
+        first, second = map(trained_on, row["regimes"], row["variants"])
+        low, high = row["interval"]
+        one, two = row["accuracy"]
+        flat.append(
+            {
+                **row,
+                **{"first": first, "second": second, "low": low, "high": high},
+                **{"first_accuracy": one, "second_accuracy": two},
+            }
+        )
+    return _csv(_COMPARISONS, flat)
+
+
+def spaces_of(fidelity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What ``fidelity.json`` holds, by a name of what the images were compared in."""
+    of_cnn = f"features of {fidelity['features_of']}"
+    return {
+        of_cnn: fidelity["in_features"],
+        **{f"features of {name}": each for name, each in fidelity["in_networks"].items()},
+        "pixels": fidelity["in_pixels"],
+        **{f"{of_cnn}, set {name}": each for name, each in fidelity["of_variants"].items()},
+    }
+
+
+def fidelity_csv(spaces: dict[str, dict[str, Any]]) -> str:
+    """One line for each space, class, and synthetic or real images.
+
+    Args:
+        spaces: by name, what ``fidelity_by_class`` returns.
+    """
+    flat = []
+    for space, found in spaces.items():
+        for name, each in [("all", found), *found["per_class"].items()]:
+            for images, key in (
+                ("synthetic", "generated_to_held_out"),
+                ("real", "seen_to_held_out"),
+            ):
+                if key in each:
+                    low, high = each[key]["interval"]
+                    named = {"compared_in": space, "class": name, "images": images}
+                    flat.append({**each[key], **named, "kid_low": low, "kid_high": high})
+    return _csv(_FIDELITY, flat)
+
+
+def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
+    """The results as a table for LaTeX with the package booktabs.
+
+    One line for each network and training set, float32 alone: with the 95% interval of the accuracy
+    for one seed, else mean and standard deviation over the seeds.
+
+    Args:
+        rows: of ``metrics.json``.
+        caption: plain text.
+    """
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        if row["precision"] == "fp32":
+            key = (row["backbone"], trained_on(row["trained_on"], row["variant"]))
+            cells.setdefault(key, []).append(row)
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{_escaped(caption)}}}",
+        r"\begin{tabular}{llrlrrrr}",
+        r"\toprule",
+        r"CNN & trained on & images & accuracy \% & precision & recall & F1 & AUROC \\",
+        r"\midrule",
+    ]
+    above = ""
+    for (backbone, name), members in cells.items():
+        if above and backbone != above:
+            lines.append(r"\midrule")
+        figures = [
+            f"{_mean(members, key):.3f}"
+            for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
+        ]
+        shown = _escaped(backbone) if backbone != above else ""
+        images = f"{members[0]['n_train']:,}".replace(",", r"\,")
+        fields = [shown, _escaped(name), images, _accuracy(members), *figures]
+        lines.append(" & ".join(fields) + r" \\")
+        above = backbone
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def _accuracy(members: list[dict[str, Any]]) -> str:
+    mean = 100 * _mean(members, "accuracy")
+    if len(members) == 1:
+        low, high = (100 * value for value in members[0]["accuracy_ci95"])
+        return f"{mean:.1f} ({low:.1f} to {high:.1f})"
+    squares = [(100 * row["accuracy"] - mean) ** 2 for row in members]
+    return rf"{mean:.1f} $\pm$ {(sum(squares) / (len(members) - 1)) ** 0.5:.1f}"
+
+
+def _mean(members: list[dict[str, Any]], key: str) -> float:
+    return sum(row[key] for row in members) / len(members)
+
+
+def _escaped(text: str) -> str:
+    """Text in which no character is a command of LaTeX."""
+    replaced = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+    replaced |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(replaced.get(character, character) for character in text)
+
+
+def _csv(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

@@ -1,0 +1,44 @@
+"""Pretrained networks as feature extractors, as ONNX like every other network."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from kerasmed.config import Config
+from kerasmed.inference import OnnxClassifier
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras
+
+
+def open_extractors(
+    config: Config, run: RunFolder, images: np.ndarray
+) -> Iterator[tuple[str, OnnxClassifier]]:
+    """The networks of ``evaluation.extractors``, one at a time, each with a name for its figures.
+
+    They are exported on the first call.
+
+    Args:
+        config: the study's settings.
+        run: its folder.
+        images: some of its images, uint8 (n, size, size, 3), for the parity check of the export.
+    """
+    for backbone in config.evaluation.extractors:
+        load_keras()
+        from kerasmed.classify.backbones import weights_for
+        from kerasmed.classify.classifier import build_classifier
+        from kerasmed.export.classifiers import export_classifier
+
+        weights = weights_for(backbone, config.evaluation.extractor_weights)
+        name = f"{backbone} ({Path(weights).name})"
+        path = (
+            run.cache
+            / "extractors"
+            / f"{backbone}-{config.data.image_size}-{Path(weights).name}.onnx"
+        )
+        if not path.exists():
+            # Its head is not used.
+            model = build_classifier(backbone, 2, config.data.image_size, None, weights, 0.0)
+            metadata = {"class_names": ["unused", "also unused"], "backbone": backbone}
+            export_classifier(model, 1.0, metadata, images[:33], path)
+        yield name, OnnxClassifier(path)
