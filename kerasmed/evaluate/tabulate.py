@@ -113,6 +113,7 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
             cells.setdefault(key, []).append(row)
     lines = [
         r"\begin{table}",
+        r"\centering",
         rf"\caption{{{_escaped(caption)}}}",
         r"\begin{tabular}{llrlrrrr}",
         r"\toprule",

@@ -98,8 +98,8 @@ def judge_fidelity(found: dict[str, Any]) -> Verdict:
         "images against the same held-out ones, the lesser of the two: green from "
         f"{FAITHFUL:.1f}, amber from {BARELY_FAITHFUL:.1f}. And the kernel distance of synthetic "
         "to held-out real images of the same class, over that between two classes of real ones, "
-        f"the mean over the classes: green up to {NEAR:.2f}, amber up to {BARELY_NEAR:.2f}. The "
-        "worse of both holds."
+        "the mean over the classes, less the same of the real training images: green up to "
+        f"{NEAR:.2f}, amber up to {BARELY_NEAR:.2f}. The worse of both holds."
     )
     for part in (found, found.get("class_distances", {})):
         if "not_computed" in part:
@@ -114,9 +114,10 @@ def judge_fidelity(found: dict[str, Any]) -> Verdict:
         f"{distances['generated']:.2f} times as far from real ones of it as two real classes are "
         f"from each other (other real images {distances['seen']:.2f} times)."
     )
+    farther = distances["generated"] - distances["seen"]
     lights = (
         _light(least, FAITHFUL, BARELY_FAITHFUL),
-        _light(-distances["generated"], -NEAR, -BARELY_NEAR),
+        _light(-farther, -NEAR, -BARELY_NEAR),
     )
     return Verdict("faithful", max(lights, key=("green", "amber", "red").index), answer, rule)
 
