@@ -1,5 +1,6 @@
 # make demo    a whole study on made-up images, with a report at runs/demo/report.html
 # make test    the tests
+# make test-all  these and the slow ones
 # make setup   the virtual environment alone
 # make check   lint, types and tests: what .ci/run calls
 # make bench   the benchmarks
@@ -12,13 +13,16 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test setup check bench clean
+.PHONY: demo test test-all setup check bench clean
 
 demo: .venv/installed
 	$(BIN)/kerasmed demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest
+
+test-all: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not gpu and not network and not realdata"
 
 setup: .venv/installed
 

@@ -79,6 +79,9 @@ def study(
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="The I-th of N processes on one run folder.")
     ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray|ray://HOST:PORT", help="Where its parts run.")
+    ] = "local",
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -86,10 +89,12 @@ def study(
     """Every stage in order, from the first that is not finished, to the report.
 
     With --shard, N processes or machines that share the run folder divide the synthetic images and
-    the CNNs among them.
+    the CNNs among them; with --executor ray, Ray does.
     """
+    if shard is not None and executor != "local":
+        raise ConfigError("--shard and --executor both divide the work; give one of them.")
     index, shards = _parse_shard(shard or "1/1")
-    _study(config, assignments, data, out, index, shards)
+    _study(config, assignments, data, out, index, shards, executor)
 
 
 @data_app.command("list")
@@ -212,8 +217,9 @@ def sample(
 
     index, shards = _parse_shard(shard)
     resolved, run = _open(config, settings, data, out)
-    check_inputs(STAGES["sampling"], resolved, run)
-    missing = draw_shard(resolved, run, index, shards)
+    with run.locked(index, shards):
+        check_inputs(STAGES["sampling"], resolved, run)
+        missing = draw_shard(resolved, run, index, shards)
     print(f"Shard {shard} is drawn; {missing} images of all sets are missing.")
 
 
@@ -445,11 +451,12 @@ def _study(
     out: Path | None,
     index: int = 1,
     shards: int = 1,
+    executor: str = "local",
 ) -> None:
     from kerasmed.study import run_study
 
     config, run = _open(config_path, assignments, data, out)
-    run_study(config, run, index, shards)
+    run_study(config, run, index, shards, executor)
     _print_evaluation(run)
     print(f"Report: {run.report}")
 
@@ -483,9 +490,10 @@ def _perform(
     from kerasmed.stages import STAGES, perform
 
     config, run = _open(config_path, assignments, data, out)
-    if name != "data" and "data" not in run.finished_stages():
-        perform(STAGES["data"], config, run)
-    perform(STAGES[name], config, run)
+    with run.locked():
+        if name != "data" and "data" not in run.finished_stages():
+            perform(STAGES["data"], config, run)
+        perform(STAGES[name], config, run)
     return config.name, run
 
 

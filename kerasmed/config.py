@@ -327,21 +327,25 @@ class ExportConfig(Section):
 
 
 class EvaluationConfig(Section):
-    """Intervals of the figures, and what fidelity is measured in."""
+    """Intervals of the figures."""
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
-    # Backbones by name, such as InceptionV3, whose features fidelity is measured in too; beside
-    # those of a CNN of the study and pixels.
+
+
+class AuditConfig(Section):
+    """What fidelity is measured in, beside the features of a CNN of the study and pixels."""
+
+    # Backbones by name, such as InceptionV3.
     extractors: list[str] = []
     extractor_weights: str | dict[str, str] = "imagenet"
 
     @model_validator(mode="after")
-    def extractors_have_learned(self) -> "EvaluationConfig":
+    def extractors_have_learned(self) -> "AuditConfig":
         weights = self.extractor_weights
         if "none" in (weights.values() if isinstance(weights, dict) else [weights]):
             raise ValueError(
-                'evaluation.extractor_weights: a network without weights sees nothing; "imagenet" '
-                "or a path expected, none received"
+                'audit.extractor_weights: expected "imagenet" or a path, received "none"; a '
+                "network without weights sees nothing"
             )
         return self
 
@@ -388,6 +392,7 @@ class Config(Section):
     classifiers: ClassifierConfig = ClassifierConfig()
     export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    audit: AuditConfig = AuditConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
 

@@ -1,15 +1,21 @@
 """The run folder: where each stage's files lie, and the record of what has been done."""
 
 import json
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import portalocker
+
 from kerasmed import __version__
 from kerasmed.config import Config
 from kerasmed.errors import StageError
-from kerasmed.files import read_json, write_json
+from kerasmed.files import make_folder, read_json, write_json
 from kerasmed.hardware import machine
 from kerasmed.runtime import versions
 
@@ -83,6 +89,38 @@ class RunFolder:
     def report(self) -> Path:
         """The one page."""
         return self.root / "report.html"
+
+    @contextmanager
+    def locked(self, index: int = 1, shards: int = 1) -> Iterator[None]:
+        """Keep other processes from writing to the run folder while this one does.
+
+        Processes with different shards of one number may write at once. The operating system
+        lets go of the lock when the process ends, however it ends.
+
+        Raises:
+            StageError: another process writes to the folder.
+        """
+        make_folder(self.root)
+        with ExitStack() as stack:
+            if shards > 1:
+                self._lock(stack, "", portalocker.LockFlags.SHARED)
+                self._lock(stack, f".{index}-of-{shards}", portalocker.LockFlags.EXCLUSIVE)
+            else:
+                self._lock(stack, "", portalocker.LockFlags.EXCLUSIVE)
+            yield
+
+    def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:
+        path = self.root / f".lock{name}"
+        file = stack.enter_context(path.open("a", encoding="utf-8"))
+        try:
+            portalocker.lock(file, flag | portalocker.LockFlags.NON_BLOCKING)
+        except portalocker.LockException:
+            holder = path.read_text(encoding="utf-8").strip() or "another process"
+            raise StageError(
+                f"{holder} writes to {self.root}: expected a run folder for this process alone; "
+                "wait for it, take another --out, or divide a study with --shard I/N."
+            ) from None
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
 
     def record(self) -> dict[str, Any]:
         """The run record; a new one where there is none."""

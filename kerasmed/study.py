@@ -1,7 +1,8 @@
 """A whole study: every stage in order, from the first that is not finished."""
 
 import time
-from typing import Any
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
 
 from kerasmed.config import Config
 from kerasmed.progress import say
@@ -9,10 +10,15 @@ from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
 from kerasmed.stages.networks import check_classifiers
 
+if TYPE_CHECKING:
+    from kerasmed.cluster import RayCluster
+
 _POLL_S = 2.0
 
 
-def run_study(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> None:
+def run_study(
+    config: Config, run: RunFolder, index: int = 1, shards: int = 1, executor: str = "local"
+) -> None:
     """Run what is not finished, or was finished before a stage that it builds on.
 
     Of several processes that share the run folder, each draws and trains its part; the first does
@@ -23,10 +29,24 @@ def run_study(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -
         run: its folder.
         index: which of the processes this one is, from 1 on.
         shards: how many there are.
+        executor: "local", or where parts of stages run as Ray tasks, see ``RayCluster``.
 
     Raises:
-        StageError: a finished stage was made with other settings than those given now.
+        StageError: a finished stage was made with other settings than those given now, or another
+            process writes to the folder.
     """
+    with run.locked(index, shards), ExitStack() as stack:
+        cluster = None
+        if executor != "local":
+            from kerasmed.cluster import RayCluster
+
+            cluster = stack.enter_context(RayCluster(executor))
+        _run_stages(config, run, index, shards, cluster)
+
+
+def _run_stages(
+    config: Config, run: RunFolder, index: int, shards: int, cluster: "RayCluster | None"
+) -> None:
     check_classifiers(config)  # a mistake there must not show only after the diffusion training
     finished = run.finished_stages()
     for stage in STAGES.values():
@@ -35,8 +55,11 @@ def run_study(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -
     for stage in STAGES.values():
         if is_current(stage, run.finished_stages()):
             say(f"{stage.name}: finished before")
-        else:
-            _take_part(stage, config, run, index, shards)
+            continue
+        if cluster is not None and stage.share is not None:
+            check_inputs(stage, config, run)
+            cluster.share(stage, config, run)
+        _take_part(stage, config, run, index, shards)
 
 
 def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards: int) -> None:
@@ -44,10 +67,10 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
     if shards > 1 and stage.share is not None:
         check_inputs(stage, config, run)
         say(f"{stage.name}: part {index} of {shards}")
-        missing = stage.share(config, run, index, shards)
+        missing = stage.share.run(config, run, index, shards)
         if index == 1 and missing:
             say(f"{stage.name}: waiting for {missing} pieces of the other processes")
-            while stage.share(config, run, index, shards):
+            while stage.share.run(config, run, index, shards):
                 time.sleep(_POLL_S)
     if index == 1:
         perform(stage, config, run)

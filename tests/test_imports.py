@@ -21,6 +21,7 @@ LAYERS = [
     {"export", "explain"},
     {"report", "standalone", "doctor", "tables", "check", "serve"},
     {"stages"},
+    {"cluster"},
     {"study"},
     {"release"},
     {"cli"},
@@ -73,7 +74,7 @@ def test_modules_of_one_package_have_no_cycle():
         visit(module)
 
 
-@pytest.mark.parametrize("heavy", ["tensorflow", "keras"])
+@pytest.mark.parametrize("heavy", ["tensorflow", "keras", "ray"])
 @pytest.mark.parametrize(
     "module",
     ["kerasmed", "kerasmed.cli", "kerasmed.inference", "kerasmed.evaluate.classification",

@@ -75,7 +75,7 @@ def find_backbone(name: str) -> Backbone:
     """
     if name not in BACKBONES:
         close = get_close_matches(name, BACKBONES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "mend classifiers.backbones."
+        hint = f"did you mean {close[0]}?" if close else "mend the name."
         raise ConfigError(
             f"Unknown backbone: expected one of {', '.join(BACKBONES)}; received {name!r}; {hint}"
         )

@@ -244,7 +244,8 @@ def class_distances(
 
     def within(name: str) -> float:
         pairs = zip(real, of_class[name], strict=True)
-        return float(np.mean([kernel_distance(one, two) for one, two in pairs])) / between
+        within_classes = float(np.mean([kernel_distance(one, two) for one, two in pairs]))
+        return within_classes / max(between, 1e-12)  # 0 / 0 where all features are constant
 
     return {"between": between, "generated": within("generated"), "seen": within("seen")}
 

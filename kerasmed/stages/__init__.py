@@ -12,6 +12,7 @@ from kerasmed.runs import RunFolder
 from kerasmed.stages.audit import audit_synthetic
 from kerasmed.stages.evidence import explain_classifiers, write_report
 from kerasmed.stages.images import split_data, train_diffusion
+from kerasmed.stages.inputs import cells_of
 from kerasmed.stages.leakage import measure_leakage
 from kerasmed.stages.networks import (
     evaluate_classifiers,
@@ -20,6 +21,26 @@ from kerasmed.stages.networks import (
     train_shard,
 )
 from kerasmed.stages.sampling import draw_samples, draw_shard
+
+
+@dataclass(frozen=True)
+class Share:
+    """How a stage is divided among processes that share its run folder.
+
+    Attributes:
+        run: ``run(config, run, index, parts)`` does one part of the work, all of which may run at
+            once, and returns how much is still missing of the whole.
+        parts: into how many it may be divided with profit.
+        cpus: of one part.
+        memory_gib: of one part.
+        wants_gpu: whether a GPU makes it faster.
+    """
+
+    run: Callable[[Config, RunFolder, int, int], int]
+    parts: Callable[[Config], int]
+    cpus: int
+    memory_gib: float
+    wants_gpu: bool
 
 
 @dataclass(frozen=True)
@@ -32,8 +53,7 @@ class Stage:
         run: does the work and returns what is worth recording.
         sections: the parts of the experiment file that it depends on.
         needs: stages that must have finished.
-        share: ``share(config, run, index, shards)`` does one part of the work, those of which may
-            run at once, and returns how much is still missing of all; None if it has no parts.
+        share: how it is divided among processes; None where one does it all.
     """
 
     name: str
@@ -41,7 +61,7 @@ class Stage:
     run: Callable[[Config, RunFolder], dict[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    share: Callable[[Config, RunFolder, int, int], int] | None = None
+    share: Share | None = None
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that decide this stage's outcome."""
@@ -100,6 +120,9 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     return found
 
 
+# Of the images; each part costs a second or two to begin.
+_SAMPLING_PARTS = 16
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -124,7 +147,7 @@ STAGES: dict[str, Stage] = {
             draw_samples,
             ("seed", "sampling"),
             ("diffusion",),
-            draw_shard,
+            Share(draw_shard, lambda config: _SAMPLING_PARTS, 1, 1.0, wants_gpu=False),
         ),
         Stage(
             "classifiers",
@@ -132,7 +155,7 @@ STAGES: dict[str, Stage] = {
             train_classifiers,
             ("seed", "classifiers", "runtime"),
             ("sampling",),
-            train_shard,
+            Share(train_shard, lambda config: len(cells_of(config)), 1, 3.0, wants_gpu=True),
         ),
         Stage(
             "export",
@@ -155,9 +178,7 @@ STAGES: dict[str, Stage] = {
             ("seed", "explain"),
             ("export",),
         ),
-        Stage(
-            "audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "evaluation"), ("export",)
-        ),
+        Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "audit"), ("export",)),
         Stage(
             "report",
             "kerasmed report CONFIG",

@@ -14,7 +14,7 @@ from kerasmed.runtime import load_keras
 def open_extractors(
     config: Config, run: RunFolder, images: np.ndarray
 ) -> Iterator[tuple[str, OnnxClassifier]]:
-    """The networks of ``evaluation.extractors``, one at a time, each with a name for its figures.
+    """The networks of ``audit.extractors``, one at a time, each with a name for its figures.
 
     They are exported on the first call.
 
@@ -23,13 +23,13 @@ def open_extractors(
         run: its folder.
         images: some of its images, uint8 (n, size, size, 3), for the parity check of the export.
     """
-    for backbone in config.evaluation.extractors:
+    for backbone in config.audit.extractors:
         load_keras()
         from kerasmed.classify.backbones import weights_for
         from kerasmed.classify.classifier import build_classifier
         from kerasmed.export.classifiers import export_classifier
 
-        weights = weights_for(backbone, config.evaluation.extractor_weights)
+        weights = weights_for(backbone, config.audit.extractor_weights)
         name = f"{backbone} ({Path(weights).name})"
         path = (
             run.cache

@@ -32,13 +32,14 @@ def check_classifiers(config: Config) -> None:
         ConfigError: naming the first.
     """
     load_keras()
-    from kerasmed.classify.backbones import resolve_input_size, weights_for
+    from kerasmed.classify.backbones import find_backbone, resolve_input_size, weights_for
 
     for backbone in config.classifiers.backbones:
         resolve_input_size(backbone, config.classifiers.input_size)
         weights_for(backbone, config.classifiers.weights)
-    for extractor in config.evaluation.extractors:
-        weights_for(extractor, config.evaluation.extractor_weights)
+    for extractor in config.audit.extractors:
+        find_backbone(extractor)
+        weights_for(extractor, config.audit.extractor_weights)
 
 
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:

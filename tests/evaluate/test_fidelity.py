@@ -257,3 +257,10 @@ def test_distance_of_classes_needs_images_of_each():
 
     with pytest.raises(InputError, match="at least 20 held out images of b, received 19"):
         class_distances(features, labels, "ab")
+
+
+def test_distance_of_classes_of_constant_features_is_0_not_nan():
+    features = {name: np.ones((40, 2)) for name in ("held_out", "seen", "generated")}
+    labels = dict.fromkeys(features, np.repeat([0, 1], 20))
+
+    assert class_distances(features, labels, "ab")["generated"] == 0

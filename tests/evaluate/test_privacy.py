@@ -199,3 +199,13 @@ def test_authenticity_by_hand():
 
     # Only the second lies farther from its nearest (2) than that one from another (1).
     assert result["authenticity"]["generated"] == pytest.approx(1 / 20)
+
+
+def test_set_that_is_the_training_set_itself_is_told():
+    seen, held_out = (np.random.default_rng(seed).normal(size=(60, 8)) for seed in (1, 2))
+
+    found = memorisation(seen, held_out[:, None], seen[:, None])
+
+    assert found["share_closer_to_training"] == 1
+    assert found["authenticity"]["generated"] == 0
+    assert found["c_t"] < -3

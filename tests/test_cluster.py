@@ -1,0 +1,81 @@
+"""Parts of a study as Ray tasks."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kerasmed.cli import main
+
+
+@pytest.fixture
+def unsampled(run_copy):
+    """A study that stopped before its synthetic set was drawn."""
+    for name in ("synthetic", "classifiers", "exported"):
+        shutil.rmtree(run_copy / name)
+    record = json.loads((run_copy / "run.json").read_text())
+    record["stages"] = {name: record["stages"][name] for name in ("data", "leakage", "diffusion")}
+    (run_copy / "run.json").write_text(json.dumps(record))
+    return run_copy
+
+
+def workers() -> list[int]:
+    """Processes of Ray that are at one of our parts."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"ray::_do_part" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_ray_makes_the_same_study_also_when_a_worker_is_killed(tiny_config, tiny_run, unsampled):
+    command = [sys.executable, "-c", "import sys; from kerasmed.cli import main; sys.exit(main())"]
+    study = subprocess.Popen(
+        [*command, "study", str(tiny_config), "--out", str(unsampled), "--executor", "ray"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    killed = None
+    while killed is None and study.poll() is None:
+        for process in workers():
+            os.kill(process, signal.SIGKILL)
+            killed = process
+            break
+        time.sleep(0.05)
+    _, news = study.communicate(timeout=500)
+
+    assert (study.returncode, killed is not None) == (0, True), news
+    for path in sorted((tiny_run / "synthetic").rglob("*.png")):
+        assert (unsampled / path.relative_to(tiny_run)).read_bytes() == path.read_bytes()
+    rows = json.loads((unsampled / "evaluation" / "metrics.json").read_text())
+    assert [row["trained_on"] for row in rows] == ["real", "synthetic", "both"]
+    assert not workers()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--executor", "slurm"],
+            "--executor takes local, ray or ray://HOST:PORT, received 'slurm'",
+        ),
+        (["--executor", "ray", "--shard", "1/2"], "give one of them"),
+        (["--executor", "ray://127.0.0.1:1"], "expected a Ray cluster that answers"),
+        (["--executor", "ray://127.0.0.1:99999"], "expected a Ray cluster that answers"),
+    ],
+)
+def test_executor_that_cannot_be_used_is_refused_at_once(
+    tiny_config, run_copy, capsys, options, message
+):
+    assert main(["study", str(tiny_config), "--out", str(run_copy), *options]) == 2
+    assert message in capsys.readouterr().err
