@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from kerasmed.config import Config, parse_config
 from kerasmed.errors import ConfigError, KerasmedError, MachineError
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
-from kerasmed.stages import STAGES, Stage
+from kerasmed.stages import Share
 
 _ANSWERS_WITHIN_S = 20
 _RETRIES = 3  # of a task whose worker died
@@ -55,15 +56,13 @@ class RayCluster:
     def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
 
-    def share(self, stage: Stage, config: Config, run: RunFolder) -> None:
+    def share(self, stage: str, share: Share, config: Config, run: RunFolder) -> None:
         """Do all parts of a stage as tasks. One whose worker dies is done again, three times.
 
         Raises:
             KerasmedError: what a part raised.
             MachineError: a part's workers died again and again.
         """
-        share = stage.share
-        assert share is not None
         parts = share.parts(config)
         gpus = 1 if share.wants_gpu and self._ray.cluster_resources().get("GPU") else 0
         task = self._ray.remote(
@@ -74,11 +73,11 @@ class RayCluster:
         )(_do_part)
         root, values = str(run.root.absolute()), json.loads(config.model_dump_json())
         waiting = [
-            task.remote(stage.name, values, root, str(Path.cwd()), i, parts, __version__)
+            task.remote(share.run, values, root, str(Path.cwd()), i, parts, __version__)
             for i in range(1, parts + 1)
         ]
         try:
-            with progress_bar(f"{stage.name} on Ray", parts, "parts") as advance:
+            with progress_bar(f"{stage} on Ray", parts, "parts") as advance:
                 while waiting:
                     done, waiting = self._ray.wait(waiting)
                     self._get(done[0], stage)
@@ -87,7 +86,7 @@ class RayCluster:
             for each in waiting:  # after an error or Ctrl-C
                 self._ray.cancel(each, force=True)
 
-    def _get(self, result: Any, stage: Stage) -> None:
+    def _get(self, result: Any, stage: str) -> None:
         exceptions = self._ray.exceptions
         try:
             self._ray.get(result)
@@ -95,14 +94,14 @@ class RayCluster:
             raise (error.cause if isinstance(error.cause, KerasmedError) else error) from None
         except (exceptions.WorkerCrashedError, exceptions.OutOfMemoryError) as error:
             raise MachineError(
-                f"{stage.name}: the workers of one part died {_RETRIES + 1} times: expected one "
+                f"{stage}: the workers of one part died {_RETRIES + 1} times: expected one "
                 f"to last; {' '.join(str(error).split())[:200]} Look at its memory, and start the "
                 "study again: what is done is kept."
             ) from None
 
 
 def _do_part(
-    stage: str,
+    work: Callable[[Config, RunFolder, int, int], int],
     values: dict[str, Any],
     root: str,
     working_directory: str,
@@ -117,9 +116,7 @@ def _do_part(
             "study was started; install that there."
         )
     os.chdir(working_directory)  # relative paths of the settings start there
-    share = STAGES[stage].share
-    assert share is not None
-    share.run(parse_config(values, "the study's settings"), RunFolder(Path(root)), index, parts)
+    work(parse_config(values, "the study's settings"), RunFolder(Path(root)), index, parts)
 
 
 def _check_answers(address: str) -> None:

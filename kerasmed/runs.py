@@ -56,9 +56,14 @@ class RunFolder:
         """The synthetic set, one folder a class."""
         return self.root / "synthetic"
 
+    @property
+    def variants(self) -> Path:
+        """The further synthetic sets of a sweep, one folder each."""
+        return self.root / "variants"
+
     def synthetic_set(self, variant: str | None) -> Path:
         """The synthetic set, or a further one of a sweep."""
-        return self.synthetic if variant is None else self.root / "variants" / variant
+        return self.synthetic if variant is None else self.variants / variant
 
     @property
     def classifiers(self) -> Path:

@@ -58,7 +58,7 @@ def _run_stages(
             continue
         if cluster is not None and stage.share is not None:
             check_inputs(stage, config, run)
-            cluster.share(stage, config, run)
+            cluster.share(stage.name, stage.share, config, run)
         _take_part(stage, config, run, index, shards)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from statistics import mean, stdev
 from typing import Any
 
 _METRICS = (
@@ -125,7 +126,7 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
         if above and backbone != above:
             lines.append(r"\midrule")
         figures = [
-            f"{_mean(members, key):.3f}"
+            f"{mean(row[key] for row in members):.3f}"
             for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
         ]
         shown = _escaped(backbone) if backbone != above else ""
@@ -137,16 +138,11 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
 
 
 def _accuracy(members: list[dict[str, Any]]) -> str:
-    mean = 100 * _mean(members, "accuracy")
+    percent = [100 * row["accuracy"] for row in members]
     if len(members) == 1:
         low, high = (100 * value for value in members[0]["accuracy_ci95"])
-        return f"{mean:.1f} ({low:.1f} to {high:.1f})"
-    squares = [(100 * row["accuracy"] - mean) ** 2 for row in members]
-    return rf"{mean:.1f} $\pm$ {(sum(squares) / (len(members) - 1)) ** 0.5:.1f}"
-
-
-def _mean(members: list[dict[str, Any]], key: str) -> float:
-    return sum(row[key] for row in members) / len(members)
+        return f"{percent[0]:.1f} ({low:.1f} to {high:.1f})"
+    return rf"{mean(percent):.1f} $\pm$ {stdev(percent):.1f}"
 
 
 def _escaped(text: str) -> str:

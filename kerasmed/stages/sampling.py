@@ -35,7 +35,7 @@ def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
     """Draw what is missing of each synthetic set, and put it in the place of the one before."""
     drawn = {variant: _draw_set(config, run, variant) for variant in variants_of(config)}
     main = drawn.pop(None)
-    for folder in run.synthetic_set("*").parent.glob("*"):
+    for folder in run.variants.glob("*"):
         if folder.name not in drawn:  # of settings of before
             shutil.rmtree(folder)
     return {**main, "variants": drawn}
