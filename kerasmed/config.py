@@ -41,6 +41,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "learning_rate": 3e-4,
         "dropout": 0.1,
+        "checkpoint_steps": 1000,
     },
     "large": {
         "widths": [128, 256, 384, 512],
@@ -48,6 +49,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "learning_rate": 2e-4,
         "dropout": 0.1,
+        "checkpoint_steps": 1000,
     },
 }
 

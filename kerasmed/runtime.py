@@ -32,6 +32,11 @@ class Runtime:
     precision: str
     jit_compile: bool
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether Keras computes on a GPU."""
+        return self.device.endswith("GPU")
+
     def as_record(self) -> dict[str, object]:
         """Plain values for the run record."""
         return asdict(self)
@@ -52,7 +57,7 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     load_keras()
     import keras
 
-    devices = keras.distribution.list_devices("gpu")
+    devices = list_gpus()
     precision = settings.precision
     if precision == "auto":
         on_cpu = cpu_bfloat16 and cpu_multiplies("avx512_bf16", "amx_bf16")
@@ -62,6 +67,13 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     jit_compile = xla if settings.jit_compile == "auto" else settings.jit_compile
     device = f"{len(devices)} x GPU" if devices else f"CPU, {os.cpu_count()} cores"
     return Runtime(keras.backend.backend(), device, precision, jit_compile)
+
+
+def list_gpus() -> list[str]:
+    """The GPUs that Keras computes on, by its names; JAX without one has no list of them alone."""
+    import keras
+
+    return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
 
 
 def load_keras() -> None:

@@ -29,7 +29,8 @@ class NoisyBatches(keras.utils.PyDataset):
     """An endless sequence of batches for ``fit(..., steps_per_epoch=...)``.
 
     Batch ``i`` depends on the seed and on ``first_step + i`` alone, so a resumed run sees the
-    batches that the uninterrupted run would have seen, on any backend.
+    batches that the uninterrupted run would have seen, on any backend and with any number of
+    threads.
     """
 
     def __init__(
@@ -40,8 +41,9 @@ class NoisyBatches(keras.utils.PyDataset):
         symmetry: str,
         seed: int,
         first_step: int = 0,
+        threads: int = 1,
     ):
-        super().__init__()
+        super().__init__(workers=threads, max_queue_size=4 * threads)
         self.image_set = image_set
         self.settings = settings
         self.symmetry = symmetry
@@ -56,17 +58,19 @@ class NoisyBatches(keras.utils.PyDataset):
         return None
 
     def __getitem__(self, index: int) -> Batch:
-        first = (self.first_step + index) * self.settings.batch_size
-        draws = [self._draw(first + i) for i in range(self.settings.batch_size)]
-        images, noise, timesteps, labels, augmentation = (
-            np.stack(column) for column in zip(*draws, strict=True)
-        )
-        inputs, targets, weights = noisy_batch(images, noise, timesteps, labels, self.settings)
-        if self.settings.augment:
+        settings = self.settings
+        first = (self.first_step + index) * settings.batch_size
+        noise = np.empty((settings.batch_size, *self.image_set.images.shape[1:]), np.float32)
+        draws = [self._draw(first + i, out) for i, out in enumerate(noise)]
+        images, timesteps, labels, augmentation = map(np.array, zip(*draws, strict=True))
+        clean = self.pixels.to_model(images)
+        inputs, targets, weights = noisy_batch(clean, noise, timesteps, labels, settings)
+        if settings.augment:
             inputs["augmentation"] = augmentation
         return inputs, targets, weights
 
-    def _draw(self, sample: int) -> tuple[np.ndarray, np.ndarray, int, int, np.ndarray]:
+    def _draw(self, sample: int, noise: np.ndarray) -> tuple[np.ndarray, int, int, np.ndarray]:
+        """Image, timestep, label and augmentation of a sample, whose noise is written in place."""
         epoch, position = self._order(sample)
         rng = np.random.default_rng([self.seed, epoch, position])
         image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
@@ -75,9 +79,8 @@ class NoisyBatches(keras.utils.PyDataset):
             label = len(self.image_set.class_names)
         timestep = int(rng.integers(NUM_TIMESTEPS))
         augmentation = draw_augmentation(rng, self.settings.augment)
-        clean = self.pixels.to_model(apply_augmentation(image, augmentation))
-        noise = rng.standard_normal(clean.shape, dtype=np.float32)
-        return clean, noise, timestep, label, augmentation
+        rng.standard_normal(dtype=np.float32, out=noise)
+        return apply_augmentation(image, augmentation), timestep, label, augmentation
 
 
 def noisy_batch(

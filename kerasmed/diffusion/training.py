@@ -1,5 +1,6 @@
 """Training the denoiser."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def train_denoiser(
     if not recorder.finished(done):
         with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
             model.fit(
-                NoisyBatches(train, pixels, settings, symmetry, seed, first_step=done),
+                NoisyBatches(train, pixels, settings, symmetry, seed, done, _threads(runtime)),
                 steps_per_epoch=settings.checkpoint_steps,
                 initial_epoch=done // settings.checkpoint_steps,
                 epochs=_ENDLESS,
@@ -116,6 +117,11 @@ def train_denoiser(
         "share_of_matrix_product_rate": round(share, 4),
         **summary,
     }
+
+
+def _threads(runtime: Runtime) -> int:
+    """Threads that make batches: one makes 4,000 images of 64 pixels a second."""
+    return min(4, os.cpu_count() or 1) if runtime.on_gpu else 1
 
 
 def _recipe(

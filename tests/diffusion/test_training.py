@@ -13,6 +13,7 @@ from conftest import phantom_set
 from PIL import Image
 
 from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion import training
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.training import train_denoiser
 from kerasmed.errors import StageError
@@ -73,6 +74,13 @@ def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
     _assert_same_checkpoint(tmp_path / "whole", tmp_path / "parts", 6)
     whole, parts = _history(tmp_path / "whole"), _history(tmp_path / "parts")
     assert [row[:1] + row[2:4] for row in whole] == [row[:1] + row[2:4] for row in parts]
+
+
+def test_several_threads_feed_the_same_batches_in_the_same_order(phantoms, tmp_path, monkeypatch):
+    _train(phantoms, tmp_path / "one", **RECIPE)
+    monkeypatch.setattr(training, "_threads", lambda runtime: 3)
+    _train(phantoms, tmp_path / "three", **RECIPE)
+    _assert_same_checkpoint(tmp_path / "one", tmp_path / "three", 6)
 
 
 KILLED_TRAINING = """
@@ -251,16 +259,15 @@ JAX_TRAINING = """
 import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-import keras
 from conftest import phantom_set
-from kerasmed.config import DiffusionConfig
+from kerasmed.config import DiffusionConfig, RuntimeConfig
 from kerasmed.diffusion.training import train_denoiser
-from kerasmed.runtime import Runtime
+from kerasmed.runtime import resolve_runtime
 
 settings = DiffusionConfig(
     widths=[8], max_images=24, checkpoint_steps=3, batch_size=4, warmup_steps=2
 )
-runtime = Runtime(keras.backend.backend(), "CPU", sys.argv[3], True)
+runtime = resolve_runtime(RuntimeConfig(precision=sys.argv[3]))
 images, folder = phantom_set(), Path(sys.argv[2])
 print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, folder)))
 """
