@@ -44,7 +44,10 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="PATH", help="Class folders, .csv or .npz.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", metavar="DIR", help="Run folder (default: runs/<name>).")
+    str | None,
+    typer.Option(
+        "--out", metavar="DIR", help="Run folder (default: runs/<name>), or s3://BUCKET/PATH."
+    ),
 ]
 ProviderOption = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt, openvino or coreml.")]
 
@@ -330,6 +333,8 @@ def explain(
         from kerasmed.standalone import explain_files, find_images
 
         _refuse_with_model(data=data)
+        if "://" in (out or ""):
+            raise ConfigError(f"--out: expected a folder with a model, received {out}; name one.")
         values = {"name": "explain", "data": {"source": "."}}
         config = override(values, assignments, source="--set")
         paths = list(find_images(images, sys.stdin))
@@ -339,7 +344,7 @@ def explain(
             paths,
             config.explain,
             config.seed,
-            out or Path("explanations"),
+            Path(out or "explanations"),
             provider,
             precision.value,
         ):
@@ -378,14 +383,17 @@ def report(
 
 @app.command()
 def release(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
 ) -> None:
     """Write the synthetic set with its data sheet and checksums, ready to hand over."""
     from kerasmed.release import release
     from kerasmed.runs import RunFolder
 
-    found = release(RunFolder(run), directory)
+    folder = RunFolder.at(run)
+    if folder.mirror is not None:
+        folder.mirror.fetch()
+    found = release(folder, directory)
     print(f"{directory}: {found['released']} images, {found['withheld']} withheld as near copies.")
     print(f"Read {directory / 'DATASHEET.md'}, and complete its licence, before you pass it on.")
 
@@ -448,7 +456,7 @@ def _study(
     config_path: Path,
     assignments: list[str] | None,
     data: Path | None,
-    out: Path | None,
+    out: str | None,
     index: int = 1,
     shards: int = 1,
     executor: str = "local",
@@ -484,7 +492,7 @@ def _perform(
     config_path: Path,
     assignments: list[str] | None,
     data: Path | None,
-    out: Path | None,
+    out: str | None,
 ) -> "tuple[str, RunFolder]":
     """Run one stage, after the data stage if that has not been done."""
     from kerasmed.stages import STAGES, perform
@@ -498,7 +506,7 @@ def _perform(
 
 
 def _open(
-    config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
+    config_path: Path, assignments: list[str] | None, data: Path | None, out: str | None
 ) -> "tuple[Config, RunFolder]":
     from kerasmed.config import load_config
     from kerasmed.files import make_folder
@@ -510,7 +518,7 @@ def _open(
             "run it on; add the images."
         )
     config = load_config(config_path, assignments, data)
-    run = RunFolder(out or Path("runs") / config.name)
+    run = RunFolder.at(out or Path("runs") / config.name)
     make_folder(run.root)
     return config, run
 

@@ -17,6 +17,7 @@ from kerasmed.config import Config
 from kerasmed.errors import StageError
 from kerasmed.files import make_folder, read_json, write_json
 from kerasmed.hardware import machine
+from kerasmed.remote import Mirror
 from kerasmed.runtime import versions
 
 
@@ -25,6 +26,15 @@ class RunFolder:
     """Paths of one run (``runs/<name>/`` unless --out says otherwise)."""
 
     root: Path
+    mirror: Mirror | None = None
+
+    @classmethod
+    def at(cls, address: str | Path) -> "RunFolder":
+        """The run folder at a path, or at an address with ``://`` in it, see ``Mirror``."""
+        if "://" not in str(address):
+            return cls(Path(address))
+        mirror = Mirror(str(address))
+        return cls(mirror.local, mirror)
 
     @property
     def record_path(self) -> Path:
@@ -103,8 +113,14 @@ class RunFolder:
         lets go of the lock when the process ends, however it ends.
 
         Raises:
-            StageError: another process writes to the folder.
+            StageError: another process writes to the folder, or shards were asked for at an address
+                whose copies the processes would not share.
         """
+        if self.mirror is not None and shards > 1:
+            raise StageError(
+                f"--shard {index}/{shards}: expected a run folder that the processes share, "
+                f"received {self.mirror.address}; take a path."
+            )
         make_folder(self.root)
         with ExitStack() as stack:
             if shards > 1:
@@ -112,6 +128,8 @@ class RunFolder:
                 self._lock(stack, f".{index}-of-{shards}", portalocker.LockFlags.EXCLUSIVE)
             else:
                 self._lock(stack, "", portalocker.LockFlags.EXCLUSIVE)
+            if self.mirror is not None:
+                stack.enter_context(self.mirror.held())
             yield
 
     def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:

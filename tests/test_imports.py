@@ -14,6 +14,7 @@ LAYERS = [
     {"errors", "hardware"},
     {"files", "config"},
     {"runtime", "progress"},
+    {"remote"},
     {"runs"},
     {"data"},
     {"evaluate"},
