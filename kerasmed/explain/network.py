@@ -15,7 +15,7 @@ from kerasmed.explain.explainers import Predict, build_explainer
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
 from kerasmed.explain.randomisation import randomise_weights
-from kerasmed.explain.records import recorded
+from kerasmed.explain.records import read_recorded, recorded
 from kerasmed.explain.surrogate import rank_correlation
 from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxClassifier
@@ -95,30 +95,52 @@ class NetworkExplainer:
         Returns:
             The record of each explainer by its name, see ``recorded``.
         """
+        made_from = self._made_from(image, segments, notes, region)
         records = {}
         for name in self._explainers:
-            suffix = "" if name == "lime" else f".{name}"
-            made_from = {
-                "kerasmed": __version__,
-                "model_sha256": self._model_sha256,
-                "inputs_sha256": [_hash(each) for each in (image, segments, region)],
-                "notes": notes,
-                "seed": self.seed,
-                "settings": self.settings.model_dump(exclude={"images_per_class", "explainers"}),
-            }
 
             def explain(name: str = name) -> tuple[Explanation, dict[str, Any]]:
                 explanation = self._explainers[name].explain(image, segments)
                 return explanation, {**notes, **self._check(name, explanation, region)}
 
             records[name] = recorded(
-                folder / f"{stem}{suffix}.png",
+                _picture(folder, stem, name),
                 made_from,
                 self.engine.class_names,
                 self.settings.top,
                 explain,
             )
         return records
+
+    def is_explained(
+        self,
+        folder: Path,
+        stem: str,
+        image: np.ndarray,
+        segments: np.ndarray,
+        notes: dict[str, Any],
+        region: np.ndarray | None = None,
+    ) -> bool:
+        """Whether ``explain_into`` would find all of it there."""
+        made_from = self._made_from(image, segments, notes, region)
+        paths = (_picture(folder, stem, name) for name in self._explainers)
+        return all(read_recorded(path, made_from) is not None for path in paths)
+
+    def _made_from(
+        self,
+        image: np.ndarray,
+        segments: np.ndarray,
+        notes: dict[str, Any],
+        region: np.ndarray | None,
+    ) -> dict[str, Any]:
+        return {
+            "kerasmed": __version__,
+            "model_sha256": self._model_sha256,
+            "inputs_sha256": [_hash(each) for each in (image, segments, region)],
+            "notes": notes,
+            "seed": self.seed,
+            "settings": self.settings.model_dump(exclude={"images_per_class", "explainers"}),
+        }
 
     def _check(
         self, name: str, explanation: Explanation, region: np.ndarray | None
@@ -148,6 +170,10 @@ class NetworkExplainer:
             )
             found["randomised"] = rank_correlation(weights, other.superpixel_weights[:, label])
         return found
+
+
+def _picture(folder: Path, stem: str, explainer: str) -> Path:
+    return folder / f"{stem}{'' if explainer == 'lime' else f'.{explainer}'}.png"
 
 
 def _hash(values: np.ndarray | None) -> str | None:

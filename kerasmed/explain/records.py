@@ -75,14 +75,8 @@ def recorded(
         What is in the JSON file: ``made_from``, what ``explain`` noted, the explanation's
         attributes by class name, and ``segments``.
     """
-    record_path = path.with_suffix(".json")
-    if record_path.exists() and path.exists():
-        try:
-            found = read_json(record_path, "kerasmed explain")
-        except StageError:
-            found = {}
-        if isinstance(found, dict) and found.get("made_from") == made_from:
-            return found
+    if (found := read_recorded(path, made_from)) is not None:
+        return found
     explanation, notes = explain()
     with written_aside(path) as temporary:
         Image.fromarray(draw_overlay(explanation, explanation.predicted, top)).save(temporary)
@@ -109,5 +103,17 @@ def recorded(
         "half_widths": by_class(explanation.half_widths.T),
         "segments": explanation.segments.tolist(),
     }
-    write_json(record_path, record)
+    write_json(path.with_suffix(".json"), record)
     return record
+
+
+def read_recorded(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """The record of an explanation that is there already, made from the same; else None."""
+    record_path = path.with_suffix(".json")
+    if not (record_path.exists() and path.exists()):
+        return None
+    try:
+        found = read_json(record_path, "kerasmed explain")
+    except StageError:
+        return None
+    return found if isinstance(found, dict) and found.get("made_from") == made_from else None

@@ -10,13 +10,14 @@ from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.stages.audit import audit_synthetic
-from kerasmed.stages.evidence import explain_classifiers, write_report
+from kerasmed.stages.evidence import explain_classifiers, explain_shard, write_report
 from kerasmed.stages.images import split_data, train_diffusion
 from kerasmed.stages.inputs import cells_of
 from kerasmed.stages.leakage import measure_leakage
 from kerasmed.stages.networks import (
     evaluate_classifiers,
     export_classifiers,
+    export_shard,
     train_classifiers,
     train_shard,
 )
@@ -121,7 +122,7 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
 
 
 # Of the images; each part costs a second or two to begin.
-_SAMPLING_PARTS = 16
+_SAMPLING_PARTS, _EXPLAIN_PARTS = 16, 8
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -163,6 +164,7 @@ STAGES: dict[str, Stage] = {
             export_classifiers,
             ("seed", "export"),
             ("classifiers",),
+            Share(export_shard, lambda config: len(cells_of(config)), 1, 3.0, wants_gpu=False),
         ),
         Stage(
             "evaluate",
@@ -177,6 +179,7 @@ STAGES: dict[str, Stage] = {
             explain_classifiers,
             ("seed", "explain"),
             ("export",),
+            Share(explain_shard, lambda config: _EXPLAIN_PARTS, 1, 2.0, wants_gpu=False),
         ),
         Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "audit"), ("export",)),
         Stage(

@@ -2,7 +2,7 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,51 +14,28 @@ from kerasmed.files import read_json, write_json
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
 from kerasmed.stages.inputs import (
+    Cell,
     load_split,
     load_synthetic,
     open_classifiers,
 )
 
+if TYPE_CHECKING:
+    from kerasmed.explain.network import NetworkExplainer
+
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Explain the same few test images by every CNN of the first seed and main sets, and sum up."""
-    from kerasmed.explain.network import NetworkExplainer
-    from kerasmed.explain.segments import segment_image
     from kerasmed.explain.summary import summarise
 
-    settings = config.explain
-    image_set, split = load_split(config, run)
-    chosen = _choose_per_class(image_set, split["test"], settings.images_per_class, config.seed)
-    images = {position: np.asarray(image_set.images[position]) for position in chosen}
-    segments = {
-        position: segment_image(image, settings.segmentation, settings.superpixels)
-        for position, image in images.items()
-    }
-    engines = [
-        (cell, engine)
-        for cell, engine in open_classifiers(config, run)
-        if cell.seed == config.seed and cell.variant is None
-    ]
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in settings.explainers}
-    with progress_bar("Explaining", len(chosen) * len(engines), "images") as advance:
-        for cell, engine in engines:
-            trained = run.classifiers / cell.name / "model.keras"
-            with NetworkExplainer(engine, trained, settings, config.seed) as network:
-                for position in chosen:
-                    file = image_set.files[position]
-                    records = network.explain_into(
-                        run.explanations / cell.name,
-                        f"{file.class_name}-{position}",
-                        images[position],
-                        segments[position],
-                        {
-                            "image": file.path.name,
-                            "position": position,
-                            "true_class": file.class_name,
-                        },
-                        _region(config, run, file.path),
-                    )
-                    for name, record in records.items():
+    tasks = _explanation_tasks(config, run)
+    names = config.explain.explainers
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
+    with progress_bar("Explaining", sum(len(each) for _, _, each in tasks), "images") as advance:
+        for cell, network, images in tasks:
+            with network:
+                for arguments in images:
+                    for name, record in network.explain_into(*arguments).items():
                         found[name].setdefault(cell.name, []).append(record)
                     advance(1, "")
     _remove_others(run.explanations, found)
@@ -66,7 +43,63 @@ def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         run.explanations / "summary.json",
         {name: summarise(records) for name, records in found.items()},
     )
-    return {"images": len(chosen), "models": [cell.name for cell, _ in engines]}
+    return {"images": len(tasks[0][2]), "models": [cell.name for cell, _, _ in tasks]}
+
+
+def explain_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
+    """Explain every ``shards``-th image from the ``index``-th on, by every CNN.
+
+    Returns:
+        How many explanations of the study are still missing.
+    """
+    missing = 0
+    for _, network, images in _explanation_tasks(config, run):
+        with network:
+            for number, arguments in enumerate(images):
+                if number % shards == index - 1:
+                    network.explain_into(*arguments)
+                else:
+                    missing += not network.is_explained(*arguments)
+    return missing
+
+
+def _explanation_tasks(
+    config: Config, run: RunFolder
+) -> list[tuple[Cell, "NetworkExplainer", list[tuple[Any, ...]]]]:
+    """Each CNN that is explained, and for each image what ``explain_into`` wants to know."""
+    from kerasmed.explain.network import NetworkExplainer
+    from kerasmed.explain.segments import segment_image
+
+    settings = config.explain
+    image_set, split = load_split(config, run)
+    chosen = _choose_per_class(image_set, split["test"], settings.images_per_class, config.seed)
+    images = []
+    for position in chosen:
+        file, image = image_set.files[position], np.asarray(image_set.images[position])
+        images.append(
+            (
+                f"{file.class_name}-{position}",
+                image,
+                segment_image(image, settings.segmentation, settings.superpixels),
+                {
+                    "image": file.path.name,
+                    "position": position,
+                    "true_class": file.class_name,
+                },
+                _region(config, run, file.path),
+            )
+        )
+    return [
+        (
+            cell,
+            NetworkExplainer(
+                engine, run.classifiers / cell.name / "model.keras", settings, config.seed
+            ),
+            [(run.explanations / cell.name, *each) for each in images],
+        )
+        for cell, engine in open_classifiers(config, run)
+        if cell.seed == config.seed and cell.variant is None
+    ]
 
 
 def _region(config: Config, run: RunFolder, path: Path) -> np.ndarray | None:

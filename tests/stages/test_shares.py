@@ -1,0 +1,62 @@
+"""Stages that several processes divide among them."""
+
+import shutil
+
+import pytest
+
+from kerasmed.config import parse_config
+from kerasmed.runs import RunFolder
+from kerasmed.stages.evidence import explain_classifiers, explain_shard
+from kerasmed.stages.networks import export_classifiers, export_shard
+
+
+@pytest.fixture
+def run(run_copy) -> RunFolder:
+    return RunFolder(run_copy)
+
+
+@pytest.fixture
+def config(run):
+    return parse_config(run.record()["config"], "test")
+
+
+def _times(folder) -> dict[str, int]:
+    return {str(path): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_explanations_are_divided_and_then_not_made_again(run, config):
+    before = sorted(run.explanations.rglob("*.png"))
+    shutil.rmtree(run.explanations)
+
+    assert explain_shard(config, run, 2, 2) == 3  # the first of two images, by three CNNs
+    drawn = _times(run.explanations)
+    assert 0 < len(drawn) < 2 * len(before)
+    assert explain_shard(config, run, 1, 2) == 0
+    drawn = _times(run.explanations)
+
+    assert explain_classifiers(config, run)["images"] == 2
+    after = _times(run.explanations)
+    assert {path: after[path] for path in drawn} == drawn
+    assert sorted(run.explanations.rglob("*.png")) == before
+    assert (run.explanations / "summary.json").exists()
+
+
+def test_exports_are_divided_and_made_again_only_where_something_changed(run, config):
+    written = _times(run.exported)
+    first = export_classifiers(config, run)
+    assert _times(run.exported) == written
+    assert first.keys() == {path.stem for path in run.exported.glob("*.onnx")}
+
+    shutil.rmtree(run.exported)
+    assert export_shard(config, run, 2, 2) == 2  # of three CNNs the second is done
+    assert [path.stem for path in run.exported.glob("*.onnx")] == ["MobileNet-synthetic-s0"]
+    assert export_shard(config, run, 1, 2) == 0
+    written = _times(run.exported)
+    assert export_classifiers(config, run) == first
+    assert _times(run.exported) == written
+
+    retrained = run.classifiers / "MobileNet-real-s0" / "model.keras"
+    shutil.copyfile(run.classifiers / "MobileNet-both-s0" / "model.keras", retrained)
+    export_classifiers(config, run)
+    changed = {path for path, time in _times(run.exported).items() if written[path] != time}
+    assert changed == {str(run.exported / f"MobileNet-real-s0{end}") for end in (".onnx", ".json")}
