@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 
 from kerasmed.cli import main
+from kerasmed.cluster import _do_part
+from kerasmed.errors import MachineError
+
+COMMAND = [sys.executable, "-c", "import sys; from kerasmed.cli import main; sys.exit(main())"]
 
 
 @pytest.fixture
@@ -39,9 +43,8 @@ def workers() -> list[int]:
 
 @pytest.mark.slow
 def test_ray_makes_the_same_study_also_when_a_worker_is_killed(tiny_config, tiny_run, unsampled):
-    command = [sys.executable, "-c", "import sys; from kerasmed.cli import main; sys.exit(main())"]
     study = subprocess.Popen(
-        [*command, "study", str(tiny_config), "--out", str(unsampled), "--executor", "ray"],
+        [*COMMAND, "study", str(tiny_config), "--out", str(unsampled), "--executor", "ray"],
         stderr=subprocess.PIPE,
         text=True,
     )
@@ -60,6 +63,28 @@ def test_ray_makes_the_same_study_also_when_a_worker_is_killed(tiny_config, tiny
     rows = json.loads((unsampled / "evaluation" / "metrics.json").read_text())
     assert [row["trained_on"] for row in rows] == ["real", "synthetic", "both"]
     assert not workers()
+
+
+@pytest.mark.slow
+def test_interrupt_leaves_no_worker_and_the_study_goes_on(tiny_config, unsampled):
+    study = subprocess.Popen(
+        [*COMMAND, "study", str(tiny_config), "--out", str(unsampled), "--executor", "ray"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not workers() and study.poll() is None:
+        time.sleep(0.05)
+    study.send_signal(signal.SIGINT)
+    _, news = study.communicate(timeout=60)
+    assert study.returncode == 130, news
+    assert "Traceback" not in news
+    assert not workers()
+    assert main(["sample", str(tiny_config), "--out", str(unsampled)]) == 0
+
+
+def test_worker_with_another_version_is_refused(run_copy):
+    with pytest.raises(MachineError, match=r"has kerasmed .*: expected 9\.9\.9"):
+        _do_part(print, {}, str(run_copy), ".", 1, 1, "9.9.9")
 
 
 @pytest.mark.parametrize(
