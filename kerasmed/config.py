@@ -20,6 +20,7 @@ Regime = Literal["real", "synthetic", "both", "real_all"]
 Strength = Literal["none", "light", "medium", "strong"]
 Mixing = Literal["none", "mixup", "cutmix"]
 Precision = Literal["fp32", "fp16", "int8"]
+Distribution = Literal["none", "mirrored"]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0)]
@@ -380,6 +381,8 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     jit_compile: Literal["auto"] | bool = "auto"
+    # "mirrored" trains on all devices of this machine, each with a part of every batch.
+    distribution: Distribution = "none"
 
 
 class Config(Section):

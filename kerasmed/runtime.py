@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib import metadata
 
-from kerasmed.config import RuntimeConfig
+from kerasmed.config import Distribution, RuntimeConfig
 from kerasmed.hardware import cpu_multiplies
+from kerasmed.progress import say
 
 # Packages whose versions can change a figure.
 _RECORDED = (
@@ -31,6 +32,8 @@ class Runtime:
     device: str
     precision: str
     jit_compile: bool
+    distribution: Distribution = "none"
+    replicas: int = 1
 
     @property
     def on_gpu(self) -> bool:
@@ -43,7 +46,7 @@ class Runtime:
 
 
 def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runtime:
-    """The runtime that the settings mean on this machine.
+    """The runtime that the settings mean on this machine; says what does not go together there.
 
     `auto` precision is mixed_bfloat16 on any GPU that Keras lists, and on a CPU that multiplies
     bfloat16 (avx512_bf16 or amx_bf16), else float32. `auto` XLA is on with a GPU and on JAX, and
@@ -66,7 +69,20 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     xla = bool(devices) or keras.backend.backend() == "jax"
     jit_compile = xla if settings.jit_compile == "auto" else settings.jit_compile
     device = f"{len(devices)} x GPU" if devices else f"CPU, {os.cpu_count()} cores"
-    return Runtime(keras.backend.backend(), device, precision, jit_compile)
+    backend = keras.backend.backend()
+    if settings.distribution == "none":
+        return Runtime(backend, device, precision, jit_compile)
+    if backend == "tensorflow" and precision == "mixed_float16":
+        say(
+            "mirrored under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails."
+        )
+        precision = "mixed_bfloat16"
+    if backend == "tensorflow" and jit_compile:
+        say("mirrored under TensorFlow: XLA is off, which Keras does not combine with it.")
+        jit_compile = False
+    replicas = len(list_devices())
+    say(f"mirrored: every batch is divided among {replicas} devices.")
+    return Runtime(backend, device, precision, jit_compile, settings.distribution, replicas)
 
 
 def list_gpus() -> list[str]:
@@ -74,6 +90,13 @@ def list_gpus() -> list[str]:
     import keras
 
     return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
+
+
+def list_devices() -> list[str]:
+    """What a training may be spread over: the GPUs, or without any the CPUs, mostly one."""
+    import keras
+
+    return list_gpus() or keras.distribution.list_devices()
 
 
 def load_keras() -> None:

@@ -13,7 +13,9 @@ PACKAGE = Path(__file__).parent.parent / "kerasmed"
 LAYERS = [
     {"errors", "hardware"},
     {"files", "config"},
-    {"runtime", "progress"},
+    {"progress"},
+    {"runtime"},
+    {"distribution"},
     {"remote"},
     {"runs"},
     {"data"},

@@ -4,8 +4,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmed.distribution import ClippedOverReplicas
 
-class EmaAdamW(keras.optimizers.Optimizer):
+
+class EmaAdamW(ClippedOverReplicas, keras.optimizers.Optimizer):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) whose rate and average of weights warm up.
 
     The average decays by min(ema_decay, t / (9 + t)) at step t, from 0 on, so that at every moment

@@ -116,7 +116,7 @@ class Recorder(keras.callbacks.Callback):
             "minutes": round(self._minutes(), 3),
             "loss": float(logs["loss"]),
             "validation_loss": self._validation_loss(),
-            "learning_rate": float(self.optimizer.learning_rate),
+            "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
             "closer_to_training": math.nan,
         }
@@ -142,7 +142,7 @@ class Recorder(keras.callbacks.Callback):
     def _refuse_nan(self, loss: float, step: int) -> None:
         if np.isfinite(loss):
             return
-        first, rate = step - self.settings.checkpoint_steps, float(self.optimizer.learning_rate)
+        first, rate = step - self.settings.checkpoint_steps, self._rate()
         raise StageError(
             f"The loss became {loss} between steps {first} and {step}, at the learning "
             f"rate {rate:g}: {self.checkpoints.describe_last()}. Start again in another --out "
@@ -177,6 +177,9 @@ class Recorder(keras.callbacks.Callback):
             "validation_loss": taken["validation_loss"],
         }
 
+    def _rate(self) -> float:
+        return float(ops.convert_to_numpy(self.optimizer.learning_rate))
+
     def _minutes(self) -> float:
         started = getattr(self, "_started", None)
         now = 0.0 if started is None else time.monotonic() - started
@@ -186,11 +189,11 @@ class Recorder(keras.callbacks.Callback):
         inputs, clean, weights = self.validation
         errors = []
         for start in range(0, len(clean), 32):
-            part = slice(start, start + 32)
+            part = np.arange(start, start + 32) % len(clean)  # batches of one size
             predicted = self.averaged.predict_on_batch({k: v[part] for k, v in inputs.items()})
             squared = np.square(ops.convert_to_numpy(predicted) - clean[part]).mean(axis=(1, 2, 3))
             errors.append(squared * weights[part, 0, 0])
-        return float(np.concatenate(errors).mean())
+        return float(np.concatenate(errors)[: len(clean)].mean())
 
     def _write_history(self) -> None:
         lines = [",".join(self.rows[0])]

@@ -15,6 +15,7 @@ from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.unet import build_denoiser
+from kerasmed.distribution import check_batch, mirrored_variables, on_all_devices
 from kerasmed.files import written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
@@ -49,29 +50,27 @@ def train_denoiser(
     Returns:
         What really ran: precision, XLA, parameters, steps, images a second, minutes, losses.
     """
+    check_batch(settings.batch_size, runtime.replicas, "diffusion.batch_size")
+    with on_all_devices(runtime.distribution):
+        return _train(train, validation, settings, symmetry, seed, runtime, folder)
+
+
+def _train(
+    train: ImageSet,
+    validation: ImageSet,
+    settings: DiffusionConfig,
+    symmetry: str,
+    seed: int,
+    runtime: Runtime,
+    folder: Path,
+) -> dict[str, Any]:
     keras.utils.set_random_seed(seed)
     num_classes = len(train.class_names)
     pixels = PixelRange.of(train.images)
-    with precision_policy(runtime.precision):
-        model = build_denoiser(
-            train.image_size, num_classes, settings, pixels, augmented=settings.augment > 0
-        )
+    with mirrored_variables(runtime.distribution):
+        model, optimizer = _compiled(train, settings, pixels, runtime)
     with precision_policy("float32"):
         averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
-    optimizer = EmaAdamW(
-        ema_decay=settings.ema_decay,
-        warmup_steps=settings.warmup_steps,
-        learning_rate=settings.learning_rate,
-        decay=settings.weight_decay,
-        global_clipnorm=settings.clip_norm,
-    )
-    # Under mixed_float16 Keras puts a loss-scaling optimiser around this one.
-    model.compile(
-        optimizer=optimizer,
-        loss=keras.losses.MeanSquaredError(),
-        jit_compile=runtime.jit_compile,
-    )
-    model.optimizer.build(model.trainable_variables)
     checkpoints = Checkpoints(
         folder / "checkpoints", _recipe(train, settings, symmetry, seed, runtime)
     )
@@ -117,6 +116,35 @@ def train_denoiser(
         "share_of_matrix_product_rate": round(share, 4),
         **summary,
     }
+
+
+def _compiled(
+    train: ImageSet, settings: DiffusionConfig, pixels: PixelRange, runtime: Runtime
+) -> tuple[keras.Model, EmaAdamW]:
+    """The network to train, with its optimiser built."""
+    with precision_policy(runtime.precision):
+        model = build_denoiser(
+            train.image_size,
+            len(train.class_names),
+            settings,
+            pixels,
+            augmented=settings.augment > 0,
+        )
+    optimizer = EmaAdamW(
+        ema_decay=settings.ema_decay,
+        warmup_steps=settings.warmup_steps,
+        learning_rate=settings.learning_rate,
+        decay=settings.weight_decay,
+        global_clipnorm=settings.clip_norm,
+    )
+    # Under mixed_float16 Keras puts a loss-scaling optimiser around this one.
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.MeanSquaredError(),
+        jit_compile=runtime.jit_compile,
+    )
+    model.optimizer.build(model.trainable_variables)
+    return model, optimizer
 
 
 def _threads(runtime: Runtime) -> int:

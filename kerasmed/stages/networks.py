@@ -61,7 +61,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     Returns:
         How many CNNs of the study are still missing.
     """
-    runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+    # CNNs are many and small: several devices train several of them, not one.
+    one_device = config.runtime.model_copy(update={"distribution": "none"})
+    runtime = resolve_runtime(one_device, cpu_bfloat16=False)
     from kerasmed.classify.classifier import train_classifier
 
     check_classifiers(config)
