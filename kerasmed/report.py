@@ -273,6 +273,8 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
+    # 0.16 inches a line, of which there are two networks each.
+    figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // 2))
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
 
 
