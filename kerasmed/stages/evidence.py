@@ -15,9 +15,10 @@ from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
 from kerasmed.stages.inputs import (
     Cell,
+    cells_of,
     load_split,
     load_synthetic,
-    open_classifiers,
+    open_classifier,
 )
 
 if TYPE_CHECKING:
@@ -28,14 +29,15 @@ def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Explain the same few test images by every CNN of the first seed and main sets, and sum up."""
     from kerasmed.explain.summary import summarise
 
-    tasks = _explanation_tasks(config, run)
+    images, cells = _explained_images(config, run), _explained_cells(config)
     names = config.explain.explainers
     found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
-    with progress_bar("Explaining", sum(len(each) for _, _, each in tasks), "images") as advance:
-        for cell, network, images in tasks:
-            with network:
-                for arguments in images:
-                    for name, record in network.explain_into(*arguments).items():
+    with progress_bar("Explaining", len(images) * len(cells), "images") as advance:
+        for cell in cells:
+            with _open_explainer(cell, config, run) as network:
+                for image in images:
+                    records = network.explain_into(run.explanations / cell.name, *image)
+                    for name, record in records.items():
                         found[name].setdefault(cell.name, []).append(record)
                     advance(1, "")
     _remove_others(run.explanations, found)
@@ -43,7 +45,7 @@ def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         run.explanations / "summary.json",
         {name: summarise(records) for name, records in found.items()},
     )
-    return {"images": len(tasks[0][2]), "models": [cell.name for cell, _, _ in tasks]}
+    return {"images": len(images), "models": [cell.name for cell in cells]}
 
 
 def explain_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
@@ -53,21 +55,30 @@ def explain_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 
         How many explanations of the study are still missing.
     """
     missing = 0
-    for _, network, images in _explanation_tasks(config, run):
-        with network:
-            for number, arguments in enumerate(images):
+    images = _explained_images(config, run)
+    for cell in _explained_cells(config):
+        with _open_explainer(cell, config, run) as network:
+            for number, image in enumerate(images):
                 if number % shards == index - 1:
-                    network.explain_into(*arguments)
+                    network.explain_into(run.explanations / cell.name, *image)
                 else:
-                    missing += not network.is_explained(*arguments)
+                    missing += not network.is_explained(run.explanations / cell.name, *image)
     return missing
 
 
-def _explanation_tasks(
-    config: Config, run: RunFolder
-) -> list[tuple[Cell, "NetworkExplainer", list[tuple[Any, ...]]]]:
-    """Each CNN that is explained, and for each image what ``explain_into`` wants to know."""
+def _explained_cells(config: Config) -> list[Cell]:
+    return [each for each in cells_of(config) if each.seed == config.seed and each.variant is None]
+
+
+def _open_explainer(cell: Cell, config: Config, run: RunFolder) -> "NetworkExplainer":
     from kerasmed.explain.network import NetworkExplainer
+
+    trained = run.classifiers / cell.name / "model.keras"
+    return NetworkExplainer(open_classifier(cell, run), trained, config.explain, config.seed)
+
+
+def _explained_images(config: Config, run: RunFolder) -> list[tuple[Any, ...]]:
+    """Of each image what ``explain_into`` wants: stem, pixels, superpixels, notes and region."""
     from kerasmed.explain.segments import segment_image
 
     settings = config.explain
@@ -76,30 +87,15 @@ def _explanation_tasks(
     images = []
     for position in chosen:
         file, image = image_set.files[position], np.asarray(image_set.images[position])
-        images.append(
-            (
-                f"{file.class_name}-{position}",
-                image,
-                segment_image(image, settings.segmentation, settings.superpixels),
-                {
-                    "image": file.path.name,
-                    "position": position,
-                    "true_class": file.class_name,
-                },
-                _region(config, run, file.path),
-            )
-        )
-    return [
-        (
-            cell,
-            NetworkExplainer(
-                engine, run.classifiers / cell.name / "model.keras", settings, config.seed
-            ),
-            [(run.explanations / cell.name, *each) for each in images],
-        )
-        for cell, engine in open_classifiers(config, run)
-        if cell.seed == config.seed and cell.variant is None
-    ]
+        notes = {
+            "image": file.path.name,
+            "position": position,
+            "true_class": file.class_name,
+        }
+        segments = segment_image(image, settings.segmentation, settings.superpixels)
+        stem = f"{file.class_name}-{position}"
+        images.append((stem, image, segments, notes, _region(config, run, file.path)))
+    return images
 
 
 def _region(config: Config, run: RunFolder, path: Path) -> np.ndarray | None:
