@@ -8,7 +8,10 @@ import keras
 
 from kerasmed.config import Distribution
 from kerasmed.errors import ConfigError
-from kerasmed.runtime import list_devices
+from kerasmed.runtime import Runtime, list_devices
+
+# Images in a batch of the validation and of the previews.
+PREDICTED_AT_ONCE = 32
 
 
 @contextmanager
@@ -33,17 +36,24 @@ def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any
     return nullcontext()
 
 
-def check_batch(batch_size: int, replicas: int, key: str) -> None:
+def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
     """Refuse a batch that cannot be divided among the devices.
 
     Raises:
         ConfigError: naming the setting.
     """
+    replicas = runtime.replicas
     if batch_size % replicas:
         raise ConfigError(
             f"{key}: expected a multiple of the {replicas} devices that runtime.distribution: "
             f"mirrored divides a batch among, received {batch_size}; change it, or set "
             "runtime.distribution: none."
+        )
+    if runtime.backend == "jax" and PREDICTED_AT_ONCE % replicas:
+        raise ConfigError(
+            "runtime.distribution: mirrored on JAX also divides the batches of "
+            f"{PREDICTED_AT_ONCE} that it validates on: expected 2, 4, 8, 16 or 32 devices, "
+            f"received {replicas}; hide some of them, on GPUs by CUDA_VISIBLE_DEVICES."
         )
 
 

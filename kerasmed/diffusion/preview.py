@@ -10,6 +10,7 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of
+from kerasmed.distribution import PREDICTED_AT_ONCE
 from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_training
 from kerasmed.files import written_aside
 
@@ -59,6 +60,7 @@ class Preview:
             _SOLVER,
             _STEPS,
             _UNGUIDED,
+            PREDICTED_AT_ONCE,
         )
         images = np.stack([image for _, _, image in drawn])
         closer = share_closer_to_training(

@@ -17,6 +17,7 @@ from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.preview import Preview
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
+from kerasmed.distribution import PREDICTED_AT_ONCE
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
 from kerasmed.progress import say
@@ -188,8 +189,8 @@ class Recorder(keras.callbacks.Callback):
     def _validation_loss(self) -> float:
         inputs, clean, weights = self.validation
         errors = []
-        for start in range(0, len(clean), 32):
-            part = np.arange(start, start + 32) % len(clean)  # batches of one size
+        for start in range(0, len(clean), PREDICTED_AT_ONCE):
+            part = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)  # all of one size
             predicted = self.averaged.predict_on_batch({k: v[part] for k, v in inputs.items()})
             squared = np.square(ops.convert_to_numpy(predicted) - clean[part]).mean(axis=(1, 2, 3))
             errors.append(squared * weights[part, 0, 0])

@@ -50,7 +50,7 @@ def train_denoiser(
     Returns:
         What really ran: precision, XLA, parameters, steps, images a second, minutes, losses.
     """
-    check_batch(settings.batch_size, runtime.replicas, "diffusion.batch_size")
+    check_batch(settings.batch_size, runtime, "diffusion.batch_size")
     with on_all_devices(runtime.distribution):
         return _train(train, validation, settings, symmetry, seed, runtime, folder)
 
