@@ -210,11 +210,17 @@ class Mirror:
             yield
         except StageError:
             raise
+        except ImportError as error:
+            raise StageError(
+                f"Cannot {what} {self.address}: expected the package for it, received "
+                f"{_one_line(error)}; run `pip install 'kerasmed[remote]'`, or for others than "
+                "s3:// what the message names."
+            ) from None
         except Exception as error:
             raise StageError(
                 f"Cannot {what} {self.address}: {type(error).__name__}: {_one_line(error)}; mend "
-                "the address, give the credentials that its store looks for (for s3:// "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or install kerasmed[remote]."
+                "the address, or give the credentials that its store looks for (for s3:// "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
             ) from None
 
 

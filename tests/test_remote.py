@@ -1,6 +1,7 @@
 """Run folders at an address: in a folder by file://, and in a local S3 server."""
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -200,6 +201,13 @@ def test_bucket_that_does_not_exist_is_one_line(s3, machine, tiny_config, capsys
 def test_unknown_kind_of_address_is_one_line(machine, tiny_config, capsys):
     line = _fails(capsys, tiny_config, "--out", "nowhere://bucket/run")
     assert "Cannot open nowhere://bucket/run" in line
+
+
+def test_missing_package_is_one_line(machine, tiny_config, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    line = _fails(capsys, tiny_config, "--out", "s3://studies/run")
+    assert "expected the package for it" in line
+    assert "kerasmed[remote]" in line
 
 
 def test_shards_at_an_address_are_refused(machine, tiny_config, capsys, tmp_path):
