@@ -57,8 +57,8 @@ def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
         )
 
 
-class ClippedOverReplicas:
-    """Before an optimiser in a class's bases: clips the gradient of the whole batch.
+class ClippedOverReplicas(keras.optimizers.Optimizer):
+    """An optimiser that clips the gradient of the whole batch.
 
     Under a TensorFlow strategy Keras clips the gradient of each device's part before it adds them
     up. Here all devices hold their mean first; the norm to clip to shrinks alike, and the sum that
@@ -68,7 +68,7 @@ class ClippedOverReplicas:
     def __init__(self, *, global_clipnorm: float | None = None, **kwargs: Any):
         if global_clipnorm is not None:
             global_clipnorm /= _replicas_here()
-        super().__init__(global_clipnorm=global_clipnorm, **kwargs)  # type: ignore[call-arg]
+        super().__init__(global_clipnorm=global_clipnorm, **kwargs)
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
         """One step from the gradients of a device's part of the batch."""
@@ -77,7 +77,7 @@ class ClippedOverReplicas:
 
             context = tf.distribute.get_replica_context()
             grads = context.all_reduce(tf.distribute.ReduceOp.MEAN, list(grads))
-        super().apply(grads, trainable_variables)  # type: ignore[misc]
+        super().apply(grads, trainable_variables)
 
 
 def _replicas_here() -> int:

@@ -7,7 +7,7 @@ from keras import ops
 from kerasmed.distribution import ClippedOverReplicas
 
 
-class EmaAdamW(ClippedOverReplicas, keras.optimizers.Optimizer):
+class EmaAdamW(ClippedOverReplicas):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) whose rate and average of weights warm up.
 
     The average decays by min(ema_decay, t / (9 + t)) at step t, from 0 on, so that at every moment
