@@ -70,16 +70,23 @@ def folder_written_aside(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+# File names need not be UTF-8, and may stand in the text.
+_TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text whole or not at all."""
     with written_aside(path) as temporary:
-        # File names need not be UTF-8, and may stand in the text.
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        temporary.write_text(text, **_TEXT)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; NaN and infinity are refused, since JSON has neither."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+    # Piece by piece: a whole text of a million entries would fill the memory.
+    pieces = json.JSONEncoder(indent=2, allow_nan=False).iterencode(value)
+    with written_aside(path) as temporary, temporary.open("w", **_TEXT) as stream:
+        stream.writelines(pieces)
+        stream.write("\n")
 
 
 def read_json(path: Path, made_by: str) -> Any:

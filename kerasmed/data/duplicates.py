@@ -53,18 +53,25 @@ def near_pairs(bits: np.ndarray, limit: int) -> tuple[Pairs, np.ndarray, np.ndar
 
     def compare(start: int) -> list[tuple[Pairs, np.ndarray, np.ndarray]]:
         found = []
+        mine = words[start : start + _BLOCK]
         for other in range(start, len(bits), _BLOCK):
-            mine, theirs = slice(start, start + _BLOCK), slice(other, other + _BLOCK)
-            plain, flipped = _distances(words[mine], words[theirs])
-            altered = np.minimum(flipped, np.minimum(*_distances(words[mine], turned[theirs])))
-            nearest = np.minimum(plain, altered)
-            rows, columns = np.nonzero(nearest <= limit)
+            theirs, theirs_turned = (each[other : other + _BLOCK] for each in (words, turned))
+            least = np.minimum(
+                _least_distances(mine, theirs), _least_distances(mine, theirs_turned)
+            )
+            rows, columns = np.nonzero(least <= limit)
             below = rows + start < columns + other
             rows, columns = rows[below], columns[below]
-            if len(rows):
-                pairs = np.stack([rows + start, columns + other], axis=1)
-                better = altered[rows, columns] < plain[rows, columns]
-                found.append((pairs, nearest[rows, columns].astype(np.uint16), better))
+            if not len(rows):
+                continue
+            plain, flipped = _distances(mine[rows], theirs[columns])
+            altered = np.minimum(
+                flipped, np.minimum(*_distances(mine[rows], theirs_turned[columns]))
+            )
+            nearest = np.minimum(plain, altered)
+            near = nearest <= limit
+            pairs = np.stack([rows + start, columns + other], axis=1)[near]
+            found.append((pairs, nearest[near].astype(np.uint16), (altered < plain)[near]))
         return found
 
     # NumPy lets go of the interpreter lock, so threads use every core.
@@ -94,18 +101,24 @@ def _words(bits: np.ndarray, turn: bool) -> np.ndarray:
     return np.concatenate(chunks) if chunks else np.zeros((0, 4), np.uint64)
 
 
+def _least_distances(mine: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    """What all pairs differ in at least, in the best of all flips: uint8 (m, k).
+
+    Two of the four words: the one that no flip inverts, and one that a flip inverts or not.
+    """
+    even, odd = (np.bitwise_count(mine[:, None, word] ^ theirs[None, :, word]) for word in (0, 1))
+    return even + np.minimum(odd, np.uint8(64) - odd)
+
+
 def _distances(mine: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Differing bits of all pairs, as they are and in the best of three flips: int16 (m, k)."""
+    """Differing bits of the pairs, as they are and in the best of three flips: int16 (m,)."""
     even, odd_columns, odd_rows, both = (
-        np.bitwise_count(mine[:, None, word] ^ theirs[None, :, word]) for word in range(4)
+        np.bitwise_count(mine[:, word] ^ theirs[:, word]).astype(np.int16) for word in range(4)
     )
-    plain = np.add(even + both, odd_columns + odd_rows, dtype=np.int16)
     # An inverted word differs in 64 less the bits in which it differed; a flip inverts two.
-    flipped = np.minimum(
-        np.subtract(even + odd_rows, odd_columns + both, dtype=np.int16),
-        np.subtract(even + odd_columns, odd_rows + both, dtype=np.int16),
-    )
-    half_turn = np.subtract(even + both, odd_columns + odd_rows, dtype=np.int16)
+    flipped = np.minimum(even + odd_rows - odd_columns - both, even + odd_columns - odd_rows - both)
+    half_turn = even + both - odd_columns - odd_rows
+    plain = even + odd_columns + odd_rows + both
     return plain, np.minimum(flipped, half_turn) + np.int16(128)
 
 

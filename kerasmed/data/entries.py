@@ -12,7 +12,7 @@ from kerasmed.errors import DataError
 from kerasmed.files import sha256_of
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A file of a source, or a row of an .npz, with its class."""
 

@@ -35,7 +35,7 @@ def group_images(
     Raises:
         DataError: a path in which the pattern finds nobody.
     """
-    links = [duplicates, equal_pairs(np.array([file.sha256 for file in files]))]
+    links = [duplicates, equal_pairs(np.array([file.sha256 for file in files], np.bytes_))]
     links.append(_equal(_parts_of_one_file(files)))
     links.append(_equal(file.patient for file in files))
     if settings.group_by == "pattern":

@@ -1,6 +1,7 @@
 """ImageSet: labelled images as one uint8 memory map with a manifest."""
 
 import hashlib
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,8 +10,11 @@ import numpy as np
 
 from kerasmed.errors import DataError
 
+# Bytes of a subset above which it is no longer copied into memory.
+_HELD = 2**28
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """Where one image of a set came from.
 
@@ -71,9 +75,12 @@ class ImageSet:
         return digest.hexdigest()
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
-        """The images at the given positions, in that order, copied into memory."""
+        """The images at the given positions, in that order, copied.
+
+        Into memory, or where they are many into a nameless file beside the memory map.
+        """
         return ImageSet(
-            images=np.asarray(self.images[indices]),
+            images=_rows(self.images, np.asarray(indices)),
             labels=self.labels[indices],
             class_names=self.class_names,
             files=tuple(self.files[i] for i in indices),
@@ -84,6 +91,17 @@ class ImageSet:
         labels = self.labels if indices is None else self.labels[indices]
         numbers = np.bincount(labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, numbers.tolist(), strict=True))
+
+
+def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) <= _HELD:
+        return np.asarray(images[indices])
+    with tempfile.TemporaryFile(dir=Path(str(images.filename)).parent) as file:
+        copied = np.memmap(file, images.dtype, "w+", shape=(len(indices), *images.shape[1:]))
+    step = max(1, _HELD // images[:1].nbytes)
+    for start in range(0, len(indices), step):
+        copied[start : start + step] = images[indices[start : start + step]]
+    return copied
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -142,7 +142,7 @@ def _check_roles(
 def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split) -> None:
     """Write ``split.json``: path, part, sha256, class, group and role of every image."""
     role_of = {int(position): role for role, at in split.items() for position in at}
-    base = _absolute(path.parent)
+    base = Path(_absolute(path.parent))
     files = [
         {
             "path": _portable(file.path, base),
@@ -159,13 +159,13 @@ def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split
 
 def _portable(path: Path, base: Path) -> str:
     """Relative to the run folder for what the run made, else absolute."""
-    path = _absolute(path)
+    path = Path(_absolute(path))
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
-def _absolute(path: Path) -> Path:
+def _absolute(path: Path) -> str:
     """Absolute and without ``..``, but with links as they are: two links are two files."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 (Path.absolute keeps "..")
+    return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
 
 
 def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
@@ -192,7 +192,7 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
     """
     entries = read_json(path, "kerasmed data split")["files"]
     _check_apart(entries, path)
-    base = _absolute(path.parent)
+    base = Path(_absolute(path.parent))
     expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
     groups: list[str] = []

@@ -1,10 +1,12 @@
 """Labelled images in memory: their names, counts, parts and what fits together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kerasmed.data import image_set
 from kerasmed.data.image_set import ImageFile, ImageSet, concatenate
 from kerasmed.errors import DataError
 
@@ -58,6 +60,16 @@ def test_subset_keeps_order_and_names(three):
 
 def test_subset_of_one_class_keeps_the_other_name(three):
     assert three.subset([0]).counts() == {"ant": 1, "cat": 0}
+
+
+def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", three.images)
+    mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    monkeypatch.setattr(image_set, "_HELD", 1)
+    part = mapped.subset([2, 0])
+    assert isinstance(part.images, np.memmap)
+    np.testing.assert_array_equal(part.images, three.images[[2, 0]])
+    assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
 def test_subset_is_a_copy_in_memory(three):
