@@ -495,13 +495,11 @@ def _perform(
     out: str | None,
 ) -> "tuple[str, RunFolder]":
     """Run one stage, after the data stage if that has not been done."""
-    from kerasmed.stages import STAGES, perform
+    from kerasmed.stages import STAGES
+    from kerasmed.study import run_stage
 
     config, run = _open(config_path, assignments, data, out)
-    with run.locked():
-        if name != "data" and "data" not in run.finished_stages():
-            perform(STAGES["data"], config, run)
-        perform(STAGES[name], config, run)
+    run_stage(STAGES[name], config, run)
     return config.name, run
 
 
@@ -552,7 +550,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def entry() -> None:
     """The installed command."""
-    sys.exit(main())
+    from kerasmed.workers import leave
+
+    leave(main())
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ Regime = Literal["real", "synthetic", "both", "real_all"]
 Strength = Literal["none", "light", "medium", "strong"]
 Mixing = Literal["none", "mixup", "cutmix"]
 Precision = Literal["fp32", "fp16", "int8"]
-Distribution = Literal["none", "mirrored"]
+Distribution = Literal["none", "mirrored", "multi_worker"]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0)]
@@ -381,7 +381,8 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     jit_compile: Literal["auto"] | bool = "auto"
-    # "mirrored" trains on all devices of this machine, each with a part of every batch.
+    # Of the diffusion training: "mirrored" divides every batch among the devices of this machine,
+    # "multi_worker" among those of all workers that TF_CONFIG names.
     distribution: Distribution = "none"
 
 

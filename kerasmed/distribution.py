@@ -1,27 +1,25 @@
-"""Training on several devices of one machine, each of which takes a part of every batch."""
+"""Training on several devices, of one machine or of several, that divide every batch."""
 
+import itertools
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import keras
 
+from kerasmed import workers
 from kerasmed.config import Distribution
 from kerasmed.errors import ConfigError
 from kerasmed.runtime import Runtime, list_devices
 
-# Images in a batch of the validation and of the previews.
-PREDICTED_AT_ONCE = 32
 
-
-@contextmanager
-def on_all_devices(distribution: Distribution) -> Iterator[None]:
+def on_all_devices(distribution: Distribution) -> AbstractContextManager[Any]:
     """On JAX, spread what is built and run inside over the devices; around a whole training."""
-    if distribution == "mirrored" and keras.backend.backend() == "jax":
-        with keras.distribution.DataParallel().scope():
-            yield
-    else:
-        yield
+    if distribution != "none" and keras.backend.backend() == "jax":
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+    return nullcontext()
 
 
 def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any]:
@@ -29,11 +27,24 @@ def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any
 
     Others are built outside: such a network predicts every batch once on each device.
     """
-    if distribution == "mirrored" and keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
+    if keras.backend.backend() != "tensorflow" or distribution == "none":
+        return nullcontext()
+    if distribution == "multi_worker":
+        return workers.strategy().scope()
+    import tensorflow as tf
 
-        return tf.distribute.MirroredStrategy([name.upper() for name in list_devices()]).scope()
-    return nullcontext()
+    return tf.distribute.MirroredStrategy([name.upper() for name in list_devices()]).scope()
+
+
+@contextmanager
+def on_one_device() -> Iterator[None]:
+    """Build and predict on this process's first device, also inside ``on_all_devices``."""
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
 
 
 def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
@@ -42,19 +53,98 @@ def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
     Raises:
         ConfigError: naming the setting.
     """
-    replicas = runtime.replicas
-    if batch_size % replicas:
+    if batch_size % runtime.replicas:
         raise ConfigError(
-            f"{key}: expected a multiple of the {replicas} devices that runtime.distribution: "
-            f"mirrored divides a batch among, received {batch_size}; change it, or set "
-            "runtime.distribution: none."
+            f"{key}: expected a multiple of the {runtime.replicas} devices that "
+            f"runtime.distribution: {runtime.distribution} divides a batch among, received "
+            f"{batch_size}; change it, or set runtime.distribution: none."
         )
-    if runtime.backend == "jax" and PREDICTED_AT_ONCE % replicas:
-        raise ConfigError(
-            "runtime.distribution: mirrored on JAX also divides the batches of "
-            f"{PREDICTED_AT_ONCE} that it validates on: expected 2, 4, 8, 16 or 32 devices, "
-            f"received {replicas}; hide some of them, on GPUs by CUDA_VISIBLE_DEVICES."
+
+
+def fit(
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    callbacks: list[keras.callbacks.Callback],
+    steps_per_epoch: int,
+    initial_epoch: int,
+    epochs: int,
+) -> None:
+    """``model.fit``, also over TensorFlow's workers, where Keras has none (its issue 20585).
+
+    Args:
+        model: compiled in ``mirrored_variables``.
+        batches: an endless sequence of this process's part of each batch.
+        callbacks: told of the beginning and end of the training, of epochs and of batches.
+        steps_per_epoch, initial_epoch, epochs: as those of ``model.fit``.
+
+    Raises:
+        MachineError: a worker is gone.
+    """
+    with workers.lost_workers_named():
+        if workers.strategy() is not None and len(workers.joined().addresses) > 1:
+            events = keras.callbacks.CallbackList(callbacks, model=model)
+            _fit_over_workers(model, batches, events, steps_per_epoch, initial_epoch, epochs)
+            return
+        model.fit(
+            batches,
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=initial_epoch,
+            epochs=epochs,
+            callbacks=callbacks,
+            shuffle=False,
+            verbose=0,
         )
+
+
+def _fit_over_workers(
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    events: keras.callbacks.CallbackList,
+    steps_per_epoch: int,
+    initial_epoch: int,
+    epochs: int,
+) -> None:
+    import tensorflow as tf
+
+    strategy = workers.strategy()
+    here = strategy.num_replicas_in_sync // len(workers.joined().addresses)
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        strategy.run(model.train_step, args=(batch,))
+
+    def divided(batch: Any) -> Any:
+        def of_device(context: Any) -> Any:
+            part = context.replica_id_in_sync_group % here
+            return keras.tree.map_structure(
+                lambda each: tf.constant(
+                    each[len(each) // here * part : len(each) // here * (part + 1)]
+                ),
+                batch,
+            )
+
+        return strategy.experimental_distribute_values_from_function(of_device)
+
+    model.stop_training = False
+    events.on_train_begin()
+    logs: dict[str, float] = {}
+    with ThreadPoolExecutor(batches.workers) as ahead:
+        fetched = (ahead.submit(batches.__getitem__, index) for index in itertools.count())
+        coming = deque(itertools.islice(fetched, batches.workers))
+        for epoch in range(initial_epoch, epochs):
+            events.on_epoch_begin(epoch)
+            model.reset_metrics()
+            for place in range(steps_per_epoch):
+                batch = coming.popleft().result()
+                coming.append(next(fetched))
+                events.on_train_batch_begin(place)
+                step(divided(batch))
+                events.on_train_batch_end(place)
+            logs = {key: float(value) for key, value in model.get_metrics_result().items()}
+            events.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+    events.on_train_end(logs)
 
 
 class ClippedOverReplicas(keras.optimizers.Optimizer):

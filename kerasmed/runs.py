@@ -116,11 +116,8 @@ class RunFolder:
             StageError: another process writes to the folder, or shards were asked for at an address
                 whose copies the processes would not share.
         """
-        if self.mirror is not None and shards > 1:
-            raise StageError(
-                f"--shard {index}/{shards}: expected a run folder that the processes share, "
-                f"received {self.mirror.address}; take a path."
-            )
+        if shards > 1:
+            self.check_shared(f"--shard {index}/{shards}")
         make_folder(self.root)
         with ExitStack() as stack:
             if shards > 1:
@@ -131,6 +128,18 @@ class RunFolder:
             if self.mirror is not None:
                 stack.enter_context(self.mirror.held())
             yield
+
+    def check_shared(self, process: str) -> None:
+        """Refuse several processes at an address, of which each would have a copy of its own.
+
+        Raises:
+            StageError: naming the address.
+        """
+        if self.mirror is not None:
+            raise StageError(
+                f"{process}: expected a run folder that the processes share, received "
+                f"{self.mirror.address}; take a path."
+            )
 
     def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:
         path = self.root / f".lock{name}"

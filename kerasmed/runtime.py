@@ -16,6 +16,7 @@ from importlib import metadata
 from kerasmed.config import Distribution, RuntimeConfig
 from kerasmed.hardware import cpu_multiplies
 from kerasmed.progress import say
+from kerasmed.workers import Worker, announce, join, joined, strategy
 
 # Packages whose versions can change a figure.
 _RECORDED = (
@@ -34,6 +35,7 @@ class Runtime:
     jit_compile: bool
     distribution: Distribution = "none"
     replicas: int = 1
+    workers: int = 1
 
     @property
     def on_gpu(self) -> bool:
@@ -72,17 +74,18 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     backend = keras.backend.backend()
     if settings.distribution == "none":
         return Runtime(backend, device, precision, jit_compile)
+    name = settings.distribution
     if backend == "tensorflow" and precision == "mixed_float16":
-        say(
-            "mirrored under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails."
-        )
+        say(f"{name} under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails.")
         precision = "mixed_bfloat16"
     if backend == "tensorflow" and jit_compile:
-        say("mirrored under TensorFlow: XLA is off, which Keras does not combine with it.")
+        say(f"{name} under TensorFlow: XLA is off, which Keras does not combine with it.")
         jit_compile = False
-    replicas = len(list_devices())
-    say(f"mirrored: every batch is divided among {replicas} devices.")
-    return Runtime(backend, device, precision, jit_compile, settings.distribution, replicas)
+    over_workers = strategy() if name == "multi_worker" else None
+    replicas = over_workers.num_replicas_in_sync if over_workers else len(list_devices())
+    workers = len(joined().addresses)
+    say(f"{name}: every batch is divided among {replicas} devices of {workers} process(es).")
+    return Runtime(backend, device, precision, jit_compile, name, replicas, workers)
 
 
 def list_gpus() -> list[str]:
@@ -99,14 +102,19 @@ def list_devices() -> list[str]:
     return list_gpus() or keras.distribution.list_devices()
 
 
-def load_keras() -> None:
+def load_keras(worker: Worker | None = None) -> None:
     """Import Keras and its backend without TensorFlow's start-up notices on the terminal.
 
     TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, so stderr is turned
     aside while it starts, and shown after all if the import fails. What goes wrong later still
     comes as a Python exception.
+
+    Args:
+        worker: this process, where several train one network: it meets the others first.
     """
-    if "keras" in sys.modules:
+    if worker is not None:
+        announce(worker)
+    elif "keras" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -117,6 +125,8 @@ def load_keras() -> None:
         try:
             import keras
 
+            if worker is not None:
+                join(worker)
             keras.distribution.list_devices()
             failed = False
         finally:

@@ -5,10 +5,13 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from kerasmed.config import Config
+from kerasmed.errors import ConfigError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
+from kerasmed.runtime import load_keras
 from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
 from kerasmed.stages.networks import check_classifiers
+from kerasmed.workers import read_worker
 
 if TYPE_CHECKING:
     from kerasmed.cluster import RayCluster
@@ -22,7 +25,8 @@ def run_study(
     """Run what is not finished, or was finished before a stage that it builds on.
 
     Of several processes that share the run folder, each draws and trains its part; the first does
-    the rest, and each waits for the others where it needs what they make.
+    the rest, and each waits for the others where it needs what they make. With
+    ``runtime.distribution: multi_worker`` TF_CONFIG says which process this one is of how many.
 
     Args:
         config: the study's settings.
@@ -32,9 +36,17 @@ def run_study(
         executor: "local", or where parts of stages run as Ray tasks, see ``RayCluster``.
 
     Raises:
+        ConfigError: TF_CONFIG cannot be used, or the work is divided in two ways.
         StageError: a finished stage was made with other settings than those given now, or another
             process writes to the folder.
     """
+    if config.runtime.distribution == "multi_worker":
+        if shards > 1 or executor != "local":
+            raise ConfigError(
+                "runtime.distribution: multi_worker divides a study among the workers of "
+                "TF_CONFIG: expected no --shard and no --executor beside it; drop them."
+            )
+        index, shards = _join_workers(run)
     with run.locked(index, shards), ExitStack() as stack:
         cluster = None
         if executor != "local":
@@ -42,6 +54,29 @@ def run_study(
 
             cluster = stack.enter_context(RayCluster(executor))
         _run_stages(config, run, index, shards, cluster)
+
+
+def run_stage(stage: Stage, config: Config, run: RunFolder) -> None:
+    """Run one stage, after the data stage if that has not been done.
+
+    Raises:
+        KerasmedError: as ``run_study`` does.
+    """
+    index, shards = 1, 1
+    if stage.together and config.runtime.distribution == "multi_worker":
+        index, shards = _join_workers(run)
+    with run.locked(index, shards):
+        if stage.name != "data" and "data" not in run.finished_stages():
+            _take_part(STAGES["data"], config, run, index, shards)
+        _take_part(stage, config, run, index, shards)
+
+
+def _join_workers(run: RunFolder) -> tuple[int, int]:
+    """Meet the other workers; which process this one is, from 1 on, and of how many."""
+    worker = read_worker()
+    run.check_shared(f"worker {worker.index} of TF_CONFIG")
+    load_keras(worker)
+    return worker.index + 1, len(worker.addresses)
 
 
 def _run_stages(
@@ -75,7 +110,11 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
     if index == 1:
         perform(stage, config, run)
         return
-    say(f"{stage.name}: waiting for the process with --shard 1/{shards}")
+    if stage.together and config.runtime.distribution == "multi_worker":
+        check_inputs(stage, config, run)
+        say(f"{stage.name}: with the other workers")
+        stage.run(config, run)
+    say(f"{stage.name}: waiting for process 1 of {shards}")
     while not is_current(stage, run.finished_stages()):
         time.sleep(_POLL_S)
 

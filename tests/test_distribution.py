@@ -68,17 +68,10 @@ def test_two_devices_learn_what_one_does(backend, tmp_path):
     np.testing.assert_allclose(two, one, rtol=1e-4)
 
 
-@pytest.mark.parametrize(
-    ("backend", "batch_size", "replicas", "message"),
-    [
-        ("tensorflow", 8, 3, r"diffusion.batch_size: expected a multiple of the 3"),
-        ("jax", 9, 3, r"expected 2, 4, 8, 16 or 32 devices, received 3"),
-    ],
-)
-def test_batches_that_do_not_divide_are_refused(backend, batch_size, replicas, message):
-    three = Runtime(backend, "3 x GPU", "float32", True, "mirrored", replicas)
-    with pytest.raises(ConfigError, match=message):
-        check_batch(batch_size, three, "diffusion.batch_size")
+def test_batches_that_do_not_divide_are_refused():
+    three = Runtime("jax", "3 x GPU", "float32", True, "mirrored", 3)
+    with pytest.raises(ConfigError, match=r"diffusion.batch_size: expected a multiple of the 3"):
+        check_batch(8, three, "diffusion.batch_size")
 
 
 def test_what_does_not_go_with_a_strategy_is_turned_off_and_said(monkeypatch, capsys):

@@ -14,6 +14,7 @@ LAYERS = [
     {"errors", "hardware"},
     {"files", "config"},
     {"progress"},
+    {"workers"},
     {"runtime"},
     {"distribution"},
     {"remote"},

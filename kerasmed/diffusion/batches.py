@@ -31,6 +31,16 @@ class NoisyBatches(keras.utils.PyDataset):
     Batch ``i`` depends on the seed and on ``first_step + i`` alone, so a resumed run sees the
     batches that the uninterrupted run would have seen, on any backend and with any number of
     threads.
+
+    Args:
+        image_set: what is learned from.
+        pixels: range of the network's pixels.
+        settings: the recipe, with the size of a whole batch.
+        symmetry: flips and turns to draw from, see ``data.symmetry``.
+        seed: of order, noise, timesteps and all else that is drawn.
+        first_step: where the training goes on.
+        threads: that make batches.
+        part: which part of each batch this process makes, of how many.
     """
 
     def __init__(
@@ -42,6 +52,7 @@ class NoisyBatches(keras.utils.PyDataset):
         seed: int,
         first_step: int = 0,
         threads: int = 1,
+        part: tuple[int, int] = (0, 1),
     ):
         super().__init__(workers=threads, max_queue_size=4 * threads)
         self.image_set = image_set
@@ -49,6 +60,8 @@ class NoisyBatches(keras.utils.PyDataset):
         self.symmetry = symmetry
         self.seed = seed
         self.first_step = first_step
+        self.size = settings.batch_size // part[1]
+        self.offset = self.size * part[0]
         self.pixels = pixels
         self._order = EpochOrder(len(image_set), seed)
 
@@ -59,8 +72,8 @@ class NoisyBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> Batch:
         settings = self.settings
-        first = (self.first_step + index) * settings.batch_size
-        noise = np.empty((settings.batch_size, *self.image_set.images.shape[1:]), np.float32)
+        first = (self.first_step + index) * settings.batch_size + self.offset
+        noise = np.empty((self.size, *self.image_set.images.shape[1:]), np.float32)
         draws = [self._draw(first + i, out) for i, out in enumerate(noise)]
         images, timesteps, labels, augmentation = map(np.array, zip(*draws, strict=True))
         clean = self.pixels.to_model(images)

@@ -10,11 +10,11 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of
-from kerasmed.distribution import PREDICTED_AT_ONCE
 from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_training
 from kerasmed.files import written_aside
 
 IMAGES = 48
+PREDICTED_AT_ONCE = 32
 _COMPARED = 1000  # images of either kind at most
 _SOLVER, _STEPS, _UNGUIDED = "unipc", 15, 1.0
 _CAPTION_HEIGHT = 14

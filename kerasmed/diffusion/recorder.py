@@ -15,18 +15,21 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.batches import validation_batch
 from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.optimizer import EmaAdamW
-from kerasmed.diffusion.preview import Preview
+from kerasmed.diffusion.preview import PREDICTED_AT_ONCE, Preview
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
-from kerasmed.distribution import PREDICTED_AT_ONCE
+from kerasmed.distribution import on_one_device
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
 from kerasmed.progress import say
+from kerasmed.workers import joined, of_chief
 
 _LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down
 
 
 class Recorder(keras.callbacks.Callback):
     """Keeps the history of a training, its checkpoints and previews, and ends it.
+
+    Of several workers the chief does so, and the others end when it says so.
 
     Args:
         folder: the run folder's ``diffusion/``.
@@ -97,7 +100,8 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
-        left = 1.0 - self._spent(epoch * self.settings.checkpoint_steps)
+        (spent,) = of_chief(self._spent(epoch * self.settings.checkpoint_steps))
+        left = 1.0 - spent
         decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
         self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
 
@@ -108,14 +112,22 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.settings.checkpoint_steps
+        self._refuse_nan(logs["loss"], step)
+        finished = False
+        if joined().is_chief:
+            with on_one_device():
+                finished = self._record(step, float(logs["loss"]))
+        self.model.stop_training = bool(*of_chief(finished))
+
+    def _record(self, step: int, loss: float) -> bool:
+        """Validate, and write what there is at this step; whether the training has finished."""
         images = self.settings.checkpoint_steps * self.settings.batch_size
         images_per_s = images / (time.monotonic() - self._epoch_started)
-        self._refuse_nan(logs["loss"], step)
         self.take_average()
         row = {
             "step": step,
             "minutes": round(self._minutes(), 3),
-            "loss": float(logs["loss"]),
+            "loss": loss,
             "validation_loss": self._validation_loss(),
             "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
@@ -125,8 +137,8 @@ class Recorder(keras.callbacks.Callback):
         self.rows.append(row)
         if self._stale() == 0:
             self.checkpoints.save_best(self.averaged, row)
-        finished, every = self.finished(step), self.settings.preview_every
-        if finished or epoch == 0 or (epoch + 1) % every == 0:
+        finished, checkpoint = self.finished(step), step // self.settings.checkpoint_steps
+        if finished or checkpoint == 1 or checkpoint % self.settings.preview_every == 0:
             path = self.folder / "previews" / f"step-{step:08d}.png"
             row["closer_to_training"] = self.preview.write(
                 self.averaged, f"step {step}, {_describe(row)}", path
@@ -138,7 +150,7 @@ class Recorder(keras.callbacks.Callback):
         self.advance(self._shown - shown, _describe(row))
         if self._stale() >= self.settings.patience:
             say(f"The validation loss has not fallen for {self._stale()} checkpoints: stopped.")
-        self.model.stop_training = finished
+        return finished
 
     def _refuse_nan(self, loss: float, step: int) -> None:
         if np.isfinite(loss):

@@ -15,10 +15,18 @@ from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.unet import build_denoiser
-from kerasmed.distribution import check_batch, mirrored_variables, on_all_devices
+from kerasmed.distribution import (
+    check_batch,
+    fit,
+    mirrored_variables,
+    on_all_devices,
+    on_one_device,
+)
+from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
+from kerasmed.workers import joined, of_chief
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9
@@ -47,8 +55,16 @@ def train_denoiser(
         runtime: precision and XLA, resolved.
         folder: the run folder's ``diffusion/``.
 
+    Of several workers, which share the folder, the chief alone writes there.
+
     Returns:
-        What really ran: precision, XLA, parameters, steps, images a second, minutes, losses.
+        What really ran: precision, XLA, parameters, steps, images a second, minutes, losses;
+        nothing on a worker that is not the chief.
+
+    Raises:
+        ConfigError: a batch does not divide among the devices.
+        StageError: a checkpoint of another network or recipe, or a loss that is not finite.
+        MachineError: a worker is gone.
     """
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
     with on_all_devices(runtime.distribution):
@@ -69,12 +85,18 @@ def _train(
     pixels = PixelRange.of(train.images)
     with mirrored_variables(runtime.distribution):
         model, optimizer = _compiled(train, settings, pixels, runtime)
-    with precision_policy("float32"):
+    with precision_policy("float32"), on_one_device():
         averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
     checkpoints = Checkpoints(
         folder / "checkpoints", _recipe(train, settings, symmetry, seed, runtime)
     )
     done, seconds = checkpoints.restore(model)
+    worker = joined()
+    if of_chief(done) != (done,):
+        raise StageError(
+            f"Worker {worker.index} goes on from step {done}, the chief from another: expected a "
+            f"run folder that all workers share, received {folder}; give the same --out to all."
+        )
     recorder = Recorder(
         folder, settings, train, validation, symmetry, seed,
         averaged, optimizer, checkpoints, done, seconds,
@@ -89,15 +111,19 @@ def _train(
     )
     if not recorder.finished(done):
         with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
-            model.fit(
-                NoisyBatches(train, pixels, settings, symmetry, seed, done, _threads(runtime)),
+            part = (worker.index, len(worker.addresses))
+            fit(
+                model,
+                NoisyBatches(
+                    train, pixels, settings, symmetry, seed, done, _threads(runtime), part
+                ),
+                [recorder],
                 steps_per_epoch=settings.checkpoint_steps,
                 initial_epoch=done // settings.checkpoint_steps,
                 epochs=_ENDLESS,
-                callbacks=[recorder],
-                shuffle=False,
-                verbose=0,
             )
+    if not worker.is_chief:
+        return {}
     summary = recorder.take_best()
     with written_aside(folder / "denoiser.keras") as temporary:
         averaged.save(temporary)

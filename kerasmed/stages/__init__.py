@@ -55,6 +55,7 @@ class Stage:
         sections: the parts of the experiment file that it depends on.
         needs: stages that must have finished.
         share: how it is divided among processes; None where one does it all.
+        together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
     name: str
@@ -63,10 +64,12 @@ class Stage:
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     share: Share | None = None
+    together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
-        """The settings that decide this stage's outcome."""
-        return config.model_dump(mode="json", include=set(self.sections))
+        """The settings that decide this stage's outcome; on how many devices does not."""
+        elsewhere = {"runtime": {"distribution"}}
+        return config.model_dump(mode="json", include=set(self.sections), exclude=elsewhere)
 
 
 def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
@@ -141,6 +144,7 @@ STAGES: dict[str, Stage] = {
             train_diffusion,
             ("seed", "diffusion", "runtime"),
             ("data",),
+            together=True,
         ),
         Stage(
             "sampling",

@@ -17,6 +17,7 @@ from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import resolve_runtime
 from kerasmed.stages.inputs import load_images, load_split, real_source
+from kerasmed.workers import joined
 
 
 def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -52,7 +53,10 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the denoiser on the role `diffusion`, and export it where TensorFlow is the backend."""
+    """Train the denoiser on the role `diffusion`, and export it where TensorFlow is the backend.
+
+    Of several workers each takes part in the training, and the chief alone writes.
+    """
     runtime = resolve_runtime(config.runtime)
     import keras
 
@@ -68,6 +72,8 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
         runtime,
         run.diffusion,
     )
+    if not joined().is_chief:
+        return {}
     if runtime.backend == "tensorflow":
         from kerasmed.export.denoisers import export_denoiser
 

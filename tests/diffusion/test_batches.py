@@ -39,6 +39,17 @@ def test_batch_depends_on_seed_and_step_alone(phantoms):
     assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
 
 
+def test_parts_of_a_batch_are_the_whole_one(phantoms):
+    settings = DiffusionConfig(batch_size=8)
+    arguments = (phantoms, PIXELS, settings, "mirror", 3, 4)
+    inputs, clean, weights = NoisyBatches(*arguments)[2]
+    parts = [NoisyBatches(*arguments, part=(index, 2))[2] for index in (0, 1)]
+    for key, whole in inputs.items():
+        np.testing.assert_array_equal(np.concatenate([part[0][key] for part in parts]), whole)
+    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), clean)
+    np.testing.assert_array_equal(np.concatenate([part[2] for part in parts]), weights)
+
+
 def test_an_epoch_shows_every_image_once(phantoms):
     batches = NoisyBatches(
         phantoms, PIXELS, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0

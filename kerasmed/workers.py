@@ -1,0 +1,218 @@
+"""The processes that train one network together, as TF_CONFIG names them.
+
+No other module but ``distribution`` talks to them; Keras is imported inside functions.
+"""
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from kerasmed.errors import ConfigError, KerasmedError, MachineError
+from kerasmed.progress import say
+
+_EXAMPLE = (
+    '{"cluster": {"worker": ["HOST1:PORT", "HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
+)
+# What backends and their transports say of a peer that is gone; none has a type for it alone.
+_SILENT_S = 20  # after which JAX counts a worker as gone
+_LOST = ("aborted", "closed", "connection", "gloo", "heartbeat", "nccl", "peer", "unavailable")
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among those that train together.
+
+    Attributes:
+        index: 0 for the chief, which alone writes.
+        addresses: HOST:PORT of each worker, in their order.
+    """
+
+    index: int
+    addresses: tuple[str, ...]
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this one writes what all have trained."""
+        return self.index == 0
+
+
+def read_worker() -> Worker:
+    """This process, from the environment's TF_CONFIG, which TensorFlow and JAX here both go by.
+
+    Raises:
+        ConfigError: it is missing, malformed, names a host that nobody knows, or a port of this
+            machine that is in use.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        config = json.loads(text)
+        addresses, task = config["cluster"]["worker"], config["task"]
+        if set(config["cluster"]) != {"worker"} or task["type"] != "worker":
+            raise ValueError("it names other tasks than workers")
+        places = [_host_and_port(address) for address in addresses]
+        index = int(task["index"])
+        if not 0 <= index < len(places):
+            raise ValueError(f"worker {index} is none of its {len(places)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "it is not set" if not text else f"{type(error).__name__}: {error}"
+        raise ConfigError(
+            f"TF_CONFIG: expected what runtime.distribution: multi_worker goes by, such as "
+            f"{_EXAMPLE}, received {text[:200]!r} ({reason}); set it on every worker."
+        ) from None
+    for place in places:
+        _check_known(*place)
+    _check_free(places[index][1])
+    return Worker(index, tuple(addresses))
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    if not host or not 0 < int(port) < 2**16:
+        raise ValueError(f"{address!r} is not HOST:PORT")
+    return host, int(port)
+
+
+def _check_known(host: str, port: int) -> None:
+    try:
+        socket.getaddrinfo(host, port)
+    except OSError as error:
+        raise ConfigError(
+            f"TF_CONFIG: expected hosts that this machine can find, received {host!r} ({error}); "
+            "mend the name, or give its address."
+        ) from None
+
+
+def _check_free(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the backends do
+        try:
+            probe.bind(("", port))
+        except OSError as error:
+            raise ConfigError(
+                f"TF_CONFIG: expected a free port for this worker, received {port} ({error}); end "
+                "what listens there, or name another port on every worker."
+            ) from None
+
+
+class _Joined:
+    """What `join` leaves for the rest of the process."""
+
+    worker: Worker | None = None
+    strategy: Any = None  # of TensorFlow
+    lost: bool = False
+
+
+def join(worker: Worker) -> None:
+    """Meet the other workers; before anything else touches the backend's devices.
+
+    Raises:
+        MachineError: they did not come together.
+    """
+    import keras
+
+    try:
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            _Joined.strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        else:
+            import jax
+
+            jax.distributed.initialize(
+                worker.addresses[0],
+                len(worker.addresses),
+                worker.index,
+                heartbeat_timeout_seconds=_SILENT_S,
+                shutdown_timeout_seconds=_SILENT_S,
+            )
+    except Exception as error:
+        raise MachineError(
+            f"Worker {worker.index} of {', '.join(worker.addresses)} did not meet the others: "
+            f"expected all of them to be started, received {_brief(error)}; see that their ports "
+            "are open to each other, and start all of them again."
+        ) from None
+    _Joined.worker = worker
+
+
+def announce(worker: Worker) -> None:
+    """Say for whom this process waits."""
+    say(
+        f"multi_worker: worker {worker.index} of {len(worker.addresses)} waits for all of "
+        f"{', '.join(worker.addresses)}."
+    )
+
+
+def joined() -> Worker:
+    """This process; alone, and so the chief, where `join` was not called."""
+    return _Joined.worker or Worker(0, ("localhost",))
+
+
+def strategy() -> Any:
+    """TensorFlow's strategy over the workers, None for other backends."""
+    return _Joined.strategy
+
+
+def of_chief(*values: float) -> tuple[float, ...]:
+    """The values that the chief calls this with, on every worker; each must call it."""
+    worker = joined()
+    if len(worker.addresses) == 1:
+        return values
+    import keras
+    import numpy as np
+
+    mine = np.array([values], np.float32)
+    with lost_workers_named():
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            of_devices = strategy().experimental_distribute_values_from_function(
+                lambda _: tf.constant(mine)
+            )
+            found = strategy().gather(of_devices, axis=0).numpy()
+        else:
+            from jax.experimental import multihost_utils
+
+            found = np.asarray(multihost_utils.broadcast_one_to_all(mine))
+    return tuple(float(value) for value in found[0])
+
+
+@contextmanager
+def lost_workers_named() -> Iterator[None]:
+    """Turn what a backend raises when a worker is gone into one clear line.
+
+    Raises:
+        MachineError: a worker is gone.
+    """
+    try:
+        yield
+    except KerasmedError:
+        raise
+    except Exception as error:
+        worker = joined()
+        gone = any(word in f"{type(error).__name__} {error}".lower() for word in _LOST)
+        if len(worker.addresses) == 1 or not gone:
+            raise
+        _Joined.lost = True
+        raise MachineError(
+            f"Worker {worker.index} lost another one of {', '.join(worker.addresses)}: expected "
+            f"all of them until the end, received {_brief(error)}; start all of them again, and "
+            "the training goes on from its last checkpoint."
+        ) from None
+
+
+def leave(code: int) -> NoReturn:
+    """End the process; at once where a worker is gone, whom JAX would wait for, and then abort."""
+    if _Joined.lost:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _brief(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
