@@ -63,8 +63,9 @@ class RayCluster:
             KerasmedError: what a part raised.
             MachineError: a part's workers died again and again.
         """
-        parts = share.parts(config)
-        gpus = 1 if share.wants_gpu and self._ray.cluster_resources().get("GPU") else 0
+        resources = self._ray.cluster_resources()
+        parts = share.parts(config, int(resources.get("CPU", 1)))
+        gpus = 1 if share.wants_gpu and resources.get("GPU") else 0
         task = self._ray.remote(
             num_cpus=share.cpus,
             num_gpus=gpus,

@@ -31,14 +31,14 @@ class Share:
     Attributes:
         run: ``run(config, run, index, parts)`` does one part of the work, all of which may run at
             once, and returns how much is still missing of the whole.
-        parts: into how many it may be divided with profit.
+        parts: ``parts(config, cpus)``, into how many it is divided for so many processors.
         cpus: of one part.
         memory_gib: of one part.
         wants_gpu: whether a GPU makes it faster.
     """
 
     run: Callable[[Config, RunFolder, int, int], int]
-    parts: Callable[[Config], int]
+    parts: Callable[[Config, int], int]
     cpus: int
     memory_gib: float
     wants_gpu: bool
@@ -124,8 +124,14 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     return found
 
 
-# Of the images; each part costs a second or two to begin.
-_SAMPLING_PARTS, _EXPLAIN_PARTS = 16, 8
+def _by_image(config: Config, cpus: int) -> int:
+    """A few parts a processor, so that all end together; each costs a second or two to begin."""
+    return 4 * cpus
+
+
+def _by_cell(config: Config, cpus: int) -> int:
+    return len(cells_of(config))
+
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -152,7 +158,7 @@ STAGES: dict[str, Stage] = {
             draw_samples,
             ("seed", "sampling"),
             ("diffusion",),
-            Share(draw_shard, lambda config: _SAMPLING_PARTS, 1, 1.0, wants_gpu=False),
+            Share(draw_shard, _by_image, 1, 1.0, wants_gpu=False),
         ),
         Stage(
             "classifiers",
@@ -160,7 +166,7 @@ STAGES: dict[str, Stage] = {
             train_classifiers,
             ("seed", "classifiers", "runtime"),
             ("sampling",),
-            Share(train_shard, lambda config: len(cells_of(config)), 1, 3.0, wants_gpu=True),
+            Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
         ),
         Stage(
             "export",
@@ -168,7 +174,7 @@ STAGES: dict[str, Stage] = {
             export_classifiers,
             ("seed", "export"),
             ("classifiers",),
-            Share(export_shard, lambda config: len(cells_of(config)), 1, 3.0, wants_gpu=False),
+            Share(export_shard, _by_cell, 1, 3.0, wants_gpu=False),
         ),
         Stage(
             "evaluate",
@@ -183,7 +189,7 @@ STAGES: dict[str, Stage] = {
             explain_classifiers,
             ("seed", "explain"),
             ("export",),
-            Share(explain_shard, lambda config: _EXPLAIN_PARTS, 1, 2.0, wants_gpu=False),
+            Share(explain_shard, _by_image, 1, 2.0, wants_gpu=False),
         ),
         Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "audit"), ("export",)),
         Stage(
