@@ -105,8 +105,11 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
         missing = stage.share.run(config, run, index, shards)
         if index == 1 and missing:
             say(f"{stage.name}: waiting for {missing} pieces of the other processes")
-            while stage.share.run(config, run, index, shards):
-                time.sleep(_POLL_S)
+            while missing:
+                looked = time.monotonic()
+                missing = stage.share.run(config, run, index, shards)
+                # A look reads the sets again; a tenth of the time is enough for that.
+                time.sleep(max(_POLL_S, 10 * (time.monotonic() - looked)) if missing else 0)
     if index == 1:
         perform(stage, config, run)
         return
