@@ -2,7 +2,7 @@
 
     python benchmarks/million_images.py DIR --images 1000000
 
-Draws the set into DIR/images once: phantoms of 64 pixels, of which 4,000 are painted and each
+Draws the set into DIR once: phantoms of 64 pixels, of which 4,000 are painted and each
 image is two of them, turned, shifted and blended. Then the commands of a study run in processes
 of their own, and for each the time and the most memory that it held of its own are printed;
 pages of files that are mapped are not counted, since the system takes them back when it needs
@@ -93,7 +93,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=1_000_000)
     arguments = parser.parse_args()
-    source, config = arguments.folder / "images", arguments.folder / "million.yaml"
+    source = arguments.folder / f"images-{arguments.images}"
+    config = arguments.folder / "million.yaml"
     drawn = arguments.folder / f"drawn-{arguments.images}"
     print(machine(), versions())
     if not drawn.exists():

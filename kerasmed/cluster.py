@@ -64,7 +64,7 @@ class RayCluster:
             MachineError: a part's workers died again and again.
         """
         resources = self._ray.cluster_resources()
-        parts = share.parts(config, int(resources.get("CPU", 1)))
+        parts = share.parts(config, max(1, int(resources.get("CPU", 1))))
         gpus = 1 if share.wants_gpu and resources.get("GPU") else 0
         task = self._ray.remote(
             num_cpus=share.cpus,

@@ -76,24 +76,20 @@ def fit(
         batches: an endless sequence of this process's part of each batch.
         callbacks: told of the beginning and end of the training, of epochs and of batches.
         steps_per_epoch, initial_epoch, epochs: as those of ``model.fit``.
-
-    Raises:
-        MachineError: a worker is gone.
     """
-    with workers.lost_workers_named():
-        if workers.strategy() is not None and len(workers.joined().addresses) > 1:
-            events = keras.callbacks.CallbackList(callbacks, model=model)
-            _fit_over_workers(model, batches, events, steps_per_epoch, initial_epoch, epochs)
-            return
-        model.fit(
-            batches,
-            steps_per_epoch=steps_per_epoch,
-            initial_epoch=initial_epoch,
-            epochs=epochs,
-            callbacks=callbacks,
-            shuffle=False,
-            verbose=0,
-        )
+    if workers.strategy() is not None:
+        events = keras.callbacks.CallbackList(callbacks, model=model)
+        _fit_over_workers(model, batches, events, steps_per_epoch, initial_epoch, epochs)
+        return
+    model.fit(
+        batches,
+        steps_per_epoch=steps_per_epoch,
+        initial_epoch=initial_epoch,
+        epochs=epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
 
 
 def _fit_over_workers(

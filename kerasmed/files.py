@@ -5,11 +5,13 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from kerasmed.errors import StageError
 
@@ -29,6 +31,11 @@ def make_folder(path: Path) -> None:
         ) from None
 
 
+def process_name() -> str:
+    """Of this process among those of all machines; in containers many have the same number."""
+    return f"{platform.node()}.{os.getpid()}"
+
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -42,10 +49,30 @@ def written_aside(path: Path) -> Iterator[Path]:
         StageError: the disk or the quota is full.
     """
     make_folder(path.parent)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{process_name()}.tmp{path.suffix}")
     try:
-        yield temporary
-        temporary.replace(path)
+        with _room_for(path):
+            yield temporary
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def nameless_file(folder: Path) -> Iterator[IO[bytes]]:
+    """A file that is gone when nothing holds it any more.
+
+    Raises:
+        StageError: the disk or the quota is full.
+    """
+    with _room_for(folder), tempfile.TemporaryFile(dir=folder) as file:
+        yield file
+
+
+@contextmanager
+def _room_for(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -53,14 +80,12 @@ def written_aside(path: Path) -> Iterator[Path]:
             f"Cannot write {path}: {error.strerror}; make room and run the command again, it goes "
             "on from what is finished."
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
 def folder_written_aside(path: Path) -> Iterator[Path]:
     """A temporary folder beside ``path`` that takes its place when the block ends without error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{process_name()}.tmp")
     make_folder(temporary)
     try:
         yield temporary

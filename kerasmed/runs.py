@@ -20,6 +20,8 @@ from kerasmed.hardware import machine
 from kerasmed.remote import Mirror
 from kerasmed.runtime import versions
 
+_AT_ONCE = portalocker.LockFlags.NON_BLOCKING
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -141,11 +143,20 @@ class RunFolder:
                 f"{self.mirror.address}; take a path."
             )
 
+    def is_held(self, index: int, shards: int) -> bool:
+        """Whether a process writes to the folder as this one of so many."""
+        with (self.root / f".lock.{index}-of-{shards}").open("a", encoding="utf-8") as file:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | _AT_ONCE)
+            except portalocker.LockException:
+                return True
+        return False
+
     def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:
         path = self.root / f".lock{name}"
         file = stack.enter_context(path.open("a", encoding="utf-8"))
         try:
-            portalocker.lock(file, flag | portalocker.LockFlags.NON_BLOCKING)
+            portalocker.lock(file, flag | _AT_ONCE)
         except portalocker.LockException:
             holder = path.read_text(encoding="utf-8").strip() or "another process"
             raise StageError(

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 
 from kerasmed.config import Distribution, RuntimeConfig
+from kerasmed.errors import ConfigError
 from kerasmed.hardware import cpu_multiplies
 from kerasmed.progress import say
 from kerasmed.workers import Worker, announce, join, joined, strategy
@@ -75,6 +76,11 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     if settings.distribution == "none":
         return Runtime(backend, device, precision, jit_compile)
     name = settings.distribution
+    if backend not in ("tensorflow", "jax"):
+        raise ConfigError(
+            f"runtime.distribution: {name} works on TensorFlow and JAX, received {backend}; set "
+            "KERAS_BACKEND, or runtime.distribution: none."
+        )
     if backend == "tensorflow" and precision == "mixed_float16":
         say(f"{name} under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails.")
         precision = "mixed_bfloat16"

@@ -1,22 +1,26 @@
 """A whole study: every stage in order, from the first that is not finished."""
 
+import secrets
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from kerasmed.config import Config
-from kerasmed.errors import ConfigError
+from kerasmed.errors import ConfigError, MachineError, StageError
+from kerasmed.files import write_text
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
 from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
 from kerasmed.stages.networks import check_classifiers
-from kerasmed.workers import read_worker
+from kerasmed.workers import of_chief, part, read_worker
 
 if TYPE_CHECKING:
     from kerasmed.cluster import RayCluster
 
-_POLL_S = 2.0
+_POLL_S, _POLL_AT_MOST_S = 2.0, 60.0
+_SEEN_WITHIN_S = 60.0  # network file systems show a file late
 
 
 def run_study(
@@ -72,10 +76,26 @@ def run_stage(stage: Stage, config: Config, run: RunFolder) -> None:
 
 
 def _join_workers(run: RunFolder) -> tuple[int, int]:
-    """Meet the other workers; which process this one is, from 1 on, and of how many."""
+    """Meet the other workers; which process this one is, from 1 on, and of how many.
+
+    Raises:
+        StageError: the workers do not share the run folder.
+    """
     worker = read_worker()
     run.check_shared(f"worker {worker.index} of TF_CONFIG")
     load_keras(worker)
+    mark, path = float(secrets.randbelow(2**24)), run.root / ".workers"  # exact in float32
+    if worker.is_chief:
+        write_text(path, f"{mark}")
+    (mark,) = of_chief(mark)
+    until = time.monotonic() + _SEEN_WITHIN_S
+    while not path.exists() or path.read_text(encoding="utf-8") != f"{mark}":
+        if time.monotonic() > until:
+            raise StageError(
+                f"Worker {worker.index} does not see in {run.root} what the chief wrote there: "
+                "expected a run folder that all workers share; give all of them the same --out."
+            )
+        time.sleep(_POLL_S)
     return worker.index + 1, len(worker.addresses)
 
 
@@ -90,6 +110,8 @@ def _run_stages(
     for stage in STAGES.values():
         if is_current(stage, run.finished_stages()):
             say(f"{stage.name}: finished before")
+            if stage.together:
+                part()
             continue
         if cluster is not None and stage.share is not None:
             check_inputs(stage, config, run)
@@ -99,27 +121,48 @@ def _run_stages(
 
 def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards: int) -> None:
     """Do this process's part of a stage, and wait until it is finished."""
+    workers = config.runtime.distribution == "multi_worker"
     if shards > 1 and stage.share is not None:
         check_inputs(stage, config, run)
         say(f"{stage.name}: part {index} of {shards}")
         missing = stage.share.run(config, run, index, shards)
         if index == 1 and missing:
             say(f"{stage.name}: waiting for {missing} pieces of the other processes")
+            pause = _POLL_S
             while missing:
+                time.sleep(pause)
+                if workers:
+                    _check_there(run, range(2, shards + 1), shards)
                 looked = time.monotonic()
                 missing = stage.share.run(config, run, index, shards)
-                # A look reads the sets again; a tenth of the time is enough for that.
-                time.sleep(max(_POLL_S, 10 * (time.monotonic() - looked)) if missing else 0)
+                # A look reads the sets again, which may take long.
+                pause = min(max(_POLL_S, 10 * (time.monotonic() - looked)), _POLL_AT_MOST_S)
     if index == 1:
         perform(stage, config, run)
         return
-    if stage.together and config.runtime.distribution == "multi_worker":
+    if workers and stage.together:
         check_inputs(stage, config, run)
         say(f"{stage.name}: with the other workers")
         stage.run(config, run)
     say(f"{stage.name}: waiting for process 1 of {shards}")
     while not is_current(stage, run.finished_stages()):
         time.sleep(_POLL_S)
+        if workers and not is_current(stage, run.finished_stages()):
+            _check_there(run, [1], shards)
+
+
+def _check_there(run: RunFolder, others: Iterable[int], shards: int) -> None:
+    """Refuse to wait for workers that have ended.
+
+    Raises:
+        MachineError: naming the first.
+    """
+    for other in others:
+        if not run.is_held(other, shards):
+            raise MachineError(
+                f"Worker {other - 1} has ended before what it was to do: expected all of the "
+                f"{shards} workers until the end; see what it said, and start all of them again."
+            )
 
 
 def is_current(stage: Stage, finished: dict[str, dict[str, Any]]) -> bool:

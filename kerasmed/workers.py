@@ -1,6 +1,6 @@
 """The processes that train one network together, as TF_CONFIG names them.
 
-No other module but ``distribution`` talks to them; Keras is imported inside functions.
+Keras is imported inside functions, since importing it loads the backend.
 """
 
 import json
@@ -18,9 +18,11 @@ from kerasmed.progress import say
 _EXAMPLE = (
     '{"cluster": {"worker": ["HOST1:PORT", "HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
 )
-# What backends and their transports say of a peer that is gone; none has a type for it alone.
 _SILENT_S = 20  # after which JAX counts a worker as gone
-_LOST = ("aborted", "closed", "connection", "gloo", "heartbeat", "nccl", "peer", "unavailable")
+_MEET_WITHIN_S = 24 * 3600  # JAX aborts the process where it has waited for longer
+# What backends and their transports raise where a peer is gone; JAX has no type for it alone.
+_LOST_TYPES = ("AbortedError", "UnavailableError")
+_LOST_WORDS = ("connection closed", "connection reset", "gloo", "nccl", "socket closed")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ def read_worker() -> Worker:
 
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")  # of an IPv6 address
     if not host or not 0 < int(port) < 2**16:
         raise ValueError(f"{address!r} is not HOST:PORT")
     return host, int(port)
@@ -104,7 +107,7 @@ class _Joined:
 
     worker: Worker | None = None
     strategy: Any = None  # of TensorFlow
-    lost: bool = False
+    connected: bool = False
 
 
 def join(worker: Worker) -> None:
@@ -123,10 +126,12 @@ def join(worker: Worker) -> None:
         else:
             import jax
 
+            jax.config.update("jax_enable_preemption_service", False)  # it ignores SIGTERM
             jax.distributed.initialize(
                 worker.addresses[0],
                 len(worker.addresses),
                 worker.index,
+                initialization_timeout=_MEET_WITHIN_S,
                 heartbeat_timeout_seconds=_SILENT_S,
                 shutdown_timeout_seconds=_SILENT_S,
             )
@@ -136,7 +141,17 @@ def join(worker: Worker) -> None:
             f"expected all of them to be started, received {_brief(error)}; see that their ports "
             "are open to each other, and start all of them again."
         ) from None
-    _Joined.worker = worker
+    _Joined.worker, _Joined.connected = worker, True
+
+
+def part() -> None:
+    """Let go of the others once all have trained: JAX would abort all where one ends."""
+    if not _Joined.connected or _Joined.strategy is not None:
+        return
+    import jax
+
+    jax.distributed.shutdown()
+    _Joined.connected = False
 
 
 def announce(worker: Worker) -> None:
@@ -194,20 +209,23 @@ def lost_workers_named() -> Iterator[None]:
         raise
     except Exception as error:
         worker = joined()
-        gone = any(word in f"{type(error).__name__} {error}".lower() for word in _LOST)
+        text = str(error).lower()
+        gone = type(error).__name__ in _LOST_TYPES or any(word in text for word in _LOST_WORDS)
         if len(worker.addresses) == 1 or not gone:
             raise
-        _Joined.lost = True
         raise MachineError(
             f"Worker {worker.index} lost another one of {', '.join(worker.addresses)}: expected "
             f"all of them until the end, received {_brief(error)}; start all of them again, and "
             "the training goes on from its last checkpoint."
-        ) from None
+        ) from error
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; at once where a worker is gone, whom JAX would wait for, and then abort."""
-    if _Joined.lost:
+    """End the process; at once where others still wait for it, or it for them.
+
+    JAX would wait for a worker that is gone, and then abort.
+    """
+    if _Joined.connected and code:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -9,7 +9,7 @@ from kerasmed.cli import main
 from kerasmed.config import parse_config
 from kerasmed.errors import StageError
 from kerasmed.runs import RunFolder
-from kerasmed.stages import STAGES, perform
+from kerasmed.stages import STAGES, check_settings, perform
 from kerasmed.study import is_current, run_study
 
 CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
@@ -42,6 +42,14 @@ def test_changed_setting_of_a_finished_stage_is_refused_by_name(tmp_path):
     values["diffusion"]["learning_rate"] = 0.5
     with pytest.raises(StageError, match=r"diffusion\.learning_rate: 0\.001, received 0\.5"):
         run_study(parse_config(values, "test"), run)
+
+
+def test_number_of_devices_does_not_outdate_a_stage(tmp_path):
+    run = RunFolder(tmp_path)
+    _record(run, "data", "diffusion")
+    record = run.record()
+    record["stages"]["diffusion"]["settings"]["runtime"]["distribution"] = "mirrored"
+    check_settings(STAGES["diffusion"], record["stages"]["diffusion"]["settings"], CONFIG, run)
 
 
 def test_stage_without_its_input_names_the_command(tmp_path):

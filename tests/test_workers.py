@@ -12,8 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kerasmed import study
 from kerasmed.cli import main
+from kerasmed.config import RuntimeConfig, load_config
+from kerasmed.diffusion import training
 from kerasmed.errors import ConfigError, MachineError, StageError
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import resolve_runtime
+from kerasmed.stages import STAGES
 from kerasmed.workers import lost_workers_named, of_chief, read_worker
 
 EXPERIMENT = """
@@ -22,6 +28,10 @@ data: {phantoms: {family: smear, per_class: 30}, image_size: 32}
 split: {diffusion: 0.4, test: 0.2}
 diffusion: {widths: [8], max_minutes: null, max_images: 960, checkpoint_steps: 5, batch_size: 8,
             warmup_steps: 2, clip_norm: 0.05, preview_every: 1000}
+sampling: {per_class: 6, steps: 4, copy_filter: false}
+classifiers: {backbones: [MobileNet], weights: none, input_size: 32, finetune_epochs: 1,
+              train_on: [real, synthetic]}
+explain: {images_per_class: 1, num_samples: 40, superpixels: 10, checks: false}
 runtime: {precision: float32}
 """
 
@@ -100,6 +110,36 @@ def test_work_is_not_divided_in_two_ways(experiment, tmp_path, capsys):
     assert "expected no --shard and no --executor beside it" in capsys.readouterr().err
 
 
+def test_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    with pytest.raises(ConfigError, match="mirrored works on TensorFlow and JAX, received torch"):
+        resolve_runtime(RuntimeConfig(distribution="mirrored"))
+
+
+def test_worker_with_another_recipe_is_refused(monkeypatch):
+    monkeypatch.setattr(training, "of_chief", lambda value: (value + 1,))
+    with pytest.raises(StageError, match="Worker 0 has another recipe than the chief"):
+        training._check_agreed({"seed": 0})
+
+
+def test_folder_that_is_not_shared_is_refused(experiment, monkeypatch, tmp_path):
+    monkeypatch.setenv("TF_CONFIG", _tf_config(1, _free_port(), _free_port()))
+    monkeypatch.setattr(study, "load_keras", lambda worker: None)
+    monkeypatch.setattr(study, "of_chief", lambda mark: (7.0,))
+    monkeypatch.setattr(study, "_SEEN_WITHIN_S", 0.0)
+    config = load_config(experiment, ["runtime.distribution=multi_worker"])
+    with pytest.raises(StageError, match=r"Worker 1 does not see in .* what the chief wrote"):
+        study.run_stage(STAGES["diffusion"], config, RunFolder(tmp_path))
+
+
+def test_nobody_waits_for_a_worker_that_has_ended(tmp_path):
+    run = RunFolder(tmp_path)
+    with run.locked(1, 3), run.locked(2, 3):
+        study._check_there(run, [1, 2], 3)
+        with pytest.raises(MachineError, match="Worker 2 has ended before what it was to do"):
+            study._check_there(run, [2, 3], 3)
+
+
 def test_alone_a_process_is_the_chief():
     assert of_chief(0.25, 3.0) == (0.25, 3.0)
 
@@ -115,29 +155,36 @@ def test_lost_worker_is_one_line(monkeypatch):
     from kerasmed import workers
 
     monkeypatch.setattr(workers._Joined, "worker", workers.Worker(0, ("a:1", "b:2")))
-    monkeypatch.setattr(workers._Joined, "lost", False)
-    message = r"Worker 0 lost another one of a:1, b:2: .* aborted"
+    message = r"Worker 0 lost another one of a:1, b:2: .* Socket closed"
     with pytest.raises(MachineError, match=message), lost_workers_named():
-        raise RuntimeError("collective was aborted")
-    assert workers._Joined.lost
+        raise RuntimeError("Collective ops is aborted by: Socket closed")
+    with pytest.raises(ValueError, match="closed file"), lost_workers_named():
+        raise ValueError("I/O operation on closed file")
     with pytest.raises(ZeroDivisionError), lost_workers_named():
         raise ZeroDivisionError("division by zero")
 
 
-def _start(experiment: Path, out: Path, backend: str, *workers: str) -> list[subprocess.Popen]:
-    """The training by one process, or by the workers with these TF_CONFIGs."""
-    command = [sys.executable, "-m", "kerasmed.cli", "train", "diffusion", str(experiment)]
-    command += ["--out", str(out)]
-    command += ["--set", "runtime.distribution=multi_worker"] if workers else []
+def _start(
+    command: str, experiment: Path, out: Path, backend: str, *tf_configs: str
+) -> list[subprocess.Popen]:
+    """A command by one process, or by the workers with these TF_CONFIGs."""
+    arguments = [sys.executable, "-m", "kerasmed.cli", *command.split(), str(experiment)]
+    arguments += ["--out", str(out)]
+    arguments += ["--set", "runtime.distribution=multi_worker"] if tf_configs else []
     return [
         subprocess.Popen(
-            command,
+            arguments,
             env={**os.environ, "KERAS_BACKEND": backend, "TF_CONFIG": tf_config},
             stderr=subprocess.PIPE,
             text=True,
         )
-        for tf_config in workers or ("",)
+        for tf_config in tf_configs or ("",)
     ]
+
+
+def _two() -> list[str]:
+    ports = _free_port(), _free_port()
+    return [_tf_config(index, *ports) for index in (0, 1)]
 
 
 def _end(*processes: subprocess.Popen) -> list[str]:
@@ -160,12 +207,11 @@ def test_two_workers_learn_what_one_process_does_though_one_is_killed(
 ):
     pytest.importorskip(backend)
     alone, together = tmp_path / "alone", tmp_path / "together"
-    _end(*_start(experiment, alone, backend))
+    _end(*_start("train diffusion", experiment, alone, backend))
 
-    ports = _free_port(), _free_port()
-    both = [_tf_config(index, *ports) for index in (0, 1)]
-    chief, other = _start(experiment, together, backend, *both)
-    while len(_losses(together)) < 2:
+    chief, other = _start("train diffusion", experiment, together, backend, *_two())
+    until = time.monotonic() + 200
+    while len(_losses(together)) < 2 and time.monotonic() < until:
         assert chief.poll() is None, chief.communicate()[1]
         time.sleep(0.02)
     other.send_signal(signal.SIGKILL)
@@ -175,11 +221,34 @@ def test_two_workers_learn_what_one_process_does_though_one_is_killed(
     line = told.strip().splitlines()[-1]
     assert line.startswith("kerasmed: Worker 0 lost another one of 127.0.0.1")
 
-    ports = _free_port(), _free_port()
-    both = [_tf_config(index, *ports) for index in (0, 1)]
-    told = _end(*_start(experiment, together, backend, *both))
+    told = _end(*_start("train diffusion", experiment, together, backend, *_two()))
     assert "from step 0 on" not in told[0]
     assert len(_losses(together)) == len(_losses(alone)) == 24
     np.testing.assert_allclose(_losses(together), _losses(alone), rtol=1e-4)
     record = json.loads((together / "run.json").read_text())["stages"]["diffusion"]["result"]
     assert (record["distribution"], record["replicas"], record["workers"]) == ("multi_worker", 2, 2)
+
+
+@pytest.mark.slow
+def test_two_workers_do_a_whole_study(experiment, tmp_path):
+    told = _end(*_start("study", experiment, tmp_path, "tensorflow", *_two()))
+    assert (tmp_path / "report.html").exists()
+    for stage in ("sampling", "classifiers", "export", "explain"):
+        assert all(f"{stage}: part {i + 1} of 2" in told[i] for i in (0, 1))
+    trained = [text.count("classifier 1 of 2") + text.count("classifier 2 of 2") for text in told]
+    assert trained == [1, 1]
+    # One process finds nothing left to do, and needs no TF_CONFIG.
+    (again,) = _end(*_start("study", experiment, tmp_path, "tensorflow"))
+    assert "started" not in again
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
+def test_workers_end_where_the_chief_does(backend, experiment, tmp_path):
+    pytest.importorskip(backend)
+    (tmp_path / "images").write_text("no folder: the chief cannot write its phantoms here")
+    chief, other = _start("train diffusion", experiment, tmp_path, backend, *_two())
+    told = [each.communicate(timeout=200)[1] for each in (chief, other)]
+    assert chief.returncode != 0, told[0]
+    assert other.returncode == 2, told[1]
+    assert "kerasmed: Worker 0 has ended before what it was to do" in told[1]

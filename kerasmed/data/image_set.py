@@ -1,7 +1,6 @@
 """ImageSet: labelled images as one uint8 memory map with a manifest."""
 
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmed.errors import DataError
+from kerasmed.files import nameless_file
 
 # Bytes of a subset above which it is no longer copied into memory.
 _HELD = 2**28
@@ -80,7 +80,7 @@ class ImageSet:
         Into memory, or where they are many into a nameless file beside the memory map.
         """
         return ImageSet(
-            images=_rows(self.images, np.asarray(indices)),
+            images=_rows(self.images, np.asarray(indices, np.int64)),
             labels=self.labels[indices],
             class_names=self.class_names,
             files=tuple(self.files[i] for i in indices),
@@ -94,14 +94,15 @@ class ImageSet:
 
 
 def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    if not isinstance(images, np.memmap) or images[:1].nbytes * len(indices) <= _HELD:
+    beside = getattr(images, "filename", None)
+    if beside is None or images[:1].nbytes * len(indices) <= _HELD:
         return np.asarray(images[indices])
-    with tempfile.TemporaryFile(dir=Path(str(images.filename)).parent) as file:
-        copied = np.memmap(file, images.dtype, "w+", shape=(len(indices), *images.shape[1:]))
-    step = max(1, _HELD // images[:1].nbytes)
-    for start in range(0, len(indices), step):
-        copied[start : start + step] = images[indices[start : start + step]]
-    return copied
+    at_once = max(1, _HELD // images[:1].nbytes)
+    with nameless_file(Path(beside).parent) as file:
+        for start in range(0, len(indices), at_once):
+            file.write(images[indices[start : start + at_once]].tobytes())
+        file.flush()
+        return np.memmap(file, images.dtype, "c", shape=(len(indices), *images.shape[1:]))
 
 
 def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -1,6 +1,8 @@
 """Training the denoiser."""
 
+import json
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
-from kerasmed.workers import joined, of_chief
+from kerasmed.workers import joined, lost_workers_named, of_chief, part
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9
@@ -44,7 +46,8 @@ def train_denoiser(
     """Train, and leave ``denoiser.keras`` in the folder: float32, the best average of the weights.
 
     The best is the one with the lowest loss on the validation images. Beside it: ``history.csv``,
-    ``previews/`` and ``checkpoints/``, from the last of which an interrupted training goes on.
+    ``previews/`` and ``checkpoints/``, from the last of which an interrupted training goes on. Of
+    several workers, which share the folder, the chief alone writes there.
 
     Args:
         train: images to learn from.
@@ -54,8 +57,6 @@ def train_denoiser(
         seed: of weights, order, noise and timesteps.
         runtime: precision and XLA, resolved.
         folder: the run folder's ``diffusion/``.
-
-    Of several workers, which share the folder, the chief alone writes there.
 
     Returns:
         What really ran: precision, XLA, parameters, steps, images a second, minutes, losses;
@@ -67,7 +68,7 @@ def train_denoiser(
         MachineError: a worker is gone.
     """
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
-    with on_all_devices(runtime.distribution):
+    with lost_workers_named(), on_all_devices(runtime.distribution):
         return _train(train, validation, settings, symmetry, seed, runtime, folder)
 
 
@@ -87,41 +88,37 @@ def _train(
         model, optimizer = _compiled(train, settings, pixels, runtime)
     with precision_policy("float32"), on_one_device():
         averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
-    checkpoints = Checkpoints(
-        folder / "checkpoints", _recipe(train, settings, symmetry, seed, runtime)
-    )
+    recipe = _recipe(train, settings, symmetry, seed, runtime)
+    _check_agreed({**recipe, **settings.model_dump()})
+    checkpoints = Checkpoints(folder / "checkpoints", recipe)
     done, seconds = checkpoints.restore(model)
     worker = joined()
-    if of_chief(done) != (done,):
-        raise StageError(
-            f"Worker {worker.index} goes on from step {done}, the chief from another: expected a "
-            f"run folder that all workers share, received {folder}; give the same --out to all."
-        )
     recorder = Recorder(
         folder, settings, train, validation, symmetry, seed,
         averaged, optimizer, checkpoints, done, seconds,
     )  # fmt: skip
     flops = forward_flops(model)
-    possible = matrix_product_rate(model.compute_dtype)
+    possible = matrix_product_rate(model.compute_dtype) * runtime.replicas
     say(
         f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image forward "
         f"(matrix products run at {possible / 1e9:.0f} GFLOP/s here), {len(train)} images, batch "
         f"{settings.batch_size}, {runtime.precision}, XLA {'on' if model.jit_compile else 'off'}, "
         f"{runtime.backend} on {runtime.device}; from step {done} on, to {settings.budget()}."
     )
-    if not recorder.finished(done):
+    if not of_chief(recorder.finished(done))[0]:
         with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
-            part = (worker.index, len(worker.addresses))
+            place = (worker.index, len(worker.addresses))
             fit(
                 model,
                 NoisyBatches(
-                    train, pixels, settings, symmetry, seed, done, _threads(runtime), part
+                    train, pixels, settings, symmetry, seed, done, _threads(runtime), place
                 ),
                 [recorder],
                 steps_per_epoch=settings.checkpoint_steps,
                 initial_epoch=done // settings.checkpoint_steps,
                 epochs=_ENDLESS,
             )
+    part()
     if not worker.is_chief:
         return {}
     summary = recorder.take_best()
@@ -171,6 +168,17 @@ def _compiled(
     )
     model.optimizer.build(model.trainable_variables)
     return model, optimizer
+
+
+def _check_agreed(recipe: dict[str, Any]) -> None:
+    """Refuse a worker whose settings or precision are not the chief's."""
+    mine = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
+    if of_chief(mine) != (mine,):
+        raise StageError(
+            f"Worker {joined().index} has another recipe than the chief: expected the same "
+            f"settings, images and precision on every worker, received {recipe}; give all of them "
+            "one experiment file, and runtime.precision where their processors differ."
+        )
 
 
 def _threads(runtime: Runtime) -> int:

@@ -68,8 +68,7 @@ class Stage:
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that decide this stage's outcome; on how many devices does not."""
-        elsewhere = {"runtime": {"distribution"}}
-        return config.model_dump(mode="json", include=set(self.sections), exclude=elsewhere)
+        return _deciding(config.model_dump(mode="json", include=set(self.sections)))
 
 
 def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
@@ -106,11 +105,18 @@ def check_settings(stage: Stage, before: dict[str, Any], config: Config, run: Ru
     Raises:
         StageError: naming the first that differs.
     """
-    for key, old, new in _differences(before, stage.settings(config)):
+    for key, old, new in _differences(_deciding(before), stage.settings(config)):
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
             f"take the setting back, use another --out, or redo it with `{stage.command}`."
         )
+
+
+def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
+    if "runtime" not in settings:
+        return settings
+    runtime = {k: v for k, v in settings["runtime"].items() if k != "distribution"}
+    return {**settings, "runtime": runtime}
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
@@ -124,9 +130,16 @@ def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, A
     return found
 
 
-def _by_image(config: Config, cpus: int) -> int:
-    """A few parts a processor, so that all end together; each costs a second or two to begin."""
-    return 4 * cpus
+# A few parts a processor, so that all end together; each costs a second or two to begin.
+_PARTS_A_CPU = 4
+
+
+def _by_synthetic_image(config: Config, cpus: int) -> int:
+    return _PARTS_A_CPU * cpus
+
+
+def _by_explained_image(config: Config, cpus: int) -> int:
+    return min(_PARTS_A_CPU * cpus, config.explain.images_per_class)
 
 
 def _by_cell(config: Config, cpus: int) -> int:
@@ -158,7 +171,7 @@ STAGES: dict[str, Stage] = {
             draw_samples,
             ("seed", "sampling"),
             ("diffusion",),
-            Share(draw_shard, _by_image, 1, 1.0, wants_gpu=False),
+            Share(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
         ),
         Stage(
             "classifiers",
@@ -189,7 +202,7 @@ STAGES: dict[str, Stage] = {
             explain_classifiers,
             ("seed", "explain"),
             ("export",),
-            Share(explain_shard, _by_image, 1, 2.0, wants_gpu=False),
+            Share(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
         ),
         Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "audit"), ("export",)),
         Stage(

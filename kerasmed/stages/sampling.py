@@ -1,6 +1,5 @@
 """The stage that draws the synthetic set, alone or as one of several processes."""
 
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -16,7 +15,14 @@ from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.errors import InputError, StageError
 from kerasmed.evaluate.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
 from kerasmed.evaluate.enough import MINIMUM
-from kerasmed.files import make_folder, read_json, sha256_of, write_json, written_aside
+from kerasmed.files import (
+    make_folder,
+    process_name,
+    read_json,
+    sha256_of,
+    write_json,
+    written_aside,
+)
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
@@ -138,7 +144,7 @@ class _Drawing:
 
     def _begin(self) -> None:
         """Start the set, or make sure that the one begun is the same."""
-        new = self._folder.with_name(f".{self._folder.name}.{os.getpid()}.tmp")
+        new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
         for name in self._names:
             make_folder(new / name)
         write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})

@@ -1,5 +1,6 @@
 """Labelled images in memory: their names, counts, parts and what fits together."""
 
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from kerasmed.data import image_set
 from kerasmed.data.image_set import ImageFile, ImageSet, concatenate
-from kerasmed.errors import DataError
+from kerasmed.errors import DataError, StageError
 
 
 def made_set(names=("ant", "cat"), size: int = 4, value: int = 0) -> ImageSet:
@@ -69,7 +70,25 @@ def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
     part = mapped.subset([2, 0])
     assert isinstance(part.images, np.memmap)
     np.testing.assert_array_equal(part.images, three.images[[2, 0]])
+    np.testing.assert_array_equal(part.subset([1]).images, three.images[[0]])
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
+
+
+def test_no_room_for_a_large_subset_is_said(three, tmp_path, monkeypatch):
+    np.save(tmp_path / "images.npy", three.images)
+    mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
+    monkeypatch.setattr(image_set, "_HELD", 1)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
+    try:
+        with pytest.raises(StageError, match="make room"):
+            mapped.subset([0, 1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+
+
+def test_subset_of_nothing_is_empty(three):
+    assert len(three.subset([])) == 0
 
 
 def test_subset_is_a_copy_in_memory(three):
