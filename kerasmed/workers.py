@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ _EXAMPLE = (
 )
 _SILENT_S = 20  # after which JAX counts a worker as gone
 _MEET_WITHIN_S = 24 * 3600  # JAX aborts the process where it has waited for longer
+_NOTICED_WITHIN_S = 5
 # What backends and their transports raise where a peer is gone; JAX has no type for it alone.
 _LOST_TYPES = ("AbortedError", "UnavailableError")
 _LOST_WORDS = ("connection closed", "connection reset", "gloo", "nccl", "socket closed")
@@ -221,13 +223,16 @@ def lost_workers_named() -> Iterator[None]:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; at once where others still wait for it, or it for them.
+    """End the process; after an error while others still train with it, without a farewell.
 
-    JAX would wait for a worker that is gone, and then abort.
+    JAX would wait for a worker that is gone, and then abort. It also aborts the workers of a chief
+    that is gone, so that they are given the time to notice that its lock is free.
     """
     if _Joined.connected and code:
         sys.stdout.flush()
         sys.stderr.flush()
+        if joined().is_chief and _Joined.strategy is None:
+            time.sleep(_NOTICED_WITHIN_S)
         os._exit(code)
     sys.exit(code)
 
