@@ -292,6 +292,9 @@ class ClassifierConfig(Section):
     batch_size: Count = 16
     finetune_epochs: Annotated[int, Field(ge=0)] = 10
     patience: Count = 5
+    # An epoch shows as many images as the study's largest training set has, so that all CNNs train
+    # for as many steps; else a larger set also means longer training.
+    equal_steps: bool = False
     # Of the logistic regression on frozen features that the training of pretrained networks starts
     # from; scikit-learn's C.
     head_inverse_regularisation: Rate = 0.01

@@ -19,7 +19,7 @@ from kerasmed.workers import of_chief, part, read_worker
 if TYPE_CHECKING:
     from kerasmed.cluster import RayCluster
 
-_POLL_S, _POLL_AT_MOST_S = 2.0, 60.0
+_POLL_S, _POLL_AT_MOST_S = 2.0, 30.0
 _SEEN_WITHIN_S = 60.0  # network file systems show a file late
 
 
@@ -136,7 +136,7 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
                 looked = time.monotonic()
                 missing = stage.share.run(config, run, index, shards)
                 # A look reads the sets again, which may take long.
-                pause = min(max(_POLL_S, 10 * (time.monotonic() - looked)), _POLL_AT_MOST_S)
+                pause = min(max(_POLL_S, 3 * (time.monotonic() - looked)), _POLL_AT_MOST_S)
     if index == 1:
         perform(stage, config, run)
         return

@@ -156,6 +156,7 @@ def train_classifier(
     seed: int,
     runtime: Runtime,
     folder: Path,
+    images_per_epoch: int | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
     """Train one CNN, and leave ``model.keras`` (float32) and ``history.csv`` in the folder.
 
@@ -164,6 +165,17 @@ def train_classifier(
     scratch there is only the second phase. It stops early on the loss over the validation images
     and keeps its best weights, which may be those that it started from. The temperature is fitted
     on the same images (Guo et al., arXiv:1706.04599).
+
+    Args:
+        backbone: a key of BACKBONES.
+        train: images to learn from.
+        validation: images that stop the training and set the temperature.
+        settings: the recipe.
+        symmetry: flips and turns to draw from, see ``data.symmetry``.
+        seed: of weights, order and augmentation.
+        runtime: precision and XLA, resolved.
+        folder: the CNN's.
+        images_per_epoch: that the second phase shows in an epoch; each once if None.
 
     Returns:
         The classifier, in float32, and what really ran.
@@ -193,7 +205,14 @@ def train_classifier(
     )
     if settings.finetune_epochs:
         found, ran = _fine_tune(
-            model, batches, validation, settings, runtime, title, weights != "none"
+            model,
+            batches,
+            validation,
+            settings,
+            runtime,
+            title,
+            weights != "none",
+            images_per_epoch or len(train),
         )
         rows += found
     plain = build_classifier(*arguments[:4], "none", settings.dropout)
@@ -302,6 +321,7 @@ def _fine_tune(
     runtime: Runtime,
     title: str,
     starts_from_head: bool,
+    images_per_epoch: int,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Train the layers down to ``finetune_share`` by a rate that warms up and falls along a cosine.
 
@@ -309,7 +329,7 @@ def _fine_tune(
         Its rows of history, and what ran: among it which phase's weights were ``kept``.
     """
     freeze_lower_layers(model, settings.finetune_share)
-    steps = max(1, -(-len(batches.image_set) // settings.batch_size))
+    steps = max(1, -(-images_per_epoch // settings.batch_size))
     total = steps * settings.finetune_epochs
     # Keras scales the loss where this outer model's policy is mixed_float16.
     with precision_policy(runtime.precision):
@@ -358,6 +378,7 @@ def _fine_tune(
     ran = {
         "kept": "finetune" if improved else "head",
         "jit_compile": bool(trained.jit_compile),
+        "steps": len(pace.seconds),
         "images_per_s": round(settings.batch_size / float(np.median(pace.seconds)), 1),
     }
     say(

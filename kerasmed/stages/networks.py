@@ -71,6 +71,11 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
     missing = 0
+    images_per_epoch = None
+    if config.classifiers.equal_steps:
+        images_per_epoch = max(
+            len(_training_images(cell, config, run, image_set, split)) for cell in cells
+        )
     for number, cell in enumerate(cells):
         train = _training_images(cell, config, run, image_set, split)
         made_from = {
@@ -83,6 +88,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             "jit_compile": runtime.jit_compile,
             "training_hash": train.data_hash,
             "validation_hash": validation.data_hash,
+            "images_per_epoch": images_per_epoch,
         }
         path = _record_path(cell, run)
         record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
@@ -102,6 +108,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             cell.seed,
             runtime,
             path.parent,
+            images_per_epoch,
         )
         write_json(path, {"made_from": made_from, "result": {**runtime.as_record(), **result}})
     return missing

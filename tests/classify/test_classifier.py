@@ -73,6 +73,22 @@ def test_training_leaves_a_float32_model_and_its_history(phantoms, tmp_path):
     assert result["precision"] == "float32"
 
 
+@pytest.mark.parametrize(("images_per_epoch", "steps"), [(None, 6), (41, 12)])
+def test_an_epoch_shows_as_many_images_as_asked(images_per_epoch, steps, phantoms, tmp_path):
+    _, result = train_classifier(
+        "MobileNet",
+        phantoms,
+        phantoms,
+        _settings(finetune_epochs=2),
+        "mirror",
+        0,
+        FLOAT32,
+        tmp_path,
+        images_per_epoch,
+    )
+    assert result["steps"] == steps
+
+
 def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_path):
     donor = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
     path = tmp_path / "own.weights.h5"

@@ -7,7 +7,7 @@ import pytest
 from kerasmed.config import parse_config
 from kerasmed.runs import RunFolder
 from kerasmed.stages.evidence import explain_classifiers, explain_shard
-from kerasmed.stages.networks import export_classifiers, export_shard
+from kerasmed.stages.networks import export_classifiers, export_shard, train_shard
 
 
 @pytest.fixture
@@ -60,3 +60,19 @@ def test_exports_are_divided_and_made_again_only_where_something_changed(run, co
     export_classifiers(config, run)
     changed = {path for path, time in _times(run.exported).items() if written[path] != time}
     assert changed == {str(run.exported / f"MobileNet-real-s0{end}") for end in (".onnx", ".json")}
+
+
+def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
+    asked = {}
+
+    def train(backbone, images, *arguments):
+        *_, folder, images_per_epoch = arguments
+        asked[folder.name] = (len(images), images_per_epoch)
+        return None, {}
+
+    monkeypatch.setattr("kerasmed.classify.classifier.train_classifier", train)
+    equal = config.classifiers.model_copy(update={"equal_steps": True})
+    assert train_shard(config.model_copy(update={"classifiers": equal}), run) == 0
+    largest = max(count for count, _ in asked.values())
+    assert len({count for count, _ in asked.values()}) > 1
+    assert {images_per_epoch for _, images_per_epoch in asked.values()} == {largest}
