@@ -556,7 +556,7 @@ def entry() -> None:
 
     try:
         code = main()
-    except Exception:
+    except Exception:  # a bug; it too must not leave other workers waiting
         traceback.print_exc()
         code = 1
     leave(code)

@@ -14,7 +14,7 @@ from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
 from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
 from kerasmed.stages.networks import check_classifiers
-from kerasmed.workers import of_chief, part, read_worker
+from kerasmed.workers import lost_workers_named, of_chief, part, read_worker
 
 if TYPE_CHECKING:
     from kerasmed.cluster import RayCluster
@@ -87,7 +87,8 @@ def _join_workers(run: RunFolder) -> tuple[int, int]:
     mark, path = float(secrets.randbelow(2**24)), run.root / ".workers"  # exact in float32
     if worker.is_chief:
         write_text(path, f"{mark}")
-    (mark,) = of_chief(mark)
+    with lost_workers_named():
+        (mark,) = of_chief(mark)
     until = time.monotonic() + _SEEN_WITHIN_S
     while not path.exists() or path.read_text(encoding="utf-8") != f"{mark}":
         if time.monotonic() > until:

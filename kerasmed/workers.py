@@ -183,18 +183,17 @@ def of_chief(*values: float) -> tuple[float, ...]:
     import numpy as np
 
     mine = np.array([values], np.float32)
-    with lost_workers_named():
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
 
-            of_devices = strategy().experimental_distribute_values_from_function(
-                lambda _: tf.constant(mine)
-            )
-            found = strategy().gather(of_devices, axis=0).numpy()
-        else:
-            from jax.experimental import multihost_utils
+        of_devices = strategy().experimental_distribute_values_from_function(
+            lambda _: tf.constant(mine)
+        )
+        found = strategy().gather(of_devices, axis=0).numpy()
+    else:
+        from jax.experimental import multihost_utils
 
-            found = np.asarray(multihost_utils.broadcast_one_to_all(mine))
+        found = np.asarray(multihost_utils.broadcast_one_to_all(mine))
     return tuple(float(value) for value in found[0])
 
 

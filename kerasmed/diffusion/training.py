@@ -69,76 +69,65 @@ def train_denoiser(
     """
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
     with lost_workers_named(), on_all_devices(runtime.distribution):
-        return _train(train, validation, settings, symmetry, seed, runtime, folder)
-
-
-def _train(
-    train: ImageSet,
-    validation: ImageSet,
-    settings: DiffusionConfig,
-    symmetry: str,
-    seed: int,
-    runtime: Runtime,
-    folder: Path,
-) -> dict[str, Any]:
-    keras.utils.set_random_seed(seed)
-    num_classes = len(train.class_names)
-    pixels = PixelRange.of(train.images)
-    with mirrored_variables(runtime.distribution):
-        model, optimizer = _compiled(train, settings, pixels, runtime)
-    with precision_policy("float32"), on_one_device():
-        averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
-    recipe = _recipe(train, settings, symmetry, seed, runtime)
-    _check_agreed({**recipe, **settings.model_dump()})
-    checkpoints = Checkpoints(folder / "checkpoints", recipe)
-    done, seconds = checkpoints.restore(model)
-    worker = joined()
-    recorder = Recorder(
-        folder, settings, train, validation, symmetry, seed,
-        averaged, optimizer, checkpoints, done, seconds,
-    )  # fmt: skip
-    flops = forward_flops(model)
-    possible = matrix_product_rate(model.compute_dtype) * runtime.replicas
-    say(
-        f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image forward "
-        f"(matrix products run at {possible / 1e9:.0f} GFLOP/s here), {len(train)} images, batch "
-        f"{settings.batch_size}, {runtime.precision}, XLA {'on' if model.jit_compile else 'off'}, "
-        f"{runtime.backend} on {runtime.device}; from step {done} on, to {settings.budget()}."
-    )
-    if not of_chief(recorder.finished(done))[0]:
-        with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
-            place = (worker.index, len(worker.addresses))
-            fit(
-                model,
-                NoisyBatches(
-                    train, pixels, settings, symmetry, seed, done, _threads(runtime), place
-                ),
-                [recorder],
-                steps_per_epoch=settings.checkpoint_steps,
-                initial_epoch=done // settings.checkpoint_steps,
-                epochs=_ENDLESS,
-            )
-    part()
-    if not worker.is_chief:
-        return {}
-    summary = recorder.take_best()
-    with written_aside(folder / "denoiser.keras") as temporary:
-        averaged.save(temporary)
-    images_per_s = summary["images_per_s"]
-    share = TRAINING_PASSES * flops * images_per_s / possible
-    say(
-        f"{images_per_s:.0f} images/s in the median, {share:.0%} of the rate of matrix products; "
-        f"exported the average at step {summary['exported_step']}, validation loss "
-        f"{summary['validation_loss']:.4f}, the lowest that was kept."
-    )
-    return {
-        "precision": model.dtype_policy.name,
-        "jit_compile": bool(model.jit_compile),
-        "parameters": model.count_params(),
-        "gflop_per_image": round(flops / 1e9, 4),
-        "share_of_matrix_product_rate": round(share, 4),
-        **summary,
-    }
+        keras.utils.set_random_seed(seed)
+        num_classes = len(train.class_names)
+        pixels = PixelRange.of(train.images)
+        with mirrored_variables(runtime.distribution):
+            model, optimizer = _compiled(train, settings, pixels, runtime)
+        with precision_policy("float32"), on_one_device():
+            averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
+        recipe = _recipe(train, settings, symmetry, seed, runtime)
+        _check_agreed({**recipe, **settings.model_dump()})
+        checkpoints = Checkpoints(folder / "checkpoints", recipe)
+        done, seconds = checkpoints.restore(model)
+        worker = joined()
+        recorder = Recorder(
+            folder, settings, train, validation, symmetry, seed,
+            averaged, optimizer, checkpoints, done, seconds,
+        )  # fmt: skip
+        flops = forward_flops(model)
+        possible = matrix_product_rate(model.compute_dtype) * runtime.replicas
+        say(
+            f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image "
+            f"forward (matrix products run at {possible / 1e9:.0f} GFLOP/s here), {len(train)} "
+            f"images, batch {settings.batch_size}, {runtime.precision}, XLA "
+            f"{'on' if model.jit_compile else 'off'}, "
+            f"{runtime.backend} on {runtime.device}; from step {done} on, to {settings.budget()}."
+        )
+        if not of_chief(recorder.finished(done))[0]:
+            with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
+                place = (worker.index, len(worker.addresses))
+                fit(
+                    model,
+                    NoisyBatches(
+                        train, pixels, settings, symmetry, seed, done, _threads(runtime), place
+                    ),
+                    [recorder],
+                    steps_per_epoch=settings.checkpoint_steps,
+                    initial_epoch=done // settings.checkpoint_steps,
+                    epochs=_ENDLESS,
+                )
+        part()
+        if not worker.is_chief:
+            return {}
+        summary = recorder.take_best()
+        with written_aside(folder / "denoiser.keras") as temporary:
+            averaged.save(temporary)
+        images_per_s = summary["images_per_s"]
+        share = TRAINING_PASSES * flops * images_per_s / possible
+        say(
+            f"{images_per_s:.0f} images/s in the median, {share:.0%} of the rate of matrix "
+            f"products; exported the average at step {summary['exported_step']}, validation loss "
+            f"{summary['validation_loss']:.4f}, the lowest that was kept."
+        )
+        return {
+            "precision": model.dtype_policy.name,
+            "jit_compile": bool(model.jit_compile),
+            "parameters": model.count_params(),
+            "gflop_per_image": round(flops / 1e9, 4),
+            "share_of_matrix_product_rate": round(share, 4),
+            **summary,
+        }
 
 
 def _compiled(

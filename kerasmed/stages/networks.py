@@ -73,8 +73,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     missing = 0
     images_per_epoch = None
     if config.classifiers.equal_steps:
+        sets = {(cell.trained_on, cell.variant): cell for cell in cells}
         images_per_epoch = max(
-            len(_training_images(cell, config, run, image_set, split)) for cell in cells
+            len(_training_images(cell, config, run, image_set, split)) for cell in sets.values()
         )
     for number, cell in enumerate(cells):
         train = _training_images(cell, config, run, image_set, split)
