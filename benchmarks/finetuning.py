@@ -21,11 +21,8 @@ from kerasmed.stages.inputs import load_split
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
-from kerasmed.classify.classifier import (  # noqa: E402
-    build_classifier,
-    predict_outputs,
-    train_classifier,
-)
+from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
+from kerasmed.classify.training import train_classifier  # noqa: E402
 from kerasmed.evaluate.probe import probe_accuracy  # noqa: E402
 
 

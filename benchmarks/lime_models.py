@@ -22,7 +22,8 @@ load_keras()  # before anything imports Keras, so that TensorFlow's notices stay
 
 import keras  # noqa: E402
 
-from kerasmed.classify.classifier import build_classifier, train_classifier  # noqa: E402
+from kerasmed.classify.classifier import build_classifier  # noqa: E402
+from kerasmed.classify.training import train_classifier  # noqa: E402
 from kerasmed.export.classifiers import export_classifier  # noqa: E402
 
 IMAGES = 20

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from kerasmed.cluster import RayCluster
 
 _POLL_S, _POLL_AT_MOST_S = 2.0, 30.0
+_LAST_TOGETHER = [name for name, stage in STAGES.items() if stage.together][-1]
 _SEEN_WITHIN_S = 60.0  # network file systems show a file late
 
 
@@ -73,6 +74,7 @@ def run_stage(stage: Stage, config: Config, run: RunFolder) -> None:
         if stage.name != "data" and "data" not in run.finished_stages():
             _take_part(STAGES["data"], config, run, index, shards)
         _take_part(stage, config, run, index, shards)
+        part()
 
 
 def _join_workers(run: RunFolder) -> tuple[int, int]:
@@ -111,19 +113,20 @@ def _run_stages(
     for stage in STAGES.values():
         if is_current(stage, run.finished_stages()):
             say(f"{stage.name}: finished before")
-            if stage.together:
-                part()
-            continue
-        if cluster is not None and stage.share is not None:
-            check_inputs(stage, config, run)
-            cluster.share(stage.name, stage.share, config, run)
-        _take_part(stage, config, run, index, shards)
+        else:
+            if cluster is not None and stage.share is not None:
+                check_inputs(stage, config, run)
+                cluster.share(stage.name, stage.share, config, run)
+            _take_part(stage, config, run, index, shards)
+        if stage.name == _LAST_TOGETHER:
+            part()
 
 
 def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards: int) -> None:
     """Do this process's part of a stage, and wait until it is finished."""
     workers = config.runtime.distribution == "multi_worker"
-    if shards > 1 and stage.share is not None:
+    together = workers and stage.together
+    if shards > 1 and stage.share is not None and not together:
         check_inputs(stage, config, run)
         say(f"{stage.name}: part {index} of {shards}")
         missing = stage.share.run(config, run, index, shards)
@@ -141,7 +144,7 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
     if index == 1:
         perform(stage, config, run)
         return
-    if workers and stage.together:
+    if together:
         check_inputs(stage, config, run)
         say(f"{stage.name}: with the other workers")
         stage.run(config, run)

@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from kerasmed.errors import ConfigError, KerasmedError, MachineError
+from kerasmed.errors import ConfigError, KerasmedError, MachineError, StageError
 from kerasmed.progress import say
 
 _EXAMPLE = (
@@ -195,6 +196,21 @@ def of_chief(*values: float) -> tuple[float, ...]:
 
         found = np.asarray(multihost_utils.broadcast_one_to_all(mine))
     return tuple(float(value) for value in found[0])
+
+
+def check_agreed(recipe: dict[str, Any]) -> None:
+    """Refuse a worker whose settings, images or precision are not the chief's; all call it.
+
+    Raises:
+        StageError: they differ.
+    """
+    mine = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
+    if of_chief(mine) != (mine,):
+        raise StageError(
+            f"Worker {joined().index} has another recipe than the chief: expected the same "
+            f"settings, images and precision on every worker, received {recipe}; give all of them "
+            "one experiment file, and runtime.precision where their processors differ."
+        )
 
 
 @contextmanager

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasmed import study
+from kerasmed import study, workers
 from kerasmed.cli import main
 from kerasmed.config import RuntimeConfig, load_config
-from kerasmed.diffusion import training
 from kerasmed.errors import ConfigError, MachineError, StageError
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import resolve_runtime
@@ -117,9 +116,9 @@ def test_another_backend_is_refused(monkeypatch):
 
 
 def test_worker_with_another_recipe_is_refused(monkeypatch):
-    monkeypatch.setattr(training, "of_chief", lambda value: (value + 1,))
+    monkeypatch.setattr(workers, "of_chief", lambda value: (value + 1,))
     with pytest.raises(StageError, match="Worker 0 has another recipe than the chief"):
-        training._check_agreed({"seed": 0})
+        workers.check_agreed({"seed": 0})
 
 
 def test_folder_that_is_not_shared_is_refused(experiment, monkeypatch, tmp_path):
@@ -152,8 +151,6 @@ def test_other_errors_are_no_lost_workers():
 
 
 def test_lost_worker_is_one_line(monkeypatch):
-    from kerasmed import workers
-
     monkeypatch.setattr(workers._Joined, "worker", workers.Worker(0, ("a:1", "b:2")))
     message = r"Worker 0 lost another one of a:1, b:2: .* Socket closed"
     with pytest.raises(MachineError, match=message), lost_workers_named():

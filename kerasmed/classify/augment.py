@@ -1,6 +1,6 @@
 """KerasCV augmentation of training batches. The only module that knows KerasCV."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,24 +33,27 @@ _RANGES: dict[Strength, _Range] = {
 }
 
 
-def make_augmenter(strength: Strength, seed: int) -> Callable[[np.ndarray], np.ndarray]:
-    """A function that changes the colours, angle, size and place of a batch's images at random.
+Augmenter = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
+
+
+def make_augmenter(strength: Strength) -> Augmenter:
+    """A function that changes the colours, angle, size and place of images at random.
 
     Flips and quarter turns come from ``data.symmetry``. RandAugment is not used: it also shears and
     posterises, which can remove what decides the class.
 
     Args:
         strength: "none" leaves the images as they are.
-        seed: of all its draws; KerasCV repeats them only after ``keras.utils.set_random_seed``.
 
     Returns:
-        From uint8 (batch, height, width, 3) to the same.
+        From uint8 (batch, height, width, 3) and a generator for each image, from which alone its
+        changes are drawn, to uint8 of the same shape.
 
     Raises:
         MachineError: KerasCV is missing, or TensorFlow, without which it does not import.
     """
     if strength == "none":
-        return lambda images: images
+        return lambda images, rngs: images
     try:
         import keras_cv
         import tensorflow as tf
@@ -60,35 +63,51 @@ def make_augmenter(strength: Strength, seed: int) -> Callable[[np.ndarray], np.n
             "install them or set classifiers.augment: none."
         ) from None
     limit = _RANGES[strength]
-    saturation = (0.5 - limit.colour / 2, 0.5 + limit.colour / 2)
-    layers = [
-        keras_cv.layers.RandomBrightness(limit.colour, value_range=(0, 255), seed=seed),
-        keras_cv.layers.RandomContrast((0, 255), limit.colour, seed=seed + 1),
-        keras_cv.layers.RandomSaturation(saturation, seed=seed + 2),
-        # Each of these blurs small images, so that one at most is done, and half stay sharp.
-        keras_cv.layers.RandomApply(
-            keras_cv.layers.RandomChoice(
-                [
-                    keras_cv.layers.RandomRotation(limit.turn, seed=seed + 3),
-                    keras_cv.layers.RandomZoom(limit.zoom, seed=seed + 4),
-                    keras_cv.layers.RandomTranslation(limit.shift, limit.shift, seed=seed + 5),
-                ],
-                seed=seed + 6,
-            ),
-            rate=0.5,
-            seed=seed + 7,
-        ),
-    ]
+    brightness = keras_cv.layers.RandomBrightness(limit.colour, value_range=(0, 255))
+    contrast = keras_cv.layers.RandomContrast((0, 255), limit.colour)
+    saturation = keras_cv.layers.RandomSaturation(limit.colour)
+    rotation = keras_cv.layers.RandomRotation(limit.turn)
+    zoom = keras_cv.layers.RandomZoom(limit.zoom)
+    translation = keras_cv.layers.RandomTranslation(limit.shift, limit.shift)
+
+    def changed_by(amounts, layer, images):
+        # Its own draws would depend on all that was drawn before.
+        layer.get_random_transformation_batch = lambda *arguments, **options: amounts
+        return layer(images, training=True)
 
     # Traced, because the eager layers take several times as long as a training step.
-    @tf.function
-    def change(images):
-        for layer in layers:
-            images = layer(images, training=True)
-        return images
+    @tf.function(reduce_retracing=True)
+    def change(images, by):
+        images = changed_by(by["brightness"][:, None, None, None], brightness, images)
+        images = changed_by(by["contrast"][:, None, None, None], contrast, images)
+        images = changed_by(by["saturation"], saturation, images)
+        images = changed_by({"angles": by["angle"]}, rotation, images)
+        size, down, right = (by[key][:, None] for key in ("size", "down", "right"))
+        images = changed_by({"height_zooms": size, "width_zooms": size}, zoom, images)
+        shift = {"height_translations": down, "width_translations": right}
+        return changed_by(shift, translation, images)
 
-    def augment(images: np.ndarray) -> np.ndarray:
-        changed = change(tf.constant(images, dtype=tf.float32)).numpy()
+    def augment(images: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
+        drawn = [_draw(limit, rng) for rng in rngs]
+        by = {key: np.array([each[key] for each in drawn], np.float32) for key in drawn[0]}
+        changed = change(tf.constant(images, dtype=tf.float32), by).numpy()
         return np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
 
     return augment
+
+
+def _draw(limit: _Range, rng: np.random.Generator) -> dict[str, float]:
+    """By how much an image is changed, in the terms of KerasCV's layers."""
+    brightness, contrast, saturation = limit.colour * rng.uniform(-1, 1, 3)
+    angle, size, down, right = rng.uniform(-1, 1, 4)
+    # Each of these blurs small images, so that one at most is done, and half stay sharp.
+    moved = rng.choice(["angle", "size", "place", "", "", ""])
+    return {
+        "brightness": 255 * brightness,
+        "contrast": 1 + contrast,
+        "saturation": (1 + saturation) / 2,
+        "angle": 2 * np.pi * limit.turn * angle * (moved == "angle"),
+        "size": 1 + limit.zoom * size * (moved == "size"),
+        "down": limit.shift * down * (moved == "place"),
+        "right": limit.shift * right * (moved == "place"),
+    }

@@ -1,8 +1,6 @@
 """Training the denoiser."""
 
-import json
 import os
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +22,10 @@ from kerasmed.distribution import (
     on_all_devices,
     on_one_device,
 )
-from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
-from kerasmed.workers import joined, lost_workers_named, of_chief, part
+from kerasmed.workers import check_agreed, joined, lost_workers_named, of_chief
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9
@@ -77,7 +74,7 @@ def train_denoiser(
         with precision_policy("float32"), on_one_device():
             averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
         recipe = _recipe(train, settings, symmetry, seed, runtime)
-        _check_agreed({**recipe, **settings.model_dump()})
+        check_agreed({**recipe, **settings.model_dump()})
         checkpoints = Checkpoints(folder / "checkpoints", recipe)
         done, seconds = checkpoints.restore(model)
         worker = joined()
@@ -107,7 +104,6 @@ def train_denoiser(
                     initial_epoch=done // settings.checkpoint_steps,
                     epochs=_ENDLESS,
                 )
-        part()
         if not worker.is_chief:
             return {}
         summary = recorder.take_best()
@@ -157,17 +153,6 @@ def _compiled(
     )
     model.optimizer.build(model.trainable_variables)
     return model, optimizer
-
-
-def _check_agreed(recipe: dict[str, Any]) -> None:
-    """Refuse a worker whose settings or precision are not the chief's."""
-    mine = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
-    if of_chief(mine) != (mine,):
-        raise StageError(
-            f"Worker {joined().index} has another recipe than the chief: expected the same "
-            f"settings, images and precision on every worker, received {recipe}; give all of them "
-            "one experiment file, and runtime.precision where their processors differ."
-        )
 
 
 def _threads(runtime: Runtime) -> int:

@@ -180,6 +180,7 @@ STAGES: dict[str, Stage] = {
             ("seed", "classifiers", "runtime"),
             ("sampling",),
             Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
+            together=True,
         ),
         Stage(
             "export",

@@ -24,6 +24,7 @@ from kerasmed.stages.inputs import (
     load_synthetic,
     open_classifiers,
 )
+from kerasmed.workers import check_agreed, joined, of_chief
 
 
 def check_classifiers(config: Config) -> None:
@@ -46,6 +47,8 @@ def check_classifiers(config: Config) -> None:
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     """Train every CNN that the settings ask for and that is not there yet."""
     train_shard(config, run)
+    if not joined().is_chief:  # who writes the records
+        return {}
     records = {
         cell.name: read_json(_record_path(cell, run), "kerasmed train classifier CONFIG")
         for cell in cells_of(config)
@@ -56,15 +59,14 @@ def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
 def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
     """Train every ``shards``-th CNN from the ``index``-th on, those that are not there yet.
 
-    Several processes may do so in one run folder at once.
+    Several processes may do so in one run folder at once. The workers of ``multi_worker`` train
+    each CNN together, and the chief alone writes.
 
     Returns:
         How many CNNs of the study are still missing.
     """
-    # CNNs are many and small: several devices train several of them, not one.
-    one_device = config.runtime.model_copy(update={"distribution": "none"})
-    runtime = resolve_runtime(one_device, cpu_bfloat16=False)
-    from kerasmed.classify.classifier import train_classifier
+    runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+    from kerasmed.classify.training import train_classifier
 
     check_classifiers(config)
     cells = cells_of(config)
@@ -91,15 +93,17 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             "validation_hash": validation.data_hash,
             "images_per_epoch": images_per_epoch,
         }
+        check_agreed(made_from)
         path = _record_path(cell, run)
         record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
-        if record.get("made_from") == made_from:
+        if of_chief(record.get("made_from") == made_from)[0]:
             continue
         if number % shards != index - 1:
             missing += 1
             continue
         say(f"classifier {number + 1} of {len(cells)}: {cell.name}, {len(train)} images")
-        path.unlink(missing_ok=True)
+        if joined().is_chief:
+            path.unlink(missing_ok=True)
         _, result = train_classifier(
             cell.backbone,
             train,
@@ -111,7 +115,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             path.parent,
             images_per_epoch,
         )
-        write_json(path, {"made_from": made_from, "result": {**runtime.as_record(), **result}})
+        if joined().is_chief:
+            made = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
+            write_json(path, made)
     return missing
 
 

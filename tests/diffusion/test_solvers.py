@@ -81,7 +81,8 @@ def test_one_step_is_one_call_of_the_denoiser(solver):
 
     images = SOLVERS[solver](gaussian_denoiser, x_t, sampling_timesteps(1), noise_source())
 
-    np.testing.assert_allclose(images, gaussian_denoiser(x_t, NUM_TIMESTEPS - 1), atol=1e-6)
+    expected = gaussian_denoiser(x_t, sampling_timesteps(1)[0])
+    np.testing.assert_allclose(images, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -287,20 +288,37 @@ def test_ddpm_depends_on_the_fresh_noise():
 
 
 def test_timesteps_fall_from_the_noisiest_to_the_cleanest():
-    np.testing.assert_array_equal(sampling_timesteps(4), [999, 666, 333, 0])
     np.testing.assert_array_equal(sampling_timesteps(1000), np.arange(999, -1, -1))
-    assert sampling_timesteps(1).tolist() == [999]
+    # tan(pi/2 (992/1000 + 0.008) / 1.008) = 80.2 is the sigma nearest to 80.
+    assert sampling_timesteps(1).tolist() == [991]
+    assert sampling_timesteps(2).tolist() == [991, 0]
 
 
-@pytest.mark.parametrize("steps", [2, 25, 37, 999])
-def test_timesteps_are_whole_distinct_and_evenly_spaced(steps):
+@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
+def test_fifteen_steps_keep_the_variety_of_coarse_and_fine(solver):
+    # Independent Gaussian components, as the frequencies of images are: the mean brightness of
+    # images of 64 pixels varies 10 times as much as one pixel's noise, the finest detail a tenth.
+    deviations = np.array([0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 16.0])[:, None, None, None]
+
+    def denoise(x_t, timestep):
+        a = alphas_cumprod()[timestep]
+        gain = np.sqrt(a) * deviations**2 / (a * deviations**2 + 1 - a)
+        return (gain * x_t).astype(np.float32)
+
+    x_t = np.ones((len(deviations), 1, 1, 1), np.float32)
+    images = SOLVERS[solver](denoise, x_t, sampling_timesteps(15), None)
+    # The exact end of the way, up to the last timestep's noise, is the deviation itself.
+    np.testing.assert_allclose(images / deviations, 1.0, atol=0.12)
+
+
+@pytest.mark.parametrize("steps", [3, 37, 100, 250, 666, 999])
+def test_timesteps_are_whole_and_distinct(steps):
     timesteps = sampling_timesteps(steps)
-
-    gaps = -np.diff(timesteps)
     assert timesteps.dtype == np.int64
     assert len(timesteps) == steps
-    assert gaps.min() >= 1
-    assert np.ptp(gaps) <= 1
+    assert np.diff(timesteps).max() <= -1
+    assert 991 <= timesteps[0] <= 999
+    assert timesteps[-1] == 0
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])

@@ -70,7 +70,7 @@ def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
         asked[folder.name] = (len(images), images_per_epoch)
         return None, {}
 
-    monkeypatch.setattr("kerasmed.classify.classifier.train_classifier", train)
+    monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
     equal = config.classifiers.model_copy(update={"equal_steps": True})
     assert train_shard(config.model_copy(update={"classifiers": equal}), run) == 0
     largest = max(count for count, _ in asked.values())

@@ -1,0 +1,81 @@
+"""Training batches of a CNN, each a pure function of the seed and its number."""
+
+import keras
+import numpy as np
+
+from kerasmed.classify.augment import Augmenter
+from kerasmed.classify.mixing import mix
+from kerasmed.config import Mixing
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.order import EpochOrder
+from kerasmed.data.symmetry import transform_at_random
+
+
+class LabelledBatches(keras.utils.PyDataset):
+    """An endless sequence of augmented batches; batch ``i`` shows samples of EpochOrder.
+
+    Args:
+        image_set: what is learned from.
+        batch_size: images of a whole batch.
+        symmetry: flips and turns to draw from, see ``data.symmetry``.
+        augment: changes a batch of images; see ``make_augmenter``.
+        mixing: of the images of a batch, see ``mix``.
+        class_weights: weight of each class in the loss.
+        seed: of all that is drawn.
+        part: which part of each batch this process makes, of how many.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        symmetry: str,
+        augment: Augmenter,
+        mixing: Mixing,
+        class_weights: np.ndarray,
+        seed: int,
+        part: tuple[int, int] = (0, 1),
+    ):
+        super().__init__()
+        self.image_set = image_set
+        self.batch_size = batch_size
+        self.symmetry = symmetry
+        self.augment = augment
+        self.mixing = mixing
+        self.class_weights = class_weights
+        self.seed = seed
+        size = batch_size // part[1]
+        self._part = range(size * part[0], size * (part[0] + 1))
+        self._order = EpochOrder(len(image_set), seed)
+
+    @property
+    def num_batches(self) -> None:
+        """Endless."""
+        return None
+
+    def __getitem__(self, index: int):
+        first = index * self.batch_size
+        # Images are mixed with others of the whole batch.
+        samples = self._part if self.mixing == "none" else range(self.batch_size)
+        images, labels, rngs = [], [], []
+        for sample in samples:
+            epoch, position = self._order(first + sample)
+            rng = np.random.default_rng([self.seed, epoch, position])
+            image = self.image_set.images[position]
+            images.append(transform_at_random(image, self.symmetry, rng))
+            labels.append(self.image_set.labels[position])
+            rngs.append(rng)
+        one_hot = np.eye(len(self.class_weights), dtype=np.float32)[labels]
+        rng = np.random.default_rng([self.seed, index])
+        mixed, shares = mix(self.augment(np.stack(images), rngs), one_hot, self.mixing, rng)
+        if self.mixing != "none":
+            mixed, shares = (each[self._part.start : self._part.stop] for each in (mixed, shares))
+        return mixed, shares, (shares @ self.class_weights).astype(np.float32)
+
+
+def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:
+    """Weight of each class, inverse to its frequency, averaging 1 over the images."""
+    if not enabled:
+        return np.ones(num_classes)
+    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    return len(labels) / (num_classes * counts)

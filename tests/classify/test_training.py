@@ -1,0 +1,171 @@
+import keras
+import numpy as np
+import pytest
+
+from kerasmed.classify.backbones import build_network
+from kerasmed.classify.classifier import build_classifier, mean_cross_entropy, predict_outputs
+from kerasmed.classify.training import freeze_lower_layers, train_classifier
+from kerasmed.config import ClassifierConfig
+from kerasmed.errors import ConfigError, StageError
+from kerasmed.runtime import Runtime
+
+FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
+
+
+def _settings(**changes):
+    tiny = {"weights": "none", "input_size": 32, "batch_size": 8, "finetune_epochs": 1}
+    return ClassifierConfig(**{**tiny, "augment": "none", **changes})
+
+
+def _train(phantoms, folder, runtime=FLOAT32, **changes):
+    return train_classifier(
+        "MobileNet", phantoms, phantoms, _settings(**changes), "mirror", 0, runtime, folder
+    )
+
+
+def _pretrained(folder):
+    """A file of weights with the statistics of real activations, so that gradients arrive."""
+    keras.utils.set_random_seed(1)
+    network = build_network("MobileNet", 32, "none")
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    noise = np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype(np.float32)
+    network(noise, training=True)
+    network.save_weights(folder / "own.weights.h5")
+    return folder / "own.weights.h5"
+
+
+def _network(model):
+    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
+
+
+def _changed_by_a_step(model, images, labels):
+    """By layer of the backbone: its kind, and whether one step of training changed it."""
+    layers = next(layer for layer in model.layers if isinstance(layer, keras.Model)).layers
+    before = [layer.get_weights() for layer in layers]
+    trained = keras.Model(model.input, model.output["logits"])
+    trained.compile(
+        keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    )
+    trained.train_on_batch(images, labels)
+    return [
+        (type(layer), any(not np.array_equal(a, b) for a, b in zip(old, new, strict=True)))
+        for layer, old in zip(layers, before, strict=True)
+        if (new := layer.get_weights())
+    ]
+
+
+def test_training_leaves_a_float32_model_and_its_history(phantoms, tmp_path):
+    classifier, result = _train(phantoms, tmp_path)
+    saved = keras.saving.load_model(tmp_path / "model.keras")
+    expected = predict_outputs(classifier.model, phantoms.images)["logits"]
+    np.testing.assert_array_equal(predict_outputs(saved, phantoms.images)["logits"], expected)
+    header, row = (tmp_path / "history.csv").read_text().splitlines()
+    assert header == "phase,epoch,loss,accuracy,val_loss,val_accuracy"
+    assert row.startswith("finetune,1,")
+    assert result["n_train"] == 20
+    assert result["precision"] == "float32"
+
+
+@pytest.mark.parametrize(("images_per_epoch", "steps"), [(None, 6), (41, 12)])
+def test_an_epoch_shows_as_many_images_as_asked(images_per_epoch, steps, phantoms, tmp_path):
+    _, result = train_classifier(
+        "MobileNet",
+        phantoms,
+        phantoms,
+        _settings(finetune_epochs=2),
+        "mirror",
+        0,
+        FLOAT32,
+        tmp_path,
+        images_per_epoch,
+    )
+    assert result["steps"] == steps
+
+
+def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_path):
+    donor = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
+    path = tmp_path / "own.weights.h5"
+    network = next(layer for layer in donor.layers if isinstance(layer, keras.Model))
+    network.save_weights(path)
+    classifier, _ = _train(phantoms, tmp_path / "run", weights=str(path), finetune_epochs=0)
+    trained = next(layer for layer in classifier.model.layers if isinstance(layer, keras.Model))
+    for before, after in zip(network.get_weights(), trained.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+    phases = (tmp_path / "run" / "history.csv").read_text()
+    assert "head,1," in phases
+    assert "finetune" not in phases
+
+
+def test_only_the_upper_part_is_trained_where_asked(phantoms, tmp_path):
+    model = build_classifier("MobileNet", 2, 16, 32, str(_pretrained(tmp_path)), 0.0)
+    freeze_lower_layers(model, 0.3)
+    found = _changed_by_a_step(model, phantoms.images, phantoms.labels)
+    changed = [changed for kind, changed in found if kind is not keras.layers.BatchNormalization]
+    first = changed.index(True)
+    assert not any(changed[:first])
+    assert all(changed[first:])
+    assert 0.5 < first / len(changed) < 0.9
+
+
+@pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
+def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit):
+    runtime = Runtime("tensorflow", "CPU", precision, jit)
+    classifier, result = _train(phantoms, tmp_path, runtime)
+    assert (result["precision"], result["jit_compile"]) == (precision, jit)
+    assert {layer.compute_dtype for layer in classifier.model.layers} <= {"float32", "uint8"}
+
+
+def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_path):
+    # The first steps are good and the rest are ever worse: a rate that destroys the network.
+    rows = []
+    classifier, result = _train(
+        phantoms, tmp_path, finetune_epochs=9, patience=2, finetune_learning_rate=0.01
+    )
+    for line in (tmp_path / "history.csv").read_text().splitlines()[1:]:
+        rows.append([float(value) for value in line.split(",")[1:]])
+    losses = [row[3] for row in rows]
+    best = int(np.argmin(losses))
+    assert len(rows) == min(9, best + 1 + 2)
+    assert result["steps"] == 3 * len(rows)
+    logits = predict_outputs(classifier.model, phantoms.images)["logits"]
+    assert mean_cross_entropy(logits, phantoms.labels) == pytest.approx(losses[best], abs=1e-4)
+
+
+def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path):
+    path = str(_pretrained(tmp_path))
+    _train(phantoms, tmp_path / "head", weights=path, finetune_epochs=0)
+    _, result = _train(
+        phantoms, tmp_path / "both", weights=path, finetune_epochs=2, finetune_learning_rate=10.0
+    )
+    assert result["kept"] == "head"
+    head, both = (
+        keras.saving.load_model(tmp_path / name / "model.keras").get_weights()
+        for name in ("head", "both")
+    )
+    for one, other in zip(head, both, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_loss_that_is_not_finite_ends_the_training(phantoms, tmp_path):
+    with pytest.raises(StageError, match=r"The loss of MobileNet became .* in epoch 1: expected"):
+        _train(phantoms, tmp_path, finetune_learning_rate=1e30)
+    assert not (tmp_path / "model.keras").exists()
+
+
+def test_batch_that_does_not_divide_is_refused(phantoms, tmp_path):
+    three = Runtime("tensorflow", "3 x GPU", "float32", False, "mirrored", 3)
+    with pytest.raises(ConfigError, match=r"classifiers.batch_size: expected a multiple of the 3"):
+        _train(phantoms, tmp_path, three)
+
+
+def test_pretrained_statistics_stay_while_training(phantoms, tmp_path):
+    model = build_classifier("MobileNet", 2, 16, 32, str(_pretrained(tmp_path)), 0.0)
+    one, other = (
+        np.array(model(phantoms.images, training=training)["features"])
+        for training in (True, False)
+    )
+    np.testing.assert_array_equal(one, other)
+    for kind, changed in _changed_by_a_step(model, phantoms.images, phantoms.labels):
+        assert changed == (kind is not keras.layers.BatchNormalization)
