@@ -384,8 +384,8 @@ class RuntimeConfig(Section):
 
     precision: Literal["auto", "float32", "mixed_float16", "mixed_bfloat16"] = "auto"
     jit_compile: Literal["auto"] | bool = "auto"
-    # Of the diffusion training: "mirrored" divides every batch among the devices of this machine,
-    # "multi_worker" among those of all workers that TF_CONFIG names.
+    # "mirrored" divides every training batch among the devices of this machine, "multi_worker"
+    # among those of all workers that TF_CONFIG names.
     distribution: Distribution = "none"
 
 
