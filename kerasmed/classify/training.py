@@ -110,7 +110,8 @@ def train_classifier(
             recorder = _Recorder(plain, validation, settings, loss_of_head)
             ran = _fine_tune(trained, batches, recorder, steps)
             rows += recorder.rows
-        logits = predict_outputs(plain, validation.images)["logits"]
+        with on_one_device():
+            logits = predict_outputs(plain, validation.images)["logits"]
     classifier = Classifier(plain, fit_temperature(logits, validation.labels))
     if joined().is_chief:
         _write(plain, rows, folder)
