@@ -24,6 +24,10 @@ Distribution = Literal["none", "mirrored", "multi_worker"]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 Guidance = Annotated[float, Field(ge=0)]
+InputSize = Annotated[int, Field(ge=32)]
+Epochs = Annotated[int, Field(ge=0)]
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -278,6 +282,18 @@ class SamplingConfig(Section):
         return self.model_copy(update=changes)
 
 
+class BackboneConfig(Section):
+    """What differs for one backbone; null takes the section's own."""
+
+    input_size: InputSize | None = None
+    batch_size: Count | None = None
+    finetune_epochs: Epochs | None = None
+    patience: Count | None = None
+    finetune_learning_rate: Rate | None = None
+    finetune_share: PositiveShare | None = None
+    dropout: Dropout | None = None
+
+
 class ClassifierConfig(Section):
     """The CNNs: which, trained on what, and how."""
 
@@ -286,11 +302,9 @@ class ClassifierConfig(Section):
     seeds: Count = 1
     # "imagenet", "none" or a path; or one of these for each backbone.
     weights: str | dict[str, str] = "imagenet"
-    input_size: Annotated[int, Field(ge=32)] | None = Field(
-        default=None, description="the backbone's own if null"
-    )
+    input_size: InputSize | None = Field(default=None, description="the backbone's own if null")
     batch_size: Count = 16
-    finetune_epochs: Annotated[int, Field(ge=0)] = 10
+    finetune_epochs: Epochs = 10
     patience: Count = 5
     # An epoch shows as many images as the study's largest training set has, so that all CNNs train
     # for as many steps; else a larger set also means longer training.
@@ -299,29 +313,45 @@ class ClassifierConfig(Section):
     # from; scikit-learn's C.
     head_inverse_regularisation: Rate = 0.01
     finetune_learning_rate: Rate = 1e-4
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Dropout = 0.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: bool = True
     # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
     augment: Strength = "medium"
     mixing: Mixing = "none"
     # Share of the backbone's layers, from its output down, that the second phase trains.
-    finetune_share: Annotated[float, Field(gt=0, le=1)] = 1.0
+    finetune_share: PositiveShare = 1.0
+    # What differs for some of the backbones, such as {ResNet50: {input_size: 64}}.
+    by_backbone: dict[str, BackboneConfig] = {}
+
+    def of_backbone(self, backbone: str) -> "ClassifierConfig":
+        """The settings of one backbone alone: the section's own with what differs for it."""
+        changes = self.by_backbone.get(backbone, BackboneConfig()).model_dump(exclude_none=True)
+        weights = self.weights
+        if isinstance(weights, dict) and backbone in weights:
+            weights = weights[backbone]
+        changes |= {"backbones": [backbone], "weights": weights, "by_backbone": {}}
+        return self.model_copy(update=changes)
 
     @model_validator(mode="after")
     def some_training(self) -> "ClassifierConfig":
-        settings = self.weights.values() if isinstance(self.weights, dict) else [self.weights]
-        if not self.finetune_epochs and "none" in settings:
+        for backbone in self.backbones:
+            self.of_backbone(backbone)._check_some_training()
+        return self
+
+    def _check_some_training(self) -> None:
+        if self.weights != "none":
+            return
+        if not self.finetune_epochs:
             raise ValueError(
                 "no training is left: classifiers.finetune_epochs is 0 and without weights there "
                 "is no head to fit; raise it"
             )
-        if self.finetune_share < 1 and "none" in settings:
+        if self.finetune_share < 1:
             raise ValueError(
                 "classifiers.finetune_share below 1 would leave the lower layers of a network "
                 "without weights as they were drawn; set it to 1 or give weights"
             )
-        return self
 
 
 class ExportConfig(Section):

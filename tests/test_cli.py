@@ -862,6 +862,8 @@ def test_unknown_key_and_value_out_of_range(refused, tiny_config, tmp_path):
 def test_unknown_backbone_is_told_before_anything_is_trained(refused, tiny_config, run_copy):
     line = refused("train", "classifier", tiny_config, "--backbone", "Xceptoin", "--out", run_copy)
     assert "received 'Xceptoin'; did you mean Xception?" in line
+    typo = ["--set", "classifiers.by_backbone={Xceptoin: {input_size: 80}}", "--out", run_copy]
+    assert "did you mean Xception?" in refused("train", "classifier", tiny_config, *typo)
 
 
 def test_unreadable_image_stops_or_is_counted(refused, image_folder, tiny_config, tmp_path, capsys):

@@ -64,6 +64,22 @@ def test_settings_survive_a_round_trip_through_plain_values(experiment):
     assert parse_config(config.model_dump(mode="json"), "run.json") == config
 
 
+def test_settings_may_differ_between_backbones(experiment):
+    config = load_config(
+        experiment,
+        [
+            "classifiers.backbones=[VGG16, ResNet50]",
+            "classifiers.weights={VGG16: none, ResNet50: a.h5}",
+            "classifiers.by_backbone={VGG16: {input_size: 64, finetune_learning_rate: 0.001}}",
+        ],
+    ).classifiers
+    own, other = config.of_backbone("VGG16"), config.of_backbone("ResNet50")
+    assert (own.weights, own.input_size, own.finetune_learning_rate) == ("none", 64, 0.001)
+    assert (other.weights, other.input_size) == ("a.h5", config.input_size)
+    assert other.finetune_learning_rate == config.finetune_learning_rate
+    assert own.patience == other.patience == config.patience
+
+
 def test_settings_cannot_be_changed_after_loading(experiment):
     config = load_config(experiment)
 
@@ -336,6 +352,11 @@ def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
         ("diffusion.widths=[32, 64, 128, 190]", "must be a multiple of 4"),
         ("classifiers={weights: none, finetune_epochs: 0}", "no training is left"),
         ("classifiers={weights: none, finetune_share: 0.5}", "leave the lower layers"),
+        (
+            "classifiers={backbones: [VGG16], weights: {VGG16: none}, "
+            "by_backbone: {VGG16: {finetune_epochs: 0}}}",
+            "no training is left",
+        ),
     ],
 )
 def test_settings_that_do_not_go_together_are_refused(tmp_path, assignment, problem):

@@ -42,8 +42,8 @@ def sampling_timesteps(steps: int) -> np.ndarray:
         )
     signal = alphas_cumprod()
     sigma = np.sqrt((1 - signal) / signal)
-    ends = np.array([_GREATEST_SIGMA, sigma[0]]) ** (1 / _EXPONENT)
-    rising = np.linspace(*ends, steps)[::-1] ** _EXPONENT
+    root = 1 / _EXPONENT
+    rising = np.linspace(_GREATEST_SIGMA**root, sigma[0] ** root, steps)[::-1] ** _EXPONENT
     timesteps = np.interp(rising, sigma, np.arange(NUM_TIMESTEPS)).round().astype(np.int64)
     # Many steps are closer there than timesteps are; they move apart.
     places = np.arange(steps)

@@ -44,12 +44,12 @@ def _trained_on(split: Split) -> np.ndarray:
 
 def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
     """Of the first backbone with pretrained weights; reduced pixels where there is none."""
-    settings = config.classifiers
-    for backbone in settings.backbones:
+    for backbone in config.classifiers.backbones:
         load_keras()
         from kerasmed.classify.backbones import weights_for
         from kerasmed.classify.classifier import build_classifier, predict_outputs
 
+        settings = config.classifiers.of_backbone(backbone)
         weights = weights_for(backbone, settings.weights)
         if weights != "none":
             model = build_classifier(

@@ -36,8 +36,9 @@ def check_classifiers(config: Config) -> None:
     load_keras()
     from kerasmed.classify.backbones import find_backbone, resolve_input_size, weights_for
 
+    for backbone in [*config.classifiers.backbones, *config.classifiers.by_backbone]:
+        resolve_input_size(backbone, config.classifiers.of_backbone(backbone).input_size)
     for backbone in config.classifiers.backbones:
-        resolve_input_size(backbone, config.classifiers.input_size)
         weights_for(backbone, config.classifiers.weights)
     for extractor in config.audit.extractors:
         find_backbone(extractor)
@@ -80,10 +81,11 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             len(_training_images(cell, config, run, image_set, split)) for cell in sets.values()
         )
     for number, cell in enumerate(cells):
+        settings = config.classifiers.of_backbone(cell.backbone)
         train = _training_images(cell, config, run, image_set, split)
         made_from = {
-            "settings": config.classifiers.model_dump(
-                mode="json", exclude={"backbones", "train_on", "seeds"}
+            "settings": settings.model_dump(
+                mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone"}
             ),
             "symmetry": config.data.symmetry,
             "image_size": train.image_size,
@@ -108,7 +110,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             cell.backbone,
             train,
             validation,
-            config.classifiers,
+            settings,
             config.data.symmetry,
             cell.seed,
             runtime,

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from kerasmed.config import parse_config
+from kerasmed.config import BackboneConfig, parse_config
 from kerasmed.runs import RunFolder
 from kerasmed.stages.evidence import explain_classifiers, explain_shard
 from kerasmed.stages.networks import export_classifiers, export_shard, train_shard
@@ -76,3 +76,19 @@ def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
     largest = max(count for count, _ in asked.values())
     assert len({count for count, _ in asked.values()}) > 1
     assert {images_per_epoch for _, images_per_epoch in asked.values()} == {largest}
+
+
+def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monkeypatch):
+    seen = {}
+
+    def train(backbone, images, validation, settings, *arguments):
+        seen[backbone] = (settings.input_size, settings.finetune_epochs)
+        return None, {}
+
+    monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
+    own = BackboneConfig(input_size=75, finetune_epochs=7)
+    changed = {"backbones": ["MobileNet", "VGG16"], "by_backbone": {"VGG16": own}}
+    classifiers = config.classifiers.model_copy(update=changed)
+    train_shard(config.model_copy(update={"classifiers": classifiers}), run)
+    # What differs for another backbone is no reason to train this one again.
+    assert seen == {"VGG16": (75, 7)}
