@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from importlib import metadata
 
 from kerasmed.config import Distribution, RuntimeConfig
@@ -82,16 +83,24 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
             "KERAS_BACKEND, or runtime.distribution: none."
         )
     if backend == "tensorflow" and precision == "mixed_float16":
-        say(f"{name} under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails.")
+        _say_once(
+            f"{name} under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails."
+        )
         precision = "mixed_bfloat16"
     if backend == "tensorflow" and jit_compile:
-        say(f"{name} under TensorFlow: XLA is off, which Keras does not combine with it.")
+        _say_once(f"{name} under TensorFlow: XLA is off, which Keras does not combine with it.")
         jit_compile = False
     over_workers = strategy() if name == "multi_worker" else None
     replicas = over_workers.num_replicas_in_sync if over_workers else len(list_devices())
     workers = len(joined().addresses)
-    say(f"{name}: every batch is divided among {replicas} devices of {workers} process(es).")
+    _say_once(f"{name}: every batch is divided among {replicas} devices of {workers} process(es).")
     return Runtime(backend, device, precision, jit_compile, name, replicas, workers)
+
+
+@cache
+def _say_once(text: str) -> None:
+    """Once a process: a part that waits for others resolves this anew at every look."""
+    say(text)
 
 
 def list_gpus() -> list[str]:
