@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from kerasmed import __version__
 from kerasmed.errors import ConfigError, KerasmedError, MachineError, StageError
 from kerasmed.progress import say
 
@@ -199,17 +200,20 @@ def of_chief(*values: float) -> tuple[float, ...]:
 
 
 def check_agreed(recipe: dict[str, Any]) -> None:
-    """Refuse a worker whose settings, images or precision are not the chief's; all call it.
+    """Refuse a worker whose kerasmed, settings, images or precision are not the chief's.
+
+    All call it.
 
     Raises:
         StageError: they differ.
     """
+    recipe = {"kerasmed": __version__, **recipe}
     mine = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
     if of_chief(mine) != (mine,):
         raise StageError(
             f"Worker {joined().index} has another recipe than the chief: expected the same "
-            f"settings, images and precision on every worker, received {recipe}; give all of them "
-            "one experiment file, and runtime.precision where their processors differ."
+            f"kerasmed, settings, images and precision on every worker, received {recipe}; give "
+            "all of them one experiment file, and runtime.precision where their processors differ."
         )
 
 

@@ -116,9 +116,16 @@ def test_another_backend_is_refused(monkeypatch):
         resolve_runtime(RuntimeConfig(distribution="mirrored"))
 
 
-def test_worker_with_another_recipe_is_refused(monkeypatch):
-    monkeypatch.setattr(workers, "of_chief", lambda value: (value + 1,))
-    with pytest.raises(StageError, match="Worker 0 has another recipe than the chief"):
+def test_worker_with_another_recipe_or_kerasmed_is_refused(monkeypatch):
+    chief = []
+    monkeypatch.setattr(workers, "of_chief", lambda value: (chief.append(value) or value,))
+    workers.check_agreed({"seed": 0})
+    monkeypatch.setattr(workers, "of_chief", lambda value: (chief[0],))
+    workers.check_agreed({"seed": 0})
+    with pytest.raises(StageError, match=r"Worker 0 has another recipe than the chief.*'seed': 1"):
+        workers.check_agreed({"seed": 1})
+    monkeypatch.setattr(workers, "__version__", "9.0")
+    with pytest.raises(StageError, match=r"expected the same kerasmed, .*'kerasmed': '9\.0'"):
         workers.check_agreed({"seed": 0})
 
 
