@@ -1,9 +1,10 @@
 """The parts of a study as Ray tasks, on this machine or on a cluster that shares the run folder."""
 
+import contextlib
 import json
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,6 +19,7 @@ from kerasmed.stages import Share
 _ANSWERS_WITHIN_S = 20
 _RETRIES = 3  # of a task whose worker died
 _DEFAULT_PORT = 10001
+_TOKEN = Path.home() / ".ray" / "auth_token"
 
 
 class RayCluster:
@@ -36,6 +38,10 @@ class RayCluster:
             raise ConfigError(
                 f"--executor takes local, ray or ray://HOST:PORT, received {address!r}; mend it."
             )
+        # Ray 2.60 asks for the token where there is one, and its client sends it only when told to.
+        if _TOKEN.exists():
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+        self._address = address
         try:
             import ray
         except ImportError:
@@ -48,7 +54,8 @@ class RayCluster:
             ray.init(address="local", include_dashboard=False, log_to_driver=False)
         else:
             _check_answers(address)
-            ray.init(address=address, log_to_driver=False)
+            with self._loss_told():
+                ray.init(address=address, log_to_driver=False)
 
     def __enter__(self) -> "RayCluster":
         return self
@@ -61,8 +68,12 @@ class RayCluster:
 
         Raises:
             KerasmedError: what a part raised.
-            MachineError: a part's workers died again and again.
+            MachineError: a part's workers died again and again, or the cluster was lost.
         """
+        with self._loss_told():
+            self._share(stage, share, config, run)
+
+    def _share(self, stage: str, share: Share, config: Config, run: RunFolder) -> None:
         resources = self._ray.cluster_resources()
         parts = share.parts(config, max(1, int(resources.get("CPU", 1))))
         gpus = 1 if share.wants_gpu and resources.get("GPU") else 0
@@ -83,9 +94,24 @@ class RayCluster:
                     done, waiting = self._ray.wait(waiting)
                     self._get(done[0], stage)
                     advance(1, "")
+        except ConnectionError:
+            waiting = []  # gone with the cluster; to cancel them Ray would start another one
+            raise
         finally:
             for each in waiting:  # after an error or Ctrl-C
                 self._ray.cancel(each, force=True)
+
+    @contextlib.contextmanager
+    def _loss_told(self) -> Iterator[None]:
+        try:
+            yield
+        except (ConnectionError, self._ray.exceptions.RaySystemError) as error:
+            raise MachineError(
+                f"The Ray cluster at {self._address} was not reached or was lost: expected it "
+                f"until the end, received {' '.join(str(error).split())[:200]}; see that it runs, "
+                f"and that {_TOKEN} is that of its first machine if it has one, and start the "
+                "study again: what is done is kept."
+            ) from None
 
     def _get(self, result: Any, stage: str) -> None:
         exceptions = self._ray.exceptions

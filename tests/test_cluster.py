@@ -1,12 +1,16 @@
 """Parts of a study as Ray tasks."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -80,6 +84,67 @@ def test_interrupt_leaves_no_worker_and_the_study_goes_on(tiny_config, unsampled
     assert "Traceback" not in news
     assert not workers()
     assert main(["sample", str(tiny_config), "--out", str(unsampled)]) == 0
+
+
+@pytest.fixture
+def head():
+    """Address and process of a cluster, as `ray start --head` begins one."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        port, for_clients = (probe.getsockname()[1] for probe in probes)
+    with tempfile.TemporaryDirectory(dir="/tmp", ignore_cleanup_errors=True) as folder:
+        ray = Path(sys.executable).with_name("ray")
+        arguments = [ray, "start", "--head", "--block", "--num-cpus=2", "--temp-dir", folder]
+        arguments += ["--include-dashboard=false", f"--port={port}"]
+        arguments += [f"--ray-client-server-port={for_clients}"]
+        process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True)
+        until = time.monotonic() + 120
+        while time.monotonic() < until:
+            try:
+                socket.create_connection(("127.0.0.1", for_clients), timeout=1).close()
+                break
+            except OSError:
+                time.sleep(0.5)
+        yield f"ray://127.0.0.1:{for_clients}", process
+        _kill(process)
+
+
+def _kill(process: subprocess.Popen) -> None:
+    """With all that it has started; those may have sessions of their own."""
+    children = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        children.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    doomed = [process.pid]
+    for pid in doomed:
+        doomed += children.get(pid, [])
+    for pid in doomed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.slow
+def test_study_goes_on_after_its_cluster_was_lost(head, tiny_config, tiny_run, unsampled):
+    address, process = head
+    arguments = ["study", str(tiny_config), "--out", str(unsampled)]
+    study = subprocess.Popen(
+        [*COMMAND, *arguments, "--executor", address], stderr=subprocess.PIPE, text=True
+    )
+    while not workers() and study.poll() is None:
+        time.sleep(0.05)
+    _kill(process)
+    _, news = study.communicate(timeout=200)
+    assert study.returncode == 2, news
+    assert "kerasmed: The Ray cluster" in news.strip().splitlines()[-1]
+    assert main(arguments) == 0
+    for path in sorted((tiny_run / "synthetic").rglob("*.png")):
+        assert (unsampled / path.relative_to(tiny_run)).read_bytes() == path.read_bytes()
 
 
 def test_worker_with_another_version_is_refused(run_copy):
