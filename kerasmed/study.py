@@ -141,13 +141,14 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
                 missing = stage.share.run(config, run, index, shards)
                 # A look reads the sets again, which may take long.
                 pause = min(max(_POLL_S, 3 * (time.monotonic() - looked)), _POLL_AT_MOST_S)
-    if index == 1:
-        perform(stage, config, run)
-        return
-    if together:
-        check_inputs(stage, config, run)
-        say(f"{stage.name}: with the other workers")
-        stage.run(config, run)
+    with lost_workers_named():
+        if index == 1:
+            perform(stage, config, run)
+            return
+        if together:
+            check_inputs(stage, config, run)
+            say(f"{stage.name}: with the other workers")
+            stage.run(config, run)
     say(f"{stage.name}: waiting for process 1 of {shards}")
     while not is_current(stage, run.finished_stages()):
         time.sleep(_POLL_S)

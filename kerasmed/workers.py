@@ -154,7 +154,8 @@ def part() -> None:
         return
     import jax
 
-    jax.distributed.shutdown()
+    with lost_workers_named():
+        jax.distributed.shutdown()
     _Joined.connected = False
 
 

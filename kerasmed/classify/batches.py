@@ -45,7 +45,7 @@ class LabelledBatches(keras.utils.PyDataset):
         self.class_weights = class_weights
         self.seed = seed
         size = batch_size // part[1]
-        self._part = range(size * part[0], size * (part[0] + 1))
+        self._part = slice(size * part[0], size * (part[0] + 1))
         self._order = EpochOrder(len(image_set), seed)
 
     @property
@@ -55,8 +55,9 @@ class LabelledBatches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int):
         first = index * self.batch_size
-        # Images are mixed with others of the whole batch.
-        samples = self._part if self.mixing == "none" else range(self.batch_size)
+        samples = range(self.batch_size)
+        if self.mixing == "none":  # else images are mixed with others of the whole batch
+            samples = samples[self._part]
         images, labels, rngs = [], [], []
         for sample in samples:
             epoch, position = self._order(first + sample)
@@ -69,7 +70,7 @@ class LabelledBatches(keras.utils.PyDataset):
         rng = np.random.default_rng([self.seed, index])
         mixed, shares = mix(self.augment(np.stack(images), rngs), one_hot, self.mixing, rng)
         if self.mixing != "none":
-            mixed, shares = (each[self._part.start : self._part.stop] for each in (mixed, shares))
+            mixed, shares = mixed[self._part], shares[self._part]
         return mixed, shares, (shares @ self.class_weights).astype(np.float32)
 
 

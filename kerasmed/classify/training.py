@@ -33,7 +33,7 @@ from kerasmed.evaluate.probe import fit_probe
 from kerasmed.files import write_text, written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
-from kerasmed.workers import joined, lost_workers_named, of_chief
+from kerasmed.workers import joined, of_chief
 
 
 def train_classifier(
@@ -72,13 +72,12 @@ def train_classifier(
     Raises:
         ConfigError: a batch does not divide among the devices.
         StageError: a loss that is not finite.
-        MachineError: a worker is gone.
     """
     check_batch(settings.batch_size, runtime, "classifiers.batch_size")
     started = time.monotonic()
     weights = weights_for(backbone, settings.weights)
     class_weights = balancing_weights(train.labels, len(train.class_names), settings.class_weights)
-    with lost_workers_named(), on_all_devices(runtime.distribution):
+    with on_all_devices(runtime.distribution):
         with on_one_device():
             plain = _build(backbone, train, settings, "none", "float32")
         keras.utils.set_random_seed(seed)

@@ -25,7 +25,7 @@ from kerasmed.distribution import (
 from kerasmed.files import written_aside
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
-from kerasmed.workers import check_agreed, joined, lost_workers_named, of_chief
+from kerasmed.workers import check_agreed, joined, of_chief
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9
@@ -62,10 +62,9 @@ def train_denoiser(
     Raises:
         ConfigError: a batch does not divide among the devices.
         StageError: a checkpoint of another network or recipe, or a loss that is not finite.
-        MachineError: a worker is gone.
     """
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
-    with lost_workers_named(), on_all_devices(runtime.distribution):
+    with on_all_devices(runtime.distribution):
         keras.utils.set_random_seed(seed)
         num_classes = len(train.class_names)
         pixels = PixelRange.of(train.images)

@@ -36,10 +36,6 @@ def _pretrained(folder):
     return folder / "own.weights.h5"
 
 
-def _network(model):
-    return next(layer for layer in model.layers if isinstance(layer, keras.Model))
-
-
 def _changed_by_a_step(model, images, labels):
     """By layer of the backbone: its kind, and whether one step of training changed it."""
     layers = next(layer for layer in model.layers if isinstance(layer, keras.Model)).layers
