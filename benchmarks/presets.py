@@ -64,6 +64,7 @@ def sample(size: int, folder: Path) -> dict:
     """Two batches of 32 images."""
     from kerasmed.diffusion.generate import generate_images
     from kerasmed.diffusion.pixels import PixelRange
+    from kerasmed.diffusion.solvers import sampling_timesteps
     from kerasmed.inference import OnnxDenoiser
 
     denoiser = OnnxDenoiser(folder / "denoiser.onnx")
@@ -71,7 +72,9 @@ def sample(size: int, folder: Path) -> dict:
     pixels = PixelRange(tuple(said["pixel_mean"]), said["pixel_scale"])
     wanted = [(0, i) for i in range(SAMPLES)]
     started = time.perf_counter()
-    for _ in generate_images(denoiser, pixels, wanted, 2, size, 0, "unipc", 15, 1.0):
+    for _ in generate_images(
+        denoiser, pixels, wanted, 2, size, 0, "unipc", sampling_timesteps(15), 1.0
+    ):
         pass
     return {
         "sampling_s_per_image": round((time.perf_counter() - started) / SAMPLES, 3),

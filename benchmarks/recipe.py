@@ -31,6 +31,7 @@ import keras  # noqa: E402
 
 from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
 from kerasmed.diffusion.generate import generate_images  # noqa: E402
+from kerasmed.diffusion.solvers import sampling_timesteps  # noqa: E402
 from kerasmed.diffusion.training import train_denoiser  # noqa: E402
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of  # noqa: E402
 from kerasmed.evaluate.fidelity import fidelity  # noqa: E402
@@ -133,7 +134,7 @@ def main() -> None:
                 folder,
                 config.seed,
                 solver=arguments.solver,
-                steps=arguments.steps,
+                timesteps=sampling_timesteps(arguments.steps),
                 guidance_scale=scale,
             )
             save_grid(images, labels, folder / f"guidance-{scale:g}.png")

@@ -27,6 +27,7 @@ from recipe import Judge
 from kerasmed.config import load_config
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.hardware import machine
 from kerasmed.inference import OnnxDenoiser
 from kerasmed.runs import RunFolder
@@ -46,7 +47,10 @@ class States(CalibrationDataReader):
             return denoiser(x_t, timesteps, labels)
 
         wanted = [(i % num_classes, i) for i in range(32)]
-        list(generate_images(recorded, pixels, wanted, num_classes, size, 1, "unipc", 15, 1.0))
+        timesteps = sampling_timesteps(15)
+        list(
+            generate_images(recorded, pixels, wanted, num_classes, size, 1, "unipc", timesteps, 1.0)
+        )
 
     def get_next(self):
         return self.seen.pop() if self.seen else None
@@ -98,7 +102,15 @@ def main() -> None:
         started = time.perf_counter()
         made = list(
             generate_images(
-                denoiser, pixels, wanted, len(counts), size, config.seed, solver, steps, scale
+                denoiser,
+                pixels,
+                wanted,
+                len(counts),
+                size,
+                config.seed,
+                solver,
+                sampling_timesteps(steps),
+                scale,
             )
         )
         seconds = (time.perf_counter() - started) * IMAGES / len(made)

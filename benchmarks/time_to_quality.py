@@ -20,6 +20,7 @@ import numpy as np
 from recipe import Judge, draw, save_grid, train
 
 from kerasmed.config import load_config
+from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import versions
@@ -61,7 +62,7 @@ def main() -> None:
     for minutes in arguments.ours:
         folder = arguments.out / f"kerasmed-{minutes:g}"
         result = train(judge, config, minutes, folder)
-        options = {"solver": "unipc", "steps": 15, "guidance_scale": 1.0}
+        options = {"solver": "unipc", "timesteps": sampling_timesteps(15), "guidance_scale": 1.0}
         images, labels, seconds = draw(judge, folder, config.seed, **options)
         save_grid(images, labels, folder / "drawn.png")
         line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}

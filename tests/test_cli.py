@@ -155,6 +155,16 @@ def test_set_begun_with_other_settings_is_not_mixed(refused, tiny_config, run_co
     assert "was begun with steps 3, received 4; take that back to go on, or delete" in line
 
 
+def test_set_begun_with_other_timesteps_is_not_mixed(refused, tiny_config, run_copy, monkeypatch):
+    from kerasmed.stages import sampling
+
+    (run_copy / "synthetic").rename(run_copy / "synthetic.unfinished")
+    monkeypatch.setattr(sampling, "sampling_timesteps", lambda steps: np.array([999, 500, 0]))
+    line = refused("sample", tiny_config, "--out", run_copy)
+    assert "was begun with timesteps [" in line
+    assert "received [999, 500, 0]" in line
+
+
 def test_shard_whose_set_was_finished_by_another_stops(refused, tiny_config, run_copy, monkeypatch):
     from kerasmed.stages import sampling
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from kerasmed.diffusion.pixels import PixelRange
-from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
+from kerasmed.diffusion.solvers import SOLVERS
 
 # denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -50,7 +50,7 @@ def generate_images(
     image_size: int,
     seed: int,
     solver: str,
-    steps: int,
+    timesteps: np.ndarray,
     guidance_scale: float,
     batch_size: int = 32,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
@@ -68,14 +68,13 @@ def generate_images(
         image_size: height and width of the images.
         seed: the set's seed.
         solver: a key of SOLVERS.
-        steps: evaluations of the denoiser for each image.
+        timesteps: where the denoiser is asked, int (steps,), falling; see ``sampling_timesteps``.
         guidance_scale: weight of the class; 1 is unguided.
         batch_size: images made at once.
 
     Yields:
         Class index, image index, uint8 (size, size, 3).
     """
-    timesteps = sampling_timesteps(steps)
     shape = (image_size, image_size, 3)
     for start in range(0, len(wanted), batch_size):
         batch = list(wanted[start : start + batch_size])

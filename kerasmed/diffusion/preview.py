@@ -9,6 +9,7 @@ from PIL import Image, ImageDraw
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import generate_images
+from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of
 from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_training
 from kerasmed.files import written_aside
@@ -58,7 +59,7 @@ class Preview:
             self.image_size,
             self.seed,
             _SOLVER,
-            _STEPS,
+            sampling_timesteps(_STEPS),
             _UNGUIDED,
             PREDICTED_AT_ONCE,
         )

@@ -22,7 +22,7 @@ _EXPONENT = 5.0
 _GREATEST_SIGMA = 80.0
 
 
-def sampling_timesteps(steps: int) -> np.ndarray:
+def sampling_timesteps(steps: int, exponent: float = _EXPONENT) -> np.ndarray:
     """``steps`` timesteps from the noisiest to the cleanest, closest where there is much noise.
 
     They are spaced as in Karras et al. (arXiv:2206.00364, equation 5), where the exponent is 7:
@@ -42,8 +42,8 @@ def sampling_timesteps(steps: int) -> np.ndarray:
         )
     signal = alphas_cumprod()
     sigma = np.sqrt((1 - signal) / signal)
-    root = 1 / _EXPONENT
-    rising = np.linspace(_GREATEST_SIGMA**root, sigma[0] ** root, steps)[::-1] ** _EXPONENT
+    root = 1 / exponent
+    rising = np.linspace(_GREATEST_SIGMA**root, sigma[0] ** root, steps)[::-1] ** exponent
     timesteps = np.interp(rising, sigma, np.arange(NUM_TIMESTEPS)).round().astype(np.int64)
     # Many steps are closer there than timesteps are; they move apart.
     places = np.arange(steps)

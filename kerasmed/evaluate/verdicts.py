@@ -34,39 +34,50 @@ class Verdict:
 
 
 def verdicts(
-    over_seeds: list[dict[str, Any]],
+    metrics: list[dict[str, Any]],
     comparisons: list[dict[str, Any]],
     fidelity: dict[str, Any],
     privacy: dict[str, Any],
 ) -> list[Verdict]:
     """The answers from what the stages found: the JSON of the same names in ``evaluation/``."""
     return [
-        judge_usefulness(over_seeds, comparisons),
+        judge_usefulness(metrics, comparisons),
         judge_fidelity(fidelity["in_features"]),
         judge_privacy(privacy),
     ]
 
 
-def judge_usefulness(
-    over_seeds: list[dict[str, Any]], comparisons: list[dict[str, Any]]
-) -> Verdict:
+def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, Any]]) -> Verdict:
     """Whether CNNs trained on synthetic images do as well as on the real ones behind them."""
     rule = (
         "The accuracy of CNNs trained on synthetic images alone, over that of the same CNNs "
         "trained on the real images that the diffusion model learned from; the mean over the "
-        f"networks. Green from {USEFUL:.2f}, amber from {BARELY_USEFUL:.2f}."
+        f"networks. Green from {USEFUL:.2f}, amber from {BARELY_USEFUL:.2f}. A network that does "
+        "not beat guessing when it is trained on real images is left out: the 95% interval of its "
+        "accuracy, the mean over the seeds, must lie above the share of the commonest class."
     )
-    accuracy = {
-        (row["backbone"], row["trained_on"]): row["mean"]["accuracy"]
-        for row in over_seeds
-        if row["precision"] == "fp32" and row["variant"] is None
-    }
-    backbones = [b for b, regime in accuracy if regime == "real" and (b, "synthetic") in accuracy]
+    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in metrics:
+        if row["precision"] == "fp32" and row["variant"] is None:
+            cells.setdefault((row["backbone"], row["trained_on"]), []).append(row)
+    backbones = [b for b, regime in cells if regime == "real" and (b, "synthetic") in cells]
     if not backbones:
         answer = "Not answered: no CNN was trained on real and on synthetic images."
         return Verdict("useful", "grey", answer, rule)
+    lowest = {b: _mean([row["accuracy_ci95"][0] for row in cells[b, "real"]]) for b in backbones}
+    confusion = np.array(metrics[0]["confusion"])
+    guessing = float(confusion.sum(axis=1).max() / confusion.sum())
+    learned = [each for each in backbones if lowest[each] > guessing]
+    if not learned:
+        answer = (
+            "Not answered: trained on real images, no CNN is better than naming always the "
+            f"commonest class, {_percent(guessing)} of the test images (lower end of the best "
+            f"one's interval: {_percent(max(lowest.values()))})."
+        )
+        return Verdict("useful", "grey", answer, rule)
     real, synthetic = (
-        np.array([accuracy[each, regime] for each in backbones]) for regime in ("real", "synthetic")
+        np.array([_mean([row["accuracy"] for row in cells[b, regime]]) for b in learned])
+        for regime in ("real", "synthetic")
     )
     ratio = float((synthetic / real).mean())
     answer = (
@@ -74,6 +85,9 @@ def judge_usefulness(
         f"images rightly; trained on the real images behind them, {_percent(real.mean())}: a ratio "
         f"of {ratio:.2f}."
     )
+    if len(learned) < len(backbones):
+        left_out = ", ".join(each for each in backbones if each not in learned)
+        answer += f" Left out, since they do not beat guessing: {left_out}."
     added = [
         row
         for row in comparisons
@@ -163,6 +177,10 @@ def judge_privacy(found: dict[str, Any]) -> Verdict:
 
 def _light(value: float, green: float, amber: float) -> Light:
     return "green" if value >= green else "amber" if value >= amber else "red"
+
+
+def _mean(values: list[float]) -> float:
+    return float(np.mean(values))
 
 
 def _percent(share: float) -> str:

@@ -134,7 +134,7 @@ def _choose_per_class(
 def read_verdicts(run: RunFolder) -> list[Verdict]:
     """The three answers, from what the stages evaluate and audit found."""
     return verdicts(
-        read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate CONFIG"),
+        read_json(run.evaluation / "metrics.json", "kerasmed evaluate CONFIG"),
         read_json(run.evaluation / "comparisons.json", "kerasmed evaluate CONFIG"),
         read_json(run.evaluation / "fidelity.json", "kerasmed audit CONFIG"),
         read_json(run.evaluation / "privacy.json", "kerasmed audit CONFIG"),

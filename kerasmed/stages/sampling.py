@@ -12,6 +12,7 @@ from PIL import Image
 from kerasmed.config import Config
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.errors import InputError, StageError
 from kerasmed.evaluate.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
 from kerasmed.evaluate.enough import MINIMUM
@@ -99,6 +100,7 @@ class _Drawing:
             "per_class": self._per_class,
             "classes": list(self._names),
             **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
+            "timesteps": sampling_timesteps(self._settings.steps).tolist(),
             "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
         }
         self.target = run.synthetic_set(variant)
@@ -219,7 +221,7 @@ class _Drawing:
             self._config.data.image_size,
             self._config.seed,
             self._settings.solver,
-            self._settings.steps,
+            sampling_timesteps(self._settings.steps),
             self._settings.guidance_scale,
             self._settings.batch_size,
         )

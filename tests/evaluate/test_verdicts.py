@@ -5,16 +5,18 @@ import pytest
 from kerasmed.evaluate.verdicts import judge_fidelity, judge_privacy, judge_usefulness
 
 
-def seeds(real: float, synthetic: float) -> list[dict]:
+def networks(real: float, synthetic: float, low: float = 0.6, name: str = "A") -> list[dict]:
     return [
         {
-            "backbone": "A",
-            "trained_on": name,
+            "backbone": name,
+            "trained_on": trained_on,
             "variant": None,
             "precision": "fp32",
-            "mean": {"accuracy": value},
+            "accuracy": accuracy,
+            "accuracy_ci95": [low, 0.9],
+            "confusion": [[40, 10], [10, 40]],
         }
-        for name, value in (("real", real), ("synthetic", synthetic))
+        for trained_on, accuracy in (("real", real), ("synthetic", synthetic))
     ]
 
 
@@ -22,20 +24,44 @@ def seeds(real: float, synthetic: float) -> list[dict]:
     ("synthetic", "light"), [(0.76, "green"), (0.75, "amber"), (0.68, "amber"), (0.67, "red")]
 )
 def test_usefulness_goes_by_the_ratio(synthetic, light):
-    verdict = judge_usefulness(seeds(0.8, synthetic), [])
+    verdict = judge_usefulness(networks(0.8, synthetic), [])
 
     assert verdict.light == light
     assert f"{100 * synthetic:.1f}%" in verdict.answer
 
 
+def test_usefulness_takes_the_mean_over_seeds_and_networks():
+    metrics = networks(0.8, 0.8) + networks(0.8, 0.6) + networks(0.9, 0.63, name="B")
+
+    assert "ratio of 0.79" in judge_usefulness(metrics, []).answer
+
+
+def test_usefulness_is_not_answered_by_networks_that_guess():
+    guessing = networks(0.52, 0.52, low=0.5, name="Guesser")
+
+    verdict = judge_usefulness(guessing, [])
+    assert verdict.light == "grey"
+    assert "50.0% of the test images" in verdict.answer
+    verdict = judge_usefulness(guessing + networks(0.8, 0.68), [])
+    assert (verdict.light, "Left out" in verdict.answer) == ("amber", True)
+    assert "Guesser" in verdict.answer
+    assert "ratio of 0.85" in verdict.answer
+
+
+def test_usefulness_asks_the_interval_over_all_seeds():
+    metrics = networks(0.52, 0.52, low=0.49) + networks(0.6, 0.6, low=0.55)
+
+    assert judge_usefulness(metrics, []).light == "green"
+
+
 def test_usefulness_counts_networks_that_gain_beyond_chance():
     added = [{"regimes": ["real", "both"], "variants": [None, None], "conclusion": "higher"}]
 
-    assert "raise the accuracy of 1 of 1" in judge_usefulness(seeds(0.8, 0.8), added).answer
+    assert "raise the accuracy of 1 of 1" in judge_usefulness(networks(0.8, 0.8), added).answer
 
 
 def test_usefulness_without_real_images_is_not_answered():
-    assert judge_usefulness(seeds(0.8, 0.8)[1:], []).light == "grey"
+    assert judge_usefulness(networks(0.8, 0.8)[1:], []).light == "grey"
 
 
 def faithful(precision: float, recall: float, distance: float = 0.1) -> dict:

@@ -1,0 +1,65 @@
+"""How the steps of sampling are best spaced: evenly in time, or in a root of sigma.
+
+    python benchmarks/step_spacing.py CONFIG --data DIR --weights PATH --run RUN
+
+RUN is the folder of a study whose denoiser is trained. For each spacing as many images as the role
+`diffusion` holds are drawn by the study's own solver, steps and guidance, and judged as in
+benchmarks/recipe.py. `brightness_deviation` is that of the images' means within a class, of full
+white, the mean over the classes; the same of the real images is printed first.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from recipe import Judge, draw
+
+from kerasmed.config import load_config
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS
+from kerasmed.diffusion.solvers import sampling_timesteps
+from kerasmed.hardware import machine
+from kerasmed.runs import RunFolder
+from kerasmed.runtime import versions
+
+
+def brightness_deviation(images: np.ndarray, labels: np.ndarray) -> float:
+    means = images.mean(axis=(1, 2, 3)) / 255
+    return round(float(np.mean([means[labels == each].std() for each in np.unique(labels)])), 4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("config", type=Path)
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser.add_argument("--run", type=Path, required=True)
+    parser.add_argument("--roots", type=float, nargs="+", default=[3, 5, 7])
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    config = load_config(arguments.config, [], arguments.data)
+    run, drawing = RunFolder(arguments.run), config.sampling
+    judge = Judge(config, run, arguments.weights)
+    real = brightness_deviation(judge.seen.images, judge.seen.labels)
+    print(json.dumps({"spacing": "real images", "brightness_deviation": real}), flush=True)
+    evenly = np.linspace(NUM_TIMESTEPS - 1, 0, drawing.steps).round().astype(np.int64)
+    roots = {f"root {each:g}": sampling_timesteps(drawing.steps, each) for each in arguments.roots}
+    for name, timesteps in {"evenly in time": evenly, **roots}.items():
+        images, labels, _ = draw(
+            judge,
+            run.diffusion,
+            config.seed,
+            solver=drawing.solver,
+            timesteps=timesteps,
+            guidance_scale=drawing.guidance_scale,
+        )
+        found = {
+            "spacing": name,
+            **judge.verdict(images, labels),
+            "brightness_deviation": brightness_deviation(images, labels),
+        }
+        print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    main()
