@@ -1,10 +1,11 @@
-"""What the benchmarks of LIME explain: a CNN of 224 pixels on a real set, and 20 held-out images.
+"""What the benchmarks of LIME explain: a CNN on a real set, and 20 held-out images of 224 pixels.
 
     python benchmarks/lime_models.py CONFIG --data DIR --weights PATH --out DIR
 
-The backbone's ImageNet features and a logistic regression on the role `diffusion`; with `--weights
-none` an untrained network, which is enough for times. The images are of the role `train`, as many
-of each class. Leaves model.keras, model.onnx and images.npz.
+The backbone's ImageNet features and a logistic regression on the role `diffusion`. With `--weights
+none` a network trained from scratch for `--epochs`, or an untrained one, which is enough for times.
+The images are of the role `train`, as many of each class. Leaves model.keras, model.onnx and
+images.npz.
 """
 
 import argparse
@@ -35,11 +36,17 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--backbone", default="MobileNetV2")
     parser.add_argument("--weights", required=True, help="of the backbone, without top")
+    parser.add_argument("--input-size", type=int, default=224, help="images have 224 pixels")
+    parser.add_argument("--epochs", type=int, default=0, help="from scratch")
     parser.add_argument("--out", type=Path, required=True)
     arguments = parser.parse_args()
-    settings = ["data.image_size=224"]
-    if arguments.weights != "none":
-        settings += [f"classifiers.weights={arguments.weights}", "classifiers.finetune_epochs=0"]
+    scratch = arguments.weights == "none"
+    trained = not scratch or arguments.epochs > 0
+    settings = ["data.image_size=224", f"classifiers.weights={arguments.weights}"]
+    if trained:
+        settings += [f"classifiers.finetune_epochs={arguments.epochs}"]
+    if scratch:
+        settings += ["classifiers.finetune_learning_rate=0.001"]
     config = load_config(arguments.config, settings, arguments.data)
     run = RunFolder(arguments.out)
     if "data" not in run.finished_stages():
@@ -49,16 +56,18 @@ def main() -> None:
         image_set.subset(split[role]) for role in ("diffusion", "validation", "train")
     )
     temperature = 1.0
-    if arguments.weights == "none":
+    if not trained:
         classes = len(seen.class_names)
-        model = build_classifier(arguments.backbone, classes, seen.image_size, None, "none", 0.0)
+        model = build_classifier(
+            arguments.backbone, classes, seen.image_size, arguments.input_size, "none", 0.0
+        )
         model.save(arguments.out / "model.keras")
     else:
         classifier, _ = train_classifier(
             arguments.backbone,
             seen,
             validation,
-            config.classifiers.model_copy(update={"input_size": None}),
+            config.classifiers.model_copy(update={"input_size": arguments.input_size}),
             config.data.symmetry,
             config.seed,
             resolve_runtime(config.runtime, cpu_bfloat16=False),

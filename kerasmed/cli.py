@@ -238,7 +238,7 @@ def train_classifier(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Train the CNNs that are not there yet."""
+    """Train the CNNs that are not there yet; on real images alone, no synthetic ones are needed."""
     extra = [f"classifiers.backbones=[{', '.join(backbone)}]"] if backbone else []
     extra += [f"classifiers.train_on=[{', '.join(on)}]"] if on else []
     extra += [f"classifiers.seeds={seeds}"] if seeds is not None else []

@@ -180,6 +180,19 @@ def test_shard_whose_set_was_finished_by_another_stops(refused, tiny_config, run
     assert not (run_copy / "synthetic.unfinished").exists()
 
 
+def test_real_images_alone_need_no_synthetic_ones(refused, tiny_config, tmp_path, capsys):
+    real = ["--set", "classifiers.train_on=[real]", "--out", str(tmp_path)]
+    assert main(["data", "split", str(tiny_config), "--out", str(tmp_path)]) == 0
+    for command in (["train", "classifier"], ["export"], ["evaluate"]):
+        assert main([*command, str(tiny_config), *real]) == 0
+    (row,) = json.loads((tmp_path / "evaluation" / "metrics.json").read_text())
+    assert (row["trained_on"], row["accuracy_on_synthetic"]) == ("real", None)
+    line = refused("audit", tiny_config, *real)
+    assert "run `kerasmed sample CONFIG` first" in line
+    line = refused("train", "classifier", tiny_config, "--on", "both", "--out", tmp_path)
+    assert "run `kerasmed sample CONFIG` first" in line
+
+
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])
 def test_shard_that_is_none_is_refused(refused, tiny_config, tiny_run, shard):
     line = refused("sample", tiny_config, f"--shard={shard}", "--out", tiny_run)

@@ -93,10 +93,16 @@ def check_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
     Raises:
         StageError: naming the stage, the setting and both its values.
     """
-    for name in stage.needs:
+    for name in _needs(stage, config):
         needed = STAGES[name]
         check_settings(needed, run.require(name, needed.command)["settings"], config, run)
         check_inputs(needed, config, run)
+
+
+def _needs(stage: Stage, config: Config) -> tuple[str, ...]:
+    """What it needs; CNNs that learn from real images alone need no synthetic ones."""
+    alone = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
+    return ("data",) if stage.name == "classifiers" and alone else stage.needs
 
 
 def check_settings(stage: Stage, before: dict[str, Any], config: Config, run: RunFolder) -> None:
@@ -205,7 +211,13 @@ STAGES: dict[str, Stage] = {
             ("export",),
             Share(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
         ),
-        Stage("audit", "kerasmed audit CONFIG", audit_synthetic, ("seed", "audit"), ("export",)),
+        Stage(
+            "audit",
+            "kerasmed audit CONFIG",
+            audit_synthetic,
+            ("seed", "audit"),
+            ("sampling", "export"),
+        ),
         Stage(
             "report",
             "kerasmed report CONFIG",

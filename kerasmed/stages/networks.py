@@ -258,7 +258,8 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     image_set, split, all_groups = load_grouped_split(config, run)
     test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
     class_names = list(test.class_names)
-    synthetic = load_synthetic(config, run)
+    is_drawn = "sampling" in run.finished_stages()
+    synthetic = load_synthetic(config, run) if is_drawn else None
     rows, accuracy, provider = [], {}, ""
     correct: dict[TrainedOn, list[np.ndarray]] = {}
     curves = {}
@@ -276,7 +277,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
         precision = engine.metadata["precision"]
         accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
         on_synthetic = None
-        if cell.trained_on in ("real", "real_all"):
+        if synthetic is not None and cell.trained_on in ("real", "real_all"):
             predicted = engine.predict(synthetic.images).argmax(axis=1)
             on_synthetic = float((predicted == synthetic.labels).mean())
         rows.append(
