@@ -4,13 +4,16 @@
         --variant NAME "classifiers.finetune_learning_rate=0.0001" --variant ...
 
 Each variant trains the first backbone of CONFIG on the role `diffusion`, stops on `validation` and
-is judged on the role `train`, never on `test`. The baseline is logistic regression on the frozen
-features of the same network with the same weights. One line each, also added to OUT/results.jsonl.
+is judged on the role `train`; `--role test` reports what was chosen, and chooses nothing. The
+baseline is logistic regression on the frozen features of the same network with the same weights.
+One line each, also added to OUT/results.jsonl.
 """
 
 import argparse
 import json
 from pathlib import Path
+
+import numpy as np
 
 from kerasmed.config import load_config
 from kerasmed.hardware import machine
@@ -31,6 +34,8 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", required=True, help="of the backbone, without top")
+    parser.add_argument("--role", choices=["train", "test"], default="train")
+    parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"))
     arguments = parser.parse_args()
@@ -42,7 +47,7 @@ def main() -> None:
         perform(STAGES["data"], base, run)
     image_set, split = load_split(base, run)
     seen, validation, held_out = (
-        image_set.subset(split[role]) for role in ("diffusion", "validation", "train")
+        image_set.subset(split[role]) for role in ("diffusion", "validation", arguments.role)
     )
     backbone, input_size = base.classifiers.backbones[0], base.classifiers.input_size
     frozen = build_classifier(
@@ -55,22 +60,29 @@ def main() -> None:
     print(json.dumps({"variant": "logistic regression, frozen", "accuracy": round(accuracy, 4)}))
     for name, settings in arguments.variant or [("default", "")]:
         config = load_config(arguments.config, [weights, *settings.split()], arguments.data)
-        trained, result = train_classifier(
-            backbone,
-            seen,
-            validation,
-            config.classifiers,
-            config.data.symmetry,
-            config.seed,
-            resolve_runtime(config.runtime, cpu_bfloat16=False),
-            arguments.out / name,
-        )
-        logits = predict_outputs(trained.model, held_out.images)["logits"]
-        accuracy = float((logits.argmax(axis=1) == held_out.labels).mean())
-        line = {"variant": name, "settings": settings, "accuracy": round(accuracy, 4), **result}
-        print(json.dumps(line), flush=True)
-        with (arguments.out / "results.jsonl").open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+        accuracies = []
+        for seed in range(config.seed, config.seed + arguments.seeds):
+            trained, result = train_classifier(
+                backbone,
+                seen,
+                validation,
+                config.classifiers,
+                config.data.symmetry,
+                seed,
+                runtime,
+                arguments.out / name,
+            )
+            logits = predict_outputs(trained.model, held_out.images)["logits"]
+            accuracies.append(float((logits.argmax(axis=1) == held_out.labels).mean()))
+            line = {"variant": name, "settings": settings, "role": arguments.role, "seed": seed}
+            line |= {"accuracy": round(accuracies[-1], 4), **result}
+            print(json.dumps(line), flush=True)
+            with (arguments.out / "results.jsonl").open("a") as stream:
+                stream.write(json.dumps(line) + "\n")
+        spread = round(float(np.std(accuracies, ddof=1)), 4) if len(accuracies) > 1 else None
+        mean = round(float(np.mean(accuracies)), 4)
+        print(json.dumps({"variant": name, "mean": mean, "deviation": spread}), flush=True)
 
 
 if __name__ == "__main__":

@@ -61,23 +61,28 @@ class Subject:
             model.predict(images, verbose=0)["logits"] / temperature, axis=1
         )
 
-    def reference(self, number: int) -> tuple[np.ndarray, np.ndarray, int]:
-        """Superpixels, weights and class of one image."""
+    def segments(self, number: int) -> np.ndarray:
+        """Superpixels of one image, as `lime` makes them."""
+        return segment_image(self.images[number], "quickshift", 0)
+
+    def label(self, number: int) -> int:
+        """The class that is predicted for one image."""
+        return int(self.engine.predict(self.images[number : number + 1])[0].argmax())
+
+    def reference(self, number: int) -> np.ndarray:
+        """Weights of the predicted class, one a superpixel."""
         path = self.folder / "reference" / f"{number}.npz"
-        image = self.images[number]
+        image, segments = self.images[number], self.segments(number)
         if not path.exists():
-            segments = segment_image(image, "quickshift", 0)
             masks = draw_masks(int(segments.max()) + 1, REFERENCE, 10_000 + number, "independent")
             fill = fill_of(image, segments, "mean")
             perturbed = PerturbedImage(image, segments, fill, self.engine.predict)
             path.parent.mkdir(exist_ok=True)
-            np.savez(path, segments=segments, masks=masks, p=perturbed.probabilities(masks))
+            np.savez(path, masks=masks, p=perturbed.probabilities(masks))
         found = np.load(path)
-        masks, label = found["masks"], int(found["p"][0].argmax())
-        weights = fit_surrogate(
-            masks, found["p"], kernel_weights(masks.mean(axis=1)), False
-        ).weights
-        return found["segments"], weights[:, label], label
+        masks = found["masks"]
+        kernel = kernel_weights(masks.mean(axis=1))
+        return fit_surrogate(masks, found["p"], kernel, False).weights[:, self.label(number)]
 
 
 def by_lime(
@@ -98,7 +103,9 @@ def fidelity(subject: Subject, images: int) -> dict[str, list[float]]:
     """Rank correlations with the reference, one an image."""
     found: dict[str, list[float]] = {}
     for number in range(images):
-        segments, truth, label = subject.reference(number)
+        segments, label, truth = (
+            part(number) for part in (subject.segments, subject.label, subject.reference)
+        )
         image = subject.images[number]
         weights = {"lime 1000": by_lime(image, subject.plain, 1000, number, segments)[label]}
         fill = fill_of(image, segments, "mean")
@@ -146,7 +153,7 @@ def stability(subject: Subject, images: int, samples: int, equal_time: int) -> d
     """Mean Jaccard index of the strongest superpixels over pairs of seeds."""
     found: dict[str, list[float]] = {}
     for number in range(images):
-        segments, _, label = subject.reference(number)
+        segments, label = subject.segments(number), subject.label(number)
         image = subject.images[number]
         ours = [
             LimeExplainer(
