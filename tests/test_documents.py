@@ -1,0 +1,24 @@
+"""The README, the pages under docs/ and what they name."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+
+
+def test_readme_names_every_page():
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"(docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_are_there(page):
+    text = page.read_text()
+    links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
+    named = re.findall(r"`((?:benchmarks|configs|tests|kerasmed)/[\w./]*\w)", text)
+    missing = [each for each in links if not (page.parent / each).exists()]
+    missing += [each for each in named if not (ROOT / each).exists()]
+    assert not missing
