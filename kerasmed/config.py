@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from kerasmed.errors import ConfigError
 
@@ -307,8 +314,8 @@ class ClassifierConfig(Section):
     finetune_epochs: Epochs = 10
     patience: Count = 5
     # An epoch shows as many images as the study's largest training set has, so that all CNNs train
-    # for as many steps; else a larger set also means longer training.
-    equal_steps: bool = False
+    # for as many steps; if false, each shows its own, and a larger set also means longer training.
+    equal_steps: bool = True
     # Of the logistic regression on frozen features that the training of pretrained networks starts
     # from; scikit-learn's C.
     head_inverse_regularisation: Rate = 0.01
@@ -332,6 +339,13 @@ class ClassifierConfig(Section):
             weights = weights[backbone]
         changes |= {"backbones": [backbone], "weights": weights, "by_backbone": {}}
         return self.model_copy(update=changes)
+
+    @field_validator("backbones", "train_on")
+    @classmethod
+    def once_each(cls, values: list[str]) -> list[str]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"expected each once, received {values}; take out what is repeated")
+        return values
 
     @model_validator(mode="after")
     def some_training(self) -> "ClassifierConfig":

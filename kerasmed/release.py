@@ -17,10 +17,9 @@ from kerasmed.errors import StageError
 from kerasmed.evaluate.tabulate import trained_on
 from kerasmed.files import folder_written_aside, read_json, sha256_of, write_text, written_aside
 from kerasmed.runs import RunFolder
-from kerasmed.stages import STAGES, check_inputs
+from kerasmed.stages import STAGES, check_finished
 from kerasmed.stages.evidence import read_verdicts
 from kerasmed.stages.inputs import load_synthetic
-from kerasmed.study import is_current
 
 
 def release(run: RunFolder, target: Path) -> dict[str, int]:
@@ -50,12 +49,7 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
         run.require(name, STAGES[name].command)
     config = parse_config(record["config"], str(run.record_path))
     for name in ("evaluate", "audit"):
-        check_inputs(STAGES[name], config, run)
-        if not is_current(STAGES[name], run.finished_stages()):
-            raise StageError(
-                f"The stage {name!r} in {run.root} is older than one that it builds on: expected "
-                f"a later one; run `{STAGES[name].command}` again."
-            )
+        check_finished(STAGES[name], config, run)
     generated = load_synthetic(config, run)
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     withheld = _copies(privacy, run)

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
-from kerasmed.evaluate.tabulate import spaces_of, trained_on
+from kerasmed.evaluate.tabulate import over_seeds_text, spaces_of, trained_on
 from kerasmed.explain.records import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
@@ -62,6 +62,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["over_seeds"] = over_seeds_text
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES

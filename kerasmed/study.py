@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from kerasmed.config import Config
 from kerasmed.errors import ConfigError, MachineError, StageError
@@ -12,7 +12,7 @@ from kerasmed.files import write_text
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, perform
+from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, is_current, perform
 from kerasmed.stages.networks import check_classifiers
 from kerasmed.workers import lost_workers_named, of_chief, part, read_worker
 
@@ -111,7 +111,7 @@ def _run_stages(
         if stage.name in finished:
             check_settings(stage, finished[stage.name]["settings"], config, run)
     for stage in STAGES.values():
-        if is_current(stage, run.finished_stages()):
+        if is_current(stage, config, run.finished_stages()):
             say(f"{stage.name}: finished before")
         else:
             if cluster is not None and stage.share is not None:
@@ -150,9 +150,9 @@ def _take_part(stage: Stage, config: Config, run: RunFolder, index: int, shards:
             say(f"{stage.name}: with the other workers")
             stage.run(config, run)
     say(f"{stage.name}: waiting for process 1 of {shards}")
-    while not is_current(stage, run.finished_stages()):
+    while not is_current(stage, config, run.finished_stages()):
         time.sleep(_POLL_S)
-        if workers and not is_current(stage, run.finished_stages()):
+        if workers and not is_current(stage, config, run.finished_stages()):
             _check_there(run, [1], shards)
 
 
@@ -168,11 +168,3 @@ def _check_there(run: RunFolder, others: Iterable[int], shards: int) -> None:
                 f"Worker {other - 1} has ended before what it was to do: expected all of the "
                 f"{shards} workers until the end; see what it said, and start all of them again."
             )
-
-
-def is_current(stage: Stage, finished: dict[str, dict[str, Any]]) -> bool:
-    """Whether a stage is finished, and not before one that it needs."""
-    if stage.name not in finished:
-        return False
-    at = finished[stage.name]["finished"]
-    return all(name in finished and finished[name]["finished"] <= at for name in stage.needs)

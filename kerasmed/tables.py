@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kerasmed.evaluate.tabulate import trained_on
+from kerasmed.evaluate.tabulate import over_seeds_text, trained_on
 from kerasmed.explain.summary import FIGURES, figure_texts
 
 
@@ -36,13 +36,12 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
         return
     table = Table("backbone", "trained on", "seeds", "accuracy %", "F1")
     for row in rows:
-        mean, spread = row["mean"], row["standard_deviation"]
         table.add_row(
             _network(row),
             trained_on(row["trained_on"], row["variant"]),
             str(row["seeds"]),
-            f"{100 * mean['accuracy']:.1f} ± {100 * spread['accuracy']:.1f}",
-            f"{mean['macro_f1']:.3f} ± {spread['macro_f1']:.3f}",
+            over_seeds_text(row, "accuracy", 1, 100),
+            over_seeds_text(row, "macro_f1", 3),
         )
     Console(markup=False).print(table)
 

@@ -455,3 +455,11 @@ def test_class_names_go_with_an_npz_in_capitals():
     data = {"source": "SET.NPZ", "class_names": ["a", "b"]}
 
     assert parse_config({"name": "x", "data": data}, "my.yaml").data.class_names == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "classifiers", [{"train_on": ["real", "real"]}, {"backbones": ["VGG16", "VGG16"]}]
+)
+def test_networks_and_regimes_are_named_once(classifiers):
+    with pytest.raises(ConfigError, match="expected each once, received"):
+        parse_config({"name": "x", "data": {"source": "s"}, "classifiers": classifiers}, "x")

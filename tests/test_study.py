@@ -9,8 +9,8 @@ from kerasmed.cli import main
 from kerasmed.config import parse_config
 from kerasmed.errors import StageError
 from kerasmed.runs import RunFolder
-from kerasmed.stages import STAGES, check_settings, perform
-from kerasmed.study import is_current, run_study
+from kerasmed.stages import STAGES, check_inputs, check_settings, is_current, perform
+from kerasmed.study import run_study
 
 CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
 
@@ -30,9 +30,21 @@ def test_stages_come_after_what_they_need():
 def test_stage_is_outdated_when_one_that_it_needs_ran_again(tmp_path):
     run = RunFolder(tmp_path)
     _record(run, "data", "diffusion", "sampling")
-    assert is_current(STAGES["sampling"], run.finished_stages())
+    assert is_current(STAGES["sampling"], CONFIG, run.finished_stages())
     _record(run, "diffusion")
-    assert not is_current(STAGES["sampling"], run.finished_stages())
+    assert not is_current(STAGES["sampling"], CONFIG, run.finished_stages())
+
+
+@pytest.mark.parametrize("again", ["sampling", "diffusion"])
+def test_stage_on_something_outdated_is_outdated_and_refused(tmp_path, again):
+    run = RunFolder(tmp_path)
+    _record(run, "data", "diffusion", "sampling", "classifiers", "export")
+    _record(run, again)
+    _record(run, "evaluate", "audit")
+    finished = run.finished_stages()
+    assert not any(is_current(STAGES[name], CONFIG, finished) for name in ("evaluate", "audit"))
+    with pytest.raises(StageError, match="is older than one that it builds on"):
+        check_inputs(STAGES["audit"], CONFIG, run)
 
 
 def test_changed_setting_of_a_finished_stage_is_refused_by_name(tmp_path):

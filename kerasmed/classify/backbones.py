@@ -97,8 +97,13 @@ def resolve_input_size(name: str, input_size: int | None) -> int:
     return input_size or backbone.input_size
 
 
-def weights_for(name: str, weights: str | dict[str, str]) -> str:
+def weights_for(name: str, weights: str | dict[str, str], key: str = "classifiers.weights") -> str:
     """The weights setting of one backbone: "imagenet", "none" or an existing path.
+
+    Args:
+        name: of the backbone.
+        weights: one for all, or by backbone.
+        key: of the setting, for messages.
 
     Raises:
         ConfigError: no setting for this backbone, or no file at the path.
@@ -106,13 +111,13 @@ def weights_for(name: str, weights: str | dict[str, str]) -> str:
     if isinstance(weights, dict):
         if name not in weights:
             raise ConfigError(
-                f"classifiers.weights: expected an entry for {name}, received {sorted(weights)}; "
+                f"{key}: expected an entry for {name}, received {sorted(weights)}; "
                 'add "imagenet", "none" or a path.'
             )
         weights = weights[name]
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise ConfigError(
-            f'classifiers.weights: expected "imagenet", "none" or a weights file, '
+            f'{key}: expected "imagenet", "none" or a weights file, '
             f"received {weights!r}, which is no file; mend the path."
         )
     return weights

@@ -7,8 +7,10 @@ import numpy as np
 
 from kerasmed.errors import InputError
 
+_REGIMES = ("real", "synthetic", "both", "real_all")
 # Orders of signs that the permutation test draws.
 _PERMUTATIONS = 10_000
+_SIGNS_AT_ONCE = 20_000_000  # bounds the memory
 SIGNIFICANT = 0.05
 
 
@@ -49,7 +51,9 @@ def compare_regimes(
     """
     found: list[dict[str, Any]] = []
     p_values = []
-    for first, second in combinations(correct, 2):
+    # The baseline first, in whatever order the study names them.
+    ordered = sorted(correct, key=lambda each: _REGIMES.index(each.regime))
+    for first, second in combinations(ordered, 2):
         if first.backbone != second.backbone or (first.variant and second.variant):
             continue
         one, two = correct[first], correct[second]
@@ -74,7 +78,8 @@ def compare_regimes(
         each["p_value"] = p_value
         higher = "higher" if each["difference"] > 0 else "lower"
         each["conclusion"] = higher if p_value < SIGNIFICANT else "no difference shown"
-    return found
+    backbones = list(dict.fromkeys(each.backbone for each in correct))
+    return sorted(found, key=lambda each: backbones.index(each["backbone"]))
 
 
 def grouped_interval(
@@ -107,10 +112,14 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     _, of_value = np.unique(groups, return_inverse=True)
     sums = np.bincount(of_value, difference)
     sums = sums[sums != 0]
-    signs = np.random.default_rng(seed).integers(0, 2, (_PERMUTATIONS, len(sums))) * 2 - 1
-    extreme = np.abs(signs @ sums) >= np.abs(sums.sum()) - 1e-9
+    rng, least = np.random.default_rng(seed), np.abs(sums.sum()) - 1e-9
+    at_once = max(1, min(_PERMUTATIONS, _SIGNS_AT_ONCE // max(1, len(sums))))
+    extreme = 0
+    for start in range(0, _PERMUTATIONS, at_once):
+        signs = rng.integers(0, 2, (min(at_once, _PERMUTATIONS - start), len(sums)), np.int8)
+        extreme += int((np.abs((2 * signs - 1) @ sums) >= least).sum())
     # The observed order of signs is one of those that could be drawn.
-    return float((1 + extreme.sum()) / (1 + _PERMUTATIONS))
+    return (1 + extreme) / (1 + _PERMUTATIONS)
 
 
 def holm(p_values: list[float]) -> list[float]:

@@ -14,6 +14,9 @@ from kerasmed.evaluate.enough import or_reason, require_enough
 
 # Neighbours that make an image's surroundings in precision, recall, density and coverage.
 NEIGHBOURS = 5
+# Images of a set that are compared at most: memory grows with the square.
+_COMPARED = 4000
+_RESAMPLES = 200
 
 
 def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -26,16 +29,61 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
         first: float (n, d).
         second: float (m, d).
     """
-    n, m, d = len(first), len(second), first.shape[1]
+    each_once = np.ones((1, len(first))), np.ones((1, len(second)))
+    return float(_weighted_kernel_distances(first, second, *each_once)[0])
+
+
+def kernel_distance_interval(
+    first: np.ndarray,
+    second: np.ndarray,
+    first_groups: np.ndarray,
+    second_groups: np.ndarray,
+    seed: int,
+) -> tuple[float, float]:
+    """95% percentile interval of ``kernel_distance`` over resamples of whole groups of both sets.
+
+    Pairs of an image with itself are left out, also where it is drawn twice, so that the resamples
+    lie around the distance and not above it.
+
+    Args:
+        first: float (n, d).
+        second: float (m, d).
+        first_groups: (n,), equal for images of one group.
+        second_groups: (m,).
+        seed: of the resampling.
+    """
+    rng = np.random.default_rng(seed)
+    times = (_times_drawn(groups, rng) for groups in (first_groups, second_groups))
+    low, high = np.nanpercentile(_weighted_kernel_distances(first, second, *times), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def _times_drawn(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """How often each image is in a resample of groups: float (resamples, n)."""
+    names, of_image = np.unique(groups, return_inverse=True)
+    chances = np.full(len(names), 1 / len(names))
+    return rng.multinomial(len(names), chances, _RESAMPLES)[:, of_image].astype(np.float64)
+
+
+def _weighted_kernel_distances(
+    first: np.ndarray, second: np.ndarray, times_first: np.ndarray, times_second: np.ndarray
+) -> np.ndarray:
+    """The kernel distance with each image counted so often: float (resamples,)."""
     first, second = first.astype(np.float64), second.astype(np.float64)
-    within_first = (first @ first.T / d + 1) ** 3
-    within_second = (second @ second.T / d + 1) ** 3
-    between = (first @ second.T / d + 1) ** 3
-    return float(
-        (within_first.sum() - np.trace(within_first)) / (n * (n - 1))
-        + (within_second.sum() - np.trace(within_second)) / (m * (m - 1))
-        - 2 * between.mean()
-    )
+
+    def kernel(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+        return (one @ two.T / one.shape[1] + 1) ** 3
+
+    def within(images: np.ndarray, times: np.ndarray) -> np.ndarray:
+        table = kernel(images, images)
+        np.fill_diagonal(table, 0)
+        pairs = times.sum(axis=1) ** 2 - np.square(times).sum(axis=1)
+        pairs[pairs == 0] = np.nan  # one image alone, as often as it was drawn
+        return (times @ table * times).sum(axis=1) / pairs
+
+    between = (times_first @ kernel(first, second) * times_second).sum(axis=1)
+    between /= times_first.sum(axis=1) * times_second.sum(axis=1)
+    return within(first, times_first) + within(second, times_second) - 2 * between
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
@@ -111,68 +159,60 @@ def overlap(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOUR
 
 
 def fidelity(
-    held_out_features: np.ndarray,
-    seen_features: np.ndarray,
-    generated_features: np.ndarray,
-    subsets: int = 50,
-    seed: int = 0,
+    features: dict[str, np.ndarray], groups: dict[str, np.ndarray] | None = None, seed: int = 0
 ) -> dict[str, Any]:
     """Distance of the generated set to held-out real images, beside that of real to real.
 
-    The kernel distance is the mean over random subsets of one size, its interval the 2.5 and 97.5
-    percentiles over them. All else is of one random choice of as many images of each set, since it
+    All is of one random choice of as many images of each set, 4,000 at most, since most of it
     depends on their number. Features are divided by their overall standard deviation on the
     held-out images, so that networks of different scales can be compared.
 
     Args:
-        held_out_features: of real images that the diffusion model did not see, (n, d).
-        seen_features: of the real images that it learned from, (m, d); the reference.
-        generated_features: of the generated images, (k, d).
-        subsets: how many.
-        seed: of the subsets.
+        features: float (n, d) of ``held_out`` (real images that the diffusion model did not see),
+            ``seen`` (those that it learned from; the reference) and ``generated``.
+        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together, over which
+            the interval is drawn; each image for itself if None.
+        seed: of the choice and the interval.
 
     Returns:
-        ``generated_to_held_out`` and ``seen_to_held_out``, each with ``kid``, ``interval``, ``fid``
-        (None where there are no more images than features), and what ``Overlap`` has;
-        ``subset_size``, ``subsets``, and ``compared``, the images of each set.
+        ``generated_to_held_out`` and ``seen_to_held_out``, each with ``kid`` (the kernel distance),
+        its 95% ``interval``, ``fid`` (None where there are no more images than features), and what
+        ``Overlap`` has; ``compared``, the images of each set.
 
     Raises:
         InputError: fewer than 20 images in one of the sets.
     """
-    sets = {"held out": held_out_features, "seen": seen_features, "generated": generated_features}
-    require_enough("Fidelity", {f"{name} images": len(each) for name, each in sets.items()})
-    compared = min(len(features) for features in sets.values())
-    size = min(100, compared)
-    scale = max(float(held_out_features.std()), 1e-12)
+    counts = {f"{name.replace('_', ' ')} images": len(each) for name, each in features.items()}
+    require_enough("Fidelity", counts)
+    compared = min(_COMPARED, *counts.values())
+    scale = max(float(features["held_out"].std()), 1e-12)
     rng = np.random.default_rng(seed)
-    real = _some(held_out_features, compared, rng) / scale
+    chosen = {n: rng.choice(len(each), compared, replace=False) for n, each in features.items()}
+    some = {name: features[name][at] / scale for name, at in chosen.items()}
+    of_group = {
+        name: groups[name][at] if groups and name in groups else at for name, at in chosen.items()
+    }
 
-    def distances(features: np.ndarray) -> dict[str, Any]:
-        values = [
-            kernel_distance(
-                _some(held_out_features, size, rng) / scale, _some(features, size, rng) / scale
-            )
-            for _ in range(subsets)
-        ]
-        low, high = np.percentile(values, [2.5, 97.5])
-        others = _some(features, compared, rng) / scale
+    def distances(name: str) -> dict[str, Any]:
+        real, others = some["held_out"], some[name]
         try:
             frechet = frechet_distance(real, others)
         except InputError:  # too few images
             frechet = None
+        interval = kernel_distance_interval(
+            real, others, of_group["held_out"], of_group[name], seed
+        )
         return {
-            "kid": float(np.mean(values)),
-            "interval": [float(low), float(high)],
+            "kid": kernel_distance(real, others),
+            "interval": list(interval),
             "fid": frechet,
             **asdict(overlap(real, others)),
         }
 
     return {
-        "subset_size": size,
-        "subsets": subsets,
         "compared": compared,
-        "generated_to_held_out": distances(generated_features),
-        "seen_to_held_out": distances(seen_features),
+        "generated_to_held_out": distances("generated"),
+        "seen_to_held_out": distances("seen"),
     }
 
 
@@ -180,15 +220,20 @@ def fidelity_by_class(
     features: dict[str, np.ndarray],
     labels: dict[str, np.ndarray],
     class_names: Sequence[str],
+    groups: dict[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, Any]:
     """As ``fidelity``, over all classes and within each, or the reason where it is not computed.
+
+    Over all classes as many generated images of each are taken as make the classes as frequent as
+    among the held-out ones, so that what differs is the images and not their classes.
 
     Args:
         features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
         labels: int (n,) of each.
         class_names: names of the classes.
-        seed: of the subsets.
+        groups: as of ``fidelity``.
+        seed: of the choices.
 
     Returns:
         What ``fidelity`` returns, or ``not_computed``; ``class_distances``, see there; and
@@ -197,20 +242,39 @@ def fidelity_by_class(
 
     def compare(label: int | None) -> dict[str, Any]:
         chosen = {
-            name: each if label is None else each[labels[name] == label]
-            for name, each in features.items()
+            name: np.arange(len(of)) if label is None else np.flatnonzero(of == label)
+            for name, of in labels.items()
         }
-        return or_reason(
-            lambda: fidelity(chosen["held_out"], chosen["seen"], chosen["generated"], seed=seed)
-        )
+        if label is None:
+            chosen["generated"] = _as_frequent(labels["generated"], labels["held_out"], seed)
+        parts = {name: each[chosen[name]] for name, each in features.items()}
+        of_group = {name: each[chosen[name]] for name, each in (groups or {}).items()}
+        return or_reason(lambda: fidelity(parts, of_group, seed))
 
     by_class = {name: compare(label) for label, name in enumerate(class_names)}
-    distances = or_reason(lambda: class_distances(features, labels, class_names))
+    distances = or_reason(lambda: class_distances(features, labels, class_names, groups, seed))
     return {**compare(None), "class_distances": distances, "per_class": by_class}
 
 
+def _as_frequent(labels: np.ndarray, reference: np.ndarray, seed: int) -> np.ndarray:
+    """Positions of as many images as can be, of classes as frequent as in the reference."""
+    wanted = np.bincount(reference)
+    there = np.bincount(labels, minlength=len(wanted))
+    scale = min(there[label] / count for label, count in enumerate(wanted) if count)
+    rng = np.random.default_rng(seed)
+    taken = [
+        rng.choice(np.flatnonzero(labels == label), int(scale * count), replace=False)
+        for label, count in enumerate(wanted)
+    ]
+    return np.sort(np.concatenate(taken))
+
+
 def class_distances(
-    features: dict[str, np.ndarray], labels: dict[str, np.ndarray], class_names: Sequence[str]
+    features: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    class_names: Sequence[str],
+    groups: dict[str, np.ndarray] | None = None,
+    seed: int = 0,
 ) -> dict[str, float]:
     """How far the images of a class are from held-out real ones of it, where classes lie apart.
 
@@ -218,6 +282,8 @@ def class_distances(
         features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
         labels: int (n,) of each.
         class_names: names of the classes.
+        groups: as of ``fidelity``.
+        seed: of the choice of at most 4,000 images of a class, and of the intervals.
 
     Returns:
         ``between``, the mean kernel distance of two classes of held-out images; ``generated`` and
@@ -226,13 +292,18 @@ def class_distances(
         classes are.
 
     Raises:
-        InputError: fewer than 20 images of a class in one of the sets.
+        InputError: fewer than 20 images of a class in one of the sets, or classes of real images
+            that do not lie apart, so that there is no scale.
     """
     scale = max(float(features["held_out"].std()), 1e-12)
-    of_class = {
-        name: [features[name][labels[name] == i] / scale for i in range(len(class_names))]
-        for name in ("held_out", "seen", "generated")
-    }
+    rng = np.random.default_rng(seed)
+
+    def positions(name: str, label: int) -> np.ndarray:
+        found = np.flatnonzero(labels[name] == label)
+        return rng.choice(found, min(len(found), _COMPARED), replace=False)
+
+    chosen = {name: [positions(name, i) for i in range(len(class_names))] for name in features}
+    of_class = {name: [features[name][at] / scale for at in each] for name, each in chosen.items()}
     counts = {
         f"{name.replace('_', ' ')} images of {class_name}": len(each)
         for name, sets in of_class.items()
@@ -240,15 +311,22 @@ def class_distances(
     }
     require_enough("Distance of classes", counts)
     real = of_class["held_out"]
-    between = float(np.mean([kernel_distance(one, two) for one, two in combinations(real, 2)]))
+    of_image = groups["held_out"] if groups else np.arange(len(labels["held_out"]))
+    drawn = [of_image[at] for at in chosen["held_out"]]
+    pairs = list(combinations(range(len(real)), 2))
+    between = float(np.mean([kernel_distance(real[i], real[j]) for i, j in pairs]))
+    lows = [
+        kernel_distance_interval(real[i], real[j], drawn[i], drawn[j], seed)[0] for i, j in pairs
+    ]
+    if np.mean(lows) <= 0:
+        raise InputError(
+            "Distance of classes: expected classes of real images that lie apart in these "
+            f"features, received a kernel distance of {between:.3g}, within chance of 0; compare "
+            "in features that tell the classes."
+        )
 
     def within(name: str) -> float:
         pairs = zip(real, of_class[name], strict=True)
-        within_classes = float(np.mean([kernel_distance(one, two) for one, two in pairs]))
-        return within_classes / max(between, 1e-12)  # 0 / 0 where all features are constant
+        return float(np.mean([kernel_distance(one, two) for one, two in pairs])) / between
 
     return {"between": between, "generated": within("generated"), "seen": within("seen")}
-
-
-def _some(features: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
-    return rng.choice(features, count, replace=False)

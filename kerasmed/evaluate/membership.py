@@ -16,6 +16,8 @@ def membership_inference(
     members: np.ndarray,
     others: np.ndarray,
     levels: Sequence[int],
+    member_groups: np.ndarray,
+    other_groups: np.ndarray,
     samples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Any]:
@@ -28,13 +30,16 @@ def membership_inference(
         members: float (n, levels), the loss of training images at each level of noise.
         others: float (m, levels), of images that were not learned from.
         levels: their timesteps.
-        samples: of the bootstrap over images.
+        member_groups: (n,), equal for images of one group: what makes the images of one patient
+            easy for a model, having learned from them or not, is no membership of theirs.
+        other_groups: (m,).
+        samples: of the bootstrap over groups.
         seed: of the bootstrap.
 
     Returns:
-        ``n_members``, ``n_others``; ``levels``, one entry each and a last one for ``all``, with
-        ``auc`` (0.5 tells nothing), its 95% ``interval``, and ``true_positives`` at 1% of false
-        ones, with ``true_positives_interval``.
+        ``n_members`` and ``n_others``; ``groups``, how many of either; ``levels``, one entry each
+        and a last one for ``all``, with ``auc`` (0.5 tells nothing), its 95% ``interval``, and
+        ``true_positives`` at 1% of false ones, with ``true_positives_interval``.
 
     Raises:
         InputError: fewer than 20 of either.
@@ -44,9 +49,12 @@ def membership_inference(
     ranks = rankdata(np.concatenate([members, others]), axis=0).mean(axis=1, keepdims=True)
     table = np.concatenate([np.concatenate([members, others]), ranks], axis=1)
     rng = np.random.default_rng(seed)
+    inside_groups, outside_groups = (
+        [np.flatnonzero(groups == name) for name in np.unique(groups)]
+        for groups in (member_groups, other_groups)
+    )
     draws = [
-        (rng.integers(len(members), size=len(members)), rng.integers(len(others), size=len(others)))
-        for _ in range(samples)
+        (_resample(inside_groups, rng), _resample(outside_groups, rng)) for _ in range(samples)
     ]
     rows = []
     for level, losses in zip([*levels, "all"], table.T, strict=True):
@@ -63,7 +71,17 @@ def membership_inference(
                 "true_positives_interval": [float(low[1]), float(high[1])],
             }
         )
-    return {"n_members": len(members), "n_others": len(others), "levels": rows}
+    return {
+        "n_members": len(members),
+        "n_others": len(others),
+        "groups": [len(inside_groups), len(outside_groups)],
+        "levels": rows,
+    }
+
+
+def _resample(groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+    """Positions of the images of as many groups, drawn with replacement."""
+    return np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
 
 
 def _figures(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:

@@ -26,6 +26,20 @@ def trained_on(regime: str, variant: str | None) -> str:
     return regime if variant is None else f"{regime} {variant}"
 
 
+def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float = 1) -> str:
+    """Mean ± standard deviation, or the value of one seed.
+
+    Args:
+        row: of ``over_seeds.json``.
+        figure: its key.
+        digits: after the point.
+        factor: 100 for percent.
+    """
+    spread = row["standard_deviation"][figure]
+    text = f"{factor * row['mean'][figure]:.{digits}f}"
+    return text if spread is None else f"{text} ± {factor * spread:.{digits}f}"
+
+
 def metrics_csv(rows: list[dict[str, Any]]) -> str:
     """One line a classifier.
 

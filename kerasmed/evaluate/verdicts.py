@@ -13,6 +13,10 @@ NEAR, BARELY_NEAR = 0.2, 0.5
 # Share of draws that may be copies before a model counts as one that copies.
 COPIES_BY_CHANCE = 0.005
 TOLD_APART = 0.6
+# A model that copies so often is one that knows its images by heart.
+COPIES_BY_HEART = 0.1
+# Share of plain copies, planted in the set, that the search must find.
+POWER = 0.9
 COPYING = -3.0
 
 
@@ -54,7 +58,8 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         "trained on the real images that the diffusion model learned from; the mean over the "
         f"networks. Green from {USEFUL:.2f}, amber from {BARELY_USEFUL:.2f}. A network that does "
         "not beat guessing when it is trained on real images is left out: the 95% interval of its "
-        "accuracy, the mean over the seeds, must lie above the share of the commonest class."
+        "accuracy, the mean over the seeds, must lie above the share of the commonest class. Red "
+        "also where one of the others does not beat guessing when trained on synthetic images."
     )
     cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in metrics:
@@ -64,15 +69,15 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
     if not backbones:
         answer = "Not answered: no CNN was trained on real and on synthetic images."
         return Verdict("useful", "grey", answer, rule)
-    lowest = {b: _mean([row["accuracy_ci95"][0] for row in cells[b, "real"]]) for b in backbones}
+    lowest = {key: _mean([row["accuracy_ci95"][0] for row in rows]) for key, rows in cells.items()}
     confusion = np.array(metrics[0]["confusion"])
     guessing = float(confusion.sum(axis=1).max() / confusion.sum())
-    learned = [each for each in backbones if lowest[each] > guessing]
+    learned = [each for each in backbones if lowest[each, "real"] > guessing]
     if not learned:
         answer = (
             "Not answered: trained on real images, no CNN is better than naming always the "
             f"commonest class, {_percent(guessing)} of the test images (lower end of the best "
-            f"one's interval: {_percent(max(lowest.values()))})."
+            f"one's interval: {_percent(max(lowest[each, 'real'] for each in backbones))})."
         )
         return Verdict("useful", "grey", answer, rule)
     real, synthetic = (
@@ -84,6 +89,12 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         f"Trained on synthetic images alone, CNNs name {_percent(synthetic.mean())} of unseen real "
         f"images rightly; trained on the real images behind them, {_percent(real.mean())}: a ratio "
         f"of {ratio:.2f}."
+    )
+    answer += "".join(
+        f" {row['backbone']}: {100 * row['difference']:+.1f} points "
+        f"({100 * row['interval'][0]:+.1f} to {100 * row['interval'][1]:+.1f})."
+        for row in comparisons
+        if row["regimes"] == ["real", "synthetic"] and row["variants"] == [None, None]
     )
     if len(learned) < len(backbones):
         left_out = ", ".join(each for each in backbones if each not in learned)
@@ -102,7 +113,14 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
             f" Added to the real images, the synthetic ones raise the accuracy of {better} of "
             f"{len(added)} networks and lower that of {worse}, beyond chance."
         )
-    return Verdict("useful", _light(ratio, USEFUL, BARELY_USEFUL), answer, rule)
+    light = _light(ratio, USEFUL, BARELY_USEFUL)
+    guessers = [each for each in learned if lowest[each, "synthetic"] <= guessing]
+    if guessers:
+        light = "red"
+        answer += (
+            f" Trained on synthetic images, these do not beat guessing: {', '.join(guessers)}."
+        )
+    return Verdict("useful", light, answer, rule)
 
 
 def judge_fidelity(found: dict[str, Any]) -> Verdict:
@@ -138,41 +156,62 @@ def judge_fidelity(found: dict[str, Any]) -> Verdict:
 
 def judge_privacy(found: dict[str, Any]) -> Verdict:
     """Whether the set holds copies, and whether the model gives away what it learned from."""
+    by_chance = f"{_percent(COPIES_BY_CHANCE)} (binomial test, 5%)"
     rule = (
-        "Red: the set holds a copy of a training image. Amber: it holds none, but while it was "
-        f"drawn more than {_percent(COPIES_BY_CHANCE)} of the images were copies (binomial test, "
-        "5%), or the synthetic images crowd around the training images (C_T in pixels below "
-        f"{COPYING:g}), or the loss of the model tells training images from others (95% interval "
-        f"of the area under the curve above {TOLD_APART}). Green: none of these. No light is a "
+        f"Red: more than {by_chance} of the set are copies of training images, or more than "
+        f"{_percent(COPIES_BY_HEART)} of what was drawn. Amber: the set holds a copy; or more than "
+        f"{by_chance} of what was drawn were copies; or the synthetic images crowd around the "
+        f"training images (C_T in pixels below {COPYING:g}); or the loss of the model tells "
+        "training images from others (95% interval of the area under the curve above "
+        f"{TOLD_APART}); or one of these could not be asked; or the search finds less than "
+        f"{_percent(POWER)} of plain copies that are planted. Green: none of these. No light is a "
         "proof of privacy."
     )
-    copies = found["copies"]
+    copies, crowding, membership = (found[k] for k in ("copies", "in_pixels", "membership"))
     if "not_computed" in copies:
         return Verdict("private", "grey", f"Not answered: {copies['not_computed']}", rule)
+    kept, power = copies["drawn"] - copies["rejected"], copies["power"][0]
+    light: Light = "amber" if copies["found"] else "green"
     reasons = []
-    chance = binomtest(copies["rejected"], copies["drawn"], COPIES_BY_CHANCE, "greater")
-    if chance.pvalue < 0.05:
+    if _beyond_chance(len(copies["found"]), kept):
+        light = "red"
+        reasons.append("the set holds more copies than chance")
+    if _beyond_chance(copies["rejected"], copies["drawn"]):
         reasons.append("the model draws copies more often than chance")
-    if found["in_pixels"].get("c_t", 0.0) < COPYING:
+    if copies["rejected"] > COPIES_BY_HEART * copies["drawn"]:
+        light = "red"
+        reasons.append("it knows its images by heart")
+    if power["found"] < POWER:
+        reasons.append(f"the search finds {_percent(power['found'])} of planted copies alone")
+    if crowding.get("c_t", 0.0) < COPYING:
         reasons.append("the images crowd around the training images")
-    attack = found["membership"].get("levels", [None])[-1]
-    if attack is not None and attack["interval"][0] > TOLD_APART:
-        reasons.append("the model gives away what it learned from")
-    light: Light = "red" if copies["found"] else "amber" if reasons else "green"
+    reasons += [
+        f"not all could be asked ({part['not_computed']})"
+        for part in (crowding, membership)
+        if "not_computed" in part
+    ]
     answer = (
-        f"{len(copies['found'])} of {copies['drawn'] - copies['rejected']} synthetic images are "
-        f"copies of a training image; {copies['rejected']} of {copies['drawn']} that were drawn "
-        "were copies and were left out."
+        f"{len(copies['found'])} of {kept} synthetic images are copies of a training image; "
+        f"{copies['rejected']} of {copies['drawn']} that were drawn were copies and were left out. "
+        f"Of copies planted in the set, {_percent(power['found'])} are found."
     )
-    if attack is not None:
+    if "levels" in membership:
+        attack = membership["levels"][-1]
         low, high = attack["interval"]
+        if low > TOLD_APART:
+            reasons.append("the model gives away what it learned from")
         answer += (
             " Whoever has the model itself tells training images from others with an area under "
             f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
         )
     if reasons:
+        light = "amber" if light == "green" else light
         answer += f" Beware: {'; '.join(reasons)}."
     return Verdict("private", light, answer, rule)
+
+
+def _beyond_chance(copies: int, images: int) -> bool:
+    return bool(binomtest(copies, images, COPIES_BY_CHANCE, "greater").pvalue < 0.05)
 
 
 def _light(value: float, green: float, amber: float) -> Light:

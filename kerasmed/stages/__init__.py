@@ -91,18 +91,44 @@ def check_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
     """Refuse to run a stage on what earlier ones made with other settings, or did not make.
 
     Raises:
-        StageError: naming the stage, the setting and both its values.
+        StageError: naming the stage, and the setting and both its values, or what it is older than.
     """
-    for name in _needs(stage, config):
-        needed = STAGES[name]
-        check_settings(needed, run.require(name, needed.command)["settings"], config, run)
-        check_inputs(needed, config, run)
+    for name in _needs(stage, config, run.finished_stages()):
+        check_finished(STAGES[name], config, run)
 
 
-def _needs(stage: Stage, config: Config) -> tuple[str, ...]:
-    """What it needs; CNNs that learn from real images alone need no synthetic ones."""
+def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
+    """Refuse to build on a stage that has not finished with these settings and these inputs.
+
+    Raises:
+        StageError: as of ``check_inputs``.
+    """
+    check_settings(stage, run.require(stage.name, stage.command)["settings"], config, run)
+    check_inputs(stage, config, run)
+    if not is_current(stage, config, run.finished_stages()):
+        raise StageError(
+            f"The stage {stage.name!r} in {run.root} is older than one that it builds on: expected "
+            f"a later one; run `{stage.command}` again."
+        )
+
+
+def is_current(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> bool:
+    """Whether a stage is finished, all that it builds on is too, and nothing of that is younger."""
+    if stage.name not in finished:
+        return False
+    at = finished[stage.name]["finished"]
+    return all(
+        is_current(STAGES[name], config, finished) and finished[name]["finished"] <= at
+        for name in _needs(stage, config, finished)
+    )
+
+
+def _needs(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> tuple[str, ...]:
+    """What it needs; before a set is drawn, CNNs can learn from real images alone and be tested."""
     alone = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
-    return ("data",) if stage.name == "classifiers" and alone else stage.needs
+    if alone and "sampling" not in finished and stage.name in ("classifiers", "evaluate"):
+        return tuple(name for name in stage.needs if name != "sampling")
+    return stage.needs
 
 
 def check_settings(stage: Stage, before: dict[str, Any], config: Config, run: RunFolder) -> None:
@@ -184,7 +210,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed train classifier CONFIG",
             train_classifiers,
             ("seed", "classifiers", "runtime"),
-            ("sampling",),
+            ("data", "sampling"),
             Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
             together=True,
         ),
@@ -201,7 +227,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed evaluate CONFIG",
             evaluate_classifiers,
             ("seed", "evaluation"),
-            ("export",),
+            ("sampling", "export"),
         ),
         Stage(
             "explain",

@@ -21,7 +21,12 @@ from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.stages.extractors import open_extractors
-from kerasmed.stages.inputs import cells_of, load_split, load_synthetic, open_classifier
+from kerasmed.stages.inputs import (
+    cells_of,
+    load_grouped_split,
+    load_synthetic,
+    open_classifier,
+)
 from kerasmed.stages.sampling import MANIFEST, open_denoiser
 
 # Whose features the audit takes, in order of preference.
@@ -29,6 +34,8 @@ _EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
 # Training images whose membership is guessed, and as many others, at most.
 _MEMBERS = 500
 _PAIRS = 8
+# Synthetic images that are compared, after alignment, with held-out ones too, at most.
+_ALIGNED = 300
 
 
 def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -36,8 +43,9 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
 
     Features are those of the first backbone's network trained on real images, where there is one.
     """
-    image_set, split = load_split(config, run)
+    image_set, split, all_groups = load_grouped_split(config, run)
     seen, held_out = image_set.subset(split["diffusion"]), image_set.subset(split["train"])
+    groups = {"seen": all_groups[split["diffusion"]], "held_out": all_groups[split["train"]]}
     generated = load_synthetic(config, run)
     extractor = min(cells_of(config), key=lambda cell: _EXTRACTORS.index(cell.trained_on))
     engine = open_classifier(extractor, run)
@@ -46,18 +54,19 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     features = _features(engine, sets)
     faithful: dict[str, Any] = {
         "features_of": extractor.name,
-        "in_features": _fidelity(features, sets, config.seed),
+        "in_features": _fidelity(features, sets, groups, config.seed),
         # The kernel distance is not blind to a shift of all, and pixels have a large mean.
         "in_pixels": _fidelity(
             {name: each - small["held_out"].mean(axis=0) for name, each in small.items()},
             sets,
+            groups,
             config.seed,
         ),
         "in_networks": {
-            name: _fidelity(_features(network, sets), sets, config.seed)
+            name: _fidelity(_features(network, sets), sets, groups, config.seed)
             for name, network in open_extractors(config, run, np.asarray(held_out.images))
         },
-        "of_variants": _fidelity_of_variants(config, run, engine, features, sets),
+        "of_variants": _fidelity_of_variants(config, run, engine, features, sets, groups),
     }
     write_json(run.evaluation / "fidelity.json", faithful)
     write_text(run.evaluation / "fidelity.csv", fidelity_csv(spaces_of(faithful)))
@@ -76,7 +85,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
             "seen": [str(file.path) for file in seen.files],
         },
         "copies": or_reason(lambda: _copies(config, run, seen, held_out, generated)),
-        "membership": or_reason(lambda: _membership(config, run, seen, held_out)),
+        "membership": or_reason(lambda: _membership(config, run, seen, held_out, groups)),
         "in_pixels": or_reason(
             lambda: memorisation(
                 small["seen"],
@@ -108,10 +117,13 @@ def _features(engine: OnnxClassifier, sets: dict[str, ImageSet]) -> dict[str, np
 
 
 def _fidelity(
-    features: dict[str, np.ndarray], sets: dict[str, ImageSet], seed: int
+    features: dict[str, np.ndarray],
+    sets: dict[str, ImageSet],
+    groups: dict[str, np.ndarray],
+    seed: int,
 ) -> dict[str, Any]:
     labels = {name: each.labels for name, each in sets.items()}
-    return fidelity_by_class(features, labels, sets["seen"].class_names, seed)
+    return fidelity_by_class(features, labels, sets["seen"].class_names, groups, seed)
 
 
 def _fidelity_of_variants(
@@ -120,6 +132,7 @@ def _fidelity_of_variants(
     engine: OnnxClassifier,
     features: dict[str, np.ndarray],
     sets: dict[str, ImageSet],
+    groups: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     """Fidelity of each further set of a sweep, in the features of the same CNN."""
     found = {}
@@ -128,6 +141,7 @@ def _fidelity_of_variants(
         found[variant] = _fidelity(
             {**features, "generated": engine.features(generated.images)},
             {**sets, "generated": generated},
+            groups,
             config.seed,
         )
     return found
@@ -143,7 +157,9 @@ def _copies(
         see ``calibrate``; ``threshold``, its own; ``found``, one entry a copy with the positions of
         both images and their similarity; ``share_of_training``, copied; ``rejected`` and ``drawn``
         when the set was drawn; ``similarity``, its 5th, 50th, 95th percentile and maximum;
-        ``nearest_pairs``; ``power``, see ``detection_power``.
+        ``nearest_pairs``; ``closer_to_training``, the ``share`` of so many ``images`` that are more
+        like a training image than any of as many held-out ones; ``power``, see
+        ``detection_power``.
     """
     say("Looking for copies.")
     search = CopySearch(np.asarray(seen.images))
@@ -173,22 +189,44 @@ def _copies(
         "drawn": len(generated) + rejected,
         "similarity": np.percentile(similarities, [5, 50, 95, 100]).tolist(),
         "nearest_pairs": pairs[:_PAIRS],
+        "closer_to_training": _closer_after_alignment(seen, held_out, images, config.seed),
         "power": detection_power(
             search, np.asarray(seen.images), threshold, len(generated), config.seed
         ),
     }
 
 
+def _closer_after_alignment(
+    seen: ImageSet, held_out: ImageSet, generated: np.ndarray, seed: int
+) -> dict[str, Any]:
+    """Share of synthetic images more like a training image than like any of as many held-out ones.
+
+    About one half without memorisation. 300 of them at most.
+    """
+    rng, count = np.random.default_rng(seed), min(len(seen), len(held_out))
+    some = generated[np.sort(rng.choice(len(generated), min(len(generated), _ALIGNED), False))]
+    to_seen, to_held_out = (
+        CopySearch(each.images[np.sort(rng.choice(len(each), count, False))]).nearest(some)[0]
+        for each in (seen, held_out)
+    )
+    return {"images": len(some), "share": float((to_seen > to_held_out).mean())}
+
+
 def _membership(
-    config: Config, run: RunFolder, seen: ImageSet, held_out: ImageSet
+    config: Config,
+    run: RunFolder,
+    seen: ImageSet,
+    held_out: ImageSet,
+    groups: dict[str, np.ndarray],
 ) -> dict[str, Any]:
     denoiser, pixels = open_denoiser(config, run)
     count = min(len(seen), len(held_out), _MEMBERS)
     rng = np.random.default_rng(config.seed)
-    losses = []
+    losses, of_image = [], []
     with progress_bar("Guessing members", 2 * count, "images") as advance:
-        for images in (seen, held_out):
+        for name, images in (("seen", seen), ("held_out", held_out)):
             chosen = np.sort(rng.choice(len(images), count, replace=False))
+            of_image.append(groups[name][chosen])
             losses.append(
                 reconstruction_errors(
                     denoiser,
@@ -199,4 +237,8 @@ def _membership(
                     advance=lambda done: advance(done, ""),
                 )
             )
-    return membership_inference(losses[0], losses[1], TIMESTEPS, seed=config.seed)
+    members, others = losses
+    member_groups, other_groups = of_image
+    return membership_inference(
+        members, others, TIMESTEPS, member_groups, other_groups, seed=config.seed
+    )

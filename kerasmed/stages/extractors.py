@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmed.config import Config
+from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxClassifier
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
@@ -29,13 +30,10 @@ def open_extractors(
         from kerasmed.classify.classifier import build_classifier
         from kerasmed.export.classifiers import export_classifier
 
-        weights = weights_for(backbone, config.audit.extractor_weights)
+        weights = weights_for(backbone, config.audit.extractor_weights, "audit.extractor_weights")
         name = f"{backbone} ({Path(weights).name})"
-        path = (
-            run.cache
-            / "extractors"
-            / f"{backbone}-{config.data.image_size}-{Path(weights).name}.onnx"
-        )
+        version = weights if weights == "imagenet" else sha256_of(Path(weights))[:16]
+        path = run.cache / "extractors" / f"{backbone}-{config.data.image_size}-{version}.onnx"
         if not path.exists():
             # Its head is not used.
             model = build_classifier(backbone, 2, config.data.image_size, None, weights, 0.0)

@@ -42,7 +42,7 @@ def check_classifiers(config: Config) -> None:
         weights_for(backbone, config.classifiers.weights)
     for extractor in config.audit.extractors:
         find_backbone(extractor)
-        weights_for(extractor, config.audit.extractor_weights)
+        weights_for(extractor, config.audit.extractor_weights, "audit.extractor_weights")
 
 
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:

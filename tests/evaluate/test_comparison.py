@@ -155,3 +155,24 @@ def test_predictions_of_other_images_are_refused(correct):
 
     with pytest.raises(InputError, match="one for each of 200 test images"):
         compare_regimes(correct, np.arange(200), 100, 0)
+
+
+def test_order_in_which_a_study_names_its_regimes_changes_nothing():
+    rng = np.random.default_rng(0)
+    keys = [
+        TrainedOn(backbone, regime, variant)
+        for backbone in "BA"
+        for regime, variant in (("real", None), ("synthetic", None), ("both", None), ("both", "x3"))
+    ]
+    correct = {key: rng.integers(0, 2, 40).astype(float) for key in keys}
+    backwards = {
+        TrainedOn(b, r, v): correct[b, r, v]
+        for b in "BA"
+        for r, v in (("both", None), ("both", "x3"), ("synthetic", None), ("real", None))
+    }
+
+    one, other = (compare_regimes(each, np.arange(40), 100, 0) for each in (correct, backwards))
+
+    assert one == other
+    assert [row["backbone"] for row in one] == ["B"] * 6 + ["A"] * 6
+    assert one[0]["regimes"] == ["real", "synthetic"]

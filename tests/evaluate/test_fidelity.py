@@ -8,10 +8,10 @@ import pytest
 from scipy.linalg import sqrtm
 
 from kerasmed.errors import InputError
+from kerasmed.evaluate import fidelity as module
 from kerasmed.evaluate.fidelity import (
     Overlap,
     class_distances,
-    fidelity,
     fidelity_by_class,
     frechet_distance,
     kernel_distance,
@@ -21,6 +21,11 @@ from kerasmed.evaluate.fidelity import (
 
 def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).normal(shift, 1.0, (count, width)).astype(np.float32)
+
+
+def fidelity(held_out, seen, generated, groups=None, seed=0) -> dict:
+    sets = {"held_out": held_out, "seen": seen, "generated": generated}
+    return module.fidelity(sets, groups, seed)
 
 
 def plain_kernel_distance(first, second) -> float:
@@ -102,11 +107,61 @@ def test_scale_of_the_features_changes_nothing(factor):
         assert second[name]["kid"] == pytest.approx(first[name]["kid"], rel=1e-3)
 
 
-@pytest.mark.parametrize(("counts", "size"), [((20, 60, 60), 20), ((300, 200, 150), 100)])
-def test_subsets_have_one_size_for_all_sets(counts, size):
-    result = fidelity(*(normal(count, seed=i) for i, count in enumerate(counts)), subsets=3)
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 1, 2.2), (0.5, 0.8, 1.3)])
+def test_interval_covers_and_is_about_as_wide_as_the_spread(shift, least, most):
+    truth = kernel_distance(normal(3000, seed=1), normal(3000, shift, seed=2))
+    values, widths, covered = [], [], 0
+    for i in range(60):
+        sets = normal(60, seed=10 + 3 * i), normal(60, seed=11 + 3 * i)
+        found = fidelity(*sets, normal(60, shift, seed=12 + 3 * i))
+        # Without the scale, which is a little other in each.
+        scale = float(sets[0].std())
+        low, high = found["generated_to_held_out"]["interval"]
+        values.append(found["generated_to_held_out"]["kid"])
+        widths.append(high - low)
+        covered += low < truth / scale < high
+    assert covered >= 54
+    assert least < np.mean(widths) / (3.92 * np.std(values)) < most
 
-    assert (result["subset_size"], result["subsets"]) == (size, 3)
+
+def test_interval_is_wider_where_images_come_in_groups():
+    rng = np.random.default_rng(0)
+    patients = rng.normal(size=(3, 12, 1, 8))
+    sets = [(each + 0.1 * rng.normal(size=(12, 10, 8))).reshape(-1, 8) for each in patients]
+    groups = dict.fromkeys(("held_out", "seen"), np.arange(120) // 10)
+
+    narrow, wide = (fidelity(*sets, each)["seen_to_held_out"] for each in (None, groups))
+
+    assert narrow["kid"] == wide["kid"]
+    low, high = wide["interval"]
+    assert high - low > 2 * (narrow["interval"][1] - narrow["interval"][0])
+
+
+def test_kernel_distance_of_a_resample_counts_no_image_with_itself():
+    # One group, so that each resample is the set itself.
+    first, second = normal(30, seed=1), normal(40, 0.5, seed=2)
+    one = np.zeros(30), np.zeros(40)
+
+    interval = module.kernel_distance_interval(first, second, *one, seed=0)
+
+    assert interval == pytest.approx([kernel_distance(first, second)] * 2)
+
+
+def test_generated_classes_are_taken_as_frequent_as_real_ones():
+    rng = np.random.default_rng(0)
+
+    def drawn(counts) -> tuple[np.ndarray, np.ndarray]:
+        labels = np.repeat([0, 1], counts)
+        return rng.normal(size=(sum(counts), 4)) + 6 * labels[:, None], labels
+
+    sets = {"held_out": drawn((300, 30)), "seen": drawn((300, 30)), "generated": drawn((300, 300))}
+    features, labels = ({name: each[i] for name, each in sets.items()} for i in range(2))
+
+    found = fidelity_by_class(features, labels, "ab")
+
+    assert found["compared"] == 330
+    assert found["generated_to_held_out"]["interval"][0] < 0.05
+    assert found["generated_to_held_out"]["kid"] < 0.5
 
 
 def test_seed_repeats():
@@ -259,8 +314,13 @@ def test_distance_of_classes_needs_images_of_each():
         class_distances(features, labels, "ab")
 
 
-def test_distance_of_classes_of_constant_features_is_0_not_nan():
-    features = {name: np.ones((40, 2)) for name in ("held_out", "seen", "generated")}
+@pytest.mark.parametrize("deviation", [0.0, 1.0])
+def test_distance_of_classes_that_do_not_lie_apart_is_refused(deviation):
+    features = {
+        name: 1 + deviation * normal(40, seed=i)
+        for i, name in enumerate(("held_out", "seen", "generated"))
+    }
     labels = dict.fromkeys(features, np.repeat([0, 1], 20))
 
-    assert class_distances(features, labels, "ab")["generated"] == 0
+    with pytest.raises(InputError, match="expected classes of real images that lie apart"):
+        class_distances(features, labels, "ab")

@@ -7,11 +7,17 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from kerasmed.errors import InputError
-from kerasmed.evaluate.membership import membership_inference
+from kerasmed.evaluate import membership
 
 
 def losses(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
     return np.random.default_rng(seed).normal(mean, 1, (count, 2))
+
+
+def membership_inference(members, others, levels, groups_of=1, **options) -> dict:
+    """With so many neighbouring images in a group."""
+    groups = (np.arange(len(each)) // groups_of for each in (members, others))
+    return membership.membership_inference(members, others, levels, *groups, **options)
 
 
 def test_area_is_that_of_scikit_learn():
@@ -54,3 +60,19 @@ def test_levels_together_tell_more_than_one():
 def test_too_few_images_are_refused(members, others, name):
     with pytest.raises(InputError, match=f"at least 20 {name} images, received 19"):
         membership_inference(losses(members, 1), losses(others, 2), [1, 2])
+
+
+def test_images_of_one_patient_are_not_evidence_of_their_own():
+    # Twelve patients a side, whose images are easy or hard together; nothing was learned.
+    covered = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        members, others = (
+            np.repeat(rng.normal(size=(12, 1)), 30, axis=0) + 0.2 * rng.normal(size=(360, 1))
+            for _ in range(2)
+        )
+        found = membership_inference(members, others, [1], groups_of=30, samples=200)
+        low, high = found["levels"][0]["interval"]
+        covered += low < 0.5 < high
+    assert found["groups"] == [12, 12]
+    assert covered >= 34

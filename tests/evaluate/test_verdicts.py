@@ -54,6 +54,26 @@ def test_usefulness_asks_the_interval_over_all_seeds():
     assert judge_usefulness(metrics, []).light == "green"
 
 
+def test_usefulness_is_red_where_synthetic_images_teach_nothing():
+    metrics = networks(0.84, 0.8, low=0.81)
+    metrics[1]["accuracy_ci95"] = [0.5, 0.84]
+
+    verdict = judge_usefulness(metrics, [])
+    assert verdict.light == "red"
+    assert "do not beat guessing: A" in verdict.answer
+
+
+def test_usefulness_gives_the_interval_of_the_difference():
+    row = {
+        "backbone": "A",
+        "regimes": ["real", "synthetic"],
+        "variants": [None, None],
+        "difference": -0.01,
+        "interval": [-0.03, 0.01],
+    }
+    assert "A: -1.0 points (-3.0 to +1.0)" in judge_usefulness(networks(0.8, 0.79), [row]).answer
+
+
 def test_usefulness_counts_networks_that_gain_beyond_chance():
     added = [{"regimes": ["real", "both"], "variants": [None, None], "conclusion": "higher"}]
 
@@ -96,9 +116,20 @@ def test_fidelity_that_was_not_computed_is_not_answered():
     assert judge_fidelity(found).light == "grey"
 
 
-def privacy(copies: int = 0, rejected: int = 0, c_t: float = 0.0, auc_low: float = 0.5) -> dict:
+def privacy(
+    copies: int = 0,
+    rejected: int = 0,
+    c_t: float = 0.0,
+    auc_low: float = 0.5,
+    power: float = 1.0,
+) -> dict:
     return {
-        "copies": {"found": [{}] * copies, "rejected": rejected, "drawn": 400},
+        "copies": {
+            "found": [{}] * copies,
+            "rejected": rejected,
+            "drawn": 400,
+            "power": [{"alteration": "exact", "found": power}],
+        },
         "in_pixels": {"c_t": c_t},
         "membership": {"levels": [{"auc": 0.7, "interval": [auc_low, 0.9]}]},
     }
@@ -108,16 +139,24 @@ def privacy(copies: int = 0, rejected: int = 0, c_t: float = 0.0, auc_low: float
     ("change", "light"),
     [
         ({}, "green"), ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
-        ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"), ({"copies": 1}, "red"),
+        ({"rejected": 40}, "amber"), ({"rejected": 41}, "red"),
+        ({"copies": 1}, "amber"), ({"copies": 4}, "amber"), ({"copies": 6}, "red"),
+        ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"),
+        ({"power": 0.9}, "green"), ({"power": 0.89}, "amber"),
     ],
 )  # fmt: skip
 def test_privacy_goes_by_copies_and_then_by_what_the_model_gives_away(change, light):
     assert judge_privacy(privacy(**change)).light == light
 
 
-def test_privacy_without_membership_or_copies():
-    found = privacy()
-    found["membership"] = {"not_computed": "too few."}
-    assert judge_privacy(found).light == "green"
-    found["copies"] = {"not_computed": "too few."}
+@pytest.mark.parametrize("part", ["in_pixels", "membership"])
+def test_privacy_is_not_green_where_a_part_could_not_be_asked(part):
+    verdict = judge_privacy({**privacy(), part: {"not_computed": "too few images."}})
+
+    assert (verdict.light, "too few images" in verdict.answer) == ("amber", True)
+
+
+def test_privacy_without_a_search_for_copies_is_not_answered():
+    found = {**privacy(), "copies": {"not_computed": "too few."}}
+
     assert judge_privacy(found).light == "grey"

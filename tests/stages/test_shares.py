@@ -71,11 +71,15 @@ def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
         return None, {}
 
     monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
-    equal = config.classifiers.model_copy(update={"equal_steps": True})
-    assert train_shard(config.model_copy(update={"classifiers": equal}), run) == 0
-    largest = max(count for count, _ in asked.values())
-    assert len({count for count, _ in asked.values()}) > 1
-    assert {images_per_epoch for _, images_per_epoch in asked.values()} == {largest}
+    for equal_steps in (False, True):
+        changed = config.classifiers.model_copy(update={"equal_steps": equal_steps})
+        # Another rate, so that what the shared study has trained is trained again.
+        changed = changed.model_copy(update={"finetune_learning_rate": 0.01})
+        assert train_shard(config.model_copy(update={"classifiers": changed}), run) == 0
+        largest = max(count for count, _ in asked.values())
+        assert len({count for count, _ in asked.values()}) > 1
+        expected = {largest} if equal_steps else {None}
+        assert {images_per_epoch for _, images_per_epoch in asked.values()} == expected
 
 
 def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monkeypatch):
