@@ -6,7 +6,7 @@ from lime.lime_image import LimeImageExplainer
 
 from kerasmed.classify.classifier import build_classifier
 from kerasmed.data.phantoms import draw_phantom
-from kerasmed.explain.surrogate import explain_image
+from kerasmed.explain.explainers import LimeExplainer
 from kerasmed.export.classifiers import export_classifier
 from kerasmed.inference import OnnxClassifier
 
@@ -32,8 +32,10 @@ def image():
 
 def test_kerasmed(benchmark, predict, image):
     benchmark.group = f"LIME, {SAMPLES} samples at {SIZE}, quickshift"
-    options = {"num_samples": SAMPLES, "segmentation": "quickshift"}
-    benchmark.pedantic(explain_image, (image, predict), options, rounds=3, warmup_rounds=1)
+    explainer = LimeExplainer(
+        predict, num_samples=SAMPLES, min_samples=SAMPLES, segmentation="quickshift"
+    )
+    benchmark.pedantic(explainer.explain, (image,), rounds=3, warmup_rounds=1)
 
 
 def test_lime(benchmark, predict, image):

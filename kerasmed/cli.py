@@ -333,6 +333,12 @@ def explain(
         from kerasmed.standalone import explain_files, find_images
 
         _refuse_with_model(data=data)
+        for assignment in assignments or []:
+            key = assignment.partition("=")[0]
+            if key != "seed" and not key.startswith("explain."):
+                raise ConfigError(
+                    f"--set with a model takes explain.* and seed, received {key}; drop it."
+                )
         if "://" in (out or ""):
             raise ConfigError(f"--out: expected a folder with a model, received {out}; name one.")
         values = {"name": "explain", "data": {"source": "."}}
@@ -354,6 +360,8 @@ def explain(
                 print_explanation(path, record)
         _refuse_unreadable(errors, len(paths))
         return
+    if provider != "auto" or precision is not Precision.given:
+        raise ConfigError("--provider and --precision go with a model and images; drop them.")
     _, run = _perform("explain", target, assignments, data, out)
     print_explanations(read_json(run.explanations / "summary.json", "kerasmed explain"))
 

@@ -309,6 +309,11 @@ def open_session(
     return session, running
 
 
+def provider_key(name: str) -> str:
+    """The key of PROVIDERS of onnxruntime's own name."""
+    return next(key for key, each in PROVIDERS.items() if each.name == name)
+
+
 def precision_path(path: Path, precision: Literal["fp32", "fp16", "int8"]) -> Path:
     """Where the same model lies in a precision: ``X.onnx``, ``X.fp16.onnx`` or ``X.int8.onnx``."""
     stem = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")

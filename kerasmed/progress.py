@@ -40,7 +40,9 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
         yield _ignore
         say(f"{title}: ended after {time.monotonic() - started:.0f} s")
         return
-    with Progress(*columns, console=console) as progress:
+    # What is printed meanwhile goes above the bar; but not what is sent to a file or a pipe.
+    redirected = sys.stdout.isatty()
+    with Progress(*columns, console=console, redirect_stdout=redirected) as progress:
         task = progress.add_task(title, total=total, rate="", note="")
 
         def advance(count: float, note: str = "") -> None:

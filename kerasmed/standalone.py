@@ -1,9 +1,11 @@
 """One ONNX file and images that belong to no study: predict, evaluate, explain."""
 
 import glob
-from collections import deque
+import json
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from contextlib import suppress
+from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
@@ -18,13 +20,16 @@ from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
 
+# Images on which the explanations of two precisions are compared.
+_COMPARED = 3
+
 
 def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Path, predicted class and probabilities of each image file, as they come.
 
     Of a file that cannot be read there are the path and the ``error``, and the others go on.
     """
-    # Filled by the thread that reads ahead, emptied as results come.
+    # Filled as images are read ahead, emptied as results come.
     waiting: deque[tuple[Path, str | None]] = deque()
 
     def readable() -> Iterator[np.ndarray]:
@@ -54,6 +59,12 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
             "probabilities": dict(zip(model.class_names, row.astype(float).tolist(), strict=True)),
         }
     yield from failures()
+
+
+def _readable(paths: Iterable[Path], size: int) -> Iterator[np.ndarray]:
+    for path in paths:
+        with suppress(DataError, MachineError):
+            yield read_image(path, size)
 
 
 def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
@@ -124,7 +135,8 @@ def explain_files(
     """Write an overlay and its record for each image, and yield them as they come.
 
     Of a file that cannot be read there is the ``error`` alone, and the others go on. Those that are
-    there already, of the same image, file and settings, are not made again.
+    there already, of the same image, file and settings, are not made again; overlays among the
+    images, of a run before into a folder inside theirs, are left out.
 
     Args:
         model: the classifier file.
@@ -136,22 +148,35 @@ def explain_files(
         precision: "auto" takes the int8 or fp16 file beside if it explains like the float32 one.
 
     Raises:
-        InputError: two images of one name, whose overlays would overwrite each other.
+        InputError: no image, or two images of one name, whose overlays would overwrite each other,
+            or an image that an overlay would overwrite.
     """
-    from kerasmed.explain.network import NetworkExplainer
+    from kerasmed.explain.network import NetworkExplainer, picture_path
     from kerasmed.explain.segments import segment_image
     from kerasmed.export.verify import trained_model
 
-    stems = [path.stem for path in images]
-    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    images = [path for path in images if not _is_overlay(path, folder)]
+    if not images:
+        raise InputError("Images: expected at least one path, received none; name some.")
+    pictures = Counter(
+        picture_path(folder, _stem(path), name) for path in images for name in settings.explainers
+    )
+    twice = [path.name for path, count in pictures.items() if count > 1]
     if twice:
         raise InputError(
-            f"Images: expected different file names, received {twice} more than once; "
-            "explain them into different --out folders."
+            f"Images: expected different file names, received {len(twice)} overlays of one name, "
+            f"such as {twice[0]}; explain them into different --out folders."
+        )
+    written = {path.resolve() for path in pictures}
+    written |= {path.with_suffix(".json") for path in written}
+    if overwritten := [path for path in images if path.resolve() in written]:
+        raise InputError(
+            f"--out {folder}: expected a folder without the images, received {overwritten[0]}, "
+            "which its overlay would overwrite; choose another."
         )
     engine = OnnxClassifier(model, provider)
     if precision == "auto":
-        engine = _faithful_engine(engine, engine.read(images[:3]), settings, seed)
+        engine = _faithful_engine(engine, provider, images, settings, seed)
     with (
         NetworkExplainer(engine, trained_model(engine.path), settings, seed) as network,
         progress_bar("Explaining", len(images), "images") as advance,
@@ -165,22 +190,43 @@ def explain_files(
                 continue
             segments = segment_image(image, settings.segmentation, settings.superpixels)
             notes = {"image": path.name, "model": engine.path.name}
-            records = network.explain_into(folder, path.stem, image, segments, notes)
+            records = network.explain_into(folder, _stem(path), image, segments, notes)
             advance(1, "")
             for record in records.values():
                 yield folder / record["picture"], record
 
 
+def _stem(path: Path) -> str:
+    """The name without the ending of its format, if it has one: DICOM files may be called IM.1."""
+    name = path.name.lower()
+    endings = [each for each in SUFFIXES if name.endswith(each)]
+    return path.name[: -len(max(endings, key=len))] if endings else path.name
+
+
+def _is_overlay(path: Path, folder: Path) -> bool:
+    """Whether it is a picture of an explanation, which an earlier run wrote into this folder."""
+    if path.parent.resolve() != folder.resolve() or path.suffix != ".png":
+        return False
+    try:
+        record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and "made_from" in record
+
+
 def _faithful_engine(
-    engine: OnnxClassifier, images: np.ndarray, settings: ExplainConfig, seed: int
+    engine: OnnxClassifier, provider: str, paths: list[Path], settings: ExplainConfig, seed: int
 ) -> OnnxClassifier:
     """The faster file beside a float32 one, if LIME gives the same by it on a few images."""
     from kerasmed.explain.network import SAME_EXPLANATION, agreement_of_precisions
 
-    fast = OnnxClassifier(engine.path, precision="auto")
+    fast = OnnxClassifier(engine.path, provider, precision="auto")
     if fast.path == engine.path:
         return engine
-    found = agreement_of_precisions(images, engine.predict, fast.predict, settings, seed)
+    images = list(islice(_readable(paths, engine.input_size), _COMPARED))
+    if not images:
+        return engine
+    found = agreement_of_precisions(np.stack(images), engine.predict, fast.predict, settings, seed)
     chosen = fast if found >= SAME_EXPLANATION else engine
     say(
         f"{fast.path.name} explains {len(images)} images with a rank correlation of {found:.3f} to "

@@ -836,17 +836,63 @@ def test_explain_a_model_refuses_what_it_cannot_do(model, tmp_path, refused):
     assert "expected different file names" in line
 
 
+def test_explain_never_overwrites_an_image(model, tmp_path, refused):
+    image = _image(tmp_path)
+    before = image.read_bytes()
+    line = refused("explain", model, image, "--out", tmp_path)
+    assert "expected a folder without the images" in line
+    assert image.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [image]
+
+
+def test_explain_a_folder_again_takes_no_overlay_for_an_image(model, tmp_path, capsys):
+    _image(tmp_path)
+    few = ["--set", "explain.num_samples=40", "--set", "explain.explainers=[lime, occlusion]"]
+    arguments = ["explain", str(model), str(tmp_path), "--out", str(tmp_path / "lime"), *few]
+    for _ in range(2):
+        assert main(arguments) == 0
+    names = {path.name for path in (tmp_path / "lime").iterdir()}
+    assert names == {
+        f"slice{each}" for each in (".json", ".png", ".occlusion.json", ".occlusion.png")
+    }
+
+
+def test_explain_names_overlays_apart(model, tmp_path, refused):
+    for name in ("IM.1", "IM.2"):
+        _image(tmp_path).rename(tmp_path / name)
+    paths = [_image(tmp_path, "s.png"), _image(tmp_path, "s.occlusion.png")]
+    both = ["--set", "explain.explainers=[lime, occlusion]"]
+    line = refused("explain", model, *paths, *both, "--out", tmp_path / "lime")
+    assert "1 overlays of one name, such as s.occlusion.png" in line
+    # No images, but each is looked at by its own name.
+    line = refused("explain", model, tmp_path / "IM.1", tmp_path / "IM.2", "--out", tmp_path / "o")
+    assert "2 of 2 images cannot be read" in line
+
+
+def test_explain_without_images_or_with_options_of_something_else(
+    model, tmp_path, refused, tiny_config, monkeypatch
+):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert "expected at least one path" in refused("explain", model, "-", "--out", tmp_path)
+    image = _image(tmp_path)
+    assert "received data.image_size" in refused(
+        "explain", model, image, "--set", "data.image_size=8"
+    )
+    assert "go with a model" in refused("explain", tiny_config, "--provider", "cpu")
+
+
 @pytest.mark.parametrize(("least", "taken"), [(-1, "int8"), (1.01, "fp32")])
 def test_int8_explains_only_if_it_explains_like_float32(
     model, tmp_path, monkeypatch, capsys, least, taken
 ):
-    image = _image(tmp_path)
+    broken, image = tmp_path / "broken.png", _image(tmp_path)
+    broken.write_bytes(b"no image")
     model = shutil.copyfile(model, tmp_path / model.name)
     small = shutil.copyfile(model, model.with_suffix(".int8.onnx"))
     monkeypatch.setattr("kerasmed.hardware.cpu_fields", lambda: {"flags": "avx_vnni"})
     monkeypatch.setattr("kerasmed.explain.network.SAME_EXPLANATION", least)
     arguments = ["--precision", "auto", "--out", str(tmp_path / "lime")]
-    assert main(["explain", str(model), str(image), *arguments]) == 0
+    assert main(["explain", str(model), str(broken), str(image), *arguments]) == 2
     found = json.loads((tmp_path / "lime" / "slice.json").read_text())
     assert found["model"] == (small if taken == "int8" else model).name
     assert "a rank correlation of 1.000" in capsys.readouterr().err

@@ -94,3 +94,29 @@ def test_light_modules_import_neither_tensorflow_nor_keras(module, heavy):
 def test_no_module_is_called_utils():
     names = {path.stem for path in _modules()}
     assert not names & {"utils", "helpers", "common", "misc"}
+
+
+def _names(path):
+    """What a module defines or takes in at its top level, or within an ``if`` or ``try`` there."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.id)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            found |= {each.asname or each.name for each in node.names}
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path("benchmarks").glob("*.py")), ids=lambda path: path.name
+)
+def test_benchmarks_name_what_is_there(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("kerasmed"):
+            continue
+        module = Path(*node.module.split("."))
+        file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
+        there = _names(file) | {each.stem for each in module.glob("*.py")}
+        assert {each.name for each in node.names} <= there

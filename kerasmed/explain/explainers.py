@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,10 @@ from kerasmed.config import ExplainConfig
 from kerasmed.errors import InputError
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.masks import (
+    LIME_SAMPLINGS,
     PAIRED,
     UNWEIGHTED,
     apply_masks,
-    check_sampling,
     draw_masks,
     fill_of,
     kernel_weights,
@@ -34,6 +35,7 @@ ROUND = 128
 LEAST_R2 = 0.3
 LEAST_OVERLAP = 0.5
 LEAST_CHANGE = 1e-3
+ONE_SUPERPIXEL = "there is one superpixel, so nothing to compare"
 
 # LIME stops when the overlap is expected to be as large, and no interval among the strongest is
 # wider to either side than this share of the strongest weight.
@@ -67,20 +69,35 @@ class PerturbedImage:
         """As ``probabilities``, in rounds; the next is perturbed while one is predicted."""
         with ThreadPoolExecutor(1) as perturbing:
             ahead = perturbing.submit(self._perturb, masks[:ROUND])
+            classes = None
             for start in range(0, len(masks), ROUND):
                 images = ahead.result()
                 ahead = perturbing.submit(self._perturb, masks[start + ROUND : start + 2 * ROUND])
-                yield _checked(self.predict(images), len(images))
+                found = _checked(self.predict(images), len(images), classes)
+                classes = found.shape[1]
+                yield found
 
     def _perturb(self, masks: np.ndarray) -> np.ndarray:
         return apply_masks(self.image, self.fill, self.segments, masks)
 
 
-def _checked(probabilities: np.ndarray, count: int) -> np.ndarray:
+def _checked(probabilities: np.ndarray, count: int, classes: int | None) -> np.ndarray:
     """What a predict function gave, if it is what it should be."""
-    found = np.asarray(probabilities)
-    wanted = f"({count}, classes) numbers of 0 to 1 whose rows add up to 1"
-    if found.ndim != 2 or len(found) != count or found.shape[1] < 2:
+    wanted = f"({count}, {classes or 'classes'}) numbers of 0 to 1 whose rows add up to 1"
+    try:
+        found = np.asarray(probabilities)
+        found = found if found.dtype.kind in "fiu" else found.astype(np.float64)
+    except (TypeError, ValueError):  # ragged, or no numbers
+        raise InputError(
+            f"Probabilities: expected {wanted}, received a {type(probabilities).__name__} of "
+            "something else from the predict function; mend it."
+        ) from None
+    if (
+        found.ndim != 2
+        or len(found) != count
+        or found.shape[1] < 2
+        or (classes is not None and found.shape[1] != classes)
+    ):
         raise InputError(
             f"Probabilities: expected {wanted}, received the shape {found.shape} from the predict "
             "function; mend it."
@@ -122,6 +139,12 @@ class Explainer(ABC):
         superpixels: int = _DEFAULTS.superpixels,
         hide: str | int = _DEFAULTS.hide,
     ):
+        if not callable(predict):
+            raise InputError(
+                "Predict: expected a function from uint8 images to probabilities, received "
+                f"{type(predict).__name__}; give for instance the method predict of a model."
+            )
+        _check_count("Superpixels", superpixels, 1)
         self.predict = predict
         self.segmentation = segmentation
         self.superpixels = superpixels
@@ -165,7 +188,7 @@ class Explainer(ABC):
             probabilities=probabilities[0],
             explainer=self.name,
             num_samples=len(probabilities),
-            warnings=_warnings(perturbed.num_segments, len(probabilities)),
+            warnings=_warnings(perturbed.num_segments, probabilities),
             **others,
         )
 
@@ -201,8 +224,14 @@ class LimeExplainer(Explainer):
         **others: Any,
     ):
         super().__init__(predict, **others)
-        check_sampling(sampling)
-        _check_samples(num_samples)
+        if sampling not in LIME_SAMPLINGS:
+            raise InputError(
+                f"Sampling: expected one of {', '.join(LIME_SAMPLINGS)}; received {sampling!r}."
+            )
+        _check_count("Samples", num_samples, 10)
+        _check_count("Fewest samples", min_samples, 1)
+        _check_count("Top", top, 1)
+        _check_count("Seed", seed, 0)
         self.num_samples = num_samples
         self.min_samples = min(min_samples, num_samples)
         self.top = top
@@ -247,13 +276,15 @@ class LimeExplainer(Explainer):
         return found
 
 
-def _warnings(num_segments: int, num_samples: int) -> list[str]:
-    """Why the weights of any explainer should not be relied on."""
+def _warnings(num_segments: int, probabilities: np.ndarray) -> list[str]:
+    """Why the weights of any explainer should not be relied on: (samples, classes)."""
     found = []
     if num_segments == 1:
-        found.append("there is one superpixel, so nothing to compare")
-    if num_samples < num_segments:
-        found.append(f"{num_samples} samples are fewer than the {num_segments} superpixels")
+        found.append(ONE_SUPERPIXEL)
+    if len(probabilities) < num_segments:
+        found.append(f"{len(probabilities)} samples are fewer than the {num_segments} superpixels")
+    if np.ptp(probabilities[:, probabilities[0].argmax()]) < LEAST_CHANGE:
+        found.append("the probability does not change, whatever is hidden")
     return found
 
 
@@ -262,7 +293,7 @@ def _lime_warnings(
 ) -> list[str]:
     """Why those of LIME should not be relied on: (samples,) probabilities of the class."""
     if np.ptp(probabilities) < LEAST_CHANGE:
-        return ["the probability does not change, whatever is hidden"]
+        return []  # said already
     found = []
     if surrogate.scores[label] < LEAST_R2:
         found.append(
@@ -295,7 +326,8 @@ class KernelShapExplainer(Explainer):
         **others: Any,
     ):
         super().__init__(predict, **others)
-        _check_samples(num_samples)
+        _check_count("Samples", num_samples, 10)
+        _check_count("Seed", seed, 0)
         self.num_samples = num_samples
         self.seed = seed
 
@@ -333,9 +365,11 @@ class OcclusionExplainer(Explainer):
         return self._explanation(perturbed, weights, found, seed=None, intercepts=intercepts)
 
 
-def _check_samples(num_samples: int) -> None:
-    if num_samples < 10:
-        raise InputError(f"Samples: expected 10 or more, received {num_samples}; raise the number.")
+def _check_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise InputError(
+            f"{name}: expected a whole number of {least} or more, received {value!r}; mend it."
+        )
 
 
 EXPLAINERS: dict[str, type[Explainer]] = {

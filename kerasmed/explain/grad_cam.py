@@ -9,6 +9,7 @@ from PIL import Image
 from scipy.special import softmax
 
 from kerasmed.config import ExplainConfig
+from kerasmed.explain.explainers import ONE_SUPERPIXEL
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.segments import superpixels_of
 
@@ -61,6 +62,7 @@ class GradCamExplainer:
             seed=None,
             num_samples=1,
             intercepts=np.zeros(weights.shape[1]),
+            warnings=[ONE_SUPERPIXEL] if len(sizes) == 1 else [],
             duration_s=time.perf_counter() - started,
         )
 

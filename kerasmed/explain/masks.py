@@ -1,10 +1,12 @@
 """Which superpixels each perturbed image keeps, and what it shows in the place of the others."""
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from math import isqrt
 from numbers import Integral
 
 import numpy as np
-from scipy.linalg import hadamard
+from scipy.linalg import circulant
 from scipy.special import gammaln
 
 from kerasmed.errors import InputError
@@ -29,7 +31,10 @@ def draw_masks(num_segments: int, num_samples: int, seed: int, sampling: str) ->
     Raises:
         InputError: no sampling of that name.
     """
-    check_sampling(sampling)
+    if sampling not in SAMPLINGS:
+        raise InputError(
+            f"Sampling: expected one of {', '.join(SAMPLINGS)}; received {sampling!r}."
+        )
     masks = np.ones((num_samples, num_segments), dtype=bool)
     filled, blocks = 1, SAMPLINGS[sampling](num_segments, np.random.default_rng(seed))
     while filled < num_samples:
@@ -61,13 +66,33 @@ def _orthogonal(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndar
     that no weight borrows from another. Columns are drawn and inverted at random, so that each mask
     for itself is distributed as in "independent".
     """
-    order = 1 << max(1, (num_segments - 1).bit_length())
-    rows = hadamard(order, dtype=np.int8) > 0
+    rows = _hadamard(num_segments)
+    order = len(rows)
     while True:
         columns = rng.permutation(order)[:num_segments]
         inverted = rng.random(num_segments) < 0.5
         block = rows[rng.permutation(order)][:, columns] ^ inverted
         yield np.stack([block, ~block], axis=1).reshape(2 * order, num_segments)
+
+
+@lru_cache(maxsize=4)
+def _hadamard(least: int) -> np.ndarray:
+    """A Hadamard matrix of an order of at least that, True for 1 (Paley, 1933, first construction).
+
+    The order is q + 1, of the next prime q that leaves 3 over four. In Sylvester's matrices the
+    product of any three columns is a fourth: what three superpixels do together would be taken, in
+    whole blocks, for the weight of another one, and nothing left over would tell.
+    """
+    q = max(3, least - 1)
+    while q % 4 != 3 or any(q % divisor == 0 for divisor in range(2, isqrt(q) + 1)):
+        q += 1
+    character = np.full(q, -1, np.int8)
+    character[np.square(np.arange(q)) % q] = 1
+    matrix = np.ones((q + 1, q + 1), np.int8)
+    matrix[1:, 0] = -1
+    matrix[1:, 1:] = circulant(character)
+    np.fill_diagonal(matrix, 1)
+    return matrix > 0
 
 
 def _glime(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
@@ -99,22 +124,12 @@ SAMPLINGS: dict[str, Callable[[int, np.random.Generator], Iterator[np.ndarray]]]
     "glime": _glime,
     "shapley": _shapley,
 }
+# All but that of KernelSHAP.
+LIME_SAMPLINGS = tuple(name for name in SAMPLINGS if name != "shapley")
 # Those in which the masks 1 and 2, 3 and 4, ... are complements.
 PAIRED = ("orthogonal", "paired", "shapley")
 # Those of which each mask weighs as much as any other.
 UNWEIGHTED = ("glime", "shapley")
-
-
-def check_sampling(sampling: str) -> None:
-    """Refuse a name that is no key of SAMPLINGS.
-
-    Raises:
-        InputError: it is none.
-    """
-    if sampling not in SAMPLINGS:
-        raise InputError(
-            f"Sampling: expected one of {', '.join(SAMPLINGS)}; received {sampling!r}."
-        )
 
 
 def kernel_weights(kept: np.ndarray) -> np.ndarray:

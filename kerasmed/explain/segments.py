@@ -42,7 +42,7 @@ def superpixels_of(
     Raises:
         InputError: an image of another form, or segments of another size.
     """
-    check_images(image[None])
+    check_images(image[None] if isinstance(image, np.ndarray) else image)
     if segments is None:
         return segment_image(image, method, superpixels)
     segments = np.asarray(segments)

@@ -11,12 +11,14 @@ from onnx import numpy_helper
 
 from kerasmed.config import ExplainConfig
 from kerasmed.errors import ModelFileError
+from kerasmed.explain import network
 from kerasmed.explain.explainers import EXPLAINERS, build_explainer
 from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
+from kerasmed.explain.masks import apply_masks, draw_masks, fill_of, kernel_weights
 from kerasmed.explain.network import NetworkExplainer, agreement_of_precisions
-from kerasmed.explain.randomisation import randomise_weights
+from kerasmed.explain.randomisation import LOGITS, randomise_weights
 from kerasmed.explain.segments import segment_image
-from kerasmed.explain.surrogate import rank_correlation
+from kerasmed.explain.surrogate import fit_surrogate, rank_correlation
 from kerasmed.inference import OnnxClassifier
 from kerasmed.runtime import load_keras
 
@@ -221,13 +223,44 @@ def test_shuffled_network_is_explained_from_the_same_masks(engine, tmp_path, ima
     randomise_weights(engine.path, tmp_path / "shuffled.onnx", 4)
     shuffled = OnnxClassifier(tmp_path / "shuffled.onnx", "cpu", threads=1)
     label = engine.class_names.index(record["predicted_class"])
-    other = build_explainer("lime", shuffled.predict, SETTINGS, 4).explain(image, segments)
+    masks = draw_masks(len(np.unique(segments)), record["num_samples"], 4, SETTINGS.sampling)
+    shown = apply_masks(image, fill_of(image, segments, SETTINGS.hide), segments, masks)
+    logits = shuffled.outputs(shown, (LOGITS,))[LOGITS]
+    other = fit_surrogate(masks, logits, kernel_weights(masks.mean(axis=1)), False)
     expected = rank_correlation(
-        np.array([record["weights"][record["predicted_class"]]]),
-        other.superpixel_weights[None, :, label],
+        np.array([record["weights"][record["predicted_class"]]]), other.weights[None, :, label]
     )
     assert record["randomised"] == pytest.approx(expected)
     assert -1 <= record["randomised"] < 0.9
+
+
+def test_shuffled_network_whose_softmax_is_saturated_is_still_explained(tmp_path, image, segments):
+    path = _write_classifier(tmp_path / "net.onnx")
+    model = onnx.load(path)
+    arrays = {each.name: each for each in model.graph.initializer}
+    for name in ("kernel", "bias"):
+        # Differences of thousands: the probabilities are 0 and 1 to the last bit.
+        values = numpy_helper.to_array(arrays[name]) * np.float32(1000)
+        arrays[name].CopyFrom(numpy_helper.from_array(values, name))
+    onnx.save(model, path)
+    plain = _explain(
+        OnnxClassifier(_write_classifier(tmp_path / "a.onnx")), tmp_path, image, segments
+    )
+
+    saturated = _explain(OnnxClassifier(path), tmp_path / "b", image, segments)["lime"]
+
+    # The map of a logit does not change with the logit's scale; that of rounding would.
+    assert saturated["randomised"] != 0
+    assert "randomised" in plain["lime"]
+
+
+def test_map_that_stays_without_the_training_is_warned_of(tmp_path, image, segments, monkeypatch):
+    engine = OnnxClassifier(_write_classifier(tmp_path / "net.onnx"), "cpu", threads=1)
+    monkeypatch.setattr(network, "rank_correlation", lambda *_: 0.51)
+
+    record = _explain(engine, tmp_path, image, segments)["lime"]
+
+    assert any("stays alike (rank correlation 0.51)" in each for each in record["warnings"])
 
 
 def test_without_checks_there_are_none(engine, tmp_path, image, segments):

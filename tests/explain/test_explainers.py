@@ -25,7 +25,7 @@ from kerasmed.explain.explainers import (
 )
 from kerasmed.explain.masks import draw_masks, fill_of, kernel_weights
 from kerasmed.explain.segments import segment_image
-from kerasmed.explain.surrogate import fit_surrogate
+from kerasmed.explain.surrogate import fit_surrogate, top_overlap
 
 SETTINGS = ExplainConfig(
     num_samples=300, min_samples=128, superpixels=16, segmentation="grid", hide=0
@@ -184,6 +184,7 @@ def test_constant_image_has_nothing_to_explain(name):
     explanation = _explain(name, constant, square_brightness, hide="mean")
 
     np.testing.assert_allclose(explanation.superpixel_weights, 0, atol=1e-9)
+    assert "the probability does not change, whatever is hidden" in explanation.warnings
 
 
 @every_explainer
@@ -277,12 +278,71 @@ def test_other_predictions_are_refused(image, name, probabilities, message):
         _explain(name, image, lambda images: probabilities(len(images)))
 
 
+@pytest.mark.parametrize("answer", [[[0.5, 0.5], [1.0]], np.array([["a", "b"]]), None])
+@every_explainer
+def test_predictions_that_are_no_numbers_are_refused(image, name, answer):
+    with pytest.raises(InputError, match=r"Probabilities: expected .* from the predict function"):
+        _explain(name, image, lambda _: answer)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"num_samples": 9}, {"num_samples": 50.0}, {"min_samples": 0}, {"top": 0}, {"seed": -1},
+        {"superpixels": 0}, {"sampling": "shapley"}, {"predict": None},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_that_mean_nothing_are_refused(settings):
+    with pytest.raises(InputError, match=r"expected .*[,;] received"):
+        LimeExplainer(**{"predict": square_brightness, **settings})
+
+
+@pytest.mark.parametrize("wrong", [None, [[0]], "scan.png"])
+@every_explainer
+def test_what_is_no_array_is_refused(name, wrong):
+    with pytest.raises(InputError, match="Images: expected uint8"):
+        _explain(name, wrong, square_brightness)
+
+
+def test_other_classes_in_a_later_round_are_refused(image):
+    def grows(images):
+        found = square_brightness(images)
+        return found if len(images) == ROUND else np.pad(found, ((0, 0), (0, 1)))
+
+    with pytest.raises(InputError, match=r"expected \(44, 2\) .* the shape \(44, 3\)"):
+        _explain("kernel_shap", image, grows)
+
+
+@pytest.mark.parametrize("together", ["all", "any"])
+def test_stability_is_not_overstated_where_three_superpixels_act_together(together):
+    """What one run says that others would share, against what they share."""
+    segments = np.arange(49).reshape(7, 7).repeat(4, axis=0).repeat(4, axis=1)
+    image = np.full((28, 28, 3), 255, np.uint8)
+
+    def predict(images):
+        shown = images[:, 2::4, 2::4, 0].reshape(len(images), 49)[:, [3, 17, 40]] > 0
+        found = 0.05 + 0.9 * getattr(shown, together)(axis=1)
+        return np.stack([1 - found, found], axis=1)
+
+    runs = [
+        LimeExplainer(predict, num_samples=256, min_samples=256, hide=0, seed=seed).explain(
+            image, segments
+        )
+        for seed in range(12)
+    ]
+    stated = np.mean([each.stability["top_overlap"] for each in runs])
+    weights = np.array([each.superpixel_weights[:, runs[0].predicted] for each in runs])
+    one, other = (np.array(each) for each in zip(*combinations(weights, 2), strict=True))
+    assert stated < top_overlap(one, other, 5) + 0.25
+
+
 def test_bad_prediction_of_a_later_round_is_refused(image):
     def fails_later(images):
         found = square_brightness(images)
         return found if len(images) == ROUND else found * np.nan
 
-    with pytest.raises(InputError, match=r"expected \(44, classes\) .* received NaN"):
+    with pytest.raises(InputError, match=r"expected \(44, 2\) .* received NaN"):
         _explain("kernel_shap", image, fails_later)
 
 
@@ -316,7 +376,7 @@ def test_other_fill_is_refused(image, name):
 
 @pytest.mark.parametrize("explainer", [LimeExplainer, KernelShapExplainer])
 def test_too_few_samples_are_refused(explainer):
-    with pytest.raises(InputError, match="expected 10 or more, received 9; raise the number"):
+    with pytest.raises(InputError, match="expected a whole number of 10 or more, received 9"):
         explainer(square_brightness, num_samples=9)
 
 

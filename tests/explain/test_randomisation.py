@@ -5,8 +5,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import numpy_helper
+from scipy.special import softmax
 
-from kerasmed.explain.randomisation import randomise_weights
+from kerasmed.errors import ModelFileError
+from kerasmed.explain.randomisation import LOGITS, randomise_weights
 
 IMAGES = np.random.default_rng(0).standard_normal((5, 12)).astype(np.float32)
 
@@ -29,13 +31,14 @@ def network(tmp_path):
         helper.make_node("Tanh", ["b"], ["c"]),
         helper.make_node("MatMul", ["c", "second"], ["d"]),
         helper.make_node("Mul", ["d", "scale"], ["y"]),
+        helper.make_node("Softmax", ["y"], ["probabilities"]),
     ]
     kind = onnx.TensorProto.FLOAT
     graph = helper.make_graph(
         nodes,
         "dense",
         [helper.make_tensor_value_info("x", kind, ["n", 12])],
-        [helper.make_tensor_value_info("y", kind, ["n", 3])],
+        [helper.make_tensor_value_info("probabilities", kind, ["n", 3])],
         [numpy_helper.from_array(np.asarray(each), name) for name, each in arrays.items()],
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
@@ -49,9 +52,9 @@ def _arrays(path):
     return {each.name: numpy_helper.to_array(each) for each in onnx.load(path).graph.initializer}
 
 
-def _outputs(path):
+def _outputs(path, name="probabilities"):
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return session.run(None, {"x": IMAGES})[0]
+    return session.run([name], {"x": IMAGES})[0]
 
 
 @pytest.fixture
@@ -79,7 +82,7 @@ def test_graph_and_metadata_stay(network, shuffled):
     before, after = onnx.load(network), onnx.load(shuffled)
 
     assert after.metadata_props == before.metadata_props
-    assert after.graph.node == before.graph.node
+    assert after.graph.node[:-1] == before.graph.node
     assert [each.name for each in after.graph.initializer] == list(_arrays(network))
     onnx.checker.check_model(after)
 
@@ -89,6 +92,23 @@ def test_outputs_change_and_still_depend_on_the_input(network, shuffled):
 
     assert np.abs(after - before).max() > 0.1
     assert after.std(axis=0).min() > 0.01
+
+
+def test_what_goes_into_the_softmax_is_an_output(shuffled):
+    logits = _outputs(shuffled, LOGITS)
+
+    np.testing.assert_allclose(softmax(logits, axis=1), _outputs(shuffled), rtol=1e-5)
+
+
+def test_network_without_a_softmax_is_refused(network):
+    model = onnx.load(network)
+    model.graph.node[-1].op_type = "Relu"
+    onnx.save(model, network)
+
+    with pytest.raises(
+        ModelFileError, match="expected probabilities from a softmax, received Relu"
+    ):
+        randomise_weights(network, network.with_name("shuffled.onnx"), 0)
 
 
 def test_seed_governs_the_order(network, shuffled):
