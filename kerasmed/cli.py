@@ -2,6 +2,7 @@
 
 import sys
 from enum import StrEnum
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -264,6 +265,7 @@ def export(
     import shutil
 
     from kerasmed.files import written_aside
+    from kerasmed.inference import precision_path
 
     if check is not None:
         from kerasmed.export.verify import verify_file
@@ -278,12 +280,20 @@ def export(
         raise ConfigError("kerasmed export takes an experiment file, or --check MODEL.onnx.")
     extra = [f"export.precisions=[{', '.join(precision)}]"] if precision else []
     name, run = _perform("export", config, (assignments or []) + extra, data, out)
-    for stem, found in run.finished_stages()["export"]["result"].items():
-        for suffix in (".onnx", ".json") if "not_exported" not in found else ():
+    folder = Path("exported") / name
+    result = run.finished_stages()["export"]["result"]
+    stems = [stem for stem, found in result.items() if "not_exported" not in found]
+    networks = {precision_path(Path(f"{stem}.onnx"), "fp32").name for stem in stems}
+    for path in folder.glob("*.onnx"):  # of before, in a precision that is there no more
+        if path.stem not in stems and precision_path(path, "fp32").name in networks:
+            path.unlink()
+            path.with_suffix(".json").unlink(missing_ok=True)
+    for stem in stems:
+        for suffix in (".onnx", ".json"):
             path = run.exported / f"{stem}{suffix}"
-            with written_aside(Path("exported") / name / path.name) as temporary:
+            with written_aside(folder / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-            print(Path("exported") / name / path.name)
+            print(folder / path.name)
 
 
 @app.command()
@@ -546,6 +556,10 @@ def _refuse_with_model(**options: object) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on stderr and exit code 2."""
+    # Names of files need not be text; they go in and out as they are, or escaped.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
     try:
         app(arguments)
     except KerasmedError as error:

@@ -4,10 +4,11 @@ Of all that kerasmed depends on it needs NumPy, Pillow and onnxruntime alone, so
 can take it in by ``pip install --no-deps kerasmed``.
 """
 
+import hashlib
 import json
 import logging
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import dataclass
@@ -105,18 +106,22 @@ class OnnxClassifier:
         batch_size: int | Literal["auto"] = "auto",
         precision: Literal["given", "auto"] = "given",
     ):
-        if batch_size != "auto" and batch_size < 1:
-            raise InputError(f'Batch size: expected "auto" or 1 and more, received {batch_size}.')
+        _check_options(threads, batch_size, precision)
         self.path = Path(path)
         self._session, self.provider = open_session(self.path, provider, threads)
+        self.metadata = read_metadata(self._session, self.path, "classifier")
         if precision == "auto" and (suited := _suited(self.path, self.provider)) != self.path:
-            self.path = suited
-            self._session, self.provider = open_session(self.path, provider, threads)
+            session, _ = open_session(suited, provider, threads)
+            metadata = read_metadata(session, suited, "classifier")
+            if _is_of(suited, metadata):
+                self.path, self._session, self.metadata = suited, session, metadata
+        _check_graph(self._session, self.path, self.metadata)
         on_cpu = self.provider == PROVIDERS["cpu"].name
         self._workers = (threads or cpu_cores()) if on_cpu else 1
         self._session_for_many: onnxruntime.InferenceSession | None = None
         self._opening = Lock()
-        self.metadata = read_metadata(self._session, self.path, "classifier")
+        self._file, self._state = self.path.resolve(), _state_of(self.path)
+        self._closed = False
         self.class_names: list[str] = self.metadata["class_names"]
         self.input_size: int = self.metadata["input_size"]
         self._batch_size = (8 if on_cpu else 16) if batch_size == "auto" else batch_size
@@ -126,11 +131,16 @@ class OnnxClassifier:
         return self
 
     def __exit__(self, *_: object) -> None:
-        del self._session, self._session_for_many
+        self._closed = True
+        # No error where it was closed before.
+        self.__dict__.pop("_session", None)
+        self.__dict__.pop("_session_for_many", None)
 
     def warm_up(self) -> None:
-        """Run one full batch of black images, so that the first real one does not wait."""
-        self.predict(np.zeros((self._batch_size, self.input_size, self.input_size, 3), np.uint8))
+        """Run full batches of black images, so that the first real ones do not wait."""
+        black = np.zeros((self._batch_size, self.input_size, self.input_size, 3), np.uint8)
+        self.predict(black)
+        self._run(self._open_for_many(), black, ("probabilities",))
 
     def predict(self, images: np.ndarray | Iterable[Image]) -> np.ndarray:
         """Probability of each class for each image: float32 (batch, classes); see ``outputs``."""
@@ -165,6 +175,14 @@ class OnnxClassifier:
         self, images: np.ndarray | Iterable[Image], names: tuple[str, ...] = OUTPUTS
     ) -> Iterator[dict[str, np.ndarray]]:
         """As ``outputs``, but batch after batch, in bounded memory; the next are read meanwhile."""
+        if self._closed:
+            raise InputError(
+                f"{self.path} was closed at the end of its `with`: expected an open model; open it "
+                "again."
+            )
+        offered = [each.name for each in self._session.get_outputs()]
+        if not names or not set(names) <= set(offered):
+            raise InputError(f"Outputs: expected some of {offered}, received {list(names)}.")
         batches = self._batches(images)
         first, second = next(batches), next(batches, None)
         if second is None:
@@ -186,7 +204,12 @@ class OnnxClassifier:
             return self._session
         with self._opening:
             if self._session_for_many is None:
-                self._session_for_many, _ = open_session(self.path, "cpu", threads=1)
+                if _state_of(self._file) != self._state:
+                    raise ModelFileError(
+                        f"{self.path} has changed since it was opened: expected the file of then, "
+                        "of which several batches open a second session; open it again."
+                    )
+                self._session_for_many, _ = open_session(self._file, "cpu", threads=1)
         return self._session_for_many
 
     def _run(
@@ -320,6 +343,55 @@ def precision_path(path: Path, precision: Literal["fp32", "fp16", "int8"]) -> Pa
     return path.with_name(f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
 
 
+def _check_options(threads: Any, batch_size: Any, precision: Any) -> None:
+    if threads is not None and not (isinstance(threads, int) and threads >= 1):
+        raise InputError(f"Threads: expected 1 and more, or None for all, received {threads!r}.")
+    if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size >= 1):
+        raise InputError(f'Batch size: expected "auto" or 1 and more, received {batch_size!r}.')
+    if precision not in ("given", "auto"):
+        raise InputError(
+            f'Precision: expected "given" or "auto", received {precision!r}; for the int8 file '
+            "give its path."
+        )
+
+
+def _check_graph(
+    session: onnxruntime.InferenceSession, path: Path, metadata: dict[str, Any]
+) -> None:
+    """Refuse a file that says something else of itself than its graph does."""
+    names, size = metadata["class_names"], metadata["input_size"]
+    image = {each.name: each for each in session.get_inputs()}.get("images")
+    shape = image.shape[1:] if image is not None else None
+    said = {each.name: each.shape for each in session.get_outputs()}
+    width = said["probabilities"][-1] if said.get("probabilities") else None
+    if shape != [size, size, 3] or (isinstance(width, int) and width != len(names)):
+        raise ModelFileError(
+            f"{path}: expected images of {size} pixels and {len(names)} classes, as its metadata "
+            f"say, received a graph of images {shape} and probabilities {width}; export it again."
+        )
+
+
+def _state_of(path: Path) -> tuple[int, ...] | None:
+    """What tells whether the file at a path is still the same; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _is_of(path: Path, metadata: dict[str, Any]) -> bool:
+    """Whether a file was made from the float32 one beside it, if there is one."""
+    source = precision_path(path, "fp32")
+    if not source.is_file():
+        return True
+    with source.open("rb") as stream:
+        same = metadata.get("float32_sha256") == hashlib.file_digest(stream, "sha256").hexdigest()
+    if not same:
+        _log.warning("%s was not made from %s and is left out; export it again", path, source.name)
+    return same
+
+
 def _suited(path: Path, running: str) -> Path:
     """The file beside this one in the precision that suits what runs, or this one."""
     precision: Literal["fp16", "int8"] = "fp16"
@@ -354,21 +426,38 @@ def read_metadata(session: onnxruntime.InferenceSession, path: Path, kind: str) 
             f"{path} is ONNX but not a kerasmed {kind}: expected metadata kerasmed.kind={kind}, "
             f"received {metadata.get('kind', 'none')}; use a file that kerasmed wrote."
         )
-    if metadata.get("format", 1) > FORMAT:
+    if not isinstance(metadata.get("format", 1), int) or metadata.get("format", 1) > FORMAT:
         raise ModelFileError(
             f"{path} is of kerasmed {metadata.get('kerasmed_version')}: expected format {FORMAT} "
             f"or below, received {metadata['format']}; update kerasmed."
         )
-    missing = _REQUIRED[kind] - metadata.keys()
+    missing = {key for key, is_right in _REQUIRED[kind].items() if not is_right(metadata.get(key))}
     if missing:
         raise ModelFileError(
             f"{path}: expected metadata for {', '.join(sorted(_REQUIRED[kind]))}, received none "
-            f"for {', '.join(sorted(missing))}; export it again."
+            f"that can be used for {', '.join(sorted(missing))}; export it again."
         )
     return metadata
 
 
-_REQUIRED = {
-    "classifier": {"class_names", "input_size"},
-    "denoiser": {"image_size", "pixel_mean", "pixel_scale"},
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What each kind of file must say of itself, and how that is told from something else.
+_REQUIRED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "classifier": {"class_names": _are_names, "input_size": _is_size},
+    "denoiser": {
+        "image_size": _is_size,
+        "pixel_mean": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+        "pixel_scale": _is_number,
+    },
 }

@@ -5,10 +5,9 @@ and the size of each are bounded, so memory is too.
 """
 
 import asyncio
-import io
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
@@ -19,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from kerasmed import __version__
-from kerasmed.data.readers import EXPECTED, SUFFIXES, read_image
-from kerasmed.errors import DataError, KerasmedError, MachineError
+from kerasmed.data.readers import EXPECTED, PICTURE_FORMATS, SUFFIXES, read_image, suffix_of
+from kerasmed.errors import DataError, KerasmedError, MachineError, ModelFileError
 from kerasmed.inference import OnnxClassifier
 
 try:
@@ -30,9 +29,14 @@ try:
     from fastapi.responses import HTMLResponse, JSONResponse
     from fastapi_offline import FastAPIOffline
     from pydantic import BaseModel, Field
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as error:
     raise MachineError(f"kerasmed serve needs {error.name}: install kerasmed[serve].") from None
+
+
+_THIS_MACHINE = ("127.0.0.1", "localhost")
+_BOMB = 10**12  # pixels of what Pillow does not even open
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Limits:
         max_batch: images run at once.
         lime_samples: masked images of an explanation.
         max_explaining: explanations that wait or run; further ones are answered 503.
+        body_seconds: in which the body of a request must have come, else 408.
     """
 
     max_body: int = 16 * 2**20
@@ -54,6 +59,7 @@ class Limits:
     max_batch: int = 16
     lime_samples: int = 300
     max_explaining: int = 4
+    body_seconds: float = 60
 
 
 class Prediction(BaseModel):
@@ -66,6 +72,7 @@ class Prediction(BaseModel):
         description="PNG as a data address: the image beside itself with the superpixels that "
         "speak for the predicted class (green) and against it (purple).",
     )
+    warnings: list[str] = Field(default=[], description="Why not to rely on the overlay.")
 
 
 class Problem(BaseModel):
@@ -74,12 +81,15 @@ class Problem(BaseModel):
     detail: str
 
 
-def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
+def create_app(
+    model: OnnxClassifier, limits: Limits | None = None, hosts: Sequence[str] = ("*",)
+) -> FastAPI:
     """The web application around one model.
 
     Args:
         model: stays open as long as the application.
         limits: what is taken.
+        hosts: names under which requests may call this server, all if "*".
     """
     limits = limits or Limits()
     queue = _Batches(model, limits.max_batch)
@@ -103,9 +113,11 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
         lifespan=running,
     )
     app.add_middleware(_Gate, limits=limits)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(hosts))
     page = Path(__file__).with_name("serve.html").read_text(encoding="utf-8")
     problems: dict[int | str, dict[str, Any]] = {
         400: {"model": Problem, "description": "Not a multipart form."},
+        408: {"model": Problem, "description": "The body did not come in time."},
         413: {"model": Problem, "description": "The body or the image is too large."},
         415: {"model": Problem, "description": "The file is not a readable image."},
         503: {"model": Problem, "description": "Too many requests under way; try again."},
@@ -113,7 +125,8 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
 
     @app.exception_handler(KerasmedError)
     async def refuse(_: Any, error: KerasmedError) -> JSONResponse:
-        return JSONResponse({"detail": " ".join(str(error).split())}, 415)
+        status = 503 if isinstance(error, ModelFileError) else 415
+        return JSONResponse({"detail": " ".join(str(error).split())}, status)
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)
     def upload_page() -> str:
@@ -141,7 +154,8 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
                 _decode, content, image.filename or "", model.input_size, limits.max_pixels
             )
         probabilities = await queue.predict(pixels)
-        overlay = None
+        overlay: str | None = None
+        warnings: list[str] = []
         if lime:
             if len(asking) >= limits.max_explaining:
                 raise HTTPException(
@@ -150,13 +164,16 @@ def create_app(model: OnnxClassifier, limits: Limits | None = None) -> FastAPI:
             asking.add(turn := object())
             try:
                 async with explaining:
-                    overlay = await run_in_threadpool(_explain, model, pixels, limits.lime_samples)
+                    overlay, warnings = await run_in_threadpool(
+                        _explain, model, pixels, limits.lime_samples
+                    )
             finally:
                 asking.remove(turn)
         return Prediction(
             predicted=model.class_names[int(probabilities.argmax())],
             probabilities=dict(zip(model.class_names, probabilities.tolist(), strict=True)),
             overlay=overlay,
+            warnings=warnings,
         )
 
     return app
@@ -177,8 +194,10 @@ def serve(model: OnnxClassifier, host: str, port: int, limits: Limits) -> None:
         ) from None
     # Without it every answer waits 40 ms; asyncio sets it only where the protocol is named.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    # A page of another site cannot reach a server on this machine by a name of its own for it.
+    here = host in _THIS_MACHINE
     config = uvicorn.Config(
-        create_app(model, limits),
+        create_app(model, limits, _THIS_MACHINE if here else ("*",)),
         log_level="warning",
         access_log=False,
         timeout_graceful_shutdown=30,
@@ -246,12 +265,20 @@ class _Gate:
         if not declared.isdigit() or int(declared) > limit:
             await JSONResponse({"detail": too_large}, 413)(scope, receive, send)
             return
-        received = 0
+        received, complete = 0, False
+        seconds = self._limits.body_seconds
+        until = asyncio.get_running_loop().time() + seconds
 
         async def counted() -> Message:
-            nonlocal received
-            message = await receive()
+            nonlocal received, complete
+            try:
+                # After the body it waits for the client to go, which may take as long as it likes.
+                async with asyncio.timeout_at(None if complete else until):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(408, f"Body: expected within {seconds:g} s.") from None
             received += len(message.get("body", b""))
+            complete = not message.get("more_body", False)
             if received > limit:
                 raise HTTPException(413, too_large)
             return message
@@ -274,39 +301,64 @@ def _decode(content: bytes, name: str, size: int, max_pixels: int) -> np.ndarray
     suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
     if suffix.startswith(".nii"):
         raise HTTPException(415, "Image: expected one image, received a NIfTI volume; cut a slice.")
-    pixels = _count_pixels(content, suffix)
-    if pixels > max_pixels:
-        raise HTTPException(
-            413, f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it."
-        )
     with NamedTemporaryFile(suffix=suffix) as file:
         file.write(content)
         file.flush()
+        path = Path(file.name)
+        pixels = _count_pixels(path, suffix_of(path))
+        if pixels > max_pixels:
+            raise HTTPException(
+                413,
+                f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it.",
+            )
         try:
-            return read_image(Path(file.name), size)
+            return read_image(path, size)
         except (DataError, MachineError) as error:
             raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
 
 
-def _count_pixels(content: bytes, suffix: str) -> int:
-    """Pixels as the file's header states them, before any is decoded; 0 where it states none."""
+def _count_pixels(path: Path, suffix: str) -> int:
+    """Pixels as the file's header states them, before any is decoded; 0 where it states none.
+
+    Raises:
+        HTTPException: a DICOM file that may decode to far more than its header says.
+    """
     try:
         if suffix in (".dcm", ".dicom"):
-            from pydicom import dcmread
-
-            header = dcmread(io.BytesIO(content), stop_before_pixels=True)
-            return header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1)
-        with Image.open(io.BytesIO(content)) as image:
+            return _count_dicom_pixels(path)
+        with Image.open(path, formats=PICTURE_FORMATS) as image:
             return image.width * image.height
+    except HTTPException:
+        raise
+    except Image.DecompressionBombError:
+        return _BOMB
     except Exception:  # decoders meet broken files with exceptions of every kind; told when read
         return 0
 
 
-def _explain(model: OnnxClassifier, pixels: np.ndarray, samples: int) -> str:
-    """The LIME overlay of the predicted class as a data address."""
+def _count_dicom_pixels(path: Path) -> int:
+    from pydicom import dcmread
+    from pydicom.filereader import read_file_meta_info
+    from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:  # already reading the header inflates all of it
+        raise HTTPException(415, "DICOM: expected a file that is not deflated; save it otherwise.")
+    header = dcmread(path, stop_before_pixels=True)
+    pixels = int(header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1))
+    if syntax == RLELossless:
+        largest = pixels * int(header.get("SamplesPerPixel") or 1) * header.BitsAllocated // 8
+        if path.stat().st_size > 2 * largest + 2**20:
+            raise HTTPException(415, "DICOM: expected RLE of the size that its header states.")
+    return pixels
+
+
+def _explain(model: OnnxClassifier, pixels: np.ndarray, samples: int) -> tuple[str, list[str]]:
+    """The LIME overlay of the predicted class as a data address, and why not to rely on it."""
     from kerasmed.explain.explainers import LimeExplainer
     from kerasmed.explain.records import draw_overlay, png_uri
 
     explainer = LimeExplainer(model.predict, num_samples=samples, min_samples=samples)
     explanation = explainer.explain(pixels)
-    return png_uri(draw_overlay(explanation, explanation.predicted, explainer.top))
+    overlay = png_uri(draw_overlay(explanation, explanation.predicted, explainer.top))
+    return overlay, explanation.warnings

@@ -20,6 +20,7 @@ from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
 
+_LONGEST_NAME = 255
 # Images on which the explanations of two precisions are compared.
 _COMPARED = 3
 
@@ -79,7 +80,9 @@ def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
     """
     for name in names:
         path = Path(name)
-        if name == "-":
+        if len(path.name.encode()) > _LONGEST_NAME:  # what no file system knows is no folder either
+            yield path
+        elif name == "-":
             yield from (Path(line.rstrip("\n")) for line in listed if line.strip())
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES)

@@ -255,7 +255,9 @@ def test_export_in_every_precision_and_test_of_each(tiny_config, run_copy, monke
     assert of_one == ["fp32", "fp16", "int8"]
     # What was not asked for again does not outlive the training that it was made from.
     assert main(["export", str(tiny_config), "--out", str(run_copy)]) == 0
-    assert not list((run_copy / "exported").glob("*.int8.*"))
+    for folder in (run_copy / "exported", run_copy.parent / "exported" / "tiny"):
+        assert list(folder.glob(f"{name}.*"))
+        assert not list(folder.glob("*.int8.*"))
 
 
 def test_network_that_fails_the_gate_does_not_stop_the_others(

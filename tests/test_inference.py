@@ -1,3 +1,4 @@
+import hashlib
 import json
 import shutil
 import subprocess
@@ -188,6 +189,8 @@ def test_last_batch_is_padded(model_path, batch_size, images, expected):
     session, ran = engine._session, []
 
     class Spy:
+        get_outputs = session.get_outputs
+
         def run(self, names, feeds):
             ran.append(len(feeds["images"]))
             return session.run(names, feeds)
@@ -197,9 +200,52 @@ def test_last_batch_is_padded(model_path, batch_size, images, expected):
     assert ran == expected
 
 
-def test_batch_size_of_nothing_is_refused(model_path):
-    with pytest.raises(InputError, match='expected "auto" or 1 and more, received 0'):
-        OnnxClassifier(model_path, batch_size=0)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, 'expected "auto" or 1 and more, received 0'),
+        ({"batch_size": "Auto"}, "expected \"auto\" or 1 and more, received 'Auto'"),
+        ({"threads": -1}, "Threads: expected 1 and more, or None for all, received -1"),
+        ({"precision": "int8"}, "received 'int8'; for the int8 file give its path"),
+    ],
+)
+def test_options_that_mean_nothing_are_refused(model_path, options, message):
+    with pytest.raises(InputError, match=message):
+        OnnxClassifier(model_path, **options)
+
+
+def test_outputs_that_are_not_there_are_refused(model_path):
+    with pytest.raises(InputError, match=r"expected some of .*, received \['logits'\]"):
+        OnnxClassifier(model_path).outputs(IMAGES, ("logits",))
+
+
+def test_closed_model_says_so(model_path):
+    with OnnxClassifier(model_path) as engine:
+        engine.predict(IMAGES)
+    with pytest.raises(InputError, match=r"model\.onnx was closed .*; open it again"):
+        engine.predict(IMAGES)
+    engine.__exit__()
+
+
+def test_file_that_was_replaced_does_not_answer_in_part(model_path, tmp_path, monkeypatch):
+    engine = OnnxClassifier(model_path, threads=2, batch_size=2)
+    warm = OnnxClassifier(model_path, threads=2, batch_size=2)
+    warm.warm_up()
+    expected = warm.predict(IMAGES)
+    model_path.write_bytes(model_path.read_bytes() + b"")  # the same bytes at another time
+    with pytest.raises(ModelFileError, match="has changed since it was opened"):
+        engine.predict(IMAGES)
+    np.testing.assert_allclose(engine.predict(IMAGES[:1]), expected[:1], atol=1e-6)
+    # What is warm has opened all that it needs.
+    np.testing.assert_array_equal(warm.predict(IMAGES), expected)
+
+
+def test_path_is_that_of_the_folder_in_which_it_was_opened(model_path, tmp_path, monkeypatch):
+    monkeypatch.chdir(model_path.parent)
+    engine = OnnxClassifier(model_path.name, threads=2, batch_size=2)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(engine.predict(IMAGES)) == len(IMAGES)
 
 
 def test_several_threads_may_share_one_engine(model_path):
@@ -225,9 +271,18 @@ def test_precision_suits_what_runs(model_path, monkeypatch, flags, running, expe
     name = inference.PROVIDERS[running].name
     monkeypatch.setattr(inference, "open_session", lambda path, *_: (really(path, "cpu")[0], name))
     for suffix in (".int8", ".fp16"):
-        shutil.copyfile(model_path, model_path.with_suffix(f"{suffix}.onnx"))
+        _write_beside(model_path, suffix)
     assert OnnxClassifier(model_path, precision="auto").path.name == expected
     assert OnnxClassifier(model_path).path == model_path
+
+
+def test_precision_of_another_training_is_not_taken(model_path, monkeypatch, caplog):
+    monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx_vnni"})
+    beside = _write_beside(model_path, ".int8")
+    assert OnnxClassifier(model_path, precision="auto").path == beside
+    _say(model_path, seed=5)  # exported again, and the int8 file is of before
+    assert OnnxClassifier(model_path, precision="auto").path == model_path
+    assert "was not made from model.onnx and is left out" in caplog.text
 
 
 def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
@@ -236,7 +291,7 @@ def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
     monkeypatch.setattr(inference, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx512_vnni"})
     for suffix in (".int8", ".fp16"):
-        shutil.copyfile(model_path, model_path.with_suffix(f"{suffix}.onnx"))
+        _write_beside(model_path, suffix)
     engine = OnnxClassifier(model_path, precision="auto")
     if engine.provider != "CPUExecutionProvider":
         pytest.skip("CUDA works here")
@@ -247,6 +302,13 @@ def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
 def test_precision_that_does_not_lie_beside_is_not_taken(model_path, monkeypatch):
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx_vnni"})
     assert OnnxClassifier(model_path, precision="auto").path == model_path
+
+
+def _write_beside(path, suffix):
+    """As a file of another precision, made from this one."""
+    beside = Path(shutil.copyfile(path, path.with_suffix(f"{suffix}.onnx")))
+    _say(beside, float32_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return beside
 
 
 def _say(path, **changes):
@@ -266,7 +328,23 @@ def test_file_of_a_later_kerasmed_is_refused(model_path):
 
 def test_missing_metadata_is_named(model_path):
     _say(model_path, class_names=None)
-    with pytest.raises(ModelFileError, match="received none for class_names; export it again"):
+    with pytest.raises(
+        ModelFileError, match="received none that can be used for class_names; export it again"
+    ):
+        OnnxClassifier(model_path)
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"class_names": "abc"}, {"class_names": ["a", "b"]}, {"class_names": [1, 2, 3]},
+        {"input_size": "4"}, {"input_size": 5}, {"input_size": 0}, {"format": "2"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_metadata_that_does_not_fit_the_graph_is_refused(model_path, said):
+    _say(model_path, **said)
+    with pytest.raises(ModelFileError, match=r"expected .*received"):
         OnnxClassifier(model_path)
 
 

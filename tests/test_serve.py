@@ -36,12 +36,14 @@ def _png(pixels=RED):
     return stream.getvalue()
 
 
-def _dicom(rows, columns):
+def _dicom(rows, columns, syntax=pydicom.uid.ExplicitVRLittleEndian, **others):
     """A header alone: whoever decodes it before looking fails otherwise."""
     dataset = pydicom.Dataset()
+    for name, value in others.items():
+        setattr(dataset, name, value)
     dataset.Rows, dataset.Columns = rows, columns
     dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
     dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
     stream = io.BytesIO()
@@ -138,6 +140,55 @@ def test_what_is_uploaded_is_read_or_refused(model, content, name, status, said)
     assert said in answer.text
 
 
+def test_dicom_that_is_far_larger_than_it_looks_is_refused(client):
+    deflated = _dicom(
+        4, 4, pydicom.uid.DeflatedExplicitVRLittleEndian, EncapsulatedDocument=bytes(2**26)
+    )
+    assert len(deflated) < 2**20
+    answer = _post(client, deflated, "a.dcm")
+    assert (answer.status_code, "not deflated" in answer.text) == (415, True)
+    run_length = _dicom(
+        4, 4, pydicom.uid.RLELossless, BitsAllocated=16, EncapsulatedDocument=bytes(2**21)
+    )
+    answer = _post(client, run_length, "a.dcm")
+    assert (answer.status_code, "of the size that its header states" in answer.text) == (415, True)
+
+
+def test_image_that_pillow_would_not_open_is_too_large(client, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    answer = _post(client, _png(np.zeros((20, 20, 3), np.uint8)))
+    assert (answer.status_code, "at most 50,000,000 pixels" in answer.text) == (413, True)
+
+
+def test_body_that_does_not_come_is_not_waited_for(model):
+    app = create_app(model, Limits(body_seconds=0.5, max_waiting=1))
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        _wait_for(lambda: server.started)
+        address = server.servers[0].sockets[0].getsockname()
+        with socket.create_connection(address, timeout=10) as slow:
+            slow.sendall(
+                b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n"
+                b"Content-Type: multipart/form-data; boundary=b\r\n\r\n--b"
+            )
+            assert b" 408 " in slow.recv(1000).splitlines()[0]
+        # Its place is free again.
+        files = {"image": ("slice.png", _png())}
+        found = httpx2.post(f"http://127.0.0.1:{address[1]}/predict", files=files)
+        assert found.status_code == 200
+    finally:
+        server.should_exit = True
+        thread.join(20)
+
+
+def test_other_names_for_this_machine_are_refused(model):
+    with TestClient(create_app(model, hosts=("127.0.0.1", "localhost"))) as client:
+        for host, status in (("localhost:8000", 200), ("127.0.0.1", 200), ("evil.example", 400)):
+            assert client.get("/health", headers={"Host": host}).status_code == status
+
+
 def test_request_without_an_image_is_refused(client):
     assert client.post("/predict").status_code == 422
     assert client.post("/predict", files={"other": ("a.png", _png())}).status_code == 422
@@ -187,7 +238,7 @@ def test_explanations_have_a_bound_of_their_own(model, monkeypatch):
     def explain(*_):
         begun.set()
         assert may_end.wait(20)
-        return "data:image/png;base64,"
+        return "data:image/png;base64,", []
 
     monkeypatch.setattr("kerasmed.serve._explain", explain)
     with (

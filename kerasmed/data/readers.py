@@ -5,6 +5,7 @@ leaves here as 8-bit RGB.
 """
 
 import io
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,9 @@ from kerasmed.errors import DataError, InputError, KerasmedError, MachineError
 
 if TYPE_CHECKING:  # for the types alone: the engine reads pictures without pydantic
     from kerasmed.config import Formats
+
+# Sizes are checked here, and told in one line.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 # JPEG is decoded at the smallest scale that still has the wanted size, then everything is reduced
 # (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
@@ -132,7 +136,7 @@ def _read_picture(
     """
     try:
         # From memory, since Pillow asks a file for some forty small pieces.
-        with Image.open(io.BytesIO(path.read_bytes()), formats=_FORMATS) as image:
+        with Image.open(io.BytesIO(path.read_bytes()), formats=PICTURE_FORMATS) as image:
             # A phone's JPEG may carry a second view (MPO), which is no second image of the patient.
             frames = getattr(image, "n_frames", 1)
             if frames > 1 and image.format != "MPO":
@@ -200,7 +204,7 @@ def _read_nifti(path: Path, formats: "Formats | None", draft_size: int | None) -
 
 Reader = Callable[[Path, "Formats | None", int | None], Iterator[Picture]]
 
-_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
+PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")
 _READERS: dict[str, Reader] = {
     **dict.fromkeys(_PICTURES, _read_picture),

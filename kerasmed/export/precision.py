@@ -142,6 +142,11 @@ def _layers(graph: onnx.GraphProto) -> dict[str, list[str]]:
     """
     layers: dict[str, list[str]] = {}
     convolutions = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
+    if not convolutions:
+        raise ModelFileError(
+            "Precision: expected a network with convolutions, received one without; float32 it "
+            "stays."
+        )
     for i, node in enumerate(graph.node):
         if node.op_type in _HEAD and i > convolutions[-1]:
             break
