@@ -302,8 +302,8 @@ def _lime_warnings(
         )
     if overlap < LEAST_OVERLAP:
         found.append(
-            f"other masks would share {overlap:.0%} of the strongest superpixels, less than "
-            f"{LEAST_OVERLAP:.0%}"
+            f"the strongest superpixels by other masks would have a Jaccard index of {overlap:.2f} "
+            f"with these, less than {LEAST_OVERLAP}"
         )
     return found
 

@@ -129,6 +129,15 @@ def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_
     assert mean_cross_entropy(logits, phantoms.labels) == pytest.approx(losses[best], abs=1e-4)
 
 
+def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
+    # Between two classes with a smoothing of 0.9 no loss is below the entropy of 0.55 and 0.45.
+    for smoothing, is_bounded in ((0.0, False), (0.9, True)):
+        recipe = {"label_smoothing": smoothing, "finetune_epochs": 12, "patience": 12}
+        _train(phantoms, tmp_path, finetune_learning_rate=0.003, **recipe)
+        lines = (tmp_path / "history.csv").read_text().splitlines()[1:]
+        assert (min(float(line.split(",")[2]) for line in lines) >= 0.688) == is_bounded
+
+
 def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path):
     path = str(_pretrained(tmp_path))
     _train(phantoms, tmp_path / "head", weights=path, finetune_epochs=0)
