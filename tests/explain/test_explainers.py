@@ -683,7 +683,7 @@ def test_lime_warns_of_a_model_of_noise(image):
     assert poor.startswith("the surrogate explains ")
     assert poor.endswith("% of the changes of the probability, less than 30%")
     assert unstable.startswith("the strongest superpixels by other masks would have")
-    assert unstable.endswith("% of the strongest superpixels, less than 50%")
+    assert unstable.endswith(" with these, less than 0.5")
 
 
 def _shapley_by_all_subsets(image, segments, predict, count):
