@@ -111,6 +111,48 @@ def fidelity_csv(spaces: dict[str, dict[str, Any]]) -> str:
     return _csv(_FIDELITY, flat)
 
 
+def privacy_csv(found: dict[str, Any]) -> str:
+    """One line a figure of the audit, without a name of a file; what was not computed is left out.
+
+    Args:
+        found: of ``privacy.json``.
+    """
+    rows: list[dict[str, Any]] = []
+
+    def add(measure: str, value: float, interval: Iterable[float | str] = ("", "")) -> None:
+        low, high = interval
+        rows.append({"measure": measure, "value": value, "low": low, "high": high})
+
+    copies = found["copies"]
+    if "not_computed" not in copies:
+        add("images drawn", copies["drawn"])
+        add("of these copies, left out", copies["rejected"])
+        add("copies in the set", len(copies["found"]))
+        add("threshold of similarity", copies["threshold"])
+        add("held-out images above it, share", copies["calibration"]["held_out"]["above"])
+        closer = copies["closer_to_training"]["share"]
+        add("closer to training than to held-out after alignment, share", closer)
+        for row in copies["power"]:
+            add(f"planted copies found, {row['alteration']}, share", row["found"])
+    for space in ("in_pixels", "in_features"):
+        if "not_computed" not in found[space]:
+            name = space.replace("_", " ")
+            closer = found[space]["share_closer_to_training"]
+            add(f"closer to training than to held-out {name}, share", closer)
+            add(f"C_T {name}", found[space]["c_t"])
+            for images, share in found[space]["authenticity"].items():
+                add(f"authentic {name}, {images.replace('_', '-')}, share", share)
+    for row in found["membership"].get("levels", []):
+        level = f"membership, timestep {row['timestep']}"
+        add(f"{level}, area under the curve", row["auc"], row["interval"])
+        add(
+            f"{level}, true positives at 1% false ones",
+            row["true_positives"],
+            row["true_positives_interval"],
+        )
+    return _csv(("measure", "value", "low", "high"), rows)
+
+
 def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
     """The results as a table for LaTeX with the package booktabs.
 

@@ -15,7 +15,7 @@ from kerasmed.evaluate.fidelity import fidelity_by_class
 from kerasmed.evaluate.membership import membership_inference
 from kerasmed.evaluate.planting import detection_power
 from kerasmed.evaluate.privacy import comparison_pixels, memorisation
-from kerasmed.evaluate.tabulate import fidelity_csv, spaces_of
+from kerasmed.evaluate.tabulate import fidelity_csv, privacy_csv, spaces_of
 from kerasmed.files import read_json, write_json, write_text
 from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
@@ -104,6 +104,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
         ),
     }
     write_json(run.evaluation / "privacy.json", private)
+    write_text(run.evaluation / "privacy.csv", privacy_csv(private))
     return {
         "fidelity": faithful["in_features"].get(
             "generated_to_held_out", faithful["in_features"].get("not_computed")

@@ -11,6 +11,7 @@ from kerasmed.evaluate.tabulate import (
     fidelity_csv,
     metrics_csv,
     metrics_latex,
+    privacy_csv,
     spaces_of,
 )
 
@@ -68,6 +69,32 @@ def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
         "features of N", "features of InceptionV3 (imagenet)", "pixels", "features of N, set x3",
     ]  # fmt: skip
     assert len(rows) == 4 * 4
+
+
+def test_privacy_has_a_line_for_each_figure_that_was_computed():
+    close = {"share_closer_to_training": 0.5, "c_t": 1.5, "authenticity": {"held_out": 0.8}}
+    level = {"auc": 0.6, "interval": [0.5, 0.7], "true_positives": 0.02}
+    found = {
+        "copies": {
+            "drawn": 12, "rejected": 2, "found": [], "threshold": 0.9,
+            "calibration": {"held_out": {"above": 0.01}}, "closer_to_training": {"share": 0.4},
+            "power": [{"alteration": "mirrored", "found": 0.95}],
+        },
+        "in_pixels": close, "in_features": {"not_computed": "too few"},
+        "membership": {
+            "levels": [{"timestep": "all", "true_positives_interval": [0, 0.1], **level}]
+        },
+    }  # fmt: skip
+
+    rows = {each["measure"]: each for each in read(privacy_csv(found))}
+
+    assert rows["planted copies found, mirrored, share"]["value"] == "0.95"
+    assert rows["C_T in pixels"]["value"] == "1.5"
+    area = rows["membership, timestep all, area under the curve"]
+    assert (area["value"], area["low"], area["high"]) == ("0.6", "0.5", "0.7")
+    assert not any("features" in name for name in rows)
+    nothing = {"not_computed": "too few"}
+    assert read(privacy_csv(dict.fromkeys(found, nothing))) == []
 
 
 def test_latex_escapes_and_shows_an_interval_or_a_spread():
