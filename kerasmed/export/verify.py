@@ -1,4 +1,4 @@
-"""``kerasmed export --check``: whether a classifier file is whole and says the truth of itself."""
+"""``kerasmed export --check``: whether one of our files is whole and says the truth of itself."""
 
 from pathlib import Path
 from typing import Any
@@ -8,26 +8,46 @@ import onnx
 
 from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, sha256_of
-from kerasmed.inference import OnnxClassifier, precision_path
+from kerasmed.inference import OnnxClassifier, OnnxDenoiser, open_session, precision_path
 
 _COMPLETE = {
     *("backbone", "class_names", "data_hash", "format", "input_size", "kerasmed_version"),
     *("n_train", "opset", "parity", "precision", "resize_filter", "seed", "temperature"),
     *("trained_on", "weights"),
 }
+_COMPLETE_DENOISER = {
+    *("class_names", "data_hash", "format", "image_size", "kerasmed_version", "opset", "parity"),
+    *("pixel_mean", "pixel_scale"),
+}
 
 
 def verify_file(path: Path) -> dict[str, str]:
-    """What was looked at in a classifier file, and what came of it.
+    """What was looked at in a classifier file or a denoiser, and what came of it.
 
-    The ONNX standard, the metadata, the sidecar and the SHA-256 in it, the outputs over images made
-    of noise, and, where the file still lies in its run folder, parity with the Keras model.
+    The ONNX standard, the metadata, of a classifier the sidecar and the SHA-256 in it and the
+    outputs over images made of noise, and, where the file still lies in its run folder, parity with
+    the Keras model.
 
     Raises:
         ModelFileError: the first thing that is wrong.
     """
+    session, provider = open_session(path, "cpu")
+    found = {"runs on": provider, "ONNX standard": _check_standard(path)}
+    if session.get_modelmeta().custom_metadata_map.get("kerasmed.kind") == '"denoiser"':
+        metadata = OnnxDenoiser(path, "cpu").metadata
+        found["metadata"] = _check_metadata(metadata, _COMPLETE_DENOISER, path)
+        found["parity"] = _check_denoiser_parity(metadata, path)
+        return found
     engine = OnnxClassifier(path, provider="cpu")
-    found = {"runs on": engine.provider}
+    found["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
+    found["sidecar"] = _check_sidecar(engine.metadata, path)
+    images = _noise_images(engine.input_size)
+    found["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
+    found["parity"] = _check_parity(engine.metadata, path, images)
+    return found
+
+
+def _check_standard(path: Path) -> str:
     proto = onnx.load(path)
     try:
         onnx.checker.check_model(proto, full_check=True)
@@ -38,17 +58,11 @@ def verify_file(path: Path) -> dict[str, str]:
             "export it again."
         ) from None
     opsets = ", ".join(f"{each.domain or 'ai.onnx'} {each.version}" for each in proto.opset_import)
-    found["ONNX standard"] = f"followed, opset {opsets}"
-    found["metadata"] = _check_metadata(engine.metadata, path)
-    found["sidecar"] = _check_sidecar(engine.metadata, path)
-    images = _noise_images(engine.input_size)
-    found["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
-    found["parity"] = _check_parity(engine.metadata, path, images)
-    return found
+    return f"followed, opset {opsets}"
 
 
-def _check_metadata(metadata: dict[str, Any], path: Path) -> str:
-    missing = sorted(_COMPLETE - metadata.keys())
+def _check_metadata(metadata: dict[str, Any], complete: set[str], path: Path) -> str:
+    missing = sorted(complete - metadata.keys())
     if missing:
         raise ModelFileError(
             f"{path}: expected complete metadata, received none for {', '.join(missing)}; "
@@ -130,3 +144,23 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
         )
     shown = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
     return f"with Keras on {len(images)} noise images: {shown}"
+
+
+def _check_denoiser_parity(metadata: dict[str, Any], path: Path) -> str:
+    trained = path.with_suffix(".keras")
+    if not trained.exists():
+        return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
+    from kerasmed.runtime import load_keras
+
+    load_keras()
+    import keras
+
+    from kerasmed.export.denoisers import TOLERANCE, denoiser_parity
+
+    found = denoiser_parity(path, keras.saving.load_model(trained, compile=False))
+    if not found <= TOLERANCE:
+        raise ModelFileError(
+            f"{path}: expected agreement with {trained} within {TOLERANCE}, received {found:.2g}; "
+            "the network was trained again since, export it again."
+        )
+    return f"with Keras over noise: {found:.2g}"

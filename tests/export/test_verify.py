@@ -120,3 +120,23 @@ def test_wrong_declared_shape_is_noticed(exported):
     _spoil(exported, widen)
     with pytest.raises(ModelFileError, match=r"follows the ONNX standard|can load"):
         verify_file(exported)
+
+
+def test_a_denoiser_is_one_of_our_files_too(tiny_run, tmp_path):
+    for suffix in (".onnx", ".keras"):
+        shutil.copyfile(tiny_run / "diffusion" / f"denoiser{suffix}", tmp_path / f"d{suffix}")
+    path = tmp_path / "d.onnx"
+    assert verify_file(path)["parity"].startswith("with Keras over noise: ")
+    model = keras.saving.load_model(path.with_suffix(".keras"), compile=False)
+    for layer in model.layers[::-1]:
+        if layer.get_weights():
+            layer.set_weights([each + np.float32(0.1) for each in layer.get_weights()])
+            break
+    model.save(path.with_suffix(".keras"))
+    with pytest.raises(ModelFileError, match="trained again since, export it again"):
+        verify_file(path)
+    path.with_suffix(".keras").unlink()
+    assert "as stated at export" in verify_file(path)["parity"]
+    _spoil(path, lambda model: model.metadata_props.pop(0))
+    with pytest.raises(ModelFileError, match=r"d\.onnx"):
+        verify_file(path)
