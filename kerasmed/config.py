@@ -313,8 +313,9 @@ class ClassifierConfig(Section):
     batch_size: Count = 16
     finetune_epochs: Epochs = 10
     patience: Count = 5
-    # An epoch shows as many images as the study's largest training set has, so that all CNNs train
-    # for as many steps; if false, each shows its own, and a larger set also means longer training.
+    # An epoch shows as many images as the real share and the main synthetic set have together, so
+    # that all CNNs of a study train for as many steps, whatever is added to it; if false, each
+    # shows its own set once, and a larger one also means longer training.
     equal_steps: bool = True
     # Of the logistic regression on frozen features that the training of pretrained networks starts
     # from; scikit-learn's C.

@@ -8,12 +8,14 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import onnx
 import pytest
 import yaml
 from PIL import Image
 
 from kerasmed.cli import main
 from kerasmed.data.phantoms import draw_phantom
+from kerasmed.files import sha256_of
 
 CELL = "MobileNet-real-s0"
 
@@ -890,7 +892,12 @@ def test_int8_explains_only_if_it_explains_like_float32(
     broken, image = tmp_path / "broken.png", _image(tmp_path)
     broken.write_bytes(b"no image")
     model = shutil.copyfile(model, tmp_path / model.name)
-    small = shutil.copyfile(model, model.with_suffix(".int8.onnx"))
+    small = model.with_suffix(".int8.onnx")
+    proto = onnx.load(model)
+    proto.metadata_props.add(
+        key="kerasmed.float32_sha256", value=json.dumps(sha256_of(Path(model)))
+    )
+    onnx.save(proto, small)
     monkeypatch.setattr("kerasmed.hardware.cpu_fields", lambda: {"flags": "avx_vnni"})
     monkeypatch.setattr("kerasmed.explain.network.SAME_EXPLANATION", least)
     arguments = ["--precision", "auto", "--out", str(tmp_path / "lime")]

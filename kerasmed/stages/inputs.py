@@ -46,6 +46,18 @@ def variants_of(config: Config) -> list[str | None]:
     return [None, *config.sampling.variants]
 
 
+def images_per_class(config: Config, counts: dict[str, int], variant: str | None = None) -> int:
+    """How many images of each class a synthetic set has.
+
+    Args:
+        config: the study's settings.
+        counts: by class, of the real share.
+        variant: which set.
+    """
+    settings = config.sampling.of_set(variant)
+    return settings.per_class or round(settings.times_real * max(counts.values()))
+
+
 def read_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:
     """A synthetic set, as images like any others."""
     folder, size = run.synthetic_set(variant), config.data.image_size

@@ -19,6 +19,7 @@ from kerasmed.stages.inputs import (
     Cell,
     cells_of,
     exported_path,
+    images_per_class,
     load_grouped_split,
     load_split,
     load_synthetic,
@@ -76,10 +77,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     missing = 0
     images_per_epoch = None
     if config.classifiers.equal_steps:
-        sets = {(cell.trained_on, cell.variant): cell for cell in cells}
-        images_per_epoch = max(
-            len(_training_images(cell, config, run, image_set, split)) for cell in sets.values()
-        )
+        real = image_set.counts(split["diffusion"])
+        synthetic = images_per_class(config, real) * len(real)
+        images_per_epoch = sum(real.values()) + synthetic
     for number, cell in enumerate(cells):
         settings = config.classifiers.of_backbone(cell.backbone)
         train = _training_images(cell, config, run, image_set, split)

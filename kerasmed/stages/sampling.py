@@ -27,7 +27,7 @@ from kerasmed.files import (
 from kerasmed.progress import progress_bar, say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages.inputs import load_split, read_synthetic, variants_of
+from kerasmed.stages.inputs import images_per_class, load_split, read_synthetic, variants_of
 
 # Draws of one image, of which each but the last was a copy.
 _ATTEMPTS = 20
@@ -93,8 +93,8 @@ class _Drawing:
         self._settings = config.sampling.of_set(variant)
         self._image_set, self._split = load_split(config, run)
         self._names = self._image_set.class_names
-        real = max(self._image_set.counts(self._split["diffusion"]).values())
-        self._per_class = self._settings.per_class or round(self._settings.times_real * real)
+        real = self._image_set.counts(self._split["diffusion"])
+        self._per_class = images_per_class(config, real, variant)
         self._manifest = {
             "seed": config.seed,
             "per_class": self._per_class,
