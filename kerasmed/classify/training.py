@@ -14,6 +14,7 @@ from kerasmed.classify.batches import LabelledBatches, balancing_weights
 from kerasmed.classify.classifier import (
     Classifier,
     build_classifier,
+    calibrated_loss,
     fit_temperature,
     mean_cross_entropy,
     predict_outputs,
@@ -51,8 +52,9 @@ def train_classifier(
 
     With pretrained weights the head is first fitted by logistic regression on frozen features,
     computed once; then everything, or the upper part, is trained at a low rate that warms up. From
-    scratch there is only the second phase. It stops early on the loss over the validation images
-    and keeps its best weights, which may be those that it started from. The temperature is fitted
+    scratch there is only the second phase. It stops early on the loss over the validation images,
+    calibrated anew each time (``val_loss``), and keeps its best weights, which may be those that it
+    started from. The temperature is fitted
     on the same images (Guo et al., arXiv:1706.04599).
 
     Args:
@@ -168,12 +170,12 @@ def _fit_head(
     model.get_layer("logits").set_weights([probe.kernel, probe.bias])
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
     held_out = predict_outputs(model, validation.images)["features"]
-    for prefix, inputs, labels in (
-        ("", features, train.labels),
-        ("val_", held_out, validation.labels),
+    for prefix, inputs, labels, loss in (
+        ("", features, train.labels, mean_cross_entropy),
+        ("val_", held_out, validation.labels, calibrated_loss),
     ):
         logits = probe.logits(inputs)
-        row[f"{prefix}loss"] = round(mean_cross_entropy(logits, labels), 5)
+        row[f"{prefix}loss"] = round(loss(logits, labels), 5)
         row[f"{prefix}accuracy"] = round(float((logits.argmax(axis=1) == labels).mean()), 5)
     return row
 
@@ -287,7 +289,7 @@ class _Recorder(keras.callbacks.Callback):
             logits = predict_outputs(self.plain, self.validation.images)["logits"]
         labels = self.validation.labels
         loss, accuracy = of_chief(
-            mean_cross_entropy(logits, labels), float((logits.argmax(axis=1) == labels).mean())
+            calibrated_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
         )
         row = {"loss": logs["loss"], "accuracy": logs["accuracy"]}
         row |= {"val_loss": loss, "val_accuracy": accuracy}

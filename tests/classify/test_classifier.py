@@ -3,7 +3,9 @@ import pytest
 
 from kerasmed.classify.classifier import (
     build_classifier,
+    calibrated_loss,
     fit_temperature,
+    mean_cross_entropy,
     predict_outputs,
 )
 
@@ -31,3 +33,17 @@ def test_outputs_do_not_depend_on_batch_size(phantoms):
     assert one["logits"].shape == (20, 2)
     for key in one:
         np.testing.assert_allclose(one[key], other[key], atol=1e-5)
+
+
+def test_network_that_is_right_more_often_is_better_however_sure_it_is():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 4, 200)
+
+    def logits(right: float, size: float) -> np.ndarray:
+        said = np.where(rng.random(200) < right, labels, (labels + 1) % 4)
+        return size * np.eye(4)[said]
+
+    modest, sure = logits(0.78, 2.5), logits(0.92, 16.0)
+
+    assert mean_cross_entropy(sure, labels) > mean_cross_entropy(modest, labels)
+    assert calibrated_loss(sure, labels) < calibrated_loss(modest, labels)

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from kerasmed.classify.backbones import build_network
-from kerasmed.classify.classifier import build_classifier, mean_cross_entropy, predict_outputs
+from kerasmed.classify.classifier import build_classifier, calibrated_loss, predict_outputs
 from kerasmed.classify.training import freeze_lower_layers, train_classifier
 from kerasmed.config import ClassifierConfig
 from kerasmed.errors import ConfigError, StageError
@@ -126,7 +126,7 @@ def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_
     assert len(rows) == min(9, best + 1 + 2)
     assert result["steps"] == 3 * len(rows)
     logits = predict_outputs(classifier.model, phantoms.images)["logits"]
-    assert mean_cross_entropy(logits, phantoms.labels) == pytest.approx(losses[best], abs=1e-4)
+    assert calibrated_loss(logits, phantoms.labels) == pytest.approx(losses[best], abs=1e-4)
 
 
 def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
