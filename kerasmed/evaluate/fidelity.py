@@ -29,8 +29,15 @@ def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
         first: float (n, d).
         second: float (m, d).
     """
-    each_once = np.ones((1, len(first))), np.ones((1, len(second)))
-    return float(_weighted_kernel_distances(first, second, *each_once)[0])
+    found = _weighted_kernel_distances(
+        first,
+        second,
+        np.ones((1, len(first))),
+        np.ones((1, len(second))),
+        np.arange(len(first)),
+        np.arange(len(second)),
+    )
+    return float(found[0])
 
 
 def kernel_distance_interval(
@@ -42,8 +49,8 @@ def kernel_distance_interval(
 ) -> tuple[float, float]:
     """95% percentile interval of ``kernel_distance`` over resamples of whole groups of both sets.
 
-    Pairs of an image with itself are left out, also where it is drawn twice, so that the resamples
-    lie around the distance and not above it.
+    Pairs of a group with itself are left out where it is drawn twice, as those of an image with
+    itself always are, so that the resamples lie around the distance and not above it.
 
     Args:
         first: float (n, d).
@@ -53,8 +60,11 @@ def kernel_distance_interval(
         seed: of the resampling.
     """
     rng = np.random.default_rng(seed)
-    times = (_times_drawn(groups, rng) for groups in (first_groups, second_groups))
-    low, high = np.nanpercentile(_weighted_kernel_distances(first, second, *times), [2.5, 97.5])
+    times_first, times_second = (_times_drawn(each, rng) for each in (first_groups, second_groups))
+    found = _weighted_kernel_distances(
+        first, second, times_first, times_second, first_groups, second_groups
+    )
+    low, high = np.nanpercentile(found, [2.5, 97.5])
     return float(low), float(high)
 
 
@@ -66,24 +76,36 @@ def _times_drawn(groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _weighted_kernel_distances(
-    first: np.ndarray, second: np.ndarray, times_first: np.ndarray, times_second: np.ndarray
+    first: np.ndarray,
+    second: np.ndarray,
+    times_first: np.ndarray,
+    times_second: np.ndarray,
+    first_groups: np.ndarray,
+    second_groups: np.ndarray,
 ) -> np.ndarray:
-    """The kernel distance with each image counted so often: float (resamples,)."""
+    """The kernel distance with each group counted so often: float (resamples,)."""
     first, second = first.astype(np.float64), second.astype(np.float64)
 
     def kernel(one: np.ndarray, two: np.ndarray) -> np.ndarray:
         return (one @ two.T / one.shape[1] + 1) ** 3
 
-    def within(images: np.ndarray, times: np.ndarray) -> np.ndarray:
+    def within(images: np.ndarray, times: np.ndarray, groups: np.ndarray) -> np.ndarray:
         table = kernel(images, images)
         np.fill_diagonal(table, 0)
+        same = groups[:, None] == groups
+        np.fill_diagonal(same, False)
+        between_copies = np.square(times) - times  # of a group that was drawn more than once
+        total = (times @ table * times).sum(axis=1) - between_copies @ (table * same).sum(axis=1)
         pairs = times.sum(axis=1) ** 2 - np.square(times).sum(axis=1)
+        pairs -= between_copies @ same.sum(axis=1)
         pairs[pairs == 0] = np.nan  # one image alone, as often as it was drawn
-        return (times @ table * times).sum(axis=1) / pairs
+        return total / pairs
 
     between = (times_first @ kernel(first, second) * times_second).sum(axis=1)
     between /= times_first.sum(axis=1) * times_second.sum(axis=1)
-    return within(first, times_first) + within(second, times_second) - 2 * between
+    within_both = within(first, times_first, first_groups)
+    within_both += within(second, times_second, second_groups)
+    return within_both - 2 * between
 
 
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:

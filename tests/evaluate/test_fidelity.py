@@ -134,7 +134,23 @@ def test_interval_is_wider_where_images_come_in_groups():
 
     assert narrow["kid"] == wide["kid"]
     low, high = wide["interval"]
+    assert low < wide["kid"] < high
     assert high - low > 2 * (narrow["interval"][1] - narrow["interval"][0])
+
+
+def test_interval_lies_around_the_distance_where_groups_hold_copies():
+    """A group that is drawn twice must not count as two patients who look alike."""
+    rng = np.random.default_rng(0)
+
+    def drawn(count: int) -> np.ndarray:
+        return (rng.normal(size=(count, 1, 8)) + 0.01 * rng.normal(size=(count, 3, 8))).reshape(
+            -1, 8
+        )
+
+    sets, groups = (drawn(60), drawn(60)), np.arange(180) // 3
+    low, high = module.kernel_distance_interval(*sets, groups, groups, seed=0)
+    distance = kernel_distance(*sets)
+    assert (low + high) / 2 == pytest.approx(distance, abs=0.25 * (high - low))
 
 
 def test_kernel_distance_of_a_resample_counts_no_image_with_itself():
