@@ -62,7 +62,8 @@ class Judge:
 
     def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
         made = self._features(images)
-        found = fidelity(self._held_out[0], self._seen[0], made, seed=0)
+        sets = {"held_out": self._held_out[0], "seen": self._seen[0], "generated": made}
+        found = fidelity(sets)
         return {
             "accuracy": round(probe_accuracy(made, labels, *self._held_out), 4),
             "accuracy_real": round(probe_accuracy(*self._seen, *self._held_out), 4),
