@@ -52,9 +52,10 @@ def train_classifier(
 
     With pretrained weights the head is first fitted by logistic regression on frozen features,
     computed once; then everything, or the upper part, is trained at a low rate that warms up. From
-    scratch there is only the second phase. It stops early on the loss over the validation images,
-    calibrated anew each time (``val_loss``), and keeps its best weights, which may be those that it
-    started from. The temperature is fitted
+    scratch there is only the second phase. It keeps the weights with the fewest mistakes on the
+    validation images, of equally many those with the least loss, calibrated anew each time
+    (``val_loss``); the head alone only where no later weights make as few. It stops early where
+    these do not get better. The temperature is fitted
     on the same images (Guo et al., arXiv:1706.04599).
 
     Args:
@@ -107,8 +108,8 @@ def train_classifier(
                 (worker.index, len(worker.addresses)),
             )
             # The head's weights are a candidate too; random ones are not.
-            loss_of_head = rows[0]["val_loss"] if rows else np.inf
-            recorder = _Recorder(plain, validation, settings, loss_of_head)
+            accuracy = rows[0]["val_accuracy"] if rows else 0.0
+            recorder = _Recorder(plain, validation, settings, accuracy)
             ran = _fine_tune(trained, batches, recorder, steps)
             rows += recorder.rows
         with on_one_device():
@@ -259,11 +260,12 @@ class _Recorder(keras.callbacks.Callback):
         plain: a float32 copy of the network, on one device; holds the best weights at the end.
         validation: images whose loss decides.
         settings: the recipe.
-        loss: over them, of the weights that the copy holds now, which are kept if none are better.
+        accuracy: on them, of the weights that the copy holds now, which are kept if none are as
+            good.
     """
 
     def __init__(
-        self, plain: keras.Model, validation: ImageSet, settings: ClassifierConfig, loss: float
+        self, plain: keras.Model, validation: ImageSet, settings: ClassifierConfig, accuracy: float
     ):
         super().__init__()
         self.plain = plain
@@ -273,8 +275,11 @@ class _Recorder(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
         self.seconds: list[float] = []
         self.advance: Callable[[int, str], None]
-        self._losses: list[float] = []
-        self._best, self._best_loss = plain.get_weights(), loss
+        self._scores: list[tuple[int, float]] = []  # mistakes, loss
+        self._best, self._best_score = plain.get_weights(), (self._mistakes(accuracy), np.inf)
+
+    def _mistakes(self, accuracy: float) -> int:
+        return round((1 - accuracy) * len(self.validation))
 
     def on_train_batch_begin(self, batch, logs=None):
         self._started = time.perf_counter()
@@ -302,11 +307,12 @@ class _Recorder(keras.callbacks.Callback):
         rounded = {key: round(float(value), 5) for key, value in row.items()}
         self.rows.append({"phase": "finetune", "epoch": epoch + 1, **rounded})
         self.advance(0, f"validation loss {loss:.4f}")
-        self._losses.append(loss)
-        if loss < self._best_loss:
-            self._best, self._best_loss = self.plain.get_weights(), loss
+        score = self._mistakes(accuracy), loss
+        self._scores.append(score)
+        if score < self._best_score:
+            self._best, self._best_score = self.plain.get_weights(), score
             self.kept = "finetune"
-        stale = epoch - int(np.argmin(self._losses))
+        stale = epoch - self._scores.index(min(self._scores))
         self.model.stop_training = stale >= self.settings.patience
 
     def on_train_end(self, logs=None):

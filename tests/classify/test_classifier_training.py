@@ -121,12 +121,12 @@ def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_
     )
     for line in (tmp_path / "history.csv").read_text().splitlines()[1:]:
         rows.append([float(value) for value in line.split(",")[1:]])
-    losses = [row[3] for row in rows]
-    best = int(np.argmin(losses))
+    scores = [(-row[4], row[3]) for row in rows]  # accuracy, then the calibrated loss
+    best = scores.index(min(scores))
     assert len(rows) == min(9, best + 1 + 2)
     assert result["steps"] == 3 * len(rows)
     logits = predict_outputs(classifier.model, phantoms.images)["logits"]
-    assert calibrated_loss(logits, phantoms.labels) == pytest.approx(losses[best], abs=1e-4)
+    assert calibrated_loss(logits, phantoms.labels) == pytest.approx(rows[best][3], abs=1e-4)
 
 
 def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
@@ -151,6 +151,14 @@ def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path):
     )
     for one, other in zip(head, both, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_head_gives_way_to_what_makes_as_few_mistakes(phantoms, tmp_path):
+    path = str(_pretrained(tmp_path))
+    _, result = _train(
+        phantoms, tmp_path / "both", weights=path, finetune_epochs=1, finetune_learning_rate=1e-9
+    )
+    assert result["kept"] == "finetune"
 
 
 def test_loss_that_is_not_finite_ends_the_training(phantoms, tmp_path):
