@@ -52,11 +52,10 @@ def train_classifier(
 
     With pretrained weights the head is first fitted by logistic regression on frozen features,
     computed once; then everything, or the upper part, is trained at a low rate that warms up. From
-    scratch there is only the second phase. It keeps the weights with the fewest mistakes on the
-    validation images, of equally many those with the least loss, calibrated anew each time
-    (``val_loss``); the head alone only where no later weights make as few. It stops early where
-    these do not get better. The temperature is fitted
-    on the same images (Guo et al., arXiv:1706.04599).
+    scratch there is only the second phase. It keeps the weights with the least loss over the
+    validation images, calibrated anew each time (``val_loss``), and stops early where that does not
+    fall; the head alone stays only where these make more mistakes than it, by more than chance.
+    The temperature is fitted on the same images (Guo et al., arXiv:1706.04599).
 
     Args:
         backbone: a key of BACKBONES.
@@ -260,8 +259,8 @@ class _Recorder(keras.callbacks.Callback):
         plain: a float32 copy of the network, on one device; holds the best weights at the end.
         validation: images whose loss decides.
         settings: the recipe.
-        accuracy: on them, of the weights that the copy holds now, which are kept if none are as
-            good.
+        accuracy: on them, of the weights that the copy holds now, which are kept if later ones
+            make more mistakes by more than two standard errors.
     """
 
     def __init__(
@@ -275,8 +274,9 @@ class _Recorder(keras.callbacks.Callback):
         self.rows: list[dict[str, Any]] = []
         self.seconds: list[float] = []
         self.advance: Callable[[int, str], None]
-        self._scores: list[tuple[int, float]] = []  # mistakes, loss
-        self._best, self._best_score = plain.get_weights(), (self._mistakes(accuracy), np.inf)
+        self._losses: list[float] = []
+        self._head, self._mistakes_of_head = plain.get_weights(), self._mistakes(accuracy)
+        self._best, self._mistakes_of_best = self._head, self._mistakes_of_head
 
     def _mistakes(self, accuracy: float) -> int:
         return round((1 - accuracy) * len(self.validation))
@@ -307,13 +307,15 @@ class _Recorder(keras.callbacks.Callback):
         rounded = {key: round(float(value), 5) for key, value in row.items()}
         self.rows.append({"phase": "finetune", "epoch": epoch + 1, **rounded})
         self.advance(0, f"validation loss {loss:.4f}")
-        score = self._mistakes(accuracy), loss
-        self._scores.append(score)
-        if score < self._best_score:
-            self._best, self._best_score = self.plain.get_weights(), score
+        if loss < min(self._losses, default=np.inf):
+            self._best, self._mistakes_of_best = self.plain.get_weights(), self._mistakes(accuracy)
             self.kept = "finetune"
-        stale = epoch - self._scores.index(min(self._scores))
+        self._losses.append(loss)
+        stale = epoch - int(np.argmin(self._losses))
         self.model.stop_training = stale >= self.settings.patience
 
     def on_train_end(self, logs=None):
+        head, best = self._mistakes_of_head, self._mistakes_of_best
+        if best - head > 2 * np.sqrt(best + head):
+            self._best, self.kept = self._head, "head"
         self.plain.set_weights(self._best)
