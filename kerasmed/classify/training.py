@@ -54,8 +54,9 @@ def train_classifier(
     computed once; then everything, or the upper part, is trained at a low rate that warms up. From
     scratch there is only the second phase. It keeps the weights with the least loss over the
     validation images, calibrated anew each time (``val_loss``), and stops early where that does not
-    fall; the head alone stays only where these make more mistakes than it, by more than chance.
-    The temperature is fitted on the same images (Guo et al., arXiv:1706.04599).
+    fall (in the second half of the epochs); the head alone stays only where these make more
+    mistakes than it, by more than chance. The temperature is fitted on the same images (Guo et
+    al., arXiv:1706.04599).
 
     Args:
         backbone: a key of BACKBONES.
@@ -311,7 +312,9 @@ class _Recorder(keras.callbacks.Callback):
             self._best, self._mistakes_of_best = self.plain.get_weights(), self._mistakes(accuracy)
             self.kept = "finetune"
         self._losses.append(loss)
-        stale = epoch - int(np.argmin(self._losses))
+        # While the rate is high the loss may lie above that of the head for long.
+        half = self.settings.finetune_epochs // 2
+        stale = epoch - max(half, int(np.argmin(self._losses)))
         self.model.stop_training = stale >= self.settings.patience
 
     def on_train_end(self, logs=None):
