@@ -19,11 +19,10 @@ from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.masks import (
     LIME_SAMPLINGS,
     PAIRED,
-    UNWEIGHTED,
     apply_masks,
     draw_masks,
     fill_of,
-    kernel_weights,
+    sample_weights,
 )
 from kerasmed.explain.segments import superpixels_of
 from kerasmed.explain.surrogate import Surrogate, fit_surrogate
@@ -240,9 +239,7 @@ class LimeExplainer(Explainer):
 
     def _explain(self, perturbed: PerturbedImage) -> Explanation:
         masks = draw_masks(perturbed.num_segments, self.num_samples, self.seed, self.sampling)
-        sample_weights = np.ones(len(masks))
-        if self.sampling not in UNWEIGHTED:
-            sample_weights = kernel_weights(masks.mean(axis=1))
+        weights = sample_weights(masks, self.sampling)
         probabilities = np.empty((0, 0))
         for each in perturbed.rounds(masks):
             probabilities = np.concatenate([probabilities, each]) if len(probabilities) else each
@@ -251,7 +248,7 @@ class LimeExplainer(Explainer):
             if count < min(len(masks), max(self.min_samples, 2 * perturbed.num_segments)):
                 continue
             surrogate = fit_surrogate(
-                masks[:count], probabilities, sample_weights[:count], self.sampling in PAIRED
+                masks[:count], probabilities, weights[:count], self.sampling in PAIRED
             )
             label = int(probabilities[0].argmax())
             stability = surrogate.stability(label, self.top, self.seed)

@@ -137,6 +137,13 @@ def kernel_weights(kept: np.ndarray) -> np.ndarray:
     return np.sqrt(np.exp(-((1 - np.sqrt(kept)) ** 2) / KERNEL_WIDTH**2))
 
 
+def sample_weights(masks: np.ndarray, sampling: str) -> np.ndarray:
+    """What each mask (samples, segments) weighs in the regression: float64 (samples,)."""
+    if sampling in UNWEIGHTED:
+        return np.ones(len(masks))
+    return kernel_weights(masks.mean(axis=1))
+
+
 def fill_of(image: np.ndarray, segments: np.ndarray, hide: str | int) -> np.ndarray:
     """What hidden superpixels show: uint8, of the image's shape.
 

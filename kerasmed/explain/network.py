@@ -15,11 +15,10 @@ from kerasmed.explain.explainers import ROUND, Predict, build_explainer
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
 from kerasmed.explain.masks import (
-    UNWEIGHTED,
     apply_masks,
     draw_masks,
     fill_of,
-    kernel_weights,
+    sample_weights,
 )
 from kerasmed.explain.randomisation import LOGITS, randomise_weights
 from kerasmed.explain.records import read_recorded, recorded
@@ -198,10 +197,8 @@ class NetworkExplainer:
             )[LOGITS]
             for at in range(0, len(masks), ROUND)
         ]
-        sample_weights = np.ones(len(masks))
-        if self.settings.sampling not in UNWEIGHTED:
-            sample_weights = kernel_weights(masks.mean(axis=1))
-        surrogate = fit_surrogate(masks, np.concatenate(logits), sample_weights, False)
+        weights = sample_weights(masks, self.settings.sampling)
+        surrogate = fit_surrogate(masks, np.concatenate(logits), weights, False)
         return surrogate.weights[:, explanation.predicted]
 
 
