@@ -38,7 +38,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
-# What differs from the defaults of DiffusionConfig, which are the preset "cpu".
+# What differs from the defaults of DiffusionConfig, which are the preset "cpu". The larger networks
+# learn a few hundred images by heart without augmentation (docs/diffusion.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "small": {
@@ -46,6 +47,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "blocks": 2,
         "batch_size": 32,
         "learning_rate": 5e-4,
+        "augment": 0.3,
     },
     "base": {
         "widths": [96, 192, 288, 384],
@@ -53,6 +55,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "learning_rate": 3e-4,
         "dropout": 0.1,
+        "augment": 0.3,
         "checkpoint_steps": 1000,
     },
     "large": {
@@ -61,6 +64,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "batch_size": 128,
         "learning_rate": 2e-4,
         "dropout": 0.1,
+        "augment": 0.3,
         "checkpoint_steps": 1000,
     },
 }
@@ -231,6 +235,11 @@ class DiffusionConfig(Section):
 
     @model_validator(mode="after")
     def heads_divide_and_training_ends(self) -> "DiffusionConfig":
+        if self.min_snr_floor > self.min_snr_gamma:
+            raise ValueError(
+                "diffusion.min_snr_floor must not exceed diffusion.min_snr_gamma; received "
+                f"{self.min_snr_floor} and {self.min_snr_gamma}"
+            )
         if self.widths[-1] % 4:
             raise ValueError(
                 "the last of diffusion.widths must be a multiple of 4, the heads of attention; "
@@ -449,6 +458,17 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def guidance_was_trained_for(self) -> "Config":
+        sets = [None, *self.sampling.variants]
+        scales = [self.sampling.of_set(name).guidance_scale for name in sets]
+        if not self.diffusion.label_dropout and any(scale != 1.0 for scale in scales):
+            raise ValueError(
+                "a guidance_scale other than 1 needs a denoiser that has learned without labels: "
+                f"diffusion.label_dropout is 0, sampling asks for {scales}; change one of the two"
+            )
+        return self
 
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":

@@ -284,6 +284,22 @@ def test_preset_that_is_none_is_refused(experiment):
     assert "received 'huge'" in message
 
 
+def test_guidance_without_dropped_labels_is_refused(experiment):
+    never = "diffusion.label_dropout=0"
+    load_config(experiment, [never])
+    for guided in (
+        "sampling.guidance_scale=2",
+        "sampling.variants={guided: {guidance_scale: 2}}",
+    ):
+        message = refusal(load_config, experiment, [never, guided])
+        assert "needs a denoiser that has learned without labels" in message
+
+
+def test_floor_above_the_ceiling_of_the_loss_weights_is_refused(experiment):
+    message = refusal(load_config, experiment, ["diffusion.min_snr_floor=6"])
+    assert "min_snr_floor must not exceed diffusion.min_snr_gamma; received 6.0 and 5.0" in message
+
+
 @pytest.mark.parametrize("key", ["max_minutes", "max_images", "max_epochs", "patience"])
 def test_budget_of_zero_is_refused(experiment, key):
     assert f"diffusion.{key}" in refusal(load_config, experiment, [f"diffusion.{key}=0"])

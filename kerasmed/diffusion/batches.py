@@ -11,6 +11,8 @@ from kerasmed.diffusion.augmentation import apply_augmentation, draw_augmentatio
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, add_noise, alphas_cumprod
 
+# Of the random numbers of a training, which no synthetic image is drawn from.
+_TRAINING = 0x7241
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
@@ -85,7 +87,7 @@ class NoisyBatches(keras.utils.PyDataset):
     def _draw(self, sample: int, noise: np.ndarray) -> tuple[np.ndarray, int, int, np.ndarray]:
         """Image, timestep, label and augmentation of a sample, whose noise is written in place."""
         epoch, position = self._order(sample)
-        rng = np.random.default_rng([self.seed, epoch, position])
+        rng = np.random.default_rng([self.seed, _TRAINING, epoch, position])
         image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
         label = int(self.image_set.labels[position])
         if rng.random() < self.settings.label_dropout:

@@ -28,11 +28,7 @@ class Checkpoints:
 
     def save(self, model: keras.Model, step: int, seconds: float) -> None:
         """Write the raw weights, the optimiser with its averages, and the step."""
-        arrays = {
-            f"{kind}{i}": ops.convert_to_numpy(variable)
-            for kind, variables in (("m", model.variables), ("o", model.optimizer.variables))
-            for i, variable in enumerate(variables)
-        }
+        arrays = {n: ops.convert_to_numpy(variable) for n, variable in _named(model).items()}
         meta = json.dumps({"step": step, "seconds": seconds, "recipe": self.recipe})
         with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
             np.savez(temporary, meta=meta, **arrays)
@@ -50,14 +46,19 @@ class Checkpoints:
             StageError: the checkpoint belongs to another network or recipe.
         """
         for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
-            found = _read(path)
+            found = _read(path, "the one before")
             if found is None:
                 continue
             meta, arrays = found
             self._check_recipe(path, meta["recipe"])
-            for kind, variables in (("m", model.variables), ("o", model.optimizer.variables)):
-                for i, variable in enumerate(variables):
-                    variable.assign(arrays[f"{kind}{i}"])
+            variables = _named(model)
+            if not _fit(arrays, variables):
+                raise StageError(
+                    f"{path} holds another network or optimiser than this version of kerasmed "
+                    f"builds; go on with the version that made it, or delete {self.folder}."
+                )
+            for name, variable in variables.items():
+                variable.assign(arrays[name])
             return int(meta["step"]), float(meta["seconds"])
         return 0, 0.0
 
@@ -69,10 +70,13 @@ class Checkpoints:
 
     def restore_best(self, averaged: keras.Model) -> dict[str, float] | None:
         """Load the averaged weights that were kept; their row, None where they cannot be read."""
-        found = _read(self.folder / "best.npz")
+        found = _read(self.folder / "best.npz", "the last average")
         if found is None:
             return None
         row, arrays = found
+        if not _fit(arrays, {f"w{i}": w for i, w in enumerate(averaged.weights)}):
+            say(f"{self.folder / 'best.npz'} is of another network; the last average is taken.")
+            return None
         averaged.set_weights([arrays[f"w{i}"] for i in range(len(arrays))])
         return row
 
@@ -90,12 +94,27 @@ class Checkpoints:
                 )
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+def _named(model: keras.Model) -> dict[str, keras.Variable]:
+    """The variables of a compiled model and of its optimiser, as an archive names them."""
+    return {
+        f"{kind}{i}": variable
+        for kind, variables in (("m", model.variables), ("o", model.optimizer.variables))
+        for i, variable in enumerate(variables)
+    }
+
+
+def _fit(arrays: dict[str, np.ndarray], variables: dict[str, keras.Variable]) -> bool:
+    """Whether an archive holds these variables, all of them and no others."""
+    shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
+    return {name: array.shape for name, array in arrays.items()} == shapes
+
+
+def _read(path: Path, instead: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
     """What a checkpoint says of itself, and its arrays; None, and a word of it, if unreadable."""
     try:
         with path.open("rb") as stream, np.load(stream) as archive:
             meta = json.loads(str(archive["meta"]))
             return meta, {name: archive[name] for name in archive.files if name != "meta"}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        say(f"Checkpoint {path} is not readable ({error}); the one before is taken.")
+        say(f"Checkpoint {path} is not readable ({error}); {instead} is taken.")
         return None

@@ -42,6 +42,7 @@ class Recorder(keras.callbacks.Callback):
         optimizer: which holds the averages.
         checkpoints: where to save.
         step, seconds: where an interrupted training goes on.
+        created: by ``time.monotonic``, when the network was begun, for the time to the first step.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Recorder(keras.callbacks.Callback):
         checkpoints: Checkpoints,
         step: int,
         seconds: float,
+        created: float,
     ):
         super().__init__()
         self.folder = folder
@@ -68,12 +70,10 @@ class Recorder(keras.callbacks.Callback):
         self.preview = Preview(train, validation, symmetry, seed)
         self.validation = validation_batch(validation, pixels_of(averaged), settings, seed)
         self.seconds_before = seconds
-        self.created = time.monotonic()
+        self.created = created
         self.first_step_s: float | None = None
         self._shown = 0.0  # per cent of the budget on the progress bar
-        history = read_history(folder / "history.csv")
-        rows = ({key: float(value) for key, value in row.items()} for row in history)
-        self.rows = [row for row in rows if row["step"] <= step]
+        self.rows = _history_until(step, folder / "history.csv")
         self.advance: Callable[[float, str], None]
 
     def finished(self, step: int) -> bool:
@@ -128,7 +128,8 @@ class Recorder(keras.callbacks.Callback):
             "step": step,
             "minutes": round(self._minutes(), 3),
             "loss": loss,
-            "validation_loss": self._validation_loss(),
+            # As the file holds it, so that a training that goes on compares the same numbers.
+            "validation_loss": float(f"{self._validation_loss():.9g}"),
             "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
             "closer_to_training": math.nan,
@@ -212,6 +213,21 @@ class Recorder(keras.callbacks.Callback):
         lines = [",".join(self.rows[0])]
         lines += [",".join(f"{value:.9g}" for value in row.values()) for row in self.rows]
         write_text(self.folder / "history.csv", "\n".join(lines) + "\n")
+
+
+def _history_until(step: int, path: Path) -> list[dict[str, float]]:
+    """The rows of an interrupted training's history, up to its last checkpoint."""
+    try:
+        rows = [{key: float(row[key]) for key in row} for row in read_history(path)]
+        rows = [row for row in rows if row["step"] <= step]
+    except (KeyError, TypeError, ValueError):
+        rows = []
+    if step and (not rows or rows[-1]["step"] != step):
+        raise StageError(
+            f"{path} is not whole: expected its rows up to step {step}, the last checkpoint; put "
+            f"it back, or delete {path.parent} to train from the start."
+        )
+    return rows
 
 
 def _describe(row: dict[str, float]) -> str:

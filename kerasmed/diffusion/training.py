@@ -1,6 +1,7 @@
 """Training the denoiser."""
 
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,7 @@ def train_denoiser(
         ConfigError: a batch does not divide among the devices.
         StageError: a checkpoint of another network or recipe, or a loss that is not finite.
     """
+    created = time.monotonic()
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
     with on_all_devices(runtime.distribution):
         keras.utils.set_random_seed(seed)
@@ -79,7 +81,7 @@ def train_denoiser(
         worker = joined()
         recorder = Recorder(
             folder, settings, train, validation, symmetry, seed,
-            averaged, optimizer, checkpoints, done, seconds,
+            averaged, optimizer, checkpoints, done, seconds, created,
         )  # fmt: skip
         flops = forward_flops(model)
         possible = matrix_product_rate(model.compute_dtype) * runtime.replicas

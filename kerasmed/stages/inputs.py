@@ -55,7 +55,7 @@ def images_per_class(config: Config, counts: dict[str, int], variant: str | None
         variant: which set.
     """
     settings = config.sampling.of_set(variant)
-    return settings.per_class or round(settings.times_real * max(counts.values()))
+    return settings.per_class or max(1, round(settings.times_real * max(counts.values())))
 
 
 def read_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:

@@ -32,8 +32,8 @@ from kerasmed.stages.inputs import images_per_class, load_split, read_synthetic,
 # Draws of one image, of which each but the last was a copy.
 _ATTEMPTS = 20
 _SEARCHED_AT_ONCE = 32
-# Notes on copies, in the unfinished set.
-_REJECTED = "rejected"
+# Notes on copies, in the unfinished set, beside its classes, whose names begin with no dot.
+_REJECTED = ".rejected"
 MANIFEST = "manifest.json"
 _CALIBRATION = "calibration.json"
 
@@ -108,10 +108,7 @@ class _Drawing:
 
     def is_finished(self) -> bool:
         """Whether the set is in its place, drawn with these settings and not touched since."""
-        drawn = self._run.finished_stages().get("sampling", {}).get("result", {})
-        if self._variant is not None:
-            drawn = drawn.get("variants", {}).get(self._variant, {})
-        if not (self.target / MANIFEST).exists() or not drawn.get("data_hash"):
+        if not (self.target / MANIFEST).exists():
             return False
         found = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
         wanted = self._manifest.items()
@@ -119,7 +116,7 @@ class _Drawing:
         if "calibration" not in found or any(found.get(key) != value for key, value in wanted):
             return False
         images = read_synthetic(self._config, self._run, self._variant)
-        return images.data_hash == drawn["data_hash"]
+        return images.data_hash == found.get("data_hash")
 
     def draw(self, index: int = 1, shards: int = 1) -> int:
         """Draw a part of it; how many images of the whole set are still missing."""
@@ -134,12 +131,15 @@ class _Drawing:
         return sum(not self._path_of(*each).exists() for each in wanted)
 
     def finish(self) -> None:
-        """Put the set in the place of the one before."""
+        """Put the set in the place of the one before, with the hash that says it is whole."""
         for left_over in self._folder.glob("*/.*"):  # of a process that was killed
             left_over.unlink()
         self._complete_manifest()
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
+        manifest = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
+        images = read_synthetic(self._config, self._run, self._variant)
+        write_json(self.target / MANIFEST, {**manifest, "data_hash": images.data_hash})
 
     def _path_of(self, label: int, image: int) -> Path:
         return self._folder / self._names[label] / f"{image:06d}.png"
@@ -299,6 +299,8 @@ def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]
 def _denoiser_path(config: Config, run: RunFolder) -> Path:
     path = run.diffusion / f"denoiser.{config.sampling.engine}"
     if not path.exists():
+        if config.sampling.engine == "keras":
+            raise StageError(f"Missing {path}: run `kerasmed train diffusion CONFIG`.")
         raise StageError(
             f"Missing {path}: the training ran without TensorFlow, which the export needs; run "
             "`kerasmed train diffusion` again with KERAS_BACKEND=tensorflow (it only exports), or "

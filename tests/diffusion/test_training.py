@@ -170,6 +170,55 @@ def test_checkpoint_of_another_recipe_is_refused(phantoms, tmp_path):
         _train(phantoms, tmp_path, learning_rate=0.01)
 
 
+def _rewrite(path, change):
+    with np.load(path) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    change(arrays)
+    np.savez(path, **arrays)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays.pop("o5"),
+        lambda arrays: arrays.update(m99=np.zeros(3)),
+        lambda arrays: arrays.update(m0=arrays["m0"][..., :1]),
+    ],
+    ids=["missing", "further", "shape"],
+)
+def test_checkpoint_of_another_network_is_refused(phantoms, tmp_path, change):
+    _train(phantoms, tmp_path, steps=3)
+    newest = tmp_path / "checkpoints" / "step-00000003.npz"
+    _rewrite(newest, change)
+    before = newest.read_bytes()
+    with pytest.raises(StageError, match=r"step-00000003\.npz holds another network"):
+        _train(phantoms, tmp_path)
+    assert newest.read_bytes() == before
+
+
+def test_best_average_of_another_network_gives_way_to_the_last(phantoms, tmp_path, capsys):
+    _train(phantoms, tmp_path, steps=6)
+    _rewrite(tmp_path / "checkpoints" / "best.npz", lambda a: a.update(w0=a["w0"][..., :1]))
+    assert _train(phantoms, tmp_path, steps=6)["exported_step"] == 6
+    assert "the last average is taken" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("cut", [0, 1, 2])
+def test_history_that_was_cut_is_refused(phantoms, tmp_path, cut):
+    _train(phantoms, tmp_path, steps=6)
+    path = tmp_path / "history.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:cut]) + ("6,0.1" if cut == 2 else ""))
+    with pytest.raises(StageError, match=r"history\.csv is not whole: expected its rows up to st"):
+        _train(phantoms, tmp_path, steps=9)
+
+
+def test_equal_losses_are_equal_after_a_pause_too(phantoms, tmp_path, monkeypatch):
+    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: 0.0123456789987)
+    _train(phantoms, tmp_path, steps=3)
+    assert _train(phantoms, tmp_path, steps=9)["exported_step"] == 3
+
+
 def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, tmp_path):
     _train(phantoms, tmp_path, steps=3)
     with pytest.raises(StageError, match="made with precision float32, received mixed_bfloat16"):

@@ -1,5 +1,6 @@
 """Copies that a denoiser draws are not kept."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -44,6 +45,8 @@ def pixels_of(run: RunFolder) -> dict[str, bytes]:
 
 def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
     before = pixels_of(run)
+    real_copies = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
+    drawn_again = {"".join(note["image"].split("/")[::-1]) for note in real_copies}
     calls_copies(monkeypatch, lambda n: n in (0, 5))
 
     result = draw_samples(config, run)
@@ -56,8 +59,12 @@ def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
     after = pixels_of(run)
     changed = {name for name in before if before[name] != after[name]}
     assert before.keys() == after.keys()
-    assert len(changed) == 2
-    assert not (run.synthetic / "rejected").exists()
+    assert len(changed - drawn_again) == 2
+    assert {path.name for path in run.synthetic.iterdir()} == {
+        "clear",
+        "ground_glass",
+        "manifest.json",
+    }
 
 
 def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkeypatch):
@@ -65,7 +72,7 @@ def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkey
     remove, failed = sampling.shutil.rmtree, []
 
     def killed(path, **options):
-        if path.name == "rejected" and not failed:
+        if path.name == ".rejected" and not failed:
             failed.append(sorted(path.iterdir())[0].unlink())
             raise KeyboardInterrupt
         remove(path, **options)
@@ -75,6 +82,38 @@ def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkey
         draw_samples(config, run)
 
     assert draw_samples(config, run)["rejected"] == 2
+
+
+def test_class_may_be_called_as_the_notes_on_copies_are(run, config, monkeypatch):
+    image_set, split = sampling.load_split(config, run)
+    named = dataclasses.replace(image_set, class_names=("rejected", "wanted"))
+    monkeypatch.setattr(sampling, "load_split", lambda *_: (named, split))
+    calls_copies(monkeypatch, lambda n: n == 0)
+
+    result = draw_samples(config, run)
+    assert result["rejected"] == 1
+    assert result["images"]["rejected"] == result["images"]["wanted"] > 1
+
+
+def test_kill_between_two_sets_draws_none_of_the_first_again(run, config, monkeypatch):
+    values = config.model_dump()
+    values["sampling"] |= {"copy_filter": False, "variants": {"half": {"times_real": 0.5}}}
+    sweep = parse_config(values, "test")
+    draw = sampling._Drawing.draw
+
+    def killed(drawing, *shard):
+        if drawing.target != run.synthetic:
+            raise KeyboardInterrupt
+        return draw(drawing, *shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling._Drawing, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(sweep, run)
+    written = {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+
+    draw_samples(sweep, run)
+    assert written == {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
 
 
 def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypatch):
