@@ -234,12 +234,16 @@ class DiffusionConfig(Section):
         return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
 
     @model_validator(mode="after")
-    def heads_divide_and_training_ends(self) -> "DiffusionConfig":
+    def floor_is_below_gamma(self) -> "DiffusionConfig":
         if self.min_snr_floor > self.min_snr_gamma:
             raise ValueError(
                 "diffusion.min_snr_floor must not exceed diffusion.min_snr_gamma; received "
                 f"{self.min_snr_floor} and {self.min_snr_gamma}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def heads_divide_and_training_ends(self) -> "DiffusionConfig":
         if self.widths[-1] % 4:
             raise ValueError(
                 "the last of diffusion.widths must be a multiple of 4, the heads of attention; "

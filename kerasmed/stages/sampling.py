@@ -111,9 +111,7 @@ class _Drawing:
         if not (self.target / MANIFEST).exists():
             return False
         found = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
-        wanted = self._manifest.items()
-        # Of before the calibration was noted, where that is missing.
-        if "calibration" not in found or any(found.get(key) != value for key, value in wanted):
+        if any(found.get(key) != value for key, value in self._manifest.items()):
             return False
         images = read_synthetic(self._config, self._run, self._variant)
         return images.data_hash == found.get("data_hash")
