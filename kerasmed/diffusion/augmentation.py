@@ -18,21 +18,14 @@ def draw_augmentation(rng: np.random.Generator, probability: float) -> np.ndarra
 
     Returns:
         float32 (5,): binary logarithm of the scale, cosine minus 1 and sine of the angle, shift to
-        the right and downwards as shares of the edge; zeros where nothing is done.
+        the right and downwards; zeros where nothing is done. Scale and shift are in units of their
+        deviation, so that the network hears of them as loudly as of the angle.
     """
     scaled, turned, shifted = rng.random(3) < probability
-    log_scale, shift_x, shift_y = rng.standard_normal(3)
+    scale, shift_x, shift_y = rng.standard_normal(3) * (scaled, shifted, shifted)
     angle = rng.uniform(-math.pi, math.pi) if turned else 0.0
-    shift = shifted * _SHIFT_DEVIATION
     return np.array(
-        [
-            scaled * _SCALE_DEVIATION * log_scale,
-            math.cos(angle) - 1.0,
-            math.sin(angle),
-            shift * shift_x,
-            shift * shift_y,
-        ],
-        dtype=np.float32,
+        [scale, math.cos(angle) - 1.0, math.sin(angle), shift_x, shift_y], dtype=np.float32
     )
 
 
@@ -46,13 +39,14 @@ def apply_augmentation(image: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     if not parameters.any():
         return image
     size = len(image)
-    log_scale, cosine, sine, shift_x, shift_y = parameters.tolist()
+    scale, cosine, sine, *shift = parameters.tolist()
     margin = size
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
     # Pillow asks where a pixel of the result comes from, so this is the inverse of the change.
-    a, b = (cosine + 1.0) / 2**log_scale, sine / 2**log_scale
+    factor = 2 ** (scale * _SCALE_DEVIATION)
+    a, b = (cosine + 1.0) / factor, sine / factor
     centre = size / 2
-    x, y = centre + shift_x * size, centre + shift_y * size
+    x, y = (centre + each * _SHIFT_DEVIATION * size for each in shift)
     matrix = (a, b, margin + centre - a * x - b * y, -b, a, margin + centre + b * x - a * y)
     moved = Image.fromarray(padded).transform(
         (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR

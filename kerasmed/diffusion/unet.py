@@ -143,11 +143,18 @@ def build_denoiser(
         TimestepEmbedding(128)(timesteps)
     )
     condition = keras.layers.Dense(condition_width)(condition)
-    condition = condition + keras.layers.Embedding(num_classes + 1, condition_width)(labels)
+    # Class and augmentation start no fainter than the timestep. As Keras starts them they are a
+    # seventh of it or less, and the network is slow to heed them.
+    condition = condition + keras.layers.Embedding(
+        num_classes + 1, condition_width, keras.initializers.RandomNormal(stddev=0.5)
+    )(labels)
     if augmented:
         inputs.append(keras.Input((PARAMETERS,), name="augmentation"))
         condition = condition + keras.layers.Dense(
-            condition_width, use_bias=False, name=AUGMENTATION_LAYER
+            condition_width,
+            use_bias=False,
+            kernel_initializer="lecun_normal",
+            name=AUGMENTATION_LAYER,
         )(inputs[-1])
     condition = keras.layers.Activation("silu")(condition)
 

@@ -17,7 +17,9 @@ def gradient() -> np.ndarray:
 
 
 def parameters(log_scale=0.0, angle=0.0, right=0.0, down=0.0) -> np.ndarray:
-    return np.array([log_scale, np.cos(angle) - 1, np.sin(angle), right, down], np.float32)
+    """Of a binary logarithm, an angle, and shifts as shares of the edge."""
+    scale, right, down = log_scale / 0.2, right / 0.125, down / 0.125
+    return np.array([scale, np.cos(angle) - 1, np.sin(angle), right, down], np.float32)
 
 
 def inside(image: np.ndarray) -> np.ndarray:
@@ -36,6 +38,12 @@ def test_each_kind_is_done_with_its_probability():
     drawn = np.stack([draw_augmentation(rng, 0.3) for _ in range(2000)])
     for columns in ([0], [1, 2], [3, 4]):
         assert (drawn[:, columns] != 0).any(axis=1).mean() == pytest.approx(0.3, abs=0.04)
+
+
+def test_each_parameter_is_as_loud_as_the_others():
+    rng = np.random.default_rng(0)
+    drawn = np.stack([draw_augmentation(rng, 1.0) for _ in range(2000)])
+    np.testing.assert_allclose(drawn.std(axis=0), [1, 0.7, 0.7, 1, 1], rtol=0.1)
 
 
 def test_shift_moves_to_the_right_and_down():

@@ -6,9 +6,10 @@ import pytest
 
 from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.pixels import PixelRange
-from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
 from kerasmed.diffusion.unet import (
     PixelNormalization,
+    TimestepEmbedding,
     VelocityToImage,
     build_denoiser,
     pixels_of,
@@ -64,6 +65,18 @@ def test_condition_reaches_the_output_once_weights_are_not_zero():
     by_time = keras.ops.convert_to_numpy(model([noise, timesteps + 300, labels]))
     assert np.abs(base - by_label).max() > 1e-3
     assert np.abs(base - by_time).max() > 1e-3
+
+
+def test_class_and_augmentation_start_no_fainter_than_the_timestep():
+    keras.utils.set_random_seed(0)
+    model = _build(augmented=True)
+    first, second = [at for at in model.layers if isinstance(at, keras.layers.Dense)][:2]
+    (classes,) = (at for at in model.layers if isinstance(at, keras.layers.Embedding))
+    features = TimestepEmbedding(128)(np.arange(0, NUM_TIMESTEPS, 10))
+    timestep = keras.ops.convert_to_numpy(second(first(features))).std(axis=0).mean()
+    told = model.get_layer("augmentation_embedding").kernel
+    assert keras.ops.convert_to_numpy(classes.embeddings).std() > timestep
+    assert keras.ops.convert_to_numpy(told).std() > timestep
 
 
 def test_saved_model_is_the_same(tmp_path):
