@@ -453,7 +453,7 @@ def serve(
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
 ) -> None:
-    """Answer over HTTP, with a page to upload to; needs kerasmed[serve]."""
+    """Answer over HTTP, with a page to upload to; needs the extra serve."""
     from kerasmed.inference import OnnxClassifier
     from kerasmed.serve import Limits, serve
 
