@@ -30,7 +30,7 @@ Precision = Literal["fp32", "fp16", "int8"]
 Distribution = Literal["none", "mirrored", "multi_worker"]
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
-Guidance = Annotated[float, Field(ge=0)]
+Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would not count
 InputSize = Annotated[int, Field(ge=32)]
 Epochs = Annotated[int, Field(ge=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]

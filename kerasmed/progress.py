@@ -35,7 +35,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
         TextColumn("{task.fields[note]}"),
     )
     if not sys.stderr.isatty():
-        say(f"{title}: {total} {unit}")
+        say(title if unit == "%" else f"{title}: {total} {unit}")
         started = time.monotonic()
         yield _ignore
         say(f"{title}: ended after {time.monotonic() - started:.0f} s")

@@ -148,7 +148,7 @@ def test_missing_key_is_named():
         ("diffusion.label_dropout", 1.0),
         ("sampling.solver", "euler"),
         ("sampling.steps", 1001),
-        ("sampling.guidance_scale", -0.1),
+        ("sampling.guidance_scale", 0),
         ("classifiers.backbones", []),
         ("explain.superpixels", 0),
         ("explain.num_samples", 9),

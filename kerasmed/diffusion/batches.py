@@ -31,8 +31,8 @@ class NoisyBatches(keras.utils.PyDataset):
     """An endless sequence of batches for ``fit(..., steps_per_epoch=...)``.
 
     Batch ``i`` depends on the seed and on ``first_step + i`` alone, so a resumed run sees the
-    batches that the uninterrupted run would have seen, on any backend and with any number of
-    threads.
+    batches that the uninterrupted run would have seen. (With several threads, as on a GPU, ``fit``
+    of Keras 3.15 may lose the first ones where it builds its metrics, in every run alike.)
 
     Args:
         image_set: what is learned from.

@@ -43,10 +43,12 @@ class Checkpoints:
             Step and seconds of training so far; 0 and 0.0 where there is no checkpoint.
 
         Raises:
-            StageError: the checkpoint belongs to another network or recipe.
+            StageError: the checkpoint belongs to another network or recipe, or there are
+                checkpoints of which none can be read.
         """
-        for path in sorted(self.folder.glob("step-*.npz"), reverse=True):
-            found = _read(path, "the one before")
+        kept = sorted(self.folder.glob("step-*.npz"), reverse=True)
+        for path in kept:
+            found = _read(path, "the one before" if path != kept[-1] else "none")
             if found is None:
                 continue
             meta, arrays = found
@@ -60,6 +62,11 @@ class Checkpoints:
             for name, variable in variables.items():
                 variable.assign(arrays[name])
             return int(meta["step"]), float(meta["seconds"])
+        if kept:
+            raise StageError(
+                f"None of the {len(kept)} checkpoints in {self.folder} can be read; put one back, "
+                f"or delete {self.folder} to train from the start."
+            )
         return 0, 0.0
 
     def save_best(self, averaged: keras.Model, row: dict[str, float]) -> None:

@@ -80,7 +80,7 @@ class Recorder(keras.callbacks.Callback):
         """Whether the budget is used up, or nothing has got better for long."""
         return self._spent(step) >= 1.0 or self._stale() >= self.settings.patience
 
-    def _spent(self, step: int) -> float:
+    def _spent(self, step: float) -> float:
         """Share of the budget that is used up: of whichever of its limits is nearest."""
         images, settings = step * self.settings.batch_size, self.settings
         used = (
@@ -100,7 +100,8 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
-        (spent,) = of_chief(self._spent(epoch * self.settings.checkpoint_steps))
+        # In the middle of the coming interval, over which the rate stays as it is.
+        (spent,) = of_chief(self._spent((epoch + 0.5) * self.settings.checkpoint_steps))
         left = 1.0 - spent
         decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
         self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)

@@ -58,9 +58,11 @@ def images_per_class(config: Config, counts: dict[str, int], variant: str | None
     return settings.per_class or max(1, round(settings.times_real * max(counts.values())))
 
 
-def read_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:
-    """A synthetic set, as images like any others."""
-    folder, size = run.synthetic_set(variant), config.data.image_size
+def read_synthetic(
+    config: Config, run: RunFolder, variant: str | None = None, folder: Path | None = None
+) -> ImageSet:
+    """A synthetic set, as images like any others; while it is drawn, from the folder given."""
+    folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
     data = DataConfig(source=folder, image_size=size)
     return read_images(data, run.cache / f"{name}-{size}")

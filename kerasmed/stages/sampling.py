@@ -13,9 +13,9 @@ from kerasmed.config import Config
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import sampling_timesteps
-from kerasmed.errors import InputError, StageError
+from kerasmed.errors import DataError, InputError, StageError
 from kerasmed.evaluate.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
-from kerasmed.evaluate.enough import MINIMUM
+from kerasmed.evaluate.enough import MINIMUM, require_enough
 from kerasmed.files import (
     make_folder,
     process_name,
@@ -43,7 +43,7 @@ def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
     drawn = {variant: _draw_set(config, run, variant) for variant in variants_of(config)}
     main = drawn.pop(None)
     for folder in run.variants.glob("*"):
-        if folder.name not in drawn:  # of settings of before
+        if folder.is_dir() and folder.name not in drawn:  # of settings of before
             shutil.rmtree(folder)
     return {**main, "variants": drawn}
 
@@ -105,6 +105,8 @@ class _Drawing:
         }
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
+        # First draws that the copy filter's threshold was taken on, until they are wanted.
+        self._ready: dict[tuple[int, ...], np.ndarray] = {}
 
     def is_finished(self) -> bool:
         """Whether the set is in its place, drawn with these settings and not touched since."""
@@ -113,7 +115,11 @@ class _Drawing:
         found = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
         if any(found.get(key) != value for key, value in self._manifest.items()):
             return False
-        images = read_synthetic(self._config, self._run, self._variant)
+        try:
+            images = read_synthetic(self._config, self._run, self._variant)
+        except DataError as error:
+            say(f"The set is drawn again. {error}")
+            return False
         return images.data_hash == found.get("data_hash")
 
     def draw(self, index: int = 1, shards: int = 1) -> int:
@@ -133,11 +139,11 @@ class _Drawing:
         for left_over in self._folder.glob("*/.*"):  # of a process that was killed
             left_over.unlink()
         self._complete_manifest()
+        images = read_synthetic(self._config, self._run, self._variant, self._folder)
+        manifest = read_json(self._folder / MANIFEST, "kerasmed sample CONFIG")
+        write_json(self._folder / MANIFEST, {**manifest, "data_hash": images.data_hash})
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
-        manifest = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
-        images = read_synthetic(self._config, self._run, self._variant)
-        write_json(self.target / MANIFEST, {**manifest, "data_hash": images.data_hash})
 
     def _path_of(self, label: int, image: int) -> Path:
         return self._folder / self._names[label] / f"{image:06d}.png"
@@ -210,11 +216,15 @@ class _Drawing:
         )
 
     def _generate(self, wanted: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int, np.ndarray]]:
+        missing = [each for each in wanted if each not in self._ready]
+        for each in wanted:
+            if each in self._ready:
+                yield each[0], each[1], self._ready.pop(each)
         denoiser, pixels = open_denoiser(self._config, self._run)
-        return generate_images(
+        yield from generate_images(
             denoiser,
             pixels,
-            wanted,
+            missing,
             len(self._names),
             self._config.data.image_size,
             self._config.seed,
@@ -238,8 +248,10 @@ class _Drawing:
             enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
             each = -(-enough // len(self._names))
             wanted = [(label, i, 0) for label in range(len(self._names)) for i in range(each)]
-            drawn = np.stack([image for *_, image in self._generate(wanted)])
             try:
+                require_enough("Copies", {"held-out images": len(held_out)}, "add images")
+                self._ready = {(*key, 0): image for *key, image in self._generate(wanted)}
+                drawn = np.stack(list(self._ready.values()))
                 found = calibrate(search, held_out.images, drawn, self._config.seed)
             except InputError as error:
                 say(f"Copies are not looked for. {error}")

@@ -264,8 +264,8 @@ def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
 
     header, *rows = _history(tmp_path / "cooled")
     rates = [float(row[header.index("learning_rate")]) for row in rows]
-    # Four epochs of three steps, begun with 1, 3/4, 1/2 and 1/4 of the budget left.
-    assert rates == pytest.approx([1e-3, 1e-3, 1e-3, 5e-4], rel=1e-6)
+    # Four epochs of three steps, in whose middle 7/8, 5/8, 3/8 and 1/8 of the budget are left.
+    assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4], rel=1e-6)
     cooled, plain = (
         keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
         for name in ("cooled", "plain")
@@ -280,6 +280,16 @@ def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, tmp_path, c
     _train(phantoms, tmp_path)
     assert "step-00000006.npz is not readable" in " ".join(capsys.readouterr().err.split())
     assert len(_history(tmp_path)) == 3
+
+
+def test_training_whose_checkpoints_cannot_be_read_does_not_begin_anew(phantoms, tmp_path):
+    _train(phantoms, tmp_path)
+    best = (tmp_path / "checkpoints" / "best.npz").read_bytes()
+    for path in (tmp_path / "checkpoints").glob("step-*.npz"):
+        path.write_bytes(b"")
+    with pytest.raises(StageError, match=r"None of the 2 checkpoints .* can be read; put one back"):
+        _train(phantoms, tmp_path, steps=12)
+    assert (tmp_path / "checkpoints" / "best.npz").read_bytes() == best
 
 
 def test_class_with_one_image_is_learned_like_the_others(phantoms, tmp_path):

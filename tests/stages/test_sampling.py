@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -156,6 +158,57 @@ def test_set_that_is_there_is_kept_until_it_or_its_settings_change(run):
     image.write_bytes(next(run.synthetic.rglob("*1.png")).read_bytes())
     draw_samples(config, run)
     assert image.stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_set_that_cannot_be_read_is_drawn_again(run, damage):
+    config = parse_config(run.record()["config"], "test")
+    before = pixels_of(run)
+    if damage == "cut":
+        image = next(run.synthetic.rglob("*.png"))
+        image.write_bytes(image.read_bytes()[:50])
+    else:
+        shutil.rmtree(run.synthetic / "clear")
+
+    draw_samples(config, run)
+    assert pixels_of(run) == before
+
+
+def test_set_in_its_place_is_whole_whenever_the_process_is_killed(run, config, monkeypatch):
+    rename = Path.rename
+
+    def killed(path, target):
+        rename(path, target)
+        if target == run.synthetic:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(config, run)
+    written = {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+
+    draw_samples(config, run)
+    assert written == {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+
+
+def test_draws_that_set_the_threshold_are_not_made_twice(run, config, monkeypatch):
+    generate, asked = sampling.generate_images, []
+
+    def counted(denoiser, pixels, wanted, *rest):
+        asked.extend(wanted)
+        return generate(denoiser, pixels, wanted, *rest)
+
+    monkeypatch.setattr(sampling, "generate_images", counted)
+    draw_samples(config, run)
+    assert len(asked) == len(set(asked)) >= len(pixels_of(run))
+
+
+def test_file_that_is_no_variant_stays(run, config):
+    run.variants.mkdir(exist_ok=True)
+    (run.variants / ".DS_Store").write_bytes(b"")
+    draw_samples(config, run)
+    assert (run.variants / ".DS_Store").exists()
 
 
 def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):
