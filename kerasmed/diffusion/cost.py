@@ -11,9 +11,10 @@ from kerasmed.runtime import list_gpus
 # Backward takes about twice the arithmetic of forward: one product for the inputs, one for the
 # weights (Kaplan et al., arXiv:2001.08361, section 2.1).
 TRAINING_PASSES = 3
-# Of the matrices whose product is timed: on a GPU large enough that starting it takes no part.
-_EDGE, _EDGE_ON_GPU = 1024, 8192
-_REPEATS = 8
+# Of the matrices whose product is timed: large enough that all cores take part (at 1,024 TensorFlow
+# leaves one of two idle), and on a GPU that starting it takes none of the time.
+_EDGE, _EDGE_ON_GPU = 2048, 8192
+_REPEATS = 4
 
 
 def forward_flops(model: keras.Model) -> int:
