@@ -47,7 +47,7 @@ def train(runtime, folder):
     keras.saving.load_model(folder / "denoiser.keras")
 """
 # From scratch, so that batch normalisation has to see the whole batch; at a low rate, since Adam
-# turns the rounding of gradients near zero into whole steps; on a single core that comes to 0.13%.
+# turns the rounding of gradients near zero into whole steps.
 CNN = """
 def train(runtime, folder):
     from kerasmed.classify.training import train_classifier
@@ -69,7 +69,7 @@ def _losses(folder: Path) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("network", "tolerance"), [(DENOISER, 1e-4), (CNN, 3e-3)], ids=["denoiser", "cnn"]
+    ("network", "tolerance"), [(DENOISER, 1e-4), (CNN, 1e-3)], ids=["denoiser", "cnn"]
 )
 @pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_learn_what_one_does(backend, network, tolerance, tmp_path):

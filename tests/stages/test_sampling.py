@@ -45,6 +45,11 @@ def pixels_of(run: RunFolder) -> dict[str, bytes]:
     return {path.name + path.parent.name: path.read_bytes() for path in run.synthetic.glob("*/*")}
 
 
+def times_of(run: RunFolder) -> dict[Path, int]:
+    """When each image was written."""
+    return {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+
+
 def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
     before = pixels_of(run)
     real_copies = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
@@ -112,10 +117,10 @@ def test_kill_between_two_sets_draws_none_of_the_first_again(run, config, monkey
         patch.setattr(sampling._Drawing, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             draw_samples(sweep, run)
-    written = {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+    written = times_of(run)
 
     draw_samples(sweep, run)
-    assert written == {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+    assert written == times_of(run)
 
 
 def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypatch):
@@ -186,10 +191,10 @@ def test_set_in_its_place_is_whole_whenever_the_process_is_killed(run, config, m
         patch.setattr(Path, "rename", killed)
         with pytest.raises(KeyboardInterrupt):
             draw_samples(config, run)
-    written = {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+    written = times_of(run)
 
     draw_samples(config, run)
-    assert written == {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+    assert written == times_of(run)
 
 
 def test_draws_that_set_the_threshold_are_not_made_twice(run, config, monkeypatch):
