@@ -73,6 +73,15 @@ class Judge:
         }
 
 
+def brightness_deviation(images: np.ndarray, labels: np.ndarray) -> float:
+    """How much the images of a class differ in mean brightness, as a share of full white.
+
+    The standard deviation of their means, the mean over the classes.
+    """
+    means = images.mean(axis=(1, 2, 3)) / 255
+    return round(float(np.mean([means[labels == each].std() for each in np.unique(labels)])), 4)
+
+
 def save_grid(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
     """The first ten images of each class, one row a class."""
     rows = [images[labels == label][:10] for label in range(labels.max() + 1)]

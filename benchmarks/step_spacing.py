@@ -4,8 +4,7 @@
 
 RUN is the folder of a study whose denoiser is trained. For each spacing as many images as the role
 `diffusion` holds are drawn by the study's own solver, steps and guidance, and judged as in
-benchmarks/recipe.py. `brightness_deviation` is that of the images' means within a class, of full
-white, the mean over the classes; the same of the real images is printed first.
+benchmarks/recipe.py; the brightness deviation of the real images is printed first.
 """
 
 import argparse
@@ -13,7 +12,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, draw
+from recipe import Judge, brightness_deviation, draw
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
@@ -21,11 +20,6 @@ from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import versions
-
-
-def brightness_deviation(images: np.ndarray, labels: np.ndarray) -> float:
-    means = images.mean(axis=(1, 2, 3)) / 255
-    return round(float(np.mean([means[labels == each].std() for each in np.unique(labels)])), 4)
 
 
 def main() -> None:
