@@ -36,7 +36,10 @@ def process_name() -> str:
     return f"{platform.node()}.{os.getpid()}"
 
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "mend its permissions"),
+}
 
 
 @contextmanager
@@ -46,12 +49,12 @@ def written_aside(path: Path) -> Iterator[Path]:
     The suffix is kept, because Keras and Pillow choose the format by it.
 
     Raises:
-        StageError: the disk or the quota is full.
+        StageError: the disk or the quota is full, or the folder cannot be written to.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{process_name()}.tmp{path.suffix}")
     try:
-        with _room_for(path):
+        with writing(path):
             yield temporary
             temporary.replace(path)
     finally:
@@ -63,36 +66,60 @@ def nameless_file(folder: Path) -> Iterator[IO[bytes]]:
     """A file that is gone when nothing holds it any more.
 
     Raises:
-        StageError: the disk or the quota is full.
+        StageError: as of ``written_aside``.
     """
-    with _room_for(folder), tempfile.TemporaryFile(dir=folder) as file:
+    with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
         yield file
 
 
 @contextmanager
-def _room_for(path: Path) -> Iterator[None]:
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the disk while this path is written, in one line with the remedy.
+
+    Raises:
+        StageError: the disk or the quota is full, or the folder cannot be written to.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno not in _NO_ROOM:
+        if error.errno not in _REMEDIES:
             raise
         raise StageError(
-            f"Cannot write {path}: {error.strerror}; make room and run the command again, it goes "
-            "on from what is finished."
+            f"Cannot write {path}: {error.strerror}; {_REMEDIES[error.errno]} and run the command "
+            "again, it goes on from what is finished."
         ) from None
 
 
 @contextmanager
-def folder_written_aside(path: Path) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends without error."""
+def folder_written_aside(path: Path, replace: bool = True) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its place when the block ends without error.
+
+    Args:
+        path: the folder to be.
+        replace: whether it may be there already.
+
+    Raises:
+        StageError: it is there, and may not be replaced.
+    """
+    if not replace and path.exists():
+        raise _is_there(path)
     temporary = path.with_name(f".{path.name}.{process_name()}.tmp")
     make_folder(temporary)
     try:
         yield temporary
-        shutil.rmtree(path, ignore_errors=True)
+        if replace:
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.exists():  # since the block began
+            raise _is_there(path)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _is_there(path: Path) -> StageError:
+    return StageError(
+        f"{path} is there already: expected a folder to make; choose another or remove it."
+    )
 
 
 # File names need not be UTF-8, and may stand in the text.

@@ -40,10 +40,6 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
         StageError: the folder is there already, a stage has not finished or is older than one that
             it builds on, the synthetic set has changed, or the audit could not look for copies.
     """
-    if target.exists():
-        raise StageError(
-            f"{target} is there already: expected a folder to make; choose another or remove it."
-        )
     record = run.record()
     for name in ("evaluate", "audit"):
         run.require(name, STAGES[name].command)
@@ -54,7 +50,7 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     withheld = _copies(privacy, run)
     kept = [i for i in range(len(generated)) if i not in withheld]
-    with folder_written_aside(target) as folder:
+    with folder_written_aside(target, replace=False) as folder:
         _write_images(generated, kept, folder)
         values = _values(run, record, generated.subset(kept), len(withheld), privacy)
         environment = Environment(loader=FileSystemLoader(Path(__file__).parent))

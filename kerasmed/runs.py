@@ -15,7 +15,7 @@ import portalocker
 from kerasmed import __version__
 from kerasmed.config import Config
 from kerasmed.errors import StageError
-from kerasmed.files import make_folder, read_json, write_json
+from kerasmed.files import make_folder, read_json, write_json, writing
 from kerasmed.hardware import machine
 from kerasmed.remote import Mirror
 from kerasmed.runtime import versions
@@ -154,7 +154,8 @@ class RunFolder:
 
     def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:
         path = self.root / f".lock{name}"
-        file = stack.enter_context(path.open("a", encoding="utf-8"))
+        with writing(path):
+            file = stack.enter_context(path.open("a", encoding="utf-8"))
         try:
             portalocker.lock(file, flag | _AT_ONCE)
         except portalocker.LockException:

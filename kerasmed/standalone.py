@@ -2,6 +2,7 @@
 
 import glob
 import json
+import os
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -80,7 +81,9 @@ def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
     """
     for name in names:
         path = Path(name)
-        if len(path.name.encode()) > _LONGEST_NAME:  # what no file system knows is no folder either
+        if (
+            len(os.fsencode(path.name)) > _LONGEST_NAME
+        ):  # what no file system knows is no folder either
             yield path
         elif name == "-":
             yield from (Path(line.rstrip("\n")) for line in listed if line.strip())

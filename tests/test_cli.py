@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -806,6 +807,12 @@ def test_predict_takes_folders_patterns_and_a_list(model, tmp_path, capsys, monk
         assert main(["predict", str(model), given, "--json"]) == 0
         lines = capsys.readouterr().out.splitlines()
         assert [json.loads(line)["image"] for line in lines] == paths
+
+
+def test_predict_takes_a_name_that_is_not_text(model, tmp_path, capsys):
+    image = _image(tmp_path, os.fsdecode(b"\xff.png"))
+    assert main(["predict", str(model), str(image), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["image"].endswith(".png")
 
 
 @pytest.mark.parametrize("bad", [0, 1, 2])

@@ -143,12 +143,18 @@ def fail_with(path, reason):
         raise OSError(reason, os.strerror(reason))
 
 
-@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT])
-def test_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, reason):
+@pytest.mark.parametrize(
+    ("reason", "remedy"),
+    [
+        (errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"),
+        (errno.EROFS, "mend its permissions"), (errno.EACCES, "mend its permissions"),
+    ],
+)  # fmt: skip
+def test_what_keeps_from_writing_is_one_line_and_leaves_the_old_file(tmp_path, reason, remedy):
     path = tmp_path / "x.json"
     path.write_text("old")
 
-    with pytest.raises(StageError, match="make room") as caught:
+    with pytest.raises(StageError, match=remedy) as caught:
         fail_with(path, reason)
 
     assert str(path) in str(caught.value)
@@ -159,3 +165,19 @@ def test_full_disk_is_one_line_and_leaves_the_old_file(tmp_path, reason):
 def test_other_errors_of_the_system_are_let_through(tmp_path):
     with pytest.raises(IsADirectoryError):
         fail_with(tmp_path / "x", errno.EISDIR)
+
+
+def test_folder_that_may_not_be_replaced_is_kept(tmp_path):
+    path = tmp_path / "mine"
+
+    def make() -> None:
+        with folder_written_aside(path, replace=False) as temporary:
+            (temporary / "new").touch()
+            path.mkdir()  # by another, meanwhile
+            (path / "old").touch()
+
+    with pytest.raises(StageError, match="is there already"):
+        make()
+
+    assert [each.name for each in tmp_path.iterdir()] == ["mine"]
+    assert [each.name for each in path.iterdir()] == ["old"]

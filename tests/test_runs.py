@@ -1,7 +1,9 @@
 """One writer at a time in a run folder."""
 
+import errno
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,6 +60,16 @@ def test_second_writer_is_refused_unless_it_has_another_shard(hold, tmp_path, ot
         pytest.raises(StageError, match=f"process {process.pid} on .* writes to"),
         run.locked(*own),
     ):
+        pass
+
+
+def test_run_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch):
+    def denied(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(Path, "open", denied)
+    with pytest.raises(StageError, match=r"run/\.lock: Permission denied; mend"), run.locked():
         pass
 
 

@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from kerasmed.errors import InputError
+from kerasmed.evaluate.enough import MINIMUM_GROUPS
+from kerasmed.evaluate.resampling import expanded_interval
 
 _REGIMES = ("real", "synthetic", "both", "real_all")
 # Orders of signs that the permutation test draws.
 _PERMUTATIONS = 10_000
-_SIGNS_AT_ONCE = 20_000_000  # bounds the memory
+_DRAWS_AT_ONCE = 20_000_000  # bounds the memory
 SIGNIFICANT = 0.05
 
 
@@ -71,7 +73,7 @@ def compare_regimes(
                 "variants": [first.variant, second.variant],
                 "accuracy": [float(one.mean()), float(two.mean())],
                 "difference": float(difference.mean()),
-                "interval": list(grouped_interval(difference, groups, samples, seed)),
+                "interval": list(grouped_interval(difference, groups, samples, seed, (-1.0, 1.0))),
             }
         )
     for each, p_value in zip(found, holm(p_values), strict=True):
@@ -83,21 +85,39 @@ def compare_regimes(
 
 
 def grouped_interval(
-    values: np.ndarray, groups: np.ndarray, samples: int, seed: int
+    values: np.ndarray,
+    groups: np.ndarray,
+    samples: int,
+    seed: int,
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """95% percentile interval of a mean, over resamples of whole groups with replacement.
+    """95% interval of a mean, over resamples of whole groups with replacement.
+
+    Where there are fewer than five groups, or all have the same mean, resamples tell nothing of
+    groups that are not there. The interval then reaches from the lowest to the highest mean of a
+    group, and beyond by what as many groups of the extreme value could change as so many draws may
+    well have missed: where all test images are right, that is Clopper and Pearson's.
 
     Args:
         values: float (n,).
         groups: (n,), equal for values of one group.
         samples: resamples.
         seed: of the resampling.
+        bounds: least and greatest value that there could be.
     """
     _, of_value = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(of_value, values), np.bincount(of_value)
-    draws = np.random.default_rng(seed).integers(len(sums), size=(samples, len(sums)))
-    means = sums[draws].sum(axis=1) / sizes[draws].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
+    count, means = len(sums), sums / sizes
+    if count < MINIMUM_GROUPS or np.ptp(means) < 1e-12:
+        missed = 1 - 0.025 ** (1 / count)
+        low, high = means.min(), means.max()
+        return float(low - missed * (low - bounds[0])), float(high + missed * (bounds[1] - high))
+    rng, at_once = np.random.default_rng(seed), max(1, _DRAWS_AT_ONCE // count)
+    resampled = []
+    for start in range(0, samples, at_once):
+        draws = rng.integers(count, size=(min(at_once, samples - start), count))
+        resampled.append(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1))
+    low, high = expanded_interval(np.concatenate(resampled), count)
     return float(low), float(high)
 
 
@@ -113,7 +133,7 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     sums = np.bincount(of_value, difference)
     sums = sums[sums != 0]
     rng, least = np.random.default_rng(seed), np.abs(sums.sum()) - 1e-9
-    at_once = max(1, min(_PERMUTATIONS, _SIGNS_AT_ONCE // max(1, len(sums))))
+    at_once = max(1, min(_PERMUTATIONS, _DRAWS_AT_ONCE // max(1, len(sums))))
     extreme = 0
     for start in range(0, _PERMUTATIONS, at_once):
         signs = rng.integers(0, 2, (min(at_once, _PERMUTATIONS - start), len(sums)), np.int8)

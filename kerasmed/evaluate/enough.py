@@ -6,6 +6,7 @@ from typing import Any
 from kerasmed.errors import InputError
 
 MINIMUM = 20
+MINIMUM_GROUPS = 5
 
 
 def require_enough(
@@ -25,6 +26,24 @@ def require_enough(
         if count < MINIMUM:
             raise InputError(
                 f"{figure}: expected at least {MINIMUM} {name}, received {count}; {remedy}."
+            )
+
+
+def require_groups(figure: str, groups: dict[str, int]) -> None:
+    """Refuse an interval over fewer than five groups, such as patients.
+
+    Args:
+        figure: its name.
+        groups: number of each kind, by what the message is to call them.
+
+    Raises:
+        InputError: naming the first kind of which there are fewer.
+    """
+    for name, count in groups.items():
+        if count < MINIMUM_GROUPS:
+            raise InputError(
+                f"{figure}: expected images of at least {MINIMUM_GROUPS} groups, such as patients, "
+                f"received {count} of {name}; add images of others."
             )
 
 

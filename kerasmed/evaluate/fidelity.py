@@ -10,7 +10,8 @@ from scipy.linalg import eigvals
 from scipy.spatial.distance import cdist
 
 from kerasmed.errors import InputError
-from kerasmed.evaluate.enough import or_reason, require_enough
+from kerasmed.evaluate.enough import or_reason, require_enough, require_groups
+from kerasmed.evaluate.resampling import expanded_interval
 
 # Neighbours that make an image's surroundings in precision, recall, density and coverage.
 NEIGHBOURS = 5
@@ -19,23 +20,33 @@ _COMPARED = 4000
 _RESAMPLES = 200
 
 
-def kernel_distance(first: np.ndarray, second: np.ndarray) -> float:
+def kernel_distance(
+    first: np.ndarray,
+    second: np.ndarray,
+    first_groups: np.ndarray | None = None,
+    second_groups: np.ndarray | None = None,
+) -> float:
     """Unbiased squared maximum mean discrepancy: the Kernel Inception Distance's estimator.
 
     Kernel (x.y / d + 1)^3 (Binkowski et al., arXiv:1801.01401, section 4). Unbiased, so it
-    may be negative when both sets come from one distribution.
+    may be negative when both sets come from one distribution. Within a set no image is paired with
+    itself, nor with another of its group: two images of one patient are more alike than two
+    patients are, and two sets of other patients would seem to lie apart.
 
     Args:
         first: float (n, d).
         second: float (m, d).
+        first_groups: (n,), equal for images of one group, at least two of them; each image for
+            itself if None.
+        second_groups: (m,).
     """
     found = _weighted_kernel_distances(
         first,
         second,
         np.ones((1, len(first))),
         np.ones((1, len(second))),
-        np.arange(len(first)),
-        np.arange(len(second)),
+        np.arange(len(first)) if first_groups is None else first_groups,
+        np.arange(len(second)) if second_groups is None else second_groups,
     )
     return float(found[0])
 
@@ -47,15 +58,12 @@ def kernel_distance_interval(
     second_groups: np.ndarray,
     seed: int,
 ) -> tuple[float, float]:
-    """95% percentile interval of ``kernel_distance`` over resamples of whole groups of both sets.
-
-    Pairs of a group with itself are left out where it is drawn twice, as those of an image with
-    itself always are, so that the resamples lie around the distance and not above it.
+    """95% interval of ``kernel_distance`` over resamples of whole groups of both sets.
 
     Args:
         first: float (n, d).
         second: float (m, d).
-        first_groups: (n,), equal for images of one group.
+        first_groups: (n,), equal for images of one group, at least five of them.
         second_groups: (m,).
         seed: of the resampling.
     """
@@ -64,7 +72,8 @@ def kernel_distance_interval(
     found = _weighted_kernel_distances(
         first, second, times_first, times_second, first_groups, second_groups
     )
-    low, high = np.nanpercentile(found, [2.5, 97.5])
+    groups = min(len(np.unique(each)) for each in (first_groups, second_groups))
+    low, high = expanded_interval(found, groups)
     return float(low), float(high)
 
 
@@ -90,16 +99,10 @@ def _weighted_kernel_distances(
         return (one @ two.T / one.shape[1] + 1) ** 3
 
     def within(images: np.ndarray, times: np.ndarray, groups: np.ndarray) -> np.ndarray:
-        table = kernel(images, images)
-        np.fill_diagonal(table, 0)
-        same = groups[:, None] == groups
-        np.fill_diagonal(same, False)
-        between_copies = np.square(times) - times  # of a group that was drawn more than once
-        total = (times @ table * times).sum(axis=1) - between_copies @ (table * same).sum(axis=1)
-        pairs = times.sum(axis=1) ** 2 - np.square(times).sum(axis=1)
-        pairs -= between_copies @ same.sum(axis=1)
-        pairs[pairs == 0] = np.nan  # one image alone, as often as it was drawn
-        return total / pairs
+        others = (groups[:, None] != groups).astype(np.float64)
+        pairs = (times @ others * times).sum(axis=1)
+        pairs[pairs == 0] = np.nan  # one group alone, as often as it was drawn
+        return (times @ (others * kernel(images, images)) * times).sum(axis=1) / pairs
 
     between = (times_first @ kernel(first, second) * times_second).sum(axis=1)
     between /= times_first.sum(axis=1) * times_second.sum(axis=1)
@@ -192,8 +195,8 @@ def fidelity(
     Args:
         features: float (n, d) of ``held_out`` (real images that the diffusion model did not see),
             ``seen`` (those that it learned from; the reference) and ``generated``.
-        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together, over which
-            the interval is drawn; each image for itself if None.
+        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together, for the
+            kernel distance and its interval; each image for itself if None.
         seed: of the choice and the interval.
 
     Returns:
@@ -202,7 +205,7 @@ def fidelity(
         ``Overlap`` has; ``compared``, the images of each set.
 
     Raises:
-        InputError: fewer than 20 images in one of the sets.
+        InputError: fewer than 20 images in one of the sets, or of fewer than five groups.
     """
     counts = {f"{name.replace('_', ' ')} images": len(each) for name, each in features.items()}
     require_enough("Fidelity", counts)
@@ -214,6 +217,10 @@ def fidelity(
     of_group = {
         name: groups[name][at] if groups and name in groups else at for name, at in chosen.items()
     }
+    require_groups(
+        "Fidelity",
+        {f"{n.replace('_', ' ')} images": len(np.unique(each)) for n, each in of_group.items()},
+    )
 
     def distances(name: str) -> dict[str, Any]:
         real, others = some["held_out"], some[name]
@@ -225,7 +232,7 @@ def fidelity(
             real, others, of_group["held_out"], of_group[name], seed
         )
         return {
-            "kid": kernel_distance(real, others),
+            "kid": kernel_distance(real, others, of_group["held_out"], of_group[name]),
             "interval": list(interval),
             "fid": frechet,
             **asdict(overlap(real, others)),
@@ -314,8 +321,8 @@ def class_distances(
         classes are.
 
     Raises:
-        InputError: fewer than 20 images of a class in one of the sets, or classes of real images
-            that do not lie apart, so that there is no scale.
+        InputError: fewer than 20 images of a class in one of the sets, or of fewer than five
+            groups, or classes of real images that do not lie apart, so that there is no scale.
     """
     scale = max(float(features["held_out"].std()), 1e-12)
     rng = np.random.default_rng(seed)
@@ -326,17 +333,23 @@ def class_distances(
 
     chosen = {name: [positions(name, i) for i in range(len(class_names))] for name in features}
     of_class = {name: [features[name][at] / scale for at in each] for name, each in chosen.items()}
-    counts = {
-        f"{name.replace('_', ' ')} images of {class_name}": len(each)
-        for name, sets in of_class.items()
+    of_group = {
+        name: [groups[name][at] if groups and name in groups else at for at in each]
+        for name, each in chosen.items()
+    }
+    parts = {
+        f"{name.replace('_', ' ')} images of {class_name}": each
+        for name, sets in of_group.items()
         for class_name, each in zip(class_names, sets, strict=True)
     }
-    require_enough("Distance of classes", counts)
-    real = of_class["held_out"]
-    of_image = groups["held_out"] if groups else np.arange(len(labels["held_out"]))
-    drawn = [of_image[at] for at in chosen["held_out"]]
+    require_enough("Distance of classes", {name: len(each) for name, each in parts.items()})
+    groups_of_parts = {name: len(np.unique(each)) for name, each in parts.items()}
+    require_groups("Distance of classes", groups_of_parts)
+    real, drawn = of_class["held_out"], of_group["held_out"]
     pairs = list(combinations(range(len(real)), 2))
-    between = float(np.mean([kernel_distance(real[i], real[j]) for i, j in pairs]))
+    between = float(
+        np.mean([kernel_distance(real[i], real[j], drawn[i], drawn[j]) for i, j in pairs])
+    )
     lows = [
         kernel_distance_interval(real[i], real[j], drawn[i], drawn[j], seed)[0] for i, j in pairs
     ]
@@ -348,7 +361,7 @@ def class_distances(
         )
 
     def within(name: str) -> float:
-        pairs = zip(real, of_class[name], strict=True)
-        return float(np.mean([kernel_distance(one, two) for one, two in pairs])) / between
+        pairs = zip(real, of_class[name], drawn, of_group[name], strict=True)
+        return float(np.mean([kernel_distance(*each) for each in pairs])) / between
 
     return {"between": between, "generated": within("generated"), "seen": within("seen")}

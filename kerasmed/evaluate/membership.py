@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from kerasmed.evaluate.enough import require_enough
+from kerasmed.evaluate.enough import require_enough, require_groups
 from kerasmed.evaluate.privacy import mann_whitney
+from kerasmed.evaluate.resampling import expanded_interval
 
 _FALSE_POSITIVES = 0.01
 
@@ -42,7 +43,7 @@ def membership_inference(
         ``true_positives`` at 1% of false ones, with ``true_positives_interval``.
 
     Raises:
-        InputError: fewer than 20 of either.
+        InputError: fewer than 20 of either, or of fewer than five groups.
     """
     counts = {"training images": len(members), "other images": len(others)}
     require_enough("Membership inference", counts, "add images")
@@ -53,6 +54,8 @@ def membership_inference(
         [np.flatnonzero(groups == name) for name in np.unique(groups)]
         for groups in (member_groups, other_groups)
     )
+    counted = {"training images": len(inside_groups), "other images": len(outside_groups)}
+    require_groups("Membership inference", counted)
     draws = [
         (_resample(inside_groups, rng), _resample(outside_groups, rng)) for _ in range(samples)
     ]
@@ -60,7 +63,7 @@ def membership_inference(
     for level, losses in zip([*levels, "all"], table.T, strict=True):
         inside, outside = losses[: len(members)], losses[len(members) :]
         resampled = [_figures(inside[i], outside[j]) for i, j in draws]
-        low, high = np.percentile(resampled, [2.5, 97.5], axis=0)
+        low, high = expanded_interval(np.array(resampled), min(counted.values()))
         auc, true_positives = _figures(inside, outside)
         rows.append(
             {
@@ -74,7 +77,7 @@ def membership_inference(
     return {
         "n_members": len(members),
         "n_others": len(others),
-        "groups": [len(inside_groups), len(outside_groups)],
+        "groups": list(counted.values()),
         "levels": rows,
     }
 
@@ -87,5 +90,5 @@ def _resample(groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
 def _figures(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
     """Area under the curve, and the true positives at 1% of false ones."""
     auc = 1 - mann_whitney(members, others) / (len(members) * len(others))
-    threshold = np.quantile(others, _FALSE_POSITIVES, method="lower")
+    threshold = np.sort(others)[int(_FALSE_POSITIVES * len(others))]  # so many lie below it
     return float(auc), float((members < threshold).mean())

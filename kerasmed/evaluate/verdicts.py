@@ -163,9 +163,9 @@ def judge_privacy(found: dict[str, Any]) -> Verdict:
         f"{by_chance} of what was drawn were copies; or the synthetic images crowd around the "
         f"training images (C_T in pixels below {COPYING:g}); or the loss of the model tells "
         "training images from others (95% interval of the area under the curve above "
-        f"{TOLD_APART}); or one of these could not be asked; or the search finds less than "
-        f"{_percent(POWER)} of plain copies that are planted. Green: none of these. No light is a "
-        "proof of privacy."
+        f"{TOLD_APART}, at the timestep where its lower end is greatest); or one of these could "
+        f"not be asked; or the search finds less than {_percent(POWER)} of plain copies that are "
+        "planted. Green: none of these. No light is a proof of privacy."
     )
     copies, crowding, membership = (found[k] for k in ("copies", "in_pixels", "membership"))
     if "not_computed" in copies:
@@ -196,13 +196,14 @@ def judge_privacy(found: dict[str, Any]) -> Verdict:
         f"Of copies planted in the set, {_percent(power['found'])} are found."
     )
     if "levels" in membership:
-        attack = membership["levels"][-1]
+        attack = max(membership["levels"], key=lambda level: level["interval"][0])
         low, high = attack["interval"]
         if low > TOLD_APART:
             reasons.append("the model gives away what it learned from")
         answer += (
             " Whoever has the model itself tells training images from others with an area under "
-            f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
+            f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; timestep "
+            f"{attack['timestep']}; 0.5 is guessing)."
         )
     if reasons:
         light = "amber" if light == "green" else light

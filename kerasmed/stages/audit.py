@@ -36,6 +36,7 @@ _MEMBERS = 500
 _PAIRS = 8
 # Synthetic images that are compared, after alignment, with held-out ones too, at most.
 _ALIGNED = 300
+_AT_ONCE = 256
 
 
 def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -76,7 +77,11 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     )
 
     def versions(images: np.ndarray) -> np.ndarray:
-        return comparison_pixels(all_versions(images, config.data.symmetry))
+        """All flips and turns; full-sized, these would fill the memory for a large set."""
+        parts = (images[at : at + _AT_ONCE] for at in range(0, len(images), _AT_ONCE))
+        return np.concatenate(
+            [comparison_pixels(all_versions(part, config.data.symmetry)) for part in parts]
+        )
 
     private: dict[str, Any] = {
         "features_of": extractor.name,

@@ -97,7 +97,7 @@ def test_perfect_guesses():
     for name in ("accuracy", "balanced_accuracy", "macro_precision", "macro_f1", "auroc"):
         assert figures[name] == 1.0
     assert figures["ece"] == 0.0
-    assert figures["accuracy_ci95"] == [1.0, 1.0]
+    assert figures["accuracy_ci95"] == pytest.approx([0.025 ** (1 / 4), 1.0])
 
 
 def test_precision_of_a_class_never_predicted_is_0():

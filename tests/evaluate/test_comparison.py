@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import binomtest
 
 from kerasmed.errors import InputError
+from kerasmed.evaluate import comparison
 from kerasmed.evaluate.comparison import (
     TrainedOn,
     compare_regimes,
@@ -26,17 +27,45 @@ def test_interval_holds_the_mean_and_narrows_with_more_values():
     assert narrow[1] - narrow[0] == pytest.approx(0.0337, abs=0.005)
 
 
-def test_interval_draws_groups_whole():
-    # Two groups of opposite values: each resample has none, one or two of either.
-    values, groups = np.array([1.0, 1, 1, 0]), np.array([7, 7, 7, 2])
+@pytest.mark.parametrize(("groups", "least"), [(5, 86), (8, 91), (30, 91)])
+def test_interval_draws_groups_whole_and_covers_where_they_are_few(groups, least):
+    of_image, covered = np.repeat(np.arange(groups), 20), 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        correct = rng.random((groups, 20)) < rng.beta(8, 2, (groups, 1))  # 0.8 in the mean
+        low, high = grouped_interval(correct.ravel().astype(float), of_image, 500, seed)
+        covered += low < 0.8 < high
+    assert covered >= least  # of 95; plain percentiles cover 82, 86 and 91
 
-    low, high = grouped_interval(values, groups, 1000, 0)
 
-    assert (low, high) == (0.0, 1.0)
+@pytest.mark.parametrize("groups", [1, 3, 30])
+def test_interval_of_groups_without_an_error_is_clopper_and_pearsons(groups):
+    of_image = np.repeat(np.arange(groups), 10)
+
+    low, high = grouped_interval(np.ones(len(of_image)), of_image, 100, 0)
+
+    expected = binomtest(groups, groups).proportion_ci(0.95, "exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
 
 
-def test_interval_of_one_group_is_a_point():
-    assert grouped_interval(np.array([1.0, 0, 0, 0]), np.zeros(4, int), 100, 0) == (0.25, 0.25)
+def test_interval_of_few_groups_says_how_little_is_known():
+    values, of_image = np.array([1.0, 0, 0, 0, 1, 1, 1, 0]), np.repeat([0, 1], 4)
+
+    low, high = grouped_interval(values, of_image, 100, 0)
+    difference = grouped_interval(values[:4], of_image[:4], 100, 0, (-1.0, 1.0))
+
+    missed = 1 - 0.025**0.5
+    assert (low, high) == pytest.approx((0.25 * (1 - missed), 0.75 + 0.25 * missed))
+    assert difference == pytest.approx((0.25 - 0.975 * 1.25, 0.25 + 0.975 * 0.75))
+
+
+def test_interval_is_the_same_drawn_in_parts(monkeypatch):
+    values, groups = np.random.default_rng(0).random(50), np.arange(50)
+    whole = grouped_interval(values, groups, 100, 0)
+
+    monkeypatch.setattr(comparison, "_DRAWS_AT_ONCE", 400)
+
+    assert grouped_interval(values, groups, 100, 0) == whole
 
 
 @pytest.mark.parametrize(("better", "worse"), [(9, 1), (14, 6), (5, 5), (30, 12)])

@@ -18,6 +18,8 @@ from kerasmed.evaluate.fidelity import (
     overlap,
 )
 
+SETS = ("held_out", "seen", "generated")
+
 
 def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).normal(shift, 1.0, (count, width)).astype(np.float32)
@@ -124,43 +126,80 @@ def test_interval_covers_and_is_about_as_wide_as_the_spread(shift, least, most):
     assert least < np.mean(widths) / (3.92 * np.std(values)) < most
 
 
-def test_interval_is_wider_where_images_come_in_groups():
-    rng = np.random.default_rng(0)
-    patients = rng.normal(size=(3, 12, 1, 8))
-    sets = [(each + 0.1 * rng.normal(size=(12, 10, 8))).reshape(-1, 8) for each in patients]
-    groups = dict.fromkeys(("held_out", "seen"), np.arange(120) // 10)
-
-    narrow, wide = (fidelity(*sets, each)["seen_to_held_out"] for each in (None, groups))
-
-    assert narrow["kid"] == wide["kid"]
-    low, high = wide["interval"]
-    assert low < wide["kid"] < high
-    assert high - low > 2 * (narrow["interval"][1] - narrow["interval"][0])
+def patients(seed: int, count: int = 20, images: int = 12) -> np.ndarray:
+    """Images of so many patients, that differ between patients more than within: (n, 8)."""
+    rng = np.random.default_rng(seed)
+    of_patient = 0.8 * rng.normal(size=(count, 1, 8))
+    return (of_patient + 0.6 * rng.normal(size=(count, images, 8))).reshape(-1, 8)
 
 
-def test_interval_lies_around_the_distance_where_groups_hold_copies():
-    """A group that is drawn twice must not count as two patients who look alike."""
-    rng = np.random.default_rng(0)
-
-    def drawn(count: int) -> np.ndarray:
-        return (rng.normal(size=(count, 1, 8)) + 0.01 * rng.normal(size=(count, 3, 8))).reshape(
-            -1, 8
-        )
-
-    sets, groups = (drawn(60), drawn(60)), np.arange(180) // 3
-    low, high = module.kernel_distance_interval(*sets, groups, groups, seed=0)
-    distance = kernel_distance(*sets)
-    assert (low + high) / 2 == pytest.approx(distance, abs=0.25 * (high - low))
+@pytest.fixture
+def of_patient() -> np.ndarray:
+    return np.arange(240) // 12
 
 
-def test_kernel_distance_of_a_resample_counts_no_image_with_itself():
-    # One group, so that each resample is the set itself.
-    first, second = normal(30, seed=1), normal(40, 0.5, seed=2)
-    one = np.zeros(30), np.zeros(40)
+def test_kernel_distance_of_groups_agrees_with_plain_loops():
+    first, second = normal(9, 0.5, 1, 3), normal(6, 0.0, 2, 3)
+    of_first, of_second = np.arange(9) // 3, np.arange(6) // 2
 
-    interval = module.kernel_distance_interval(first, second, *one, seed=0)
+    def within(xs, groups) -> float:
+        pairs = [
+            (np.dot(x, y) / 3 + 1) ** 3
+            for x, g in zip(xs, groups, strict=True)
+            for y, h in zip(xs, groups, strict=True)
+            if g != h
+        ]
+        return float(np.mean(pairs))
 
-    assert interval == pytest.approx([kernel_distance(first, second)] * 2)
+    between = [(np.dot(x, y) / 3 + 1) ** 3 for x in first for y in second]
+    expected = within(first, of_first) + within(second, of_second) - 2 * float(np.mean(between))
+    assert kernel_distance(first, second, of_first, of_second) == pytest.approx(expected, rel=1e-5)
+
+
+def test_kernel_distance_of_other_patients_is_unbiased_and_its_interval_covers_0(of_patient):
+    values, naive, covered = [], [], 0
+    for seed in range(40):
+        sets = patients(2 * seed), patients(2 * seed + 1)
+        values.append(kernel_distance(*sets, of_patient, of_patient))
+        naive.append(kernel_distance(*sets))
+        low, high = module.kernel_distance_interval(*sets, of_patient, of_patient, seed)
+        covered += low < 0 < high
+    error = np.std(values) / np.sqrt(len(values))
+    assert abs(np.mean(values)) < 3 * error
+    assert np.mean(naive) > 10 * error  # what pairs of the same patient would add
+    assert covered >= 36
+
+
+def test_fidelity_knows_the_patients(of_patient):
+    sets = [patients(seed) for seed in range(3)]
+    groups = dict.fromkeys(("held_out", "seen"), of_patient)
+
+    alone, together = (fidelity(*sets, each)["seen_to_held_out"] for each in (None, groups))
+
+    low, high = together["interval"]
+    assert low < together["kid"] < high
+    assert together["kid"] < alone["kid"] - 0.1
+    assert high - low > 2 * (alone["interval"][1] - alone["interval"][0])
+
+
+def test_fidelity_of_too_few_patients_is_refused():
+    groups = {"held_out": np.arange(40) // 10, "seen": np.arange(40)}
+
+    with pytest.raises(InputError, match=r"at least 5 groups.*received 4 of held out images"):
+        fidelity(*(normal(40, seed=i) for i in range(3)), groups)
+
+
+def test_classes_that_patients_were_given_at_random_do_not_lie_apart():
+    refused = 0
+    for seed in range(10):
+        features = {name: patients(10 * seed + i) for i, name in enumerate(SETS)}
+        labels = dict.fromkeys(SETS, np.repeat([0, 1], 120))
+        groups = dict.fromkeys(("held_out", "seen"), np.arange(240) // 12)
+        try:
+            class_distances(features, labels, "ab", groups)
+        except InputError as error:
+            refused += "lie apart" in str(error)
+    assert refused >= 9
 
 
 def test_generated_classes_are_taken_as_frequent_as_real_ones():

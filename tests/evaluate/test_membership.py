@@ -40,6 +40,19 @@ def test_members_that_are_restored_best_are_all_found():
     assert {(row["auc"], row["true_positives"]) for row in found["levels"]} == {(1.0, 1.0)}
 
 
+@pytest.mark.parametrize("count", [100, 101, 200, 500])
+def test_one_percent_of_false_positives_is_allowed(count):
+    others = np.arange(count, dtype=float)[:, None]
+    below = count // 100  # this many others
+
+    def true_positives(loss: float) -> float:
+        found = membership_inference(np.full((20, 1), loss), others, [1], samples=10)
+        return found["levels"][0]["true_positives"]
+
+    assert true_positives(below - 0.5) == 1
+    assert true_positives(below + 0.5) == 0
+
+
 def test_equal_losses_tell_nothing():
     found = membership_inference(losses(400, 1), losses(400, 2), [1, 2], samples=100)
 
@@ -60,6 +73,11 @@ def test_levels_together_tell_more_than_one():
 def test_too_few_images_are_refused(members, others, name):
     with pytest.raises(InputError, match=f"at least 20 {name} images, received 19"):
         membership_inference(losses(members, 1), losses(others, 2), [1, 2])
+
+
+def test_too_few_patients_are_refused():
+    with pytest.raises(InputError, match=r"at least 5 groups.*received 4 of training images"):
+        membership_inference(losses(40, 1), losses(60, 2), [1, 2], groups_of=10)
 
 
 def test_images_of_one_patient_are_not_evidence_of_their_own():

@@ -182,6 +182,16 @@ def test_data_copying_of_one_cell_is_the_z_score_of_scipy():
     assert found == pytest.approx((u - 50 * 70 / 2) / np.sqrt(50 * 70 * 121 / 12))
 
 
+def test_data_copying_by_chance_deviates_by_one_however_many_cells():
+    found = []
+    for i in range(100):
+        seen, held_out, drawn = (normal(200, 3 * i + j) for j in range(3))
+        natural, made = (nearest(each, seen)[0] for each in (held_out, drawn))
+        found.append(data_copying(seen, (held_out, natural), (drawn, made)))
+    assert np.std(found) == pytest.approx(1, abs=0.3)  # the mean of ten scores: 0.32
+    assert abs(np.mean(found)) < 0.4
+
+
 def test_data_copying_in_one_cell_of_two_shows():
     seen = np.concatenate([normal(40, 1), normal(40, 2) + 100])
     held_out = np.concatenate([normal(100, 3), normal(100, 4) + 100])

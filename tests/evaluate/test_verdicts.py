@@ -131,8 +131,20 @@ def privacy(
             "power": [{"alteration": "exact", "found": power}],
         },
         "in_pixels": {"c_t": c_t},
-        "membership": {"levels": [{"auc": 0.7, "interval": [auc_low, 0.9]}]},
+        "membership": {
+            "levels": [
+                {"timestep": 50, "auc": 0.7, "interval": [auc_low, 0.9]},
+                {"timestep": "all", "auc": 0.55, "interval": [0.5, 0.6]},
+            ]
+        },
     }
+
+
+def test_privacy_goes_by_the_timestep_that_tells_most():
+    verdict = judge_privacy(privacy(auc_low=0.65))
+
+    assert verdict.light == "amber"
+    assert "0.70 (0.65 to 0.90; timestep 50" in verdict.answer
 
 
 @pytest.mark.parametrize(
