@@ -136,6 +136,11 @@ class DataConfig(Section):
     # right, "dihedral" also upside down and quarter turns. Both kinds of training draw from them.
     symmetry: Literal["none", "mirror", "dihedral"] = "none"
 
+    @property
+    def formats(self) -> dict[str, Any]:
+        """Of ``dicom`` and ``nifti`` what is not the default, as plain values."""
+        return self.model_dump(mode="json", include={"dicom", "nifti"}, exclude_defaults=True)
+
     @model_validator(mode="after")
     def one_source(self) -> "DataConfig":
         if (self.source is None) == (self.phantoms is None):
@@ -172,6 +177,16 @@ class SplitConfig(Section):
     def leaves_train(self) -> "SplitConfig":
         if self.diffusion + self.test >= 1:
             raise ValueError("split.diffusion + split.test must stay below 1")
+        return self
+
+    @model_validator(mode="after")
+    def run_length_is_used(self) -> "SplitConfig":
+        default = type(self).model_fields["run_length"].default  # which a run's record names too
+        if self.group_by != "neighbours" and self.run_length != default:
+            raise ValueError(
+                "split.run_length goes with split.group_by: neighbours; received "
+                f"{self.group_by!r}; change one of the two"
+            )
         return self
 
     @model_validator(mode="after")
@@ -486,6 +501,20 @@ class Config(Section):
         return self
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def load_config(
     path: Path, assignments: list[str] | None = None, data: Path | None = None
 ) -> Config:
@@ -500,7 +529,7 @@ def load_config(
         ConfigError: the file or an override is not valid, naming each key at fault.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
     except FileNotFoundError:
         raise ConfigError(
             f"No experiment file at {path}: expected a YAML file; configs/ has examples."
@@ -545,7 +574,7 @@ def _parse(assignment: str) -> tuple[str, Any]:
             "for example --set diffusion.max_minutes=20."
         )
     try:
-        return key, yaml.safe_load(text)
+        return key, yaml.load(text, _EachKeyOnce)
     except (ValueError, yaml.YAMLError) as error:
         raise ConfigError(f"--set {assignment}: {_one_line(error)}; quote the value.") from None
 

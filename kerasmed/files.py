@@ -104,6 +104,7 @@ def folder_written_aside(path: Path, replace: bool = True) -> Iterator[Path]:
     if not replace and path.exists():
         raise _is_there(path)
     temporary = path.with_name(f".{path.name}.{process_name()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same name
     make_folder(temporary)
     try:
         yield temporary

@@ -92,6 +92,7 @@ class OnnxClassifier:
         input_size: height and width that images must have.
         metadata: all that the file says of itself.
         provider: the onnxruntime provider that really runs.
+        formats: how it reads DICOM and NIfTI files, as its training images were read.
 
     Raises:
         ModelFileError: no such file, not ONNX, not a kerasmed classifier, or of a later kerasmed.
@@ -124,6 +125,7 @@ class OnnxClassifier:
         self._closed = False
         self.class_names: list[str] = self.metadata["class_names"]
         self.input_size: int = self.metadata["input_size"]
+        self.formats: dict[str, Any] = self.metadata.get("formats", {})
         self._batch_size = (8 if on_cpu else 16) if batch_size == "auto" else batch_size
         self._pads_fully = batch_size != "auto"
 
@@ -248,7 +250,7 @@ class OnnxClassifier:
 
     def _one(self, image: Image) -> np.ndarray:
         if isinstance(image, str | Path):
-            return read_image(Path(image), self.input_size)
+            return read_image(Path(image), self.input_size, self.formats)
         if not isinstance(image, np.ndarray):
             raise InputError(
                 f"Images: expected paths or uint8 arrays, received {type(image).__name__}."

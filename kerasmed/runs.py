@@ -1,6 +1,5 @@
 """The run folder: where each stage's files lie, and the record of what has been done."""
 
-import json
 import os
 import platform
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import portalocker
 from kerasmed import __version__
 from kerasmed.config import Config
 from kerasmed.errors import StageError
-from kerasmed.files import make_folder, read_json, write_json, writing
+from kerasmed.files import make_folder, read_json, sha256_of, write_json, writing
 from kerasmed.hardware import machine
 from kerasmed.remote import Mirror
 from kerasmed.runtime import versions
@@ -170,7 +169,17 @@ class RunFolder:
         """The run record; a new one where there is none."""
         if not self.record_path.exists():
             return {"stages": {}}
-        return read_json(self.record_path, "kerasmed study")
+        record = read_json(self.record_path, "kerasmed study")
+        if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+            raise StageError(
+                f"{self.record_path} is no record of a run: expected `stages`; put back the file "
+                "that kerasmed wrote, or start a new run folder with --out."
+            )
+        return record
+
+    def split_hash(self) -> str | None:
+        """SHA-256 of ``split.json``; None where there is none."""
+        return sha256_of(self.split_path) if self.split_path.exists() else None
 
     def finished_stages(self) -> dict[str, dict[str, Any]]:
         """Record of each finished stage by name."""
@@ -190,7 +199,7 @@ class RunFolder:
             name=config.name,
             kerasmed=__version__,
             seed=config.seed,
-            config=json.loads(config.model_dump_json()),
+            config=config.model_dump(mode="json"),
         )
         if stage == "data":
             record["data_hash"] = result["data_hash"]
@@ -200,6 +209,7 @@ class RunFolder:
             "duration_s": round(duration_s, 2),
             "machine": machine(),
             "versions": versions(),
+            "split_sha256": self.split_hash(),
             "result": result,
         }
         write_json(self.record_path, record)

@@ -151,7 +151,7 @@ def create_app(
         content = await image.read()
         async with decoding:
             pixels = await run_in_threadpool(
-                _decode, content, image.filename or "", model.input_size, limits.max_pixels
+                _decode, content, image.filename or "", model, limits.max_pixels
             )
         probabilities = await queue.predict(pixels)
         overlay: str | None = None
@@ -290,8 +290,8 @@ class _Gate:
             self._under_way -= 1
 
 
-def _decode(content: bytes, name: str, size: int, max_pixels: int) -> np.ndarray:
-    """An uploaded image: uint8 (size, size, 3).
+def _decode(content: bytes, name: str, model: OnnxClassifier, max_pixels: int) -> np.ndarray:
+    """An uploaded image: uint8 (input_size, input_size, 3).
 
     Raises:
         DataError: it cannot be read.
@@ -312,7 +312,7 @@ def _decode(content: bytes, name: str, size: int, max_pixels: int) -> np.ndarray
                 f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it.",
             )
         try:
-            return read_image(path, size)
+            return read_image(path, model.input_size, model.formats)
         except (DataError, MachineError) as error:
             raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
 

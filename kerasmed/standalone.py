@@ -37,7 +37,7 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
     def readable() -> Iterator[np.ndarray]:
         for path in images:
             try:
-                pixels = read_image(path, model.input_size)
+                pixels = read_image(path, model.input_size, model.formats)
             except (DataError, MachineError) as error:
                 waiting.append((path, str(error)))
                 continue
@@ -63,10 +63,10 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
     yield from failures()
 
 
-def _readable(paths: Iterable[Path], size: int) -> Iterator[np.ndarray]:
+def _readable(paths: Iterable[Path], model: OnnxClassifier) -> Iterator[np.ndarray]:
     for path in paths:
         with suppress(DataError, MachineError):
-            yield read_image(path, size)
+            yield read_image(path, model.input_size, model.formats)
 
 
 def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
@@ -114,7 +114,7 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
     """
     engine = OnnxClassifier(model)
     with TemporaryDirectory() as cache:
-        data = DataConfig(source=directory, image_size=engine.input_size)
+        data = DataConfig(source=directory, image_size=engine.input_size, **engine.formats)
         images = read_images(data, Path(cache) / "images")
         if list(images.class_names) != list(engine.class_names):
             raise DataError(
@@ -189,7 +189,7 @@ def explain_files(
     ):
         for path in images:
             try:
-                image = read_image(path, engine.input_size)
+                image = read_image(path, engine.input_size, engine.formats)
             except (DataError, MachineError) as error:
                 advance(1, "")
                 yield path, {"error": str(error)}
@@ -229,7 +229,7 @@ def _faithful_engine(
     fast = OnnxClassifier(engine.path, provider, precision="auto")
     if fast.path == engine.path:
         return engine
-    images = list(islice(_readable(paths, engine.input_size), _COMPARED))
+    images = list(islice(_readable(paths, engine), _COMPARED))
     if not images:
         return engine
     found = agreement_of_precisions(np.stack(images), engine.predict, fast.predict, settings, seed)

@@ -12,7 +12,7 @@ from kerasmed.files import write_text
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages import STAGES, Stage, check_inputs, check_settings, is_current, perform
+from kerasmed.stages import STAGES, Stage, check_inputs, check_unchanged, is_current, perform
 from kerasmed.stages.networks import check_classifiers
 from kerasmed.workers import lost_workers_named, of_chief, part, read_worker
 
@@ -109,7 +109,7 @@ def _run_stages(
     finished = run.finished_stages()
     for stage in STAGES.values():
         if stage.name in finished:
-            check_settings(stage, finished[stage.name]["settings"], config, run)
+            check_unchanged(stage, config, run)
     for stage in STAGES.values():
         if is_current(stage, config, run.finished_stages()):
             say(f"{stage.name}: finished before")

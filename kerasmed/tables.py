@@ -90,8 +90,9 @@ def print_leakage(found: dict[str, Any]) -> None:
     """Accuracy by either kind of split."""
     table = Table("split", "accuracy %", "standard deviation")
     for name, title in (("random", "random, by image"), ("grouped", "by group, as in this study")):
-        spread = 100 * found[name]["standard_deviation"]
-        table.add_row(title, f"{100 * found[name]['mean']:.1f}", f"{spread:.1f}")
+        spread = found[name]["standard_deviation"]  # None of a single split
+        said = "" if spread is None else f"{100 * spread:.1f}"
+        table.add_row(title, f"{100 * found[name]['mean']:.1f}", said)
     Console(markup=False).print(table)
     print(f"Logistic regression on features of {found['features_of']}.")
 

@@ -16,9 +16,11 @@ from PIL import Image
 
 from kerasmed.cli import main
 from kerasmed.data.phantoms import draw_phantom
+from kerasmed.errors import DataError
 from kerasmed.export.denoisers import export_denoiser
 from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxDenoiser
+from kerasmed.stages import leakage
 
 CELL = "MobileNet-real-s0"
 
@@ -248,6 +250,25 @@ def test_train_classifier_takes_what_is_there_and_adds_what_is_asked(tiny_config
     assert "MobileNet-real_all-s0" in printed
     assert "MobileNet-real-s0," not in printed
     assert (run_copy / "classifiers" / "MobileNet-real_all-s0" / "model.keras").exists()
+
+
+def test_split_that_was_edited_after_the_training_is_refused(refused, tiny_config, run_copy):
+    path = run_copy / "split.json"
+    content = json.loads(path.read_text())
+    group = next(each["group"] for each in content["files"] if each["role"] == "diffusion")
+    for each in content["files"]:
+        if each["group"] == group:
+            each["role"] = "test"
+    path.write_text(json.dumps(content))
+    for command in (("study",), ("evaluate",), ("train", "classifier")):
+        message = refused(*command, tiny_config, "--out", run_copy)
+        assert "split.json has changed since the stage" in message
+
+    record = json.loads((run_copy / "run.json").read_text())
+    record["stages"] = {name: record["stages"][name] for name in ("data",)}
+    (run_copy / "run.json").write_text(json.dumps(record))
+    # Before anything has learned from it, it may be edited.
+    assert main(["data", "leakage", str(tiny_config), "--out", str(run_copy)]) == 0
 
 
 @pytest.mark.parametrize("command", ["evaluate", "audit", "report"])
@@ -739,6 +760,28 @@ def test_data_leakage_tells_both_splits(tiny_config, tmp_path, capsys):
     assert f"Logistic regression on features of {found['features_of']}." in printed
     stages = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]
     assert list(stages) == ["data", "leakage"]
+
+
+def test_data_leakage_leaves_out_seeds_that_cannot_be_split(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    folder = write_folder(tmp_path)
+    split, asked = leakage.make_split, []
+
+    def make_split(labels, groups, names, settings, seed):
+        asked.append(seed)
+        if seed > 0:
+            raise DataError("too few groups")
+        return split(labels, groups, names, settings, seed)
+
+    monkeypatch.setattr(leakage, "make_split", make_split)
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run")]
+    assert main(["data", "leakage", str(tiny_config), *arguments]) == 0
+    assert max(asked) > 5
+    found = json.loads((tmp_path / "run" / "evaluation" / "leakage.json").read_text())
+    assert len(found["grouped"]["values"]) == 1
+    assert found["grouped"]["standard_deviation"] is None
+    assert "by group" in capsys.readouterr().out
 
 
 def test_data_leakage_repeats_its_numbers(tiny_config, tiny_run, run_copy):

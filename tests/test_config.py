@@ -235,6 +235,24 @@ def test_not_yaml_is_refused(write, text):
     assert "is not readable YAML" in refusal(load_config, write(text))
 
 
+def test_key_that_is_given_twice_is_refused(write):
+    text = (
+        "name: a\ndata: {source: b}\nsplit: {group_by: neighbours}\nseed: 1\nsplit: {test: 0.3}\n"
+    )
+
+    message = refusal(load_config, write(text))
+
+    assert "the key 'split' is given twice" in message
+    assert "line 5" in message
+
+
+def test_run_length_that_would_do_nothing_is_refused(experiment):
+    assert "goes with split.group_by: neighbours" in refusal(
+        load_config, experiment, ["split.run_length=50"]
+    )
+    load_config(experiment, ["split.run_length=50", "split.group_by=neighbours"])
+
+
 def test_binary_file_is_refused(tmp_path):
     path = tmp_path / "picture.yaml"
     path.write_bytes(b"\x89PNG\xff\xfe")

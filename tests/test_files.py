@@ -9,6 +9,7 @@ import pytest
 from kerasmed.errors import StageError
 from kerasmed.files import (
     folder_written_aside,
+    process_name,
     read_json,
     sha256_of,
     write_json,
@@ -181,3 +182,13 @@ def test_folder_that_may_not_be_replaced_is_kept(tmp_path):
 
     assert [each.name for each in tmp_path.iterdir()] == ["mine"]
     assert [each.name for each in path.iterdir()] == ["old"]
+
+
+def test_what_a_process_of_the_same_name_left_is_gone(tmp_path):
+    left = tmp_path / f".set.{process_name()}.tmp" / "a"
+    left.mkdir(parents=True)
+
+    with folder_written_aside(tmp_path / "set") as temporary:
+        (temporary / "b").mkdir()
+
+    assert [path.name for path in (tmp_path / "set").iterdir()] == ["b"]

@@ -89,3 +89,12 @@ def test_lock_is_let_go_of_in_the_end_and_after_an_error(tmp_path):
 
     with run.locked(), pytest.raises(StageError), run.locked():
         pass
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", '{"stages": []}'])
+def test_record_without_stages_is_refused(tmp_path, content):
+    run = RunFolder(tmp_path)
+    run.record_path.write_text(content)
+
+    with pytest.raises(StageError, match="is no record of a run"):
+        run.finished_stages()

@@ -38,11 +38,16 @@ def read_images(data: DataConfig, cache: Path) -> ImageSet:
     """
     source = open_source(data)
     key = cache_key(source, data)
-    manifest = _read_manifest(cache.with_suffix(".json"), key)
+    manifest = _read_manifest(_beside(cache, ".json"), key)
     if manifest is None:
         manifest = _decode(source, data, cache)
-        write_json(cache.with_suffix(".json"), {"key": key, **manifest})
-    return _from_cache(source, cache, manifest, data.image_size)
+        write_json(_beside(cache, ".json"), {"key": key, **manifest})
+    return _from_cache(source, cache, manifest, data)
+
+
+def _beside(cache: Path, suffix: str) -> Path:
+    """A file of the cache, whose name may hold dots."""
+    return cache.with_name(cache.name + suffix)
 
 
 def cache_key(source: Source, data: DataConfig) -> str:
@@ -87,7 +92,7 @@ def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
     make_folder(cache.parent)
     with (
         source.opened(cache.parent) as read,
-        written_aside(cache.with_suffix(".npy")) as temporary,
+        written_aside(_beside(cache, ".npy")) as temporary,
         temporary.open("wb") as stream,
     ):
 
@@ -116,7 +121,7 @@ def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
         stream.seek(0)
         _write_header(stream, len(files), size)
         # Should this end between the two files, the old manifest must not vouch for new images.
-        cache.with_suffix(".json").unlink(missing_ok=True)
+        _beside(cache, ".json").unlink(missing_ok=True)
     return {"files": files, "skipped": bad}
 
 
@@ -134,7 +139,10 @@ def pseudonym(patient: str | None, salt: bytes) -> str | None:
     return hashlib.blake2b(patient.encode(), digest_size=8, salt=salt).hexdigest()
 
 
-def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int) -> ImageSet:
+def _from_cache(
+    source: Source, cache: Path, manifest: dict[str, Any], data: DataConfig
+) -> ImageSet:
+    size = data.image_size
     files = tuple(
         ImageFile(source.root / name, digest, class_name, part, patient)
         for name, digest, class_name, part, patient in manifest["files"]
@@ -147,7 +155,7 @@ def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int
             f"No image left in class {emptied[0]!r} of {source.path} "
             f"({len(skipped)} unreadable){such}"
         )
-    path = cache.with_suffix(".npy")
+    path = _beside(cache, ".npy")
     try:
         images = np.load(path, mmap_mode="r")
         if images.shape != (len(files), size, size, 3):
@@ -163,4 +171,5 @@ def _from_cache(source: Source, cache: Path, manifest: dict[str, Any], size: int
         class_names=source.class_names,
         files=files,
         skipped=tuple(reason for _, reason in manifest["skipped"]),
+        formats=data.formats,
     )

@@ -156,8 +156,8 @@ def _shown(values: np.ndarray, dataset: "Dataset", settings: DicomConfig, path: 
     ends = np.array([low, low + 2**bits - 1])
     if settings.window is not None:
         dataset.WindowCenter, dataset.WindowWidth = settings.window
-        if settings.window[1] < 1:  # LINEAR has no such widths
-            dataset.VOILUTFunction = "LINEAR_EXACT"
+        # The file's own function may be a sigmoid; LINEAR has no widths below 1.
+        dataset.VOILUTFunction = "LINEAR" if settings.window[1] >= 1 else "LINEAR_EXACT"
     if "WindowCenter" in dataset and "WindowWidth" in dataset:
         shown = pixels.apply_windowing(pixels.apply_modality_lut(values, dataset), dataset)
         black, white = _window_ends(dataset, ends)

@@ -96,5 +96,5 @@ def neighbour_runs(files: tuple[ImageFile, ...], run_length: int) -> list[str]:
             series, number = f"{file.path.parent / rest}", int(last.group())
         else:
             series, number = str(file.path), 0
-        runs.append(f"{file.class_name} {series} {number // run_length}")
+        runs.append(f"{series} {number // run_length}")
     return runs

@@ -1,9 +1,11 @@
 """ImageSet: labelled images as one uint8 memory map with a manifest."""
 
 import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -49,6 +51,8 @@ class ImageSet:
         class_names: sorted names of the classes.
         files: where each image came from, in the same order.
         skipped: unreadable files that were left out, with the reason.
+        formats: ``data.dicom`` and ``data.nifti`` where they are not the defaults: the same files
+            are other images then.
     """
 
     images: np.ndarray
@@ -56,6 +60,7 @@ class ImageSet:
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     skipped: tuple[str, ...] = ()
+    formats: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -67,8 +72,10 @@ class ImageSet:
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 over every file's hash and class, in order."""
+        """SHA-256 over every file's hash and class, in order, and the choices of format."""
         digest = hashlib.sha256()
+        if self.formats:
+            digest.update(json.dumps(self.formats, sort_keys=True).encode())
         for file in self.files:
             line = f"{file.sha256} {file.class_name}\n"
             digest.update(line.encode(errors="surrogateescape"))
@@ -79,11 +86,12 @@ class ImageSet:
 
         Into memory, or where they are many into a nameless file beside the memory map.
         """
-        return ImageSet(
+        return replace(
+            self,
             images=_rows(self.images, np.asarray(indices, np.int64)),
             labels=self.labels[indices],
-            class_names=self.class_names,
             files=tuple(self.files[i] for i in indices),
+            skipped=(),
         )
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
@@ -122,4 +130,5 @@ def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
         labels=np.concatenate([first.labels, second.labels]),
         class_names=first.class_names,
         files=first.files + second.files,
+        formats=first.formats,
     )

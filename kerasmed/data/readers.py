@@ -6,10 +6,10 @@ leaves here as 8-bit RGB.
 
 import io
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -18,6 +18,8 @@ from kerasmed.errors import DataError, InputError, KerasmedError, MachineError
 
 if TYPE_CHECKING:  # for the types alone: the engine reads pictures without pydantic
     from kerasmed.config import Formats
+
+    Choices = Formats | Mapping[str, Any] | None
 
 # Sizes are checked here, and told in one line.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -45,13 +47,13 @@ class Picture:
 
 
 def read_pictures(
-    path: Path, formats: "Formats | None" = None, draft_size: int | None = None
+    path: Path, formats: "Choices" = None, draft_size: int | None = None
 ) -> Iterator[Picture]:
     """The images of a file, one by one.
 
     Args:
         path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
-        formats: choices for DICOM and NIfTI; their defaults if None.
+        formats: choices for DICOM and NIfTI, also as plain values; their defaults if None.
         draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
 
     Raises:
@@ -80,12 +82,13 @@ def read_pictures(
         ) from None
 
 
-def read_image(path: Path, size: int) -> np.ndarray:
+def read_image(path: Path, size: int, formats: "Choices" = None) -> np.ndarray:
     """The only image of a file, as the whole project sees it.
 
     Args:
         path: as for ``read_pictures``.
         size: height and width of the result.
+        formats: as for ``read_pictures``.
 
     Returns:
         uint8 (size, size, 3), 0 to 255.
@@ -97,7 +100,7 @@ def read_image(path: Path, size: int) -> np.ndarray:
         if not path.is_file():
             raise DataError(f"Cannot read {path}: No such file; mend the path.")
         raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
-    pictures = iter(read_pictures(path, draft_size=size))
+    pictures = iter(read_pictures(path, formats, draft_size=size))
     picture = next(pictures)
     if next(pictures, None) is not None:
         raise DataError(f"{path} holds several images: expected one; give them one by one.")
@@ -126,13 +129,11 @@ def _starts_as_dicom(path: Path) -> bool:
         return False
 
 
-def _read_picture(
-    path: Path, formats: "Formats | None", draft_size: int | None
-) -> Iterator[Picture]:
+def _read_picture(path: Path, formats: "Choices", draft_size: int | None) -> Iterator[Picture]:
     """Grey is repeated to three channels, palettes are looked up, transparency lies on black.
 
-    An EXIF orientation is applied. 16 bits of grey are divided by 257 over their full range: the
-    range is never guessed from the pixels.
+    An EXIF orientation is applied. Grey of 9 to 16 bits keeps the range that its file states, which
+    is never guessed from the pixels.
     """
     try:
         # From memory, since Pillow asks a file for some forty small pieces.
@@ -169,8 +170,10 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
         image.load()
         return image
     if image.mode.startswith("I;16"):
-        grey = (np.asarray(image) // 257).astype(np.uint8)
-        if getattr(image, "tag_v2", {}).get(262) == 0:  # WhiteIsZero: Pillow inverts 8 bits only
+        tags = getattr(image, "tag_v2", {})
+        (bits,) = tags.get(258, (16,))[:1]  # BitsPerSample: Pillow hands over 12 bits as they are
+        grey = (np.asarray(image, np.uint32) * 255 // (2**bits - 1)).astype(np.uint8)
+        if tags.get(262) == 0:  # WhiteIsZero: Pillow inverts 8 bits only
             grey = 255 - grey
         return Image.fromarray(grey).convert("RGB")
     if image.mode in ("I", "F"):
@@ -186,23 +189,25 @@ def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     return image.convert("RGB")
 
 
-def _read_dicom(path: Path, formats: "Formats | None", draft_size: int | None) -> Iterator[Picture]:
+def _read_dicom(path: Path, formats: "Choices", draft_size: int | None) -> Iterator[Picture]:
     from kerasmed.config import Formats
     from kerasmed.data.dicom import read_frames  # pydicom is optional
 
-    for part, pixels, kind, patient in read_frames(path, (formats or Formats()).dicom):
+    for part, pixels, kind, patient in read_frames(
+        path, Formats.model_validate(formats or {}).dicom
+    ):
         yield Picture(Image.fromarray(pixels).convert("RGB"), kind, part, patient)
 
 
-def _read_nifti(path: Path, formats: "Formats | None", draft_size: int | None) -> Iterator[Picture]:
+def _read_nifti(path: Path, formats: "Choices", draft_size: int | None) -> Iterator[Picture]:
     from kerasmed.config import Formats
     from kerasmed.data.nifti import read_slices  # nibabel is optional
 
-    for part, pixels in read_slices(path, (formats or Formats()).nifti):
+    for part, pixels in read_slices(path, Formats.model_validate(formats or {}).nifti):
         yield Picture(Image.fromarray(pixels).convert("RGB"), "NIfTI", part)
 
 
-Reader = Callable[[Path, "Formats | None", int | None], Iterator[Picture]]
+Reader = Callable[[Path, "Choices", int | None], Iterator[Picture]]
 
 PICTURE_FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "GIF", "WEBP")
 _PICTURES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".gif", ".webp")

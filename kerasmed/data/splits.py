@@ -168,6 +168,21 @@ def _absolute(path: Path) -> str:
     return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
 
 
+_KEYS = ("path", "sha256", "class", "group", "role")
+
+
+def _check_entries(entries: list[dict[str, Any]], path: Path) -> None:
+    """Refuse a split, edited by hand, that says of an image too little or an unknown role."""
+    for entry in entries:
+        role = entry.get("role")
+        if role not in ROLES or not all(isinstance(entry.get(key), str) for key in _KEYS):
+            raise StageError(
+                f"{path}: expected of each image {', '.join(_KEYS)} and one of the roles "
+                f"{', '.join(ROLES)}, received {str(entry)[:200]}; mend the file, or split anew "
+                "with --out."
+            )
+
+
 def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
     """Refuse a split, edited by hand, that tears equal files or one group apart."""
     for key, meaning in (("sha256", "the same file"), ("group", "one group")):
@@ -191,6 +206,7 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
             is in two roles, such as a test image that is also a training image.
     """
     entries = read_json(path, "kerasmed data split")["files"]
+    _check_entries(entries, path)
     _check_apart(entries, path)
     base = Path(_absolute(path.parent))
     expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}

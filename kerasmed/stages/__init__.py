@@ -103,7 +103,8 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
     Raises:
         StageError: as of ``check_inputs``.
     """
-    check_settings(stage, run.require(stage.name, stage.command)["settings"], config, run)
+    run.require(stage.name, stage.command)
+    check_unchanged(stage, config, run)
     check_inputs(stage, config, run)
     if not is_current(stage, config, run.finished_stages()):
         raise StageError(
@@ -131,16 +132,26 @@ def _needs(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) ->
     return stage.needs
 
 
-def check_settings(stage: Stage, before: dict[str, Any], config: Config, run: RunFolder) -> None:
-    """Refuse settings that are not those which a finished stage was made with.
+def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
+    """Refuse settings, or a split, that are not those which a finished stage was made with.
 
     Raises:
         StageError: naming the first that differs.
     """
-    for key, old, new in _differences(_deciding(before), stage.settings(config)):
+    finished = run.finished_stages()
+    record, data = finished[stage.name], finished["data"]
+    for key, old, new in _differences(_deciding(record["settings"]), stage.settings(config)):
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
             f"take the setting back, use another --out, or redo it with `{stage.command}`."
+        )
+    # A split may be edited before anything has learned from it.
+    is_older = record["finished"] < data["finished"]  # and so to be done again in any case
+    split = record.get("split_sha256")  # not in records of before it was noted
+    if stage.name != "data" and not is_older and split not in (None, run.split_hash()):
+        raise StageError(
+            f"{run.split_path} has changed since the stage {stage.name!r} was made: expected the "
+            "split that it was made with; put it back, or start a new run folder with --out."
         )
 
 

@@ -89,8 +89,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             ),
             "symmetry": config.data.symmetry,
             "image_size": train.image_size,
-            "precision": runtime.precision,
-            "jit_compile": runtime.jit_compile,
+            # As asked for: what other machines make of "auto" does not make another network.
+            "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
+            "weights": _sha256_of_weights(cell.backbone, settings.weights),
             "training_hash": train.data_hash,
             "validation_hash": validation.data_hash,
             "images_per_epoch": images_per_epoch,
@@ -121,6 +122,13 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             made = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
             write_json(path, made)
     return missing
+
+
+def _sha256_of_weights(backbone: str, weights: str | dict[str, str]) -> str:
+    from kerasmed.classify.backbones import weights_for
+
+    path = weights_for(backbone, weights)
+    return sha256_of(Path(path)) if Path(path).is_file() else path
 
 
 def _record_path(cell: Cell, run: RunFolder) -> Path:
@@ -210,6 +218,7 @@ def _export_cell(
         "n_train": trained["n_train"],
         "weights": trained["weights"],
         "data_hash": image_set.data_hash,
+        "formats": config.data.formats,
     }
     path = exported_path(cell, run)
     found = {path.stem: export_classifier(model, trained["temperature"], metadata, images, path)}

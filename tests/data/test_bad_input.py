@@ -4,6 +4,7 @@ import io
 import os
 import re
 import signal
+import struct
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -156,6 +157,16 @@ def white_is_zero(path: Path) -> None:
     path.write_bytes(content.replace(tag + b"\1", tag + b"\0"))
 
 
+def twelve_bits(path: Path) -> None:
+    """TIFF of 12 bits a pixel, two in three bytes, all 2048; Pillow reads but cannot write such."""
+    pixels = bytes.fromhex("800800") * (SIZE * SIZE // 2)
+    tags = {256: SIZE, 257: SIZE, 258: 12, 259: 1, 262: 1, 273: 8, 277: 1, 278: SIZE}
+    tags[279] = len(pixels)
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(pixels)) + pixels + directory)
+
+
 def good(kind: str, suffix: str, write: Write, pixels: Any, *marks, within: int = 0):
     return case(kind, picture(f"odd.{suffix}", write), Works(pixels, within=within), *marks)
 
@@ -182,6 +193,7 @@ PICTURES = [
     good("16 bits", "png", saved(BOTTOM * np.uint16(25700)), BOTTOM[..., None] * 100),
     good("16 bits, high byte first", "tif", saved(np.full((9, 9), 25700, ">u2")), 100),
     good("16 bits, white is zero", "tif", white_is_zero, 0),
+    good("12 bits", "tif", twelve_bits, 127),  # 2048 of 4095
     bad("32-bit float", "tif", saved(np.ones((9, 9), np.float32)), "mode 'F' (32 bits), whose"),
     bad("32-bit integer", "tif", saved(np.ones((9, 9), np.int32)), "mode 'I' (32 bits), whose"),
     good("1 x 1", "png", saved(SQUARES[:1, :1]), RED),

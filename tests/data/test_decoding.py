@@ -277,6 +277,23 @@ def test_truncated_images_of_the_cache_name_their_remedy(read, cache, kept):
     assert "\n" not in str(caught.value)
 
 
+def test_images_know_the_choices_of_format_that_are_not_the_defaults(folder, cache):
+    def formats(**choices) -> dict:
+        return read_images(DataConfig(source=folder, image_size=16, **choices), cache).formats
+
+    assert formats() == formats(nifti={"axis": "axial"}) == {}
+    assert formats(nifti={"axis": "coronal"}) == {"nifti": {"axis": "coronal"}}
+    assert formats(dicom={"window": [40, 80]}) == {"dicom": {"window": [40.0, 80.0]}}
+
+
+def test_caches_whose_names_differ_behind_a_dot_are_two(folder, tmp_path):
+    for size in (16, 32):
+        data = DataConfig(source=folder, image_size=size)
+        read_images(data, tmp_path / "cache" / f"variant-{size / 10}")
+
+    assert len(list((tmp_path / "cache").iterdir())) == 4
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"key": "other"}', b"\xff\xfe{"])
 def test_corrupt_manifest_is_made_anew(read, cache, content):
     first = read()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 from PIL import Image
@@ -20,6 +21,8 @@ from kerasmed.data.fingerprints import read_fingerprints
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
+from kerasmed.inference import OnnxClassifier
+from kerasmed.standalone import predict_files
 
 pydicom = pytest.importorskip("pydicom")  # optional: what follows imports it
 
@@ -198,6 +201,12 @@ def test_sigmoid_far_from_its_centre(shown):
     header = {"WindowCenter": 2048, "WindowWidth": 4, "VOILUTFunction": "SIGMOID"}
 
     assert shown([0, 4095], **header) == [0, 255]
+
+
+def test_chosen_window_is_linear_whatever_the_files_own_was(shown):
+    header = {"WindowCenter": 100, "WindowWidth": 100, "VOILUTFunction": "SIGMOID"}
+
+    assert shown([0, 64, 255, 4095], window=(128, 256), **header) == [0, 64, 255, 255]
 
 
 def test_chosen_window_narrower_than_one(shown):
@@ -1039,3 +1048,18 @@ def test_only_the_patients_id_leaves_the_header(tmp_path):
     assert picture.patient == "SECRET 7"
     assert picture.kind == "DICOM MONOCHROME2 12 bits"
     assert picture.image.info == {}
+
+
+def test_model_file_reads_with_the_window_that_it_was_trained_with(model_path, tmp_path):
+    header = {"WindowCenter": 2048, "WindowWidth": 4096}
+    path = save(dataset_of(np.full((4, 4), 64, np.uint16), **header), tmp_path / "a")
+    model = onnx.load(model_path)
+    formats = DataConfig(source=tmp_path, dicom=DicomConfig(window=(128, 256))).formats
+    model.metadata_props.add(key="kerasmed.formats", value=json.dumps(formats))
+    windowed = tmp_path / "windowed.onnx"
+    onnx.save(model, windowed)
+
+    assert (OnnxClassifier(model_path).read([path]) == 4).all()  # 64 / 4095 * 255
+    assert (OnnxClassifier(windowed).read([path]) == 64).all()
+    [found] = predict_files(OnnxClassifier(windowed), [path])
+    assert found["probabilities"]["r"] == pytest.approx(1 / 3)

@@ -232,6 +232,18 @@ def test_series_of_several_names_folders_and_classes_stay_apart():
     assert runs(names) == {frozenset({0, 1}), *(frozenset({i}) for i in (2, 3, 4))}
 
 
+def test_neighbours_of_one_folder_stay_together_whatever_their_classes():
+    files = tuple(
+        ImageFile(ROOT / f"scans/{i}.png", str(i), "tumour" if 3 < i < 7 else "clear")
+        for i in range(20)
+    )
+
+    assert partition(neighbour_runs(files, 10)) == {
+        frozenset(range(10)),
+        frozenset(range(10, 20)),
+    }
+
+
 def test_names_without_a_number_have_no_neighbour():
     assert len(runs(["a/left.png", "a/right.png", "b/left.png"])) == 3
 
@@ -261,10 +273,10 @@ def test_parts_of_a_file_are_neighbours_by_their_number():
     assert sorted(len(run) for run in partition(neighbour_runs(files, 10))) == [5, 10, 10]
 
 
-def test_rows_of_other_classes_are_no_neighbours():
-    files = tuple(ImageFile(ROOT / "set.npz", str(i), str(i % 2), part=i) for i in range(10))
+def test_rows_of_an_archive_are_neighbours_whatever_their_classes():
+    files = tuple(ImageFile(ROOT / "set.npz", str(i), str(i % 2), part=i) for i in range(15))
 
-    assert {len(run) for run in partition(neighbour_runs(files, 10))} == {5}
+    assert sorted(len(run) for run in partition(neighbour_runs(files, 10))) == [5, 10]
 
 
 def test_files_named_by_numbers_and_dots_are_neighbours_by_the_last_number():

@@ -153,3 +153,13 @@ def test_concatenate_puts_one_after_the_other():
 def test_concatenate_refuses_what_does_not_fit(other):
     with pytest.raises(DataError, match=r"do not fit together.*`kerasmed sample`"):
         concatenate(made_set(), other)
+
+
+def test_other_choices_of_format_are_other_data():
+    images = made_set()
+    windowed = replace(images, formats={"dicom": {"window": [40.0, 80.0]}})
+
+    assert windowed.data_hash != images.data_hash
+    other = replace(images, formats={"dicom": {"window": [40.0, 90.0]}})
+    assert len({each.subset([0]).data_hash for each in (images, windowed, other)}) == 3
+    assert concatenate(windowed, images).formats == windowed.formats

@@ -712,3 +712,14 @@ def test_copies_in_a_real_set_never_cross_roles(tmp_path):
             assert not crossing.any(), files[one[crossing][0] + start]["path"]
             copies += int((one + start < other).sum())
     assert copies > 1000  # 2,021 without flips and turns, counted on 5,708 images
+
+
+@pytest.mark.parametrize("change", [{"role": "Test"}, {"group": None}, {"sha256": None}])
+def test_split_that_was_edited_wrongly_is_refused(stored, change):
+    path, image_set, _ = stored
+    content = json.loads(path.read_text())
+    content["files"][3] |= change
+    path.write_text(json.dumps(content))
+
+    with pytest.raises(StageError, match=r"expected of each image path, .* mend the file"):
+        read_split(path, image_set)

@@ -1,11 +1,14 @@
 """Stages that several processes divide among them."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from kerasmed.config import BackboneConfig, parse_config
 from kerasmed.runs import RunFolder
+from kerasmed.runtime import resolve_runtime
+from kerasmed.stages import networks
 from kerasmed.stages.evidence import explain_classifiers, explain_shard
 from kerasmed.stages.networks import export_classifiers, export_shard, train_shard
 
@@ -96,3 +99,26 @@ def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monke
     train_shard(config.model_copy(update={"classifiers": classifiers}), run)
     # What differs for another backbone is no reason to train this one again.
     assert seen == {"VGG16": (75, 7)}
+
+
+def test_cnns_are_trained_again_by_what_makes_another_network_alone(run, config, monkeypatch):
+    trained = []
+
+    def train(backbone, images, validation, settings, *arguments):
+        trained.append(arguments[-2].name)
+        return None, {}
+
+    monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
+
+    # Another machine, of which "auto" makes something else.
+    elsewhere = replace(resolve_runtime(config.runtime), precision="mixed_float16")
+    monkeypatch.setattr(networks, "resolve_runtime", lambda *_, **__: elsewhere)
+    assert (train_shard(config, run), trained) == (0, [])
+
+    weights = run.root / "w.h5"
+    changed = config.classifiers.model_copy(update={"weights": str(weights), "train_on": ["real"]})
+    changed = config.model_copy(update={"classifiers": changed})
+    for content in (b"1", b"2", b"2"):
+        weights.write_bytes(content)
+        assert train_shard(changed, run) == 0
+    assert len(trained) == 2
