@@ -23,7 +23,7 @@ from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, resolve_runtime, versions
 from kerasmed.stages import STAGES, perform
-from kerasmed.stages.inputs import load_split
+from kerasmed.stages.inputs import load_grouped_split
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
@@ -49,13 +49,15 @@ class Judge:
     def __init__(self, config: Config, run: RunFolder, weights: str):
         if "data" not in run.finished_stages():
             perform(STAGES["data"], config, run)
-        image_set, split = load_split(config, run)
+        image_set, split, groups = load_grouped_split(config, run)
         self.seen: ImageSet = image_set.subset(split["diffusion"])
         self.validation: ImageSet = image_set.subset(split["validation"])
         held_out = image_set.subset(split["train"])
         self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
         self._held_out = self._features(held_out.images), held_out.labels
         self._seen = self._features(self.seen.images), self.seen.labels
+        roles = {"held_out": "train", "seen": "diffusion"}
+        self._groups = {name: groups[split[role]] for name, role in roles.items()}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         return predict_outputs(self._network, images)["features"]
@@ -63,7 +65,7 @@ class Judge:
     def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
         made = self._features(images)
         sets = {"held_out": self._held_out[0], "seen": self._seen[0], "generated": made}
-        found = fidelity(sets)
+        found = fidelity(sets, self._groups)
         return {
             "accuracy": round(probe_accuracy(made, labels, *self._held_out), 4),
             "accuracy_real": round(probe_accuracy(*self._seen, *self._held_out), 4),

@@ -171,16 +171,21 @@ def _absolute(path: Path) -> str:
 _KEYS = ("path", "sha256", "class", "group", "role")
 
 
-def _check_entries(entries: list[dict[str, Any]], path: Path) -> None:
-    """Refuse a split, edited by hand, that says of an image too little or an unknown role."""
+def _read_entries(path: Path) -> list[dict[str, Any]]:
+    """What ``split.json`` says of each image, if an editor left it whole."""
+    content = read_json(path, "kerasmed data split")
+    entries = content.get("files") if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        entries = [content]
     for entry in entries:
-        role = entry.get("role")
-        if role not in ROLES or not all(isinstance(entry.get(key), str) for key in _KEYS):
+        said = entry if isinstance(entry, dict) else {}
+        if said.get("role") not in ROLES or not all(isinstance(said.get(k), str) for k in _KEYS):
             raise StageError(
                 f"{path}: expected of each image {', '.join(_KEYS)} and one of the roles "
                 f"{', '.join(ROLES)}, received {str(entry)[:200]}; mend the file, or split anew "
                 "with --out."
             )
+    return entries
 
 
 def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
@@ -205,8 +210,7 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
         StageError: the files on disk are no longer those that were split, or what belongs together
             is in two roles, such as a test image that is also a training image.
     """
-    entries = read_json(path, "kerasmed data split")["files"]
-    _check_entries(entries, path)
+    entries = _read_entries(path)
     _check_apart(entries, path)
     base = Path(_absolute(path.parent))
     expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}

@@ -723,3 +723,12 @@ def test_split_that_was_edited_wrongly_is_refused(stored, change):
 
     with pytest.raises(StageError, match=r"expected of each image path, .* mend the file"):
         read_split(path, image_set)
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "null", '{"files": {}}', '{"files": [1]}'])
+def test_split_without_its_images_is_refused(stored, content):
+    path, image_set, _ = stored
+    path.write_text(content)
+
+    with pytest.raises(StageError, match=r"expected of each image path, .* mend the file"):
+        read_split(path, image_set)
