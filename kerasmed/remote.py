@@ -7,24 +7,29 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kerasmed.errors import StageError
-from kerasmed.files import make_folder, read_json, write_json, written_aside
+from kerasmed.files import make_folder, read_json, sha256_of, write_json, written_aside
 from kerasmed.progress import say
 
 # Neither real images, which may not leave the machine, nor what belongs to this machine alone.
 _STAYS_HERE = ("cache",)
-_LAST = "run.json"  # so that it never names what is not there yet
+# What vouches for other files: written after these, as it was before these were listed, and removed
+# before them. The last of all vouches for whole stages.
+_RECORDS = ("training.json", "export.json", "manifest.json", "run.json")
 _LEASE = ".lock"
 _PUSH_EVERY_S = 60.0
+_RENEW_EVERY_S = 60.0
 _LEASE_ENDS_S = 300.0
+_NOTE_EVERY_S = 1.0
 _TRANSFERS = 16
 # What tells one version of an object from another, by file system.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "updated", "mtime", "created")
@@ -45,6 +50,12 @@ class Mirror:
 
     def __init__(self, address: str):
         self.address = address.rstrip("/")
+        if self.address.endswith(":"):
+            raise StageError(
+                f"--out {address}: expected an address such as s3://BUCKET/PATH, received none "
+                "behind its kind; add it."
+            )
+        self._token = secrets.token_hex(8)  # process numbers are not unique in containers
         with self._reported("open"):
             import fsspec
 
@@ -64,30 +75,24 @@ class Mirror:
         """
         with self._reported("write"):
             self._take_lease()
-        try:
+        with ExitStack() as stack:
+            stack.callback(self._give_lease_back)
+            stack.enter_context(_repeated(_RENEW_EVERY_S, self._renew_lease, self._say_later))
             self.fetch()
-            ended = threading.Event()
-            writer = threading.Thread(target=self._write_back_until, args=(ended,), daemon=True)
-            writer.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                writer.join()
-                with self._reported(f"write what lies in {self.local} to"):
-                    self._push()
-        finally:
-            with self._reported("write"):
-                self._fs.rm_file(self._at(_LEASE))
+            stack.callback(self._push_last)
+            stack.enter_context(_repeated(_PUSH_EVERY_S, self._push, self._say_later))
+            yield
 
     def fetch(self) -> None:
         """Bring what has changed at the address; what has not been written back yet stays.
 
         Raises:
-            StageError: the address cannot be reached.
+            StageError: the address cannot be reached, or a file has changed on both sides.
         """
         make_folder(self.local)
-        synced, here = self._read_index(), self._local_files()
+        here = self._local_files()
+        # A copy that is gone as a whole was not emptied file by file.
+        synced = self._read_index() if here else {}
         with self._reported("read"):
             there = self._versions()
         for name in here.keys() & synced.keys() - there.keys():
@@ -95,12 +100,20 @@ class Mirror:
         wanted = [
             name
             for name, version in there.items()
-            if name not in here or name not in synced or synced[name][2] != version
+            if name not in synced or synced[name][2] != version
         ]
 
         def fetch_one(name: str) -> None:
-            with written_aside(self.local / name) as temporary:
+            path = self.local / name
+            with written_aside(path) as temporary:
                 self._fs.get_file(self._at(name), str(temporary))
+                touched = name in here and synced.get(name, [])[:2] != here[name]
+                if touched and sha256_of(path) != sha256_of(temporary):
+                    raise StageError(
+                        f"{name} has changed both in {self.local} and at {self.address}: expected "
+                        "one of the two to be as it was; move that folder away to go on from the "
+                        "address, or take another --out."
+                    )
 
         with self._reported("read"):
             self._each(fetch_one, wanted)
@@ -114,41 +127,75 @@ class Mirror:
 
     def _push(self) -> None:
         """Write new and changed files to the address, and remove there what is gone here."""
-        synced, here = self._read_index(), self._local_files()
+        self._check_lease()
+        synced, records = self._read_index(), self._read_records()
+        # The records as they were before anything else: what they vouch for may change meanwhile.
+        here = self._local_files()
+        here |= {name: state for name, (state, _) in records.items() if name in here}
         changed = [name for name, state in here.items() if synced.get(name, [])[:2] != state]
         removed = [name for name in synced if name not in here]
         if not changed and not removed:
             return
+        noted, lock = time.monotonic(), threading.Lock()
 
         def push_one(name: str) -> None:
-            try:
-                self._fs.put_file(str(self.local / name), self._at(name))
-            except FileNotFoundError:
-                if (self.local / name).exists():
-                    raise
-                here.pop(name)  # removed since it was listed
+            nonlocal noted
+            if name in records:
+                self._fs.pipe_file(self._at(name), records[name][1])
+            else:
+                try:
+                    self._fs.put_file(str(self.local / name), self._at(name))
+                except FileNotFoundError:
+                    if (self.local / name).exists():
+                        raise
+                    return  # removed since it was listed
+            version = _version_of(self._fs.info(self._at(name)))
+            with lock:
+                # At once, so that a file that changes after it was written is known to be newer.
+                synced[name] = [*here[name], version]
+                if time.monotonic() - noted > _NOTE_EVERY_S:
+                    self._write_index(synced)
+                    noted = time.monotonic()
 
-        self._each(push_one, [name for name in changed if name != _LAST])
-        self._each(push_one, [name for name in changed if name == _LAST])
-        self._each(lambda name: self._fs.rm_file(self._at(name)), removed)
-        there = self._versions()
-        kept = {name: state for name, state in here.items() if name in there}
-        self._write_index({name: [*state, there[name]] for name, state in kept.items()})
+        def remove(name: str) -> None:
+            with suppress(FileNotFoundError):  # by a push that was killed before it noted it
+                self._fs.rm_file(self._at(name))
+            synced.pop(name)
 
-    def _write_back_until(self, ended: threading.Event) -> None:
-        while not ended.wait(_PUSH_EVERY_S):
-            try:
-                self._write_lease("overwrite")
-                self._push()
-            except Exception as error:  # the next time, or the last, may do better
-                say(f"{self.address}: not written to just now ({_one_line(error)}); tried again.")
+        try:
+            self._each(remove, [name for name in removed if _rank(name)])
+            for rank in range(len(_RECORDS) + 1):
+                self._each(push_one, [name for name in changed if _rank(name) == rank])
+            self._each(remove, [name for name in removed if not _rank(name)])
+            there = self._versions()
+            for name in changed:
+                if name in synced and name in there:
+                    synced[name][2] = there[name]
+        finally:
+            self._write_index(synced)
+
+    def _push_last(self) -> None:
+        with self._reported(f"write what lies in {self.local} to"):
+            self._push()
+
+    def _say_later(self, error: Exception) -> None:
+        say(f"{self.address}: not written to just now ({_one_line(error)}); tried again.")
+
+    def _read_records(self) -> dict[str, tuple[list[int], bytes]]:
+        """State and content of each file that vouches for others."""
+        found = {}
+        for name, state in self._local_files().items():
+            if _rank(name):
+                with suppress(FileNotFoundError):
+                    found[name] = (state, (self.local / name).read_bytes())
+        return found
 
     def _take_lease(self) -> None:
         try:
             self._write_lease("create")
             return
         except FileExistsError:
-            holder = json.loads(self._fs.cat_file(self._at(_LEASE)))
+            holder = self._read_lease()
         silent_s = time.time() - holder["at"]
         if silent_s < _LEASE_ENDS_S:
             raise StageError(
@@ -158,10 +205,41 @@ class Mirror:
             )
         self._write_lease("overwrite")
 
+    def _read_lease(self) -> dict[str, Any]:
+        self._fs.invalidate_cache()
+        return json.loads(self._fs.cat_file(self._at(_LEASE)))
+
     def _write_lease(self, mode: str) -> None:
         holder = f"Process {os.getpid()} on {platform.node()}"
-        lease = json.dumps({"holder": holder, "at": time.time()}).encode()
-        self._fs.pipe_file(self._at(_LEASE), lease, mode=mode)
+        lease = {"holder": holder, "token": self._token, "at": time.time()}
+        self._fs.pipe_file(self._at(_LEASE), json.dumps(lease).encode(), mode=mode)
+
+    def _check_lease(self) -> None:
+        """Refuse to write where another process, after long silence of this one, now does.
+
+        Raises:
+            StageError: naming the other.
+        """
+        try:
+            lease = self._read_lease()
+        except FileNotFoundError:  # somebody tidied up
+            self._write_lease("create")
+            return
+        if lease.get("token") != self._token:
+            raise StageError(
+                f"{lease['holder']} has taken {self.address}, since this process was silent there "
+                f"for {_LEASE_ENDS_S:.0f} s: expected to hold it until the end; what was made "
+                f"since then lies in {self.local}."
+            )
+
+    def _renew_lease(self) -> None:
+        self._check_lease()
+        self._write_lease("overwrite")
+
+    def _give_lease_back(self) -> None:
+        with self._reported("write"), suppress(FileNotFoundError):
+            if self._read_lease().get("token") == self._token:
+                self._fs.rm_file(self._at(_LEASE))
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
@@ -173,9 +251,10 @@ class Mirror:
         versions = {}
         for path, info in found.items():
             name = str(PurePosixPath(path).relative_to(PurePosixPath(self._path)))
-            if _travels(name):
-                known = [str(info[key]) for key in _VERSION_KEYS if info.get(key)]
-                versions[name] = f"{info['size']} {known[0] if known else ''}"
+            # The consoles of stores make an empty object for a folder, its name with a slash.
+            is_folder = path.endswith("/") or info["type"] != "file" or name == "."
+            if not is_folder and _travels(name):
+                versions[name] = _version_of(info)
         return versions
 
     def _local_files(self) -> dict[str, list[int]]:
@@ -222,6 +301,40 @@ class Mirror:
                 "the address, or give the credentials that its store looks for (for s3:// "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
             ) from None
+
+
+def _version_of(info: dict[str, Any]) -> str:
+    known = [str(info[key]) for key in _VERSION_KEYS if info.get(key)]
+    return f"{info['size']} {known[0] if known else ''}"
+
+
+def _rank(name: str) -> int:
+    """0 of a file that vouches for no other; else when it is written, after all such."""
+    last = PurePosixPath(name).name
+    return _RECORDS.index(last) + 1 if last in _RECORDS else 0
+
+
+@contextmanager
+def _repeated(
+    every_s: float, work: Callable[[], None], failed: Callable[[Exception], None]
+) -> Iterator[None]:
+    """Work that a thread does again and again until the block ends, whatever fails meanwhile."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            try:
+                work()
+            except Exception as error:  # the next time may do better
+                failed(error)
+
+    thread = threading.Thread(target=repeat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _travels(name: str) -> bool:

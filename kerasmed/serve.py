@@ -5,6 +5,7 @@ and the size of each are bounded, so memory is too.
 """
 
 import asyncio
+import io
 import os
 import socket
 from collections.abc import AsyncIterator, Sequence
@@ -350,6 +351,22 @@ def _count_dicom_pixels(path: Path) -> int:
         largest = pixels * int(header.get("SamplesPerPixel") or 1) * header.BitsAllocated // 8
         if path.stat().st_size > 2 * largest + 2**20:
             raise HTTPException(415, "DICOM: expected RLE of the size that its header states.")
+    elif syntax is not None and syntax.is_encapsulated:
+        pixels = max(pixels, _count_encoded_pixels(path))
+    return pixels
+
+
+def _count_encoded_pixels(path: Path) -> int:
+    """Pixels as the JPEG and JPEG 2000 streams in a DICOM file state them."""
+    from pydicom import dcmread
+    from pydicom.encaps import generate_frames
+
+    dataset = dcmread(path)
+    frames = int(dataset.get("NumberOfFrames") or 1)
+    pixels = 0
+    for frame in generate_frames(dataset.PixelData, number_of_frames=frames):
+        with suppress(Image.UnidentifiedImageError), Image.open(io.BytesIO(frame)) as image:
+            pixels += image.width * image.height
     return pixels
 
 

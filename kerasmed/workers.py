@@ -87,7 +87,7 @@ def _host_and_port(address: str) -> tuple[str, int]:
 def _check_known(host: str, port: int) -> None:
     try:
         socket.getaddrinfo(host, port)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # the latter of a name with two dots in a row
         raise ConfigError(
             f"TF_CONFIG: expected hosts that this machine can find, received {host!r} ({error}); "
             "mend the name, or give its address."

@@ -1,6 +1,7 @@
 """Run folders at an address: in a folder by file://, and in a local S3 server."""
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
@@ -133,21 +134,159 @@ def test_what_could_not_be_written_back_is_not_lost(tmp_path, machine, monkeypat
     assert _stored(address) == {"result.txt": b"hours of work"}
 
 
-def test_the_record_is_written_after_what_it_names(tmp_path, machine, monkeypatch):
-    run = RunFolder.at(f"file://{tmp_path}/store/run")
-    written = []
-    put_file = type(run.mirror._fs).put_file
+def _break_off(run: RunFolder, broken, name: str, method: str = "put_file") -> None:
+    """From now on the writing of one file, or its removal, fails, after all others are done."""
+    real = getattr(type(run.mirror._fs), method)
 
-    def noted(self, source, target, **options):
+    def fail(self, *arguments, **options):
+        if Path(arguments[-1]).name == name:
+            time.sleep(0.5)
+            raise OSError("the power is gone")
+        return real(self, *arguments, **options)
+
+    broken.setattr(type(run.mirror._fs), method, fail)
+
+
+def test_what_changed_after_it_was_written_back_is_not_overwritten(tmp_path, machine, monkeypatch):
+    address = f"file://{tmp_path}/store/run"
+    run = RunFolder.at(address)
+    for name in ("denoiser.onnx", "big.txt"):
+        _write(run, name, "early")
+    with monkeypatch.context() as broken:
+        _break_off(run, broken, "big.txt")
+        with pytest.raises(StageError, match="the power is gone"), run.locked():
+            pass
+    assert _stored(address) == {"denoiser.onnx": b"early"}
+    _write(run, "denoiser.onnx", "final")
+
+    with RunFolder.at(address).locked():
+        assert (run.root / "denoiser.onnx").read_text() == "final"
+    assert _stored(address) == {"denoiser.onnx": b"final", "big.txt": b"early"}
+
+
+def test_what_was_removed_and_is_still_at_the_address_does_not_come_back(
+    tmp_path, machine, monkeypatch
+):
+    address = f"file://{tmp_path}/store/run"
+    run = RunFolder.at(address)
+    with run.locked():
+        _write(run, "training.json", "old")
+        _write(run, "kept.txt", "kept")
+    with monkeypatch.context() as broken:
+        _break_off(run, broken, "training.json", "rm_file")
+        with pytest.raises(StageError, match="the power is gone"), run.locked():
+            (run.root / "training.json").unlink()
+    assert "training.json" in _stored(address)
+
+    with RunFolder.at(address).locked():
+        assert not (run.root / "training.json").exists()
+    assert _stored(address) == {"kept.txt": b"kept"}
+
+
+def test_file_that_has_changed_on_both_sides_is_told(address, machine):
+    first = RunFolder.at(address)
+    with first.locked():
+        _write(first, "a.txt", "first")
+    machine("second")
+    second = RunFolder.at(address)
+    with second.locked():
+        _write(second, "a.txt", "second")
+    machine("first")
+    _write(first, "a.txt", "not written back")
+
+    message = r"a\.txt has changed both in .* move that folder away"
+    with pytest.raises(StageError, match=message), first.locked():
+        pass
+
+    assert (first.root / "a.txt").read_text() == "not written back"
+    assert _stored(address) == {"a.txt": b"second"}
+
+
+def test_copy_that_was_deleted_is_fetched_again(address, machine):
+    run = RunFolder.at(address)
+    with run.locked():
+        _write(run, "a.txt", "a")
+    shutil.rmtree(run.root)
+    with run.locked():
+        assert (run.root / "a.txt").read_text() == "a"
+
+
+def test_records_are_written_after_what_they_name_and_as_they_were_before(
+    tmp_path, machine, monkeypatch
+):
+    address = f"file://{tmp_path}/store/run"
+    run = RunFolder.at(address)
+    written, local = [], type(run.mirror._fs)
+    put_file, pipe_file = local.put_file, local.pipe_file
+
+    def put(self, source, target, **options):
         written.append(Path(target).name)
+        _write(run, "run.json", "a stage ended meanwhile")
         put_file(self, source, target, **options)
 
-    monkeypatch.setattr(type(run.mirror._fs), "put_file", noted)
+    def pipe(self, target, content, **options):
+        written.append(Path(target).name)
+        pipe_file(self, target, content, **options)
+
+    monkeypatch.setattr(local, "put_file", put)
+    monkeypatch.setattr(local, "pipe_file", pipe)
     with run.locked():
-        for name in ("a.txt", "run.json", "z.txt"):
+        for name in ("a.txt", "run.json", "c/training.json", "z.txt"):
             _write(run, name, "text")
-    assert written[-1] == "run.json"
-    assert sorted(written) == ["a.txt", "run.json", "z.txt"]
+    assert [name for name in written if name != ".lock"][2:] == ["training.json", "run.json"]
+    assert _stored(address)["run.json"] == b"text"
+    with run.locked():
+        pass
+    assert _stored(address)["run.json"] == b"a stage ended meanwhile"
+
+
+def test_lease_is_renewed_while_a_long_transfer_lasts(tmp_path, machine, monkeypatch):
+    address = f"file://{tmp_path}/store/run"
+    monkeypatch.setattr(remote, "_RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(remote, "_LEASE_ENDS_S", 1.0)
+    run, refused = RunFolder.at(address), []
+    put_file = type(run.mirror._fs).put_file
+
+    def slow(self, source, target, **options):
+        time.sleep(2)
+        machine("second")
+        try:
+            with RunFolder.at(address).locked():
+                pass
+        except StageError as error:
+            refused.append(str(error))
+        put_file(self, source, target, **options)
+
+    monkeypatch.setattr(type(run.mirror._fs), "put_file", slow)
+    with run.locked():
+        _write(run, "a.txt", "a")
+    assert len(refused) == 1
+    assert "writes to" in refused[0]
+
+
+def test_address_that_another_process_took_is_not_written_to(address, machine):
+    run = RunFolder.at(address)
+    store, path = fsspec.core.url_to_fs(address)
+    other = json.dumps({"holder": "Process 1 elsewhere", "token": "x", "at": time.time()})
+    _write(run, "a.txt", "a")
+    with pytest.raises(StageError, match="Process 1 elsewhere has taken"), run.locked():
+        store.pipe_file(f"{path}/.lock", other.encode())
+    assert _stored(address) == {".lock": other.encode()}
+    assert (run.root / "a.txt").exists()
+
+
+@pytest.mark.parametrize("name", ["run/", "run/synthetic/"])
+def test_folders_that_a_console_made_are_no_files(s3, machine, name):
+    store = fsspec.filesystem("s3")
+    store.call_s3("put_object", Bucket="studies", Key=name, Body=b"")
+    run = RunFolder.at(s3)
+    with run.locked():
+        _write(run, "synthetic/a.txt", "a")
+    assert _stored(s3)["synthetic/a.txt"] == b"a"
+
+
+def test_address_without_a_path_is_one_line(machine, tiny_config, capsys):
+    assert "s3://BUCKET/PATH" in _fails(capsys, tiny_config, "--out", "s3://")
 
 
 def test_a_second_writer_is_refused(address, machine):

@@ -147,6 +147,12 @@ def test_dicom_that_is_far_larger_than_it_looks_is_refused(client):
     assert len(deflated) < 2**20
     answer = _post(client, deflated, "a.dcm")
     assert (answer.status_code, "not deflated" in answer.text) == (415, True)
+    jpeg = io.BytesIO()
+    Image.new("L", (8000, 8000)).save(jpeg, "JPEG")
+    frames = pydicom.encaps.encapsulate([jpeg.getvalue()])
+    lying = _dicom(8, 8, pydicom.uid.JPEGBaseline8Bit, PixelData=frames)
+    answer = _post(client, lying, "a.dcm")
+    assert (answer.status_code, "received 64,000,000" in answer.text) == (413, True)
     run_length = _dicom(
         4, 4, pydicom.uid.RLELossless, BitsAllocated=16, EncapsulatedDocument=bytes(2**21)
     )

@@ -68,6 +68,10 @@ def read_frames(
     dataset = pydicom.dcmread(path)
     _check_decodable(dataset, path)
     count = int(dataset.get("NumberOfFrames") or 1)
+    if count < 1:
+        raise DataError(
+            f"Cannot read {path}: expected one frame or more, received {count}; mend the header."
+        )
     if count > 1 and settings.frames == "refuse":
         raise DataError(
             f"Cannot read {path}: expected one frame, received {count}; "

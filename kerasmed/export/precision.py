@@ -50,6 +50,33 @@ def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     return sorted_model.model
 
 
+def greatest_activation(source: Path, images: np.ndarray) -> float:
+    """Of the layers that ``to_float16`` converts, on a few images.
+
+    A CPU computes float16 files in float32 and shows no overflow.
+
+    Args:
+        source: a float32 classifier file.
+        images: uint8.
+    """
+    graph = onnx.load(source).graph
+    inside = {name for names in _layers(graph).values() for name in names}
+    names = {name for node in graph.node if node.name in inside for name in node.output}
+    with TemporaryDirectory() as folder:
+        activations = _observed(source, images, Path(folder))
+    found = [
+        np.abs(part).max() for name in names & activations.keys() for part in activations[name]
+    ]
+    return float(max(found))
+
+
+def _observed(path: Path, images: np.ndarray, folder: Path) -> dict[str, list[np.ndarray]]:
+    """Every activation of a file on a few images, by name."""
+    observed = folder / path.name
+    modify_model_output_intermediate_tensors(path, observed)
+    return collect_activations(str(observed), _Batches(images[:_RANKING_IMAGES]))
+
+
 def to_int8(
     source: Path, calibration: np.ndarray, target: Path, float_layers: Collection[str] = ()
 ) -> None:
@@ -178,13 +205,8 @@ def _most_sensitive_first(
     source: Path, quantized: Path, calibration: np.ndarray, layers: dict[str, list[str]]
 ) -> list[str]:
     """Layers by the quantisation noise on their outputs."""
-    activations = []
     with TemporaryDirectory() as folder:
-        for path in (source, quantized):
-            observed = Path(folder) / path.name
-            modify_model_output_intermediate_tensors(path, observed)
-            reader = _Batches(calibration[:_RANKING_IMAGES])
-            activations.append(collect_activations(str(observed), reader))
+        activations = [_observed(path, calibration, Path(folder)) for path in (source, quantized)]
     errors = compute_activation_error(create_activation_matching(activations[1], activations[0]))
     outputs = {node.name: node.output for node in onnx.load(source).graph.node}
 

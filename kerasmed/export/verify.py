@@ -76,6 +76,8 @@ def _check_sidecar(metadata: dict[str, Any], path: Path) -> str:
     if not beside.exists():
         return f"none beside the file ({beside.name}), so no SHA-256 to compare with"
     sidecar = read_json(beside, "kerasmed export CONFIG")
+    if not isinstance(sidecar, dict):
+        raise ModelFileError(f"{beside}: expected what the file says of itself; export it again.")
     wanted, received = sidecar.pop("sha256", None), sha256_of(path)
     if wanted != received:
         raise ModelFileError(
@@ -100,6 +102,10 @@ def _noise_images(size: int) -> np.ndarray:
 
 def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], path: Path) -> str:
     probabilities = outputs["probabilities"]
+    if not all(np.isfinite(each).all() for each in outputs.values()):
+        raise ModelFileError(
+            f"{path}: expected outputs that are numbers, received NaN or infinity; export it again."
+        )
     sums = probabilities.sum(axis=1)
     classes, count = len(metadata["class_names"]), probabilities.shape[1]
     if count != classes or not np.allclose(sums, 1, atol=1e-3):
@@ -137,7 +143,7 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
     model = keras.saving.load_model(trained, compile=False)
     found = parity(path, keras_outputs(model, metadata["temperature"], images), images)
     allowed = TOLERANCES.get(metadata["precision"])
-    if allowed is not None and not max(found.values()) <= allowed:
+    if allowed is not None and not all(each <= allowed for each in found.values()):
         raise ModelFileError(
             f"{path}: expected agreement with {trained} within {allowed}, received {found}; the "
             "network was trained again since, export it again."

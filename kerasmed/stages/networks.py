@@ -99,7 +99,8 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
         check_agreed(made_from)
         path = _record_path(cell, run)
         record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
-        if of_chief(record.get("made_from") == made_from)[0]:
+        is_there = path.with_name("model.keras").exists()
+        if of_chief(is_there and record.get("made_from") == made_from)[0]:
             continue
         if number % shards != index - 1:
             missing += 1
@@ -177,7 +178,7 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
         path = _export_record_path(cell, run)
         record = read_json(path, "kerasmed export CONFIG") if path.exists() else {}
         made = [run.exported / f"{name}.onnx" for name in record.get("files", ())]
-        if record.get("made_from") == made_from and all(each.exists() for each in made):
+        if record.get("made_from") == made_from and all(_is_whole(each) for each in made):
             continue
         if number % shards != index - 1:
             missing += 1
@@ -203,11 +204,10 @@ def _export_cell(
     load_keras()
     import keras
 
-    from kerasmed.export.classifiers import export_classifier, export_float16, export_int8
+    from kerasmed.export.classifiers import export_classifier, export_float16, export_int8, spread
 
     validation = image_set.subset(split["validation"])
-    # Spread over the classes, in whose order the images lie.
-    images = validation.images[np.linspace(0, len(validation) - 1, 33).astype(int)]
+    images = spread(validation.images)
     model = keras.saving.load_model(_record_path(cell, run).with_name("model.keras"), compile=False)
     metadata = {
         "class_names": list(image_set.class_names),
@@ -239,6 +239,14 @@ def _export_cell(
         arguments = (calibration, np.asarray(validation.images), validation.labels)
         found[small.stem] = _or_reason(export_int8, path, *arguments, small)
     return found
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an exported file is there, with the sidecar that it was written with."""
+    beside = path.with_suffix(".json")
+    if not (path.exists() and beside.exists()):
+        return False
+    return read_json(beside, "kerasmed export CONFIG").get("sha256") == sha256_of(path)
 
 
 def _export_record_path(cell: Cell, run: RunFolder) -> Path:

@@ -520,6 +520,8 @@ def test_one_frame_is_no_part(tmp_path):
 
 def test_fewer_frames_than_promised_are_refused(tmp_path):
     refusal(save(dataset_of(FRAMES, NumberOfFrames=4), tmp_path / "a.dcm"), frames="split")
+    path = save(dataset_of(FRAMES, NumberOfFrames=-1), tmp_path / "a.dcm")
+    assert "expected one frame or more, received -1" in refusal(path)
 
 
 def groups_of(rescale: dict[str, float] | None, window: dict[str, Any] | None) -> Dataset:

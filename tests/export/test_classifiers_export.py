@@ -89,6 +89,26 @@ def test_swapped_preprocessing_is_noticed(tmp_path, monkeypatch):
         assert (max(found.values()) <= export.TOLERANCES["fp32"]) == agrees
 
 
+@pytest.mark.parametrize("spoilt", ["probabilities", "features"])
+def test_outputs_that_are_no_numbers_agree_with_nothing(own, tmp_path, spoilt):
+    path, phantoms = own
+    images = phantoms.images[:5]
+    expected = OnnxClassifier(path).outputs(images)
+    expected[spoilt][2] = np.nan
+    assert np.isnan(export.parity(path, expected, images)[spoilt])
+    proto, metadata = onnx.load(path), OnnxClassifier(path).metadata
+    with pytest.raises(ModelFileError, match="expected onnxruntime to agree"):
+        export._write_checked(proto, metadata, tmp_path / "a.onnx", expected, images, "Keras")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_some_images_are_of_all_classes_and_fit_into_one_batch():
+    images = np.arange(3000)
+    assert export.spread(images)[[0, -1]].tolist() == [0, 2999]
+    assert len(export.spread(images)) == 33
+    assert export.spread(images[:5]).tolist() == [0, 1, 2, 3, 4]
+
+
 def test_disagreement_is_refused_and_nothing_is_written(tmp_path, monkeypatch):
     wrong = {"probabilities": 0.2, "features": 0.0}
     monkeypatch.setattr(export, "parity", lambda *_: wrong)
@@ -153,6 +173,21 @@ def test_float16_that_differs_too_much_is_refused(own, monkeypatch):
     target = path.with_name("wrong.fp16.onnx")
     with pytest.raises(ModelFileError, match="agree with float32 within 1e-09, received"):
         export.export_float16(path, phantoms.images[:9], target)
+    assert not target.exists()
+
+
+def test_float16_that_would_leave_its_range_is_refused(own):
+    path, phantoms = own
+    model = onnx.load(path)
+    (first, *_) = (node for node in model.graph.node if node.op_type == "Conv")
+    (kernel,) = (each for each in model.graph.initializer if each.name == first.input[1])
+    louder = onnx.numpy_helper.to_array(kernel) * np.float32(1e6)
+    kernel.CopyFrom(onnx.numpy_helper.from_array(louder, kernel.name))
+    loud = path.with_name("loud.onnx")
+    onnx.save(model, loud)
+    target = path.with_name("loud.fp16.onnx")
+    with pytest.raises(ModelFileError, match="at most 65504, the end of float16's range"):
+        export.export_float16(loud, phantoms.images[:9], target)
     assert not target.exists()
 
 

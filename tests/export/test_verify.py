@@ -86,6 +86,28 @@ def test_sidecar_of_another_file_is_noticed(exported):
         verify_file(exported)
 
 
+def test_sidecar_that_is_none_is_noticed(exported):
+    exported.with_suffix(".json").write_text("[]")
+    with pytest.raises(ModelFileError, match="expected what the file says of itself"):
+        verify_file(exported)
+
+
+def test_features_that_are_no_numbers_are_noticed(exported):
+    def spoil(model):
+        for node in model.graph.node:
+            node.output[:] = ["raw" if name == "features" else name for name in node.output]
+            node.input[:] = ["raw" if name == "features" else name for name in node.input]
+        nothing = onnx.helper.make_node("Sub", ["raw", "raw"], ["nothing"])
+        model.graph.node.extend(
+            [nothing, onnx.helper.make_node("Div", ["nothing"] * 2, ["features"])]
+        )
+
+    _spoil(exported, spoil)
+    exported.with_suffix(".json").unlink()
+    with pytest.raises(ModelFileError, match="expected outputs that are numbers"):
+        verify_file(exported)
+
+
 def test_missing_sidecar_is_said(exported):
     exported.with_suffix(".json").unlink()
     assert "no SHA-256 to compare with" in verify_file(exported)["sidecar"]

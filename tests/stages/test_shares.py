@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from kerasmed.config import BackboneConfig, parse_config
+from kerasmed.export.verify import verify_file
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import resolve_runtime
 from kerasmed.stages import networks
@@ -57,6 +58,16 @@ def test_exports_are_divided_and_made_again_only_where_something_changed(run, co
     written = _times(run.exported)
     assert export_classifiers(config, run) == first
     assert _times(run.exported) == written
+
+    # Without its sidecar, or with that of another file, one is not whole.
+    (run.exported / "MobileNet-synthetic-s0.json").unlink()
+    shutil.copyfile(
+        run.exported / "MobileNet-both-s0.onnx", run.exported / "MobileNet-real-s0.onnx"
+    )
+    assert export_classifiers(config, run) == first
+    assert (run.exported / "MobileNet-synthetic-s0.json").exists()
+    verify_file(run.exported / "MobileNet-real-s0.onnx")
+    written = _times(run.exported)
 
     retrained = run.classifiers / "MobileNet-real-s0" / "model.keras"
     shutil.copyfile(run.classifiers / "MobileNet-both-s0" / "model.keras", retrained)
@@ -114,6 +125,10 @@ def test_cnns_are_trained_again_by_what_makes_another_network_alone(run, config,
     elsewhere = replace(resolve_runtime(config.runtime), precision="mixed_float16")
     monkeypatch.setattr(networks, "resolve_runtime", lambda *_, **__: elsewhere)
     assert (train_shard(config, run), trained) == (0, [])
+
+    (run.classifiers / "MobileNet-both-s0" / "model.keras").unlink()
+    assert (train_shard(config, run), trained) == (0, ["MobileNet-both-s0"])
+    trained.clear()
 
     weights = run.root / "w.h5"
     changed = config.classifiers.model_copy(update={"weights": str(weights), "train_on": ["real"]})
