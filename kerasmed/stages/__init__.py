@@ -139,15 +139,16 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
         StageError: naming the first that differs.
     """
     finished = run.finished_stages()
-    record, data = finished[stage.name], finished["data"]
+    record, data = finished[stage.name], finished.get("data")
     for key, old, new in _differences(_deciding(record["settings"]), stage.settings(config)):
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
             f"take the setting back, use another --out, or redo it with `{stage.command}`."
         )
-    # A split may be edited before anything has learned from it.
-    is_older = record["finished"] < data["finished"]  # and so to be done again in any case
+    # Older than the split it is to be done again in any case.
+    is_older = data is None or record["finished"] < data["finished"]
     split = record.get("split_sha256")  # not in records of before it was noted
+    # Before anything has learned from it, it may be edited.
     if stage.name != "data" and not is_older and split not in (None, run.split_hash()):
         raise StageError(
             f"{run.split_path} has changed since the stage {stage.name!r} was made: expected the "
