@@ -9,12 +9,11 @@ The same of the real images comes first. `off_the_middle` means something where 
 thing that lies in its middle, such as a head.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, brightness_deviation
+from recipe import Judge, brightness_deviation, judged_parser
 
 from kerasmed.config import load_config
 from kerasmed.hardware import machine
@@ -40,10 +39,7 @@ def look(images: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser = judged_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))

@@ -121,11 +121,17 @@ def draw(judge: Judge, folder: Path, seed: int, **options) -> tuple[np.ndarray, 
     return images, np.array([label for label, _, _ in made]), seconds
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def judged_parser(doc: str) -> argparse.ArgumentParser:
+    """With what every script needs that judges: an experiment file, its data and the weights."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    return parser
+
+
+def main() -> None:
+    parser = judged_parser(__doc__)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--guidance", type=float, nargs="+", default=[1.0])

@@ -10,7 +10,6 @@ networks of their own, so that they have no quality: denoising-diffusion-pytorch
 ten of them, and diffusers' DPM-Solver++ at as many steps as ours over a U-Net of our shape.
 """
 
-import argparse
 import contextlib
 import json
 import subprocess
@@ -22,7 +21,7 @@ import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recipe import Judge
+from recipe import Judge, judged_parser
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.generate import Denoiser, generate_images
@@ -79,10 +78,7 @@ def to_int8(source: Path, target: Path, states: States) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser = judged_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--rival-python")
     parser.add_argument("--slow", action="store_true", help="our own 1000-step DDPM too")

@@ -7,12 +7,11 @@ RUN is the folder of a study whose denoiser is trained. For each spacing as many
 benchmarks/recipe.py; the brightness deviation of the real images is printed first.
 """
 
-import argparse
 import json
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, brightness_deviation, draw
+from recipe import Judge, brightness_deviation, draw, judged_parser
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
@@ -23,10 +22,7 @@ from kerasmed.runtime import versions
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser = judged_parser(__doc__)
     parser.add_argument("--run", type=Path, required=True)
     parser.add_argument("--roots", type=float, nargs="+", default=[3, 5, 7])
     arguments = parser.parse_args()

@@ -10,14 +10,13 @@ Ours draws as many images as the role `diffusion` holds, the others fewer, since
 take minutes for them. Run it under `taskset` for fewer cores.
 """
 
-import argparse
 import json
 import os
 import subprocess
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, draw, save_grid, train
+from recipe import Judge, draw, judged_parser, save_grid, train
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.solvers import sampling_timesteps
@@ -29,10 +28,7 @@ RIVALS = ("denoising-diffusion-pytorch", "diffusers")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("config", type=Path)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
+    parser = judged_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--rival-python", required=True)
     parser.add_argument("--rival-minutes", type=float, default=60)

@@ -229,6 +229,14 @@ class OnnxClassifier:
         """
         return np.concatenate(list(self._batches(paths)))
 
+    def read_one(self, path: Path) -> np.ndarray:
+        """An image file as its training images were read: uint8 (input_size, input_size, 3).
+
+        Raises:
+            DataError: the file is not a readable image.
+        """
+        return read_image(path, self.input_size, self.formats)
+
     def _batches(self, images: np.ndarray | Iterable[Image]) -> Iterator[np.ndarray]:
         if isinstance(images, np.ndarray):
             check_images(images, self.input_size)
@@ -250,7 +258,7 @@ class OnnxClassifier:
 
     def _one(self, image: Image) -> np.ndarray:
         if isinstance(image, str | Path):
-            return read_image(Path(image), self.input_size, self.formats)
+            return self.read_one(Path(image))
         if not isinstance(image, np.ndarray):
             raise InputError(
                 f"Images: expected paths or uint8 arrays, received {type(image).__name__}."

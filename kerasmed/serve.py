@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmed import __version__
-from kerasmed.data.readers import EXPECTED, PICTURE_FORMATS, SUFFIXES, read_image, suffix_of
+from kerasmed.data.readers import EXPECTED, PICTURE_FORMATS, SUFFIXES, suffix_of
 from kerasmed.errors import DataError, KerasmedError, MachineError, ModelFileError
 from kerasmed.inference import OnnxClassifier
 
@@ -313,7 +313,7 @@ def _decode(content: bytes, name: str, model: OnnxClassifier, max_pixels: int) -
                 f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it.",
             )
         try:
-            return read_image(path, model.input_size, model.formats)
+            return model.read_one(path)
         except (DataError, MachineError) as error:
             raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from kerasmed.config import DataConfig, ExplainConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.readers import SUFFIXES, read_image, suffix_of
+from kerasmed.data.readers import SUFFIXES, suffix_of
 from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
@@ -37,7 +37,7 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
     def readable() -> Iterator[np.ndarray]:
         for path in images:
             try:
-                pixels = read_image(path, model.input_size, model.formats)
+                pixels = model.read_one(path)
             except (DataError, MachineError) as error:
                 waiting.append((path, str(error)))
                 continue
@@ -66,7 +66,7 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
 def _readable(paths: Iterable[Path], model: OnnxClassifier) -> Iterator[np.ndarray]:
     for path in paths:
         with suppress(DataError, MachineError):
-            yield read_image(path, model.input_size, model.formats)
+            yield model.read_one(path)
 
 
 def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
@@ -81,9 +81,7 @@ def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
     """
     for name in names:
         path = Path(name)
-        if (
-            len(os.fsencode(path.name)) > _LONGEST_NAME
-        ):  # what no file system knows is no folder either
+        if len(os.fsencode(path.name)) > _LONGEST_NAME:  # of no file system, nor a folder's
             yield path
         elif name == "-":
             yield from (Path(line.rstrip("\n")) for line in listed if line.strip())
@@ -189,7 +187,7 @@ def explain_files(
     ):
         for path in images:
             try:
-                image = read_image(path, engine.input_size, engine.formats)
+                image = engine.read_one(path)
             except (DataError, MachineError) as error:
                 advance(1, "")
                 yield path, {"error": str(error)}

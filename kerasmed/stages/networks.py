@@ -72,6 +72,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
 
     check_classifiers(config)
     cells = cells_of(config)
+    weights = {name: _version_of_weights(config, name) for name in config.classifiers.backbones}
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
     missing = 0
@@ -91,7 +92,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             "image_size": train.image_size,
             # As asked for: what other machines make of "auto" does not make another network.
             "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
-            "weights": _sha256_of_weights(cell.backbone, settings.weights),
+            "weights": weights[cell.backbone],
             "training_hash": train.data_hash,
             "validation_hash": validation.data_hash,
             "images_per_epoch": images_per_epoch,
@@ -125,11 +126,12 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     return missing
 
 
-def _sha256_of_weights(backbone: str, weights: str | dict[str, str]) -> str:
+def _version_of_weights(config: Config, backbone: str) -> str:
+    """SHA-256 of the file; "imagenet" or "none" as they are."""
     from kerasmed.classify.backbones import weights_for
 
-    path = weights_for(backbone, weights)
-    return sha256_of(Path(path)) if Path(path).is_file() else path
+    weights = weights_for(backbone, config.classifiers.of_backbone(backbone).weights)
+    return weights if weights in ("imagenet", "none") else sha256_of(Path(weights))
 
 
 def _record_path(cell: Cell, run: RunFolder) -> Path:
