@@ -22,7 +22,6 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.runtime import load_keras, resolve_runtime
 
     load_keras()
-    import keras
     import numpy as np
 
     from kerasmed.config import DiffusionConfig, RuntimeConfig
@@ -44,11 +43,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("images_per_s")
     trained = _peak_gib()
-    export_denoiser(
-        keras.saving.load_model(folder / "denoiser.keras", compile=False),
-        {},
-        folder / "denoiser.onnx",
-    )
+    export_denoiser(folder / "denoiser.keras", {}, folder / "denoiser.onnx")
     return {
         "parameters": result["parameters"],
         "gflop_per_image": result["gflop_per_image"],

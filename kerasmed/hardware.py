@@ -32,11 +32,18 @@ def cpu_multiplies(*extensions: str) -> bool:
 
 
 def cpu_cores() -> int:
-    """Cores that this process may use."""
+    """Cores that this process may use: of the machine, and no more than ``OMP_NUM_THREADS``."""
     try:
-        return len(os.sched_getaffinity(0))
+        cores = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows have no such call
-        return os.cpu_count() or 1
+        cores = os.cpu_count() or 1
+    return min(cores, thread_limit() or cores)
+
+
+def thread_limit() -> int | None:
+    """``OMP_NUM_THREADS``, which Ray sets for each of its tasks; None where it is no number."""
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    return int(limit) if limit.isdecimal() and int(limit) else None
 
 
 def has_cuda_driver() -> bool:

@@ -23,7 +23,7 @@ import onnxruntime
 
 from kerasmed.data.readers import check_images, read_image
 from kerasmed.errors import InputError, MachineError, ModelFileError
-from kerasmed.hardware import cpu_cores, cpu_multiplies, has_cuda_driver
+from kerasmed.hardware import cpu_cores, cpu_multiplies, has_cuda_driver, thread_limit
 
 # Of the metadata of a file; a file of a later format may mean something else by what it says.
 FORMAT = 1
@@ -310,8 +310,8 @@ def open_session(
         raise ModelFileError(f"No model file at {path}: expected an ONNX file; mend the path.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    if threads is not None:
-        options.intra_op_num_threads = threads
+    # Without either onnxruntime takes a thread for each physical core.
+    options.intra_op_num_threads = threads or thread_limit() or 0
     available = onnxruntime.get_available_providers()
     chosen = provider
     if provider == "auto":

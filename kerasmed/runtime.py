@@ -16,7 +16,7 @@ from importlib import metadata
 
 from kerasmed.config import Distribution, RuntimeConfig
 from kerasmed.errors import ConfigError
-from kerasmed.hardware import cpu_multiplies
+from kerasmed.hardware import cpu_multiplies, thread_limit
 from kerasmed.progress import say
 from kerasmed.workers import Worker, announce, join, joined, strategy
 
@@ -132,6 +132,8 @@ def load_keras(worker: Worker | None = None) -> None:
     elif "keras" in sys.modules:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if threads := thread_limit():  # which TensorFlow does not look at
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
     sys.stderr.flush()
     terminal = os.dup(2)
     with tempfile.TemporaryFile() as aside:

@@ -226,7 +226,7 @@ def test_keras_and_onnx_sampling_agree_within_a_grey_level(tiny_config, run_copy
     model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
     model.save(keras_path)
     metadata = OnnxDenoiser(onnx_path).metadata
-    export_denoiser(model, {k: metadata[k] for k in ("class_names", "data_hash")}, onnx_path)
+    export_denoiser(keras_path, {k: metadata[k] for k in ("class_names", "data_hash")}, onnx_path)
     drawn = {}
     for engine in ("onnx", "keras"):
         options = ["sampling.copy_filter=false", f"sampling.engine={engine}"]

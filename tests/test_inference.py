@@ -15,7 +15,7 @@ from PIL import Image
 
 from kerasmed import hardware, inference
 from kerasmed.errors import DataError, InputError, MachineError, ModelFileError
-from kerasmed.inference import OnnxClassifier, OnnxDenoiser
+from kerasmed.inference import OnnxClassifier, OnnxDenoiser, open_session
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
 
@@ -155,6 +155,13 @@ def test_images_are_taken_as_they_are_wanted(model_path):
     next(parts)
     parts.close()
     assert len(taken) <= 2 * (2 + 2)  # two threads have a batch each, one waits, one was given
+
+
+def test_thread_limit_of_the_environment_holds_for_a_session(model_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    for threads, expected in ((None, 3), (2, 2)):
+        session, _ = open_session(model_path, "cpu", threads)
+        assert session.get_session_options().intra_op_num_threads == expected
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

@@ -3,6 +3,7 @@ import pytest
 
 from kerasmed import hardware, runtime
 from kerasmed.config import RuntimeConfig
+from kerasmed.hardware import cpu_cores
 from kerasmed.runtime import precision_policy, resolve_runtime
 
 
@@ -58,3 +59,12 @@ def test_policy_is_restored_also_after_an_error():
 def test_record_names_processor_and_versions():
     assert hardware.machine()["cores"] >= 1
     assert {"python", "keras", "numpy", "kerasmed"} <= runtime.versions().keys()
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"), [("1", 1), ("3", 3), ("99", 4), ("", 4), ("0", 4), ("all", 4)]
+)
+def test_no_more_cores_are_used_than_omp_num_threads_allows(monkeypatch, said, expected):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(4)), raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", said)
+    assert cpu_cores() == expected

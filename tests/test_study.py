@@ -65,6 +65,20 @@ def test_number_of_devices_does_not_outdate_a_stage(tmp_path):
     check_unchanged(STAGES["diffusion"], CONFIG, run)
 
 
+def test_setting_that_is_younger_than_a_stage_counts_as_its_default(tmp_path):
+    run = RunFolder(tmp_path)
+    _record(run, "data", "diffusion")
+    record = run.record()
+    del record["stages"]["diffusion"]["settings"]["diffusion"]["cooldown"]
+    run.record_path.write_text(json.dumps(record))
+    check_unchanged(STAGES["diffusion"], CONFIG, run)
+
+    values = CONFIG.model_dump()
+    values["diffusion"]["cooldown"] = 0.5
+    with pytest.raises(StageError, match=r"diffusion\.cooldown: 0\.0, received 0\.5"):
+        check_unchanged(STAGES["diffusion"], parse_config(values, "test"), run)
+
+
 def test_stage_without_its_input_names_the_command(tmp_path):
     with pytest.raises(StageError, match="run `kerasmed train diffusion CONFIG` first"):
         perform(STAGES["sampling"], CONFIG, RunFolder(tmp_path))

@@ -9,11 +9,19 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmed.config import DiffusionConfig
 from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.progress import say
 
 _KEPT = 2
+# Where the parts of a recipe stand that are not of the section `diffusion`.
+_SETTINGS = {
+    "seed": "seed",
+    "symmetry": "data.symmetry",
+    "image_size": "data.image_size",
+    "precision": "runtime.precision",
+}
 
 
 class Checkpoints:
@@ -94,11 +102,21 @@ class Checkpoints:
 
     def _check_recipe(self, path: Path, recipe: dict) -> None:
         for key, value in self.recipe.items():
-            if recipe.get(key) != value:
+            field = DiffusionConfig.model_fields.get(key)
+            # Kerasmed may have learned the key since.
+            old = recipe.get(key, None if field is None else field.default)
+            if old == value:
+                continue
+            if key == "data_hash":
                 raise StageError(
-                    f"{path} was made with {key} {recipe.get(key)}, received {value}; "
-                    f"take that back, use another --out, or delete {self.folder}."
+                    f"{path} has learned from other images than the role `diffusion` now holds; "
+                    f"put images and split back, use another --out, or delete {self.folder}."
                 )
+            name = _SETTINGS.get(key, f"diffusion.{key}")
+            raise StageError(
+                f"{path} was made with {name} {old}, received {value}; go on with "
+                f'--set "{name}={old}", use another --out, or delete {self.folder}.'
+            )
 
 
 def _named(model: keras.Model) -> dict[str, keras.Variable]:

@@ -4,8 +4,10 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
+import numpy as np
 
 from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
@@ -108,8 +110,9 @@ def train_denoiser(
         if not worker.is_chief:
             return {}
         summary = recorder.take_best()
-        with written_aside(folder / "denoiser.keras") as temporary:
-            averaged.save(temporary)
+        if not _is_kept(averaged, folder / "denoiser.keras"):
+            with written_aside(folder / "denoiser.keras") as temporary:
+                averaged.save(temporary)
         images_per_s = summary["images_per_s"]
         share = TRAINING_PASSES * flops * images_per_s / possible
         say(
@@ -154,6 +157,18 @@ def _compiled(
     )
     model.optimizer.build(model.trainable_variables)
     return model, optimizer
+
+
+def _is_kept(model: keras.Model, path: Path) -> bool:
+    """Whether a file holds these weights already; saved again it would pass for another network."""
+    if not path.exists():
+        return False
+    try:
+        kept = keras.saving.load_model(path, compile=False).get_weights()
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile):
+        return False
+    weights = model.get_weights()
+    return len(kept) == len(weights) and all(map(np.array_equal, kept, weights))
 
 
 def _threads(runtime: Runtime) -> int:

@@ -11,20 +11,46 @@ from kerasmed import __version__
 from kerasmed.diffusion.unet import pixels_of
 from kerasmed.errors import ModelFileError
 from kerasmed.export.conversion import OPSET, convert, write_model
-from kerasmed.files import written_aside
+from kerasmed.files import sha256_of, written_aside
 from kerasmed.inference import FORMAT, OnnxDenoiser
 
 # Greatest difference to Keras, as a share of the largest value (at least 1).
 TOLERANCE = 1e-4
 
 
-def export_denoiser(model: keras.Model, metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+def export_denoiser(source: Path, metadata: dict[str, Any], path: Path) -> dict[str, Any]:
     """Write a float32 denoiser as ONNX, with the same inputs, checked against Keras.
+
+    A file that was made from this source stays as it is: tf2onnx names the parts of a graph anew
+    each time, so that what was drawn with it would pass for drawn with another network.
+
+    Args:
+        source: ``denoiser.keras``.
+        metadata: what the file is to say of itself beside its format.
+        path: of the file.
+
+    Returns:
+        All that the file says of itself.
 
     Raises:
         ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
     """
+    model = keras.saving.load_model(source, compile=False)
     size = model.input[0].shape[1]
+    metadata = {
+        "kerasmed_version": __version__,
+        "format": FORMAT,
+        "kind": "denoiser",
+        "image_size": size,
+        "pixel_mean": list(pixels_of(model).mean),
+        "pixel_scale": pixels_of(model).scale,
+        "opset": OPSET,
+        "keras_sha256": sha256_of(source),
+        **metadata,
+    }
+    kept = _metadata_of(path)
+    if all(kept.get(key) == value for key, value in metadata.items()):
+        return kept
 
     def serve(noisy_images, timesteps, labels):
         return {"clean_images": model([noisy_images, timesteps, labels], training=False)}
@@ -35,16 +61,6 @@ def export_denoiser(model: keras.Model, metadata: dict[str, Any], path: Path) ->
         tf.TensorSpec((None,), tf.int32, name="labels"),
     ]
     proto = convert(serve, signature)
-    metadata = {
-        "kerasmed_version": __version__,
-        "format": FORMAT,
-        "kind": "denoiser",
-        "image_size": size,
-        "pixel_mean": pixels_of(model).mean,
-        "pixel_scale": pixels_of(model).scale,
-        "opset": OPSET,
-        **metadata,
-    }
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
         difference = denoiser_parity(temporary, model)
@@ -56,6 +72,14 @@ def export_denoiser(model: keras.Model, metadata: dict[str, Any], path: Path) ->
         metadata["parity"] = {"clean_images": difference}
         write_model(proto, metadata, temporary)
     return metadata
+
+
+def _metadata_of(path: Path) -> dict[str, Any]:
+    """What a file says of itself; nothing where it is missing or no denoiser."""
+    try:
+        return OnnxDenoiser(path, "cpu").metadata
+    except ModelFileError:
+        return {}
 
 
 def denoiser_parity(path: Path, model: keras.Model) -> float:

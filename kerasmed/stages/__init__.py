@@ -2,10 +2,13 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kerasmed.config import Config
+from pydantic import ValidationError
+
+from kerasmed.config import Config, Section
 from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
@@ -140,7 +143,8 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
     """
     finished = run.finished_stages()
     record, data = finished[stage.name], finished.get("data")
-    for key, old, new in _differences(_deciding(record["settings"]), stage.settings(config)):
+    recorded = _deciding(_with_defaults(record["settings"]))
+    for key, old, new in _differences(recorded, stage.settings(config)):
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
             f"take the setting back, use another --out, or redo it with `{stage.command}`."
@@ -161,6 +165,17 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     runtime = {k: v for k, v in settings["runtime"].items() if k != "distribution"}
     return {**settings, "runtime": runtime}
+
+
+def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
+    """Recorded settings, with the defaults of keys that kerasmed has learned since."""
+    found = dict(settings)
+    for name, value in settings.items():
+        section = Config.model_fields[name].annotation
+        if isinstance(section, type) and issubclass(section, Section):
+            with suppress(ValidationError):  # a key that it has not any more
+                found[name] = section.model_validate(value).model_dump(mode="json")
+    return found
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:

@@ -58,8 +58,6 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     Of several workers each takes part in the training, and the chief alone writes.
     """
     runtime = resolve_runtime(config.runtime)
-    import keras
-
     from kerasmed.diffusion.training import train_denoiser
 
     image_set, split = load_split(config, run)
@@ -77,9 +75,12 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     if runtime.backend == "tensorflow":
         from kerasmed.export.denoisers import export_denoiser
 
-        model = keras.saving.load_model(run.diffusion / "denoiser.keras", compile=False)
-        metadata = {"class_names": image_set.class_names, "data_hash": image_set.data_hash}
-        export_denoiser(model, metadata, run.diffusion / "denoiser.onnx")
+        metadata = {
+            "class_names": list(image_set.class_names),
+            "data_hash": image_set.data_hash,
+        }
+        source, path = run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"
+        export_denoiser(source, metadata, path)
     else:
         (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # of an earlier training
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")

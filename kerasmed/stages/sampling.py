@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,10 @@ from kerasmed.stages.inputs import images_per_class, load_split, read_synthetic,
 # Draws of one image, of which each but the last was a copy.
 _ATTEMPTS = 20
 _SEARCHED_AT_ONCE = 32
-# Notes on copies, in the unfinished set, beside its classes, whose names begin with no dot.
+# In the unfinished set, beside its classes, whose names begin with no dot: notes on copies, and the
+# images that the threshold for copies is taken from.
 _REJECTED = ".rejected"
+_FIRST_DRAWS = ".first_draws"
 MANIFEST = "manifest.json"
 _CALIBRATION = "calibration.json"
 
@@ -105,8 +108,6 @@ class _Drawing:
         }
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
-        # First draws that the copy filter's threshold was taken on, until they are wanted.
-        self._ready: dict[tuple[int, ...], np.ndarray] = {}
 
     def is_finished(self) -> bool:
         """Whether the set is in its place, drawn with these settings and not touched since."""
@@ -131,7 +132,7 @@ class _Drawing:
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
         if missing:
-            self._draw_missing(missing)
+            self._draw_missing(missing, self._copy_filter(index, shards))
         return sum(not self._path_of(*each).exists() for each in wanted)
 
     def finish(self) -> None:
@@ -167,10 +168,9 @@ class _Drawing:
                     f"{value}; take that back to go on, or delete {self._folder}."
                 )
 
-    def _draw_missing(self, missing: list[tuple[int, int]]) -> None:
+    def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
         """Write these images, and a note on each draw that was a copy."""
         training = [self._image_set.files[at].name for at in self._split["diffusion"]]
-        copies = self._copy_filter()
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
             for label, index, attempt, image, copied in self._attempts(missing, copies):
@@ -183,8 +183,7 @@ class _Drawing:
                 if copied is not None:
                     self._reject(path, attempt, copied, training[copied.position])
                     continue
-                with written_aside(path) as temporary:
-                    Image.fromarray(image).save(temporary)
+                _write_image(path, image)
                 advance(1, "")
 
     def _attempts(
@@ -196,7 +195,7 @@ class _Drawing:
             StageError: the denoiser draws nothing but copies.
         """
         for attempt in range(_ATTEMPTS):
-            drawn = self._generate([(*each, attempt) for each in wanted])
+            drawn = self._draws(wanted, attempt)
             wanted = []
             while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
                 images = np.stack([image for *_, image in batch])
@@ -215,12 +214,20 @@ class _Drawing:
             "away."
         )
 
-    def _generate(self, wanted: Sequence[tuple[int, ...]]) -> Iterator[tuple[int, int, np.ndarray]]:
-        missing = [each for each in wanted if each not in self._ready]
+    def _draws(
+        self, wanted: Sequence[tuple[int, int]], attempt: int
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """These images, as they come out at this attempt: class, index, pixels."""
+        missing = []
         for each in wanted:
-            if each in self._ready:
-                yield each[0], each[1], self._ready.pop(each)
-        denoiser, pixels = open_denoiser(self._config, self._run)
+            path = self._first_draw_path(*each)
+            if attempt == 0 and path.exists():
+                yield *each, _pixels(path)
+            else:
+                missing.append((*each, attempt))
+        if not missing:
+            return
+        denoiser, pixels = self._denoiser
         yield from generate_images(
             denoiser,
             pixels,
@@ -234,7 +241,11 @@ class _Drawing:
             self._settings.batch_size,
         )
 
-    def _copy_filter(self) -> CopyFilter | None:
+    @cached_property
+    def _denoiser(self) -> tuple[Denoiser, PixelRange]:
+        return open_denoiser(self._config, self._run)
+
+    def _copy_filter(self, index: int, shards: int) -> CopyFilter | None:
         """What tells copies, or nothing where that was not asked for or cannot be."""
         if not self._settings.copy_filter:
             return None
@@ -247,17 +258,33 @@ class _Drawing:
             say("Looking at how alike images are that are no copies.")
             enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
             each = -(-enough // len(self._names))
-            wanted = [(label, i, 0) for label in range(len(self._names)) for i in range(each)]
+            wanted = [(label, i) for label in range(len(self._names)) for i in range(each)]
             try:
                 require_enough("Copies", {"held-out images": len(held_out)}, "add images")
-                self._ready = {(*key, 0): image for *key, image in self._generate(wanted)}
-                drawn = np.stack(list(self._ready.values()))
+                drawn = self._first_draws(wanted, index, shards)
                 found = calibrate(search, held_out.images, drawn, self._config.seed)
             except InputError as error:
                 say(f"Copies are not looked for. {error}")
                 return None
             write_json(path, found)
         return CopyFilter(search, read_json(path, "kerasmed sample CONFIG")["threshold"])
+
+    def _first_draws(self, wanted: list[tuple[int, int]], index: int, shards: int) -> np.ndarray:
+        """These images as first drawn, uint8 (n, size, size, 3), kept until the set is finished.
+
+        Each process draws its part, and then what others, which may come later, have not drawn yet.
+        """
+        at_once = self._settings.batch_size
+        order = [each for i in range(shards) for each in wanted[(index - 1 + i) % shards :: shards]]
+        for start in range(0, len(order), at_once):
+            part = order[start : start + at_once]
+            missing = [each for each in part if not self._first_draw_path(*each).exists()]
+            for label, i, image in self._draws(missing, attempt=0):
+                _write_image(self._first_draw_path(label, i), image)
+        return np.stack([_pixels(self._first_draw_path(*each)) for each in wanted])
+
+    def _first_draw_path(self, label: int, image: int) -> Path:
+        return self._folder / _FIRST_DRAWS / f"{label}-{image:06d}.png"
 
     def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
         """Note that an image was not kept, in a file of its own, as other processes draw too."""
@@ -284,7 +311,18 @@ class _Drawing:
             manifest["calibration"] = read_json(folder / _CALIBRATION, made_by)
         write_json(folder / MANIFEST, manifest)
         (folder / _CALIBRATION).unlink(missing_ok=True)
-        shutil.rmtree(folder / _REJECTED, ignore_errors=True)
+        for hidden in (_REJECTED, _FIRST_DRAWS):
+            shutil.rmtree(folder / hidden, ignore_errors=True)
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    with written_aside(path) as temporary:
+        Image.fromarray(image).save(temporary)
+
+
+def _pixels(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:

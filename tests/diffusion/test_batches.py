@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from kerasmed.config import DiffusionConfig
-from kerasmed.diffusion.batches import NoisyBatches, loss_weights, noisy_batch
+from kerasmed.diffusion.batches import (
+    NoisyBatches,
+    loss_weights,
+    noisy_batch,
+    validation_batch,
+)
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import alphas_cumprod
 
@@ -17,14 +22,31 @@ def test_weights_are_clipped_signal_to_noise():
 
 def test_noisy_batch_mixes_by_the_schedule():
     clean, noise = np.full((1, 2, 2, 3), 0.5, np.float32), np.ones((1, 2, 2, 3), np.float32)
-    inputs, target, weights = noisy_batch(
-        clean, noise, np.array([300]), np.array([1]), DiffusionConfig()
-    )
+    inputs, target, _ = noisy_batch(clean, noise, np.array([300]), np.array([1]), DiffusionConfig())
     signal = alphas_cumprod()[300]
     expected = np.sqrt(signal) * 0.5 + np.sqrt(1 - signal)
     np.testing.assert_allclose(inputs["noisy_images"], expected, rtol=1e-5)
     np.testing.assert_array_equal(target, clean)
-    assert weights.shape == (1, 1, 1)
+
+
+def test_errors_are_weighted_by_the_settings():
+    settings, at = DiffusionConfig(min_snr_gamma=4, min_snr_floor=0.1), np.array([0, 500, 999])
+    images = np.zeros((3, 2, 2, 3), np.float32)
+    *_, weights = noisy_batch(images, images, at, np.zeros(3, int), settings)
+    assert weights.shape == (3, 1, 1)
+    np.testing.assert_array_equal(weights[:, 0, 0], loss_weights(at, gamma=4, floor=0.1))
+    assert weights[0] == 4
+    assert weights[2] == np.float32(0.1)
+
+
+def test_validation_shows_each_image_with_its_label_at_timesteps_from_end_to_end(phantoms):
+    inputs, clean, _ = validation_batch(phantoms, PIXELS, DiffusionConfig(), seed=3)
+    again, *_ = validation_batch(phantoms, PIXELS, DiffusionConfig(), seed=3)
+    np.testing.assert_array_equal(inputs["noisy_images"], again["noisy_images"])
+    np.testing.assert_array_equal(clean[:20], PIXELS.to_model(phantoms.images))
+    assert len(clean) == 120
+    np.testing.assert_array_equal(inputs["labels"], np.tile(phantoms.labels, 6))
+    assert {inputs["timesteps"].min(), inputs["timesteps"].max()} == {0, 999}
 
 
 def test_batch_depends_on_seed_and_step_alone(phantoms):

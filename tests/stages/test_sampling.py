@@ -13,7 +13,7 @@ from kerasmed.errors import StageError
 from kerasmed.evaluate.copies import Copy
 from kerasmed.runs import RunFolder
 from kerasmed.stages import sampling
-from kerasmed.stages.sampling import draw_samples
+from kerasmed.stages.sampling import draw_samples, draw_shard
 
 
 @pytest.fixture
@@ -207,6 +207,38 @@ def test_draws_that_set_the_threshold_are_not_made_twice(run, config, monkeypatc
     monkeypatch.setattr(sampling, "generate_images", counted)
     draw_samples(config, run)
     assert len(asked) == len(set(asked)) >= len(pixels_of(run))
+
+
+def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypatch):
+    values = config.model_dump()
+    values["sampling"]["batch_size"] = 4
+    config = parse_config(values, "test")
+    generate, asked, opened = sampling.generate_images, [], []
+    monkeypatch.setattr(sampling, "generate_images", lambda *a: asked.extend(a[2]) or generate(*a))
+    opens = sampling.open_denoiser
+    monkeypatch.setattr(sampling, "open_denoiser", lambda *a: opened.append(1) or opens(*a))
+    write, written = sampling._write_image, []
+
+    def killed(path, image):
+        write(path, image)
+        written.append(path)
+        if len(written) == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sampling, "_write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_shard(config, run, 2, 2)
+    odd = [(label, i, 0) for label in range(2) for i in range(22)][1::2]
+    assert asked == odd[:12]
+
+    assert draw_shard(config, run, 1, 2) > 0
+    assert draw_shard(config, run, 2, 2) == 0
+    draw_samples(config, run)
+    drawn_again = [each for each in asked if each[2]]
+    assert len(asked) == len(set(asked)) == 44 + len(drawn_again)
+    assert len(opened) <= 3
+    assert not list(run.root.rglob(".first_draws"))
 
 
 def test_file_that_is_no_variant_stays(run, config):
