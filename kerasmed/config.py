@@ -492,10 +492,11 @@ class Config(Section):
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":
         stride = self.diffusion.patch_size * 2 ** (len(self.diffusion.widths) - 1)
-        if self.data.image_size % stride:
+        # On a lowest level of a single pixel tf2onnx 1.17 makes a graph that does not run.
+        if self.data.image_size % stride or self.data.image_size < 2 * stride:
             raise ValueError(
                 f"data.image_size must be a multiple of {stride} "
-                "(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)); "
+                f"(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)), {2 * stride} or more; "
                 f"received {self.data.image_size}; change one of the three"
             )
         return self

@@ -15,6 +15,8 @@ from kerasmed.errors import DataError
 LAYOUT = "a folder with one folder of images for each class"
 # Files that operating systems leave in folders of images.
 _LITTER = frozenset({"thumbs.db", "desktop.ini"})
+# Folders of archives that come divided.
+_PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "validation"})
 _COLUMNS = ("path", "label", "patient")
 
 
@@ -81,6 +83,12 @@ def _list_class_folders(directory: Path) -> tuple[tuple[str, ...], tuple[Entry, 
             f"{directory} has {len(classes)} class folder{'s' * (len(classes) != 1)}: expected "
             f"{LAYOUT}, at least two; received {[path.name for path in classes]}."
         )
+    names = [path.name for path in classes]
+    if all(name.lower() in _PARTS for name in names):
+        raise DataError(
+            f"{directory} holds {', '.join(names)}, which are parts of a set and no classes: "
+            f"expected {LAYOUT}; give one of them, or a .csv that lists the images of all."
+        )
     entries = []
     for folder in classes:
         files = sorted(_walk(folder))
@@ -96,7 +104,7 @@ def _list_class_folders(directory: Path) -> tuple[tuple[str, ...], tuple[Entry, 
                 "add images or remove the folder."
             )
         entries += [Entry(path, folder.name) for path in files]
-    return tuple(path.name for path in classes), tuple(entries)
+    return tuple(names), tuple(entries)
 
 
 def _walk(folder: Path) -> Iterator[Path]:

@@ -264,6 +264,12 @@ def one_class(folder: Path) -> Path:
     return folder / "set"
 
 
+def parts_of_a_set(folder: Path) -> Path:
+    for part in ("Training", "test"):
+        save_grey(folder / "set" / part / "ant" / "plain.png", 10)
+    return folder / "set"
+
+
 def good_set(kind: str, name: str, write: Write, *marks, ant: int = 1, cat: int = 1):
     return case(kind, beside(name, write), Works(ant=ant, cat=cat), *marks)
 
@@ -306,6 +312,7 @@ FOLDERS = [
     bad_set("volume beside the classes", "x.nii.gz", holding(b"x"), "lies outside"),
     bad_set("empty class", "dog", Path.mkdir, "is empty: expected at least one image"),
     case("one class", one_class, Refused("set", "has 1 class folder: expected")),
+    case("parts of a set", parts_of_a_set, Refused("set", "Training, test, which are parts of a")),
     bad_source("no class", "none", Path.mkdir, "has 0 class folders: expected"),
     bad_source("missing path", "none", nothing, "Nothing at"),
     bad_source("link to nothing as source", "none", lambda p: p.symlink_to("n"), "Nothing at"),

@@ -48,7 +48,7 @@ def test_every_set_has_an_experiment_that_loads(name):
 
     config = load_config(ROOT / entry.config)
 
-    assert config.data.source == Path("data") / name
+    assert config.data.source == Path("data") / name / entry.folder  # as `fetch` unpacks it
     assert entry.address == f"https://www.kaggle.com/datasets/{entry.handle}"
     assert entry.licence
     assert entry.citation
