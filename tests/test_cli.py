@@ -203,6 +203,11 @@ def test_real_images_alone_need_no_synthetic_ones(refused, tiny_config, tmp_path
     assert "run `kerasmed sample CONFIG` first" in line
     line = refused("train", "classifier", tiny_config, "--on", "both", "--out", tmp_path)
     assert "run `kerasmed sample CONFIG` first" in line
+    trained = tmp_path / "classifiers" / "MobileNet-real-s0" / "model.keras"
+    before = trained.stat().st_mtime_ns
+    assert main(["study", str(tiny_config), "--out", str(tmp_path)]) == 0
+    assert trained.stat().st_mtime_ns == before
+    assert len(json.loads((tmp_path / "evaluation" / "metrics.json").read_text())) == 3
 
 
 @pytest.mark.parametrize("shard", ["0/3", "4/3", "1", "a/b", "1/0", "-1/3"])

@@ -10,6 +10,7 @@ from kerasmed.config import parse_config
 from kerasmed.errors import StageError
 from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, check_inputs, check_unchanged, is_current, perform
+from kerasmed.stages.inputs import cells_of
 from kerasmed.study import run_study
 
 CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
@@ -17,7 +18,8 @@ CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
 
 def _record(run, *names, config=CONFIG):
     for name in names:
-        result = {"data_hash": "0"} if name == "data" else {}
+        cells = {cell.name: {} for cell in cells_of(config)}
+        result = {"data": {"data_hash": "0"}, "classifiers": {"cells": cells}}.get(name, {})
         run.write_stage(config, name, STAGES[name].settings(config), result, 1.0)
 
 
@@ -63,6 +65,24 @@ def test_number_of_devices_does_not_outdate_a_stage(tmp_path):
     record["stages"]["diffusion"]["settings"]["runtime"]["distribution"] = "mirrored"
     run.record_path.write_text(json.dumps(record))
     check_unchanged(STAGES["diffusion"], CONFIG, run)
+
+
+def test_study_adds_networks_and_refuses_to_leave_some_out(tmp_path):
+    run, stage = RunFolder(tmp_path), STAGES["classifiers"]
+    _record(run, "data", "diffusion", "sampling", "classifiers", "export")
+    for key, value in (("seeds", 2), ("train_on", ["real", "synthetic", "both", "real_all"])):
+        values = CONFIG.model_dump()
+        values["classifiers"][key] = value
+        more = parse_config(values, "test")
+        check_unchanged(stage, more, run)
+        assert not is_current(stage, more, run.finished_stages())
+        assert not is_current(STAGES["export"], more, run.finished_stages())
+        with pytest.raises(StageError, match=r"s1|real_all.*which adds what is missing"):
+            check_inputs(STAGES["export"], more, run)
+    values = CONFIG.model_dump()
+    values["classifiers"]["train_on"] = ["real"]
+    with pytest.raises(StageError, match=r"made with classifiers\.train_on"):
+        check_unchanged(stage, parse_config(values, "test"), run)
 
 
 def test_setting_that_is_younger_than_a_stage_counts_as_its_default(tmp_path):

@@ -109,6 +109,12 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
     run.require(stage.name, stage.command)
     check_unchanged(stage, config, run)
     check_inputs(stage, config, run)
+    missing = _missing_cells(stage, config, run.finished_stages()[stage.name])
+    if missing:
+        raise StageError(
+            f"{', '.join(missing)} in {run.root}: expected a trained CNN, received none; run "
+            f"`{stage.command}`, which adds what is missing."
+        )
     if not is_current(stage, config, run.finished_stages()):
         raise StageError(
             f"The stage {stage.name!r} in {run.root} is older than one that it builds on: expected "
@@ -117,8 +123,13 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
 
 
 def is_current(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> bool:
-    """Whether a stage is finished, all that it builds on is too, and nothing of that is younger."""
+    """Whether a stage is finished, all that it builds on is too, and nothing of that is younger.
+
+    That of the CNNs is so with all that are asked for now.
+    """
     if stage.name not in finished:
+        return False
+    if _missing_cells(stage, config, finished[stage.name]):
         return False
     at = finished[stage.name]["finished"]
     return all(
@@ -144,7 +155,10 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
     finished = run.finished_stages()
     record, data = finished[stage.name], finished.get("data")
     recorded = _deciding(_with_defaults(record["settings"]))
+    adds = stage.name == "classifiers" and _trained(record) <= {c.name for c in cells_of(config)}
     for key, old, new in _differences(recorded, stage.settings(config)):
+        if adds and key in _CELLS_BY:
+            continue
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
             f"take the setting back, use another --out, or redo it with `{stage.command}`."
@@ -165,6 +179,21 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
         return settings
     runtime = {k: v for k, v in settings["runtime"].items() if k != "distribution"}
     return {**settings, "runtime": runtime}
+
+
+# Which CNNs there are; more of them leave those that are there as they are.
+_CELLS_BY = {"classifiers.backbones", "classifiers.train_on", "classifiers.seeds"}
+
+
+def _missing_cells(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
+    """CNNs that are asked for now, and were not when this stage, that of the CNNs, finished."""
+    if stage.name != "classifiers":
+        return []
+    return [cell.name for cell in cells_of(config) if cell.name not in _trained(record)]
+
+
+def _trained(record: dict[str, Any]) -> set[str]:
+    return set(record["result"].get("cells", ()))
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
