@@ -67,7 +67,7 @@ def main() -> None:
                 backbone,
                 seen,
                 validation,
-                config.classifiers,
+                config.classifiers.of_backbone(backbone),
                 config.data.symmetry,
                 seed,
                 runtime,

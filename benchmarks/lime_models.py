@@ -67,7 +67,9 @@ def main() -> None:
             arguments.backbone,
             seen,
             validation,
-            config.classifiers.model_copy(update={"input_size": arguments.input_size}),
+            config.classifiers.of_backbone(arguments.backbone).model_copy(
+                update={"input_size": arguments.input_size}
+            ),
             config.data.symmetry,
             config.seed,
             resolve_runtime(config.runtime, cpu_bfloat16=False),

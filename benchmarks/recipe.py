@@ -30,7 +30,8 @@ load_keras()  # before anything imports Keras, so that TensorFlow's notices stay
 import keras  # noqa: E402
 
 from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
-from kerasmed.diffusion.generate import generate_images  # noqa: E402
+from kerasmed.diffusion.generate import Denoiser, generate_images  # noqa: E402
+from kerasmed.diffusion.pixels import PixelRange  # noqa: E402
 from kerasmed.diffusion.solvers import sampling_timesteps  # noqa: E402
 from kerasmed.diffusion.training import train_denoiser  # noqa: E402
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of  # noqa: E402
@@ -104,28 +105,32 @@ def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
     )
 
 
-def draw(judge: Judge, folder: Path, seed: int, **options) -> tuple[np.ndarray, np.ndarray, float]:
-    """As many images as the role `diffusion` holds, their labels, and the seconds taken."""
+def open_keras(folder: Path) -> tuple[Denoiser, PixelRange]:
+    """The denoiser in a folder, and the range that it works in."""
     model = keras.saving.load_model(folder / "denoiser.keras", compile=False)
+    return keras_denoiser(model), pixels_of(model)
+
+
+def draw(
+    judge: Judge, opened: tuple[Denoiser, PixelRange], seed: int, **options
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """As many images as the role `diffusion` holds, their labels, and the seconds taken."""
     counts = np.bincount(judge.seen.labels)
     wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
     size = judge.seen.image_size
     started = time.monotonic()
-    made = list(
-        generate_images(
-            keras_denoiser(model), pixels_of(model), wanted, len(counts), size, seed, **options
-        )
-    )
+    made = list(generate_images(*opened, wanted, len(counts), size, seed, **options))
     seconds = time.monotonic() - started
     images = np.stack([image for _, _, image in made])
     return images, np.array([label for label, _, _ in made]), seconds
 
 
 def judged_parser(doc: str) -> argparse.ArgumentParser:
-    """With what every script needs that judges: an experiment file, its data and the weights."""
+    """With what every script needs that judges: experiment file, settings, data and weights."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--weights", required=True, help="MobileNet without top, for the judge")
     return parser
 
@@ -140,16 +145,17 @@ def main() -> None:
     parser.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"))
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    base = load_config(arguments.config, [], arguments.data)
+    base = load_config(arguments.config, arguments.set, arguments.data)
     judge = Judge(base, RunFolder(arguments.out), arguments.weights)
     for name, settings in arguments.variant or [("default", "")]:
-        config = load_config(arguments.config, settings.split(), arguments.data)
+        chosen = [*arguments.set, *settings.split()]
+        config = load_config(arguments.config, chosen, arguments.data)
         folder = arguments.out / name
         result = train(judge, config, arguments.minutes, folder)
         for scale in arguments.guidance:
             images, labels, seconds = draw(
                 judge,
-                folder,
+                open_keras(folder),
                 config.seed,
                 solver=arguments.solver,
                 timesteps=sampling_timesteps(arguments.steps),

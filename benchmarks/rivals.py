@@ -133,7 +133,7 @@ RIVALS = {"denoising-diffusion-pytorch": DenoisingDiffusionPytorch, "diffusers":
 
 def ddpm_seconds(size: int, images: int, batch: int = 32, measured: int = 10) -> float:
     """Seconds of denoising-diffusion-pytorch's 1000 guided steps, from ``measured`` of them."""
-    rival = DenoisingDiffusionPytorch(size, 4, 1000)
+    rival = DenoisingDiffusionPytorch(size, 4)
     noisy, labels = torch.randn(batch, 3, size, size), torch.zeros(batch, dtype=torch.long)
 
     def step(timestep: int) -> None:

@@ -14,14 +14,13 @@ import contextlib
 import json
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
-from recipe import Judge, judged_parser
+from recipe import Judge, draw, judged_parser
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.generate import Denoiser, generate_images
@@ -31,6 +30,7 @@ from kerasmed.hardware import machine
 from kerasmed.inference import OnnxDenoiser
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import versions
+from kerasmed.stages.sampling import open_denoiser
 
 IMAGES = 400
 
@@ -57,8 +57,9 @@ class States(CalibrationDataReader):
 
 def to_int8(source: Path, target: Path, states: States) -> None:
     prepared = target.with_suffix(".prepared.onnx")
+    source = source.resolve()
     with contextlib.chdir(target.parent):  # it leaves a file of weights in the working directory
-        quant_pre_process(str(source.resolve()), str(prepared), skip_symbolic_shape=True)
+        quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
     quantize_static(
         str(prepared),
         str(target),
@@ -84,41 +85,26 @@ def main() -> None:
     parser.add_argument("--slow", action="store_true", help="our own 1000-step DDPM too")
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    config = load_config(arguments.config, [], arguments.data)
+    config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.run)
     judge = Judge(config, run, arguments.weights)
-    size, counts = judge.seen.image_size, np.bincount(judge.seen.labels)
-    wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
+    size, num_classes = judge.seen.image_size, len(judge.seen.class_names)
     float32 = run.diffusion / "denoiser.onnx"
-    said = OnnxDenoiser(float32).metadata
-    pixels = PixelRange(tuple(said["pixel_mean"]), said["pixel_scale"])
+    denoiser, pixels = open_denoiser(config, run)
 
     def row(name: str, path: Path, solver: str, steps: int, scale: float = 1.0) -> float:
-        denoiser = OnnxDenoiser(path)
-        started = time.perf_counter()
-        made = list(
-            generate_images(
-                denoiser,
-                pixels,
-                wanted,
-                len(counts),
-                size,
-                config.seed,
-                solver,
-                sampling_timesteps(steps),
-                scale,
-            )
-        )
-        seconds = (time.perf_counter() - started) * IMAGES / len(made)
-        images = np.stack([image for _, _, image in made])
-        verdict = judge.verdict(images, np.array([label for label, _, _ in made]))
+        options = {"timesteps": sampling_timesteps(steps), "guidance_scale": scale}
+        opened = (OnnxDenoiser(path), pixels)
+        images, labels, taken = draw(judge, opened, config.seed, solver=solver, **options)
+        seconds = taken * IMAGES / len(images)
+        verdict = judge.verdict(images, labels)
         line = {"row": name, "solver": solver, "steps": steps, "guidance": scale}
         print(json.dumps({**line, "seconds": round(seconds, 1), **verdict}), flush=True)
         return seconds
 
     with tempfile.TemporaryDirectory() as folder:
         int8 = Path(folder) / "int8.onnx"
-        to_int8(float32, int8, States(OnnxDenoiser(float32), pixels, size, len(counts)))
+        to_int8(float32, int8, States(denoiser, pixels, size, num_classes))
         ours = row("float32", float32, "unipc", 15)
         row("int8", int8, "unipc", 15)
     for solver, steps, scale in (

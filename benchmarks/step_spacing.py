@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, brightness_deviation, draw, judged_parser
+from recipe import Judge, brightness_deviation, draw, judged_parser, open_keras
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--roots", type=float, nargs="+", default=[3, 5, 7])
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    config = load_config(arguments.config, [], arguments.data)
+    config = load_config(arguments.config, arguments.set, arguments.data)
     run, drawing = RunFolder(arguments.run), config.sampling
     judge = Judge(config, run, arguments.weights)
     real = brightness_deviation(judge.seen.images, judge.seen.labels)
@@ -37,7 +37,7 @@ def main() -> None:
     for name, timesteps in {"evenly in time": evenly, **roots}.items():
         images, labels, _ = draw(
             judge,
-            run.diffusion,
+            open_keras(run.diffusion),
             config.seed,
             solver=drawing.solver,
             timesteps=timesteps,

@@ -16,7 +16,7 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, draw, judged_parser, save_grid, train
+from recipe import Judge, draw, judged_parser, open_keras, save_grid, train
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.solvers import sampling_timesteps
@@ -38,7 +38,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    config = load_config(arguments.config, [], arguments.data)
+    config = load_config(arguments.config, arguments.set, arguments.data)
     judge = Judge(config, RunFolder(arguments.out), arguments.weights)
     data = arguments.out / "images.npz"
     np.savez(data, images=judge.seen.images, labels=judge.seen.labels)
@@ -59,7 +59,7 @@ def main() -> None:
         folder = arguments.out / f"kerasmed-{minutes:g}"
         result = train(judge, config, minutes, folder)
         options = {"solver": "unipc", "timesteps": sampling_timesteps(15), "guidance_scale": 1.0}
-        images, labels, seconds = draw(judge, folder, config.seed, **options)
+        images, labels, seconds = draw(judge, open_keras(folder), config.seed, **options)
         save_grid(images, labels, folder / "drawn.png")
         line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}
         print(json.dumps({**line, **judge.verdict(images, labels), **result}), flush=True)

@@ -140,12 +140,15 @@ def _rate(step, batch: int, warm_up: int, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rival-python")
+    parser.add_argument("--rival-python", help="with torch and diffusers")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--preset", default="cpu", help="whose widths and blocks both have")
     parser.add_argument(
-        "--precisions", nargs="+", default=["float32", "bfloat16"], help="float32, bfloat16"
+        "--precisions",
+        nargs="+",
+        choices=("float32", "bfloat16"),
+        default=("float32", "bfloat16"),
     )
     parser.add_argument("--side", help="used by itself: a JSON list of name and arguments")
     arguments = parser.parse_args()
@@ -153,6 +156,8 @@ def main() -> None:
         name, *rest = json.loads(arguments.side)
         print(json.dumps((measure_keras if name == "keras" else measure_torch)(*rest)))
         return
+    if arguments.rival_python is None:
+        parser.error("--rival-python is missing")
     from kerasmed.config import DiffusionConfig
     from kerasmed.hardware import machine
 
