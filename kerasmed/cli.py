@@ -329,7 +329,10 @@ def explain(
     precision: PrecisionOption = Precision.given,
     assignments: Assignments = None,
     data: DataOption = None,
-    out: OutOption = None,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="DIR", help="Run folder; with MODEL.onnx: explanations/."),
+    ] = None,
 ) -> None:
     """LIME for a few test images by every CNN, or for given images by one ONNX file.
 

@@ -340,7 +340,9 @@ class ClassifierConfig(Section):
     input_size: InputSize | None = Field(default=None, description="the backbone's own if null")
     batch_size: Count = 16
     finetune_epochs: Epochs = 10
-    patience: Count = 5
+    patience: Count = Field(
+        default=5, description="epochs of the second half without a lower validation loss"
+    )
     # An epoch shows as many images as the real share and the main synthetic set have together, so
     # that all CNNs of a study train for as many steps, whatever is added to it; if false, each
     # shows its own set once, and a larger one also means longer training.
