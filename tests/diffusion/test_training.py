@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -34,6 +35,27 @@ def _settings(**changes):
 
 def _train(phantoms, folder, runtime=FLOAT32, **changes):
     return train_denoiser(phantoms, phantoms, _settings(**changes), "mirror", 0, runtime, folder)
+
+
+@pytest.fixture(scope="module")
+def trainings(tmp_path_factory):
+    """Folders of a training after three steps and after six."""
+    folders = {steps: tmp_path_factory.mktemp(f"steps-{steps}") for steps in (3, 6)}
+    for steps, folder in folders.items():
+        _train(phantom_set(), folder, steps=steps)
+    return folders
+
+
+@pytest.fixture
+def three_steps(trainings, tmp_path):
+    """A folder in which a training of three steps has ended."""
+    return Path(shutil.copytree(trainings[3], tmp_path / "three"))
+
+
+@pytest.fixture
+def six_steps(trainings, tmp_path):
+    """A folder in which a training of six steps, with a checkpoint after three, has ended."""
+    return Path(shutil.copytree(trainings[6], tmp_path / "six"))
 
 
 def _history(folder):
@@ -167,25 +189,23 @@ def test_validation_loss_is_the_weighted_mean_over_all_images():
     assert recorder._validation_loss() == pytest.approx(expected, rel=1e-5)
 
 
-def test_finished_training_that_is_called_again_leaves_its_file(phantoms, tmp_path):
-    _train(phantoms, tmp_path)
-    before = (tmp_path / "denoiser.keras").read_bytes()
-    _train(phantoms, tmp_path)
-    assert (tmp_path / "denoiser.keras").read_bytes() == before
+def test_finished_training_that_is_called_again_leaves_its_file(phantoms, six_steps):
+    before = (six_steps / "denoiser.keras").read_bytes()
+    _train(phantoms, six_steps)
+    assert (six_steps / "denoiser.keras").read_bytes() == before
 
-    (tmp_path / "denoiser.keras").write_bytes(before[:1000])
-    _train(phantoms, tmp_path)
-    assert keras.saving.load_model(tmp_path / "denoiser.keras").count_params() > 0
-    _train(phantoms, tmp_path, steps=12)
-    assert (tmp_path / "denoiser.keras").read_bytes() != before
+    (six_steps / "denoiser.keras").write_bytes(before[:1000])
+    _train(phantoms, six_steps)
+    assert keras.saving.load_model(six_steps / "denoiser.keras").count_params() > 0
+    _train(phantoms, six_steps, steps=12)
+    assert (six_steps / "denoiser.keras").read_bytes() != before
 
 
-def test_unreadable_best_average_is_said_and_the_last_is_exported(phantoms, tmp_path, capsys):
-    _train(phantoms, tmp_path)
-    (tmp_path / "checkpoints" / "best.npz").write_bytes(b"PK")
-    _train(phantoms, tmp_path)
+def test_unreadable_best_average_is_said_and_the_last_is_exported(phantoms, six_steps, capsys):
+    (six_steps / "checkpoints" / "best.npz").write_bytes(b"PK")
+    _train(phantoms, six_steps)
     assert "best.npz is not readable" in " ".join(capsys.readouterr().err.split())
-    assert keras.saving.load_model(tmp_path / "denoiser.keras").count_params() > 0
+    assert keras.saving.load_model(six_steps / "denoiser.keras").count_params() > 0
 
 
 def test_training_ends_when_the_validation_loss_no_longer_falls(phantoms, tmp_path, capsys):
@@ -209,30 +229,28 @@ def test_preview_says_how_many_lie_closer_to_training(phantoms, tmp_path):
         assert page.height > 2 * 16
 
 
-def test_checkpoint_of_another_recipe_is_refused(phantoms, tmp_path):
-    _train(phantoms, tmp_path, steps=3)
+def test_checkpoint_of_another_recipe_is_refused(phantoms, three_steps):
     with pytest.raises(
         StageError,
         match=r"made with diffusion\.learning_rate 0\.001, received 0\.01; go on with "
         r'--set "diffusion\.learning_rate=0\.001"',
     ):
-        _train(phantoms, tmp_path, learning_rate=0.01)
+        _train(phantoms, three_steps, learning_rate=0.01)
     with pytest.raises(StageError, match="learned from other images than the role `diffusion` now"):
-        _train(phantom_set(per_class=9), tmp_path)
+        _train(phantom_set(per_class=9), three_steps)
 
 
-def test_checkpoint_of_before_a_setting_was_there_goes_on_with_its_default(phantoms, tmp_path):
-    _train(phantoms, tmp_path, steps=3)
+def test_checkpoint_of_before_a_setting_was_there_goes_on_with_its_default(phantoms, three_steps):
 
     def forget(arrays):
         meta = json.loads(str(arrays["meta"]))
         del meta["recipe"]["cooldown"]
         arrays["meta"] = json.dumps(meta)
 
-    _rewrite(tmp_path / "checkpoints" / "step-00000003.npz", forget)
+    _rewrite(three_steps / "checkpoints" / "step-00000003.npz", forget)
     with pytest.raises(StageError, match=r"made with diffusion\.cooldown 0\.0, received 0\.5"):
-        _train(phantoms, tmp_path, cooldown=0.5)
-    assert _train(phantoms, tmp_path)["steps"] == 6
+        _train(phantoms, three_steps, cooldown=0.5)
+    assert _train(phantoms, three_steps)["steps"] == 6
 
 
 def _rewrite(path, change):
@@ -251,31 +269,28 @@ def _rewrite(path, change):
     ],
     ids=["missing", "further", "shape"],
 )
-def test_checkpoint_of_another_network_is_refused(phantoms, tmp_path, change):
-    _train(phantoms, tmp_path, steps=3)
-    newest = tmp_path / "checkpoints" / "step-00000003.npz"
+def test_checkpoint_of_another_network_is_refused(phantoms, three_steps, change):
+    newest = three_steps / "checkpoints" / "step-00000003.npz"
     _rewrite(newest, change)
     before = newest.read_bytes()
     with pytest.raises(StageError, match=r"step-00000003\.npz holds another network"):
-        _train(phantoms, tmp_path)
+        _train(phantoms, three_steps)
     assert newest.read_bytes() == before
 
 
-def test_best_average_of_another_network_gives_way_to_the_last(phantoms, tmp_path, capsys):
-    _train(phantoms, tmp_path, steps=6)
-    _rewrite(tmp_path / "checkpoints" / "best.npz", lambda a: a.update(w0=a["w0"][..., :1]))
-    assert _train(phantoms, tmp_path, steps=6)["exported_step"] == 6
+def test_best_average_of_another_network_gives_way_to_the_last(phantoms, six_steps, capsys):
+    _rewrite(six_steps / "checkpoints" / "best.npz", lambda a: a.update(w0=a["w0"][..., :1]))
+    assert _train(phantoms, six_steps, steps=6)["exported_step"] == 6
     assert "the last average is taken" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
-def test_history_that_was_cut_is_refused(phantoms, tmp_path, cut):
-    _train(phantoms, tmp_path, steps=6)
-    path = tmp_path / "history.csv"
+def test_history_that_was_cut_is_refused(phantoms, six_steps, cut):
+    path = six_steps / "history.csv"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:cut]) + ("6,0.1" if cut == 2 else ""))
     with pytest.raises(StageError, match=r"history\.csv is not whole: expected its rows up to st"):
-        _train(phantoms, tmp_path, steps=9)
+        _train(phantoms, six_steps, steps=9)
 
 
 def test_equal_losses_are_equal_after_a_pause_too(phantoms, tmp_path, monkeypatch):
@@ -284,25 +299,23 @@ def test_equal_losses_are_equal_after_a_pause_too(phantoms, tmp_path, monkeypatc
     assert _train(phantoms, tmp_path, steps=9)["exported_step"] == 3
 
 
-def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, tmp_path):
-    _train(phantoms, tmp_path, steps=3)
+def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, three_steps):
     with pytest.raises(StageError, match=r"made with runtime\.precision float32, received"):
-        _train(phantoms, tmp_path, Runtime("tensorflow", "CPU", "mixed_bfloat16", False))
+        _train(phantoms, three_steps, Runtime("tensorflow", "CPU", "mixed_bfloat16", False))
     with pytest.raises(StageError, match=r"made with data\.image_size 16, received 32"):
-        _train(phantom_set(size=32), tmp_path)
+        _train(phantom_set(size=32), three_steps)
 
 
-def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, tmp_path):
-    _train(phantoms, tmp_path, steps=3)
-    newest = tmp_path / "checkpoints" / "step-00000003.npz"
+def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, three_steps):
+    newest = three_steps / "checkpoints" / "step-00000003.npz"
     _rewrite(newest, lambda arrays: arrays.update(m0=np.full_like(arrays["m0"], np.nan)))
 
     with pytest.raises(StageError, match=r"nan between steps 3 and 6, at the learning rate 0\.001"):
-        _train(phantoms, tmp_path)
+        _train(phantoms, three_steps)
 
-    names = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    names = [path.name for path in (three_steps / "checkpoints").iterdir()]
     assert sorted(names) == ["best.npz", "step-00000003.npz"]
-    assert len(_history(tmp_path)) == 2
+    assert len(_history(three_steps)) == 2
 
 
 def test_average_that_is_no_number_is_not_kept(phantoms, tmp_path, monkeypatch):
@@ -329,23 +342,21 @@ def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
     assert any((one != other).any() for one, other in zip(cooled, plain, strict=True))
 
 
-def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, tmp_path, capsys):
-    _train(phantoms, tmp_path)
-    newest = tmp_path / "checkpoints" / "step-00000006.npz"
+def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, six_steps, capsys):
+    newest = six_steps / "checkpoints" / "step-00000006.npz"
     newest.write_bytes(newest.read_bytes()[:1000])
-    _train(phantoms, tmp_path)
+    _train(phantoms, six_steps)
     assert "step-00000006.npz is not readable" in " ".join(capsys.readouterr().err.split())
-    assert len(_history(tmp_path)) == 3
+    assert len(_history(six_steps)) == 3
 
 
-def test_training_whose_checkpoints_cannot_be_read_does_not_begin_anew(phantoms, tmp_path):
-    _train(phantoms, tmp_path)
-    best = (tmp_path / "checkpoints" / "best.npz").read_bytes()
-    for path in (tmp_path / "checkpoints").glob("step-*.npz"):
+def test_training_whose_checkpoints_cannot_be_read_does_not_begin_anew(phantoms, six_steps):
+    best = (six_steps / "checkpoints" / "best.npz").read_bytes()
+    for path in (six_steps / "checkpoints").glob("step-*.npz"):
         path.write_bytes(b"")
     with pytest.raises(StageError, match=r"None of the 2 checkpoints .* can be read; put one back"):
-        _train(phantoms, tmp_path, steps=12)
-    assert (tmp_path / "checkpoints" / "best.npz").read_bytes() == best
+        _train(phantoms, six_steps, steps=12)
+    assert (six_steps / "checkpoints" / "best.npz").read_bytes() == best
 
 
 def test_class_with_one_image_is_learned_like_the_others(phantoms, tmp_path):
