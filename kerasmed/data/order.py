@@ -6,19 +6,19 @@ import numpy as np
 class EpochOrder:
     """Position of the image that the n-th sample of a training shows.
 
-    Every epoch visits each image once, in an order drawn from (seed, epoch).
+    Every epoch visits each image once, in an order drawn from (seed, epoch). Threads may share one.
     """
 
     def __init__(self, num_images: int, seed: int):
         self.num_images = num_images
         self.seed = seed
-        self._epoch = -1
-        self._order = np.array([], dtype=np.int64)
+        self._last = (-1, np.array([], dtype=np.int64))
 
     def __call__(self, sample: int) -> tuple[int, int]:
         """Epoch and position of a sample."""
         epoch, place = divmod(sample, self.num_images)
-        if epoch != self._epoch:
-            rng = np.random.default_rng([self.seed, epoch])
-            self._epoch, self._order = epoch, rng.permutation(self.num_images)
-        return epoch, int(self._order[place])
+        last, order = self._last  # together, as another thread may be in another epoch
+        if epoch != last:
+            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
+            self._last = (epoch, order)
+        return epoch, int(order[place])
