@@ -314,11 +314,16 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def _draw_grid(images: ImageSet, path: Path) -> None:
-    """One row a class, the first images of each; white where a class has fewer."""
+    """One row a class, of each so many from its first to its last image; white where it has fewer.
+
+    The first ones of a class may all be of one patient.
+    """
     size = _enlarge(np.asarray(images.images[0])).shape[0]
     grid = np.full((len(images.class_names), _COLUMNS, size, size, 3), 255, np.uint8)
     for label in range(len(images.class_names)):
-        for column, at in enumerate(np.flatnonzero(images.labels == label)[:_COLUMNS]):
+        rows = np.flatnonzero(images.labels == label)
+        chosen = np.linspace(0, len(rows) - 1, min(_COLUMNS, len(rows))).round().astype(np.int64)
+        for column, at in enumerate(rows[chosen]):
             grid[label, column] = _enlarge(np.asarray(images.images[at]))
     _save_tiles(grid, path)
 
