@@ -200,7 +200,8 @@ def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
     """Recorded settings, with the defaults of keys that kerasmed has learned since."""
     found = dict(settings)
     for name, value in settings.items():
-        section = Config.model_fields[name].annotation
+        field = Config.model_fields.get(name)
+        section = None if field is None else field.annotation
         if isinstance(section, type) and issubclass(section, Section):
             with suppress(ValidationError):  # a key that it has not any more
                 found[name] = section.model_validate(value).model_dump(mode="json")

@@ -75,10 +75,7 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     if runtime.backend == "tensorflow":
         from kerasmed.export.denoisers import export_denoiser
 
-        metadata = {
-            "class_names": list(image_set.class_names),
-            "data_hash": image_set.data_hash,
-        }
+        metadata = {"class_names": list(image_set.class_names), "data_hash": image_set.data_hash}
         source, path = run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"
         export_denoiser(source, metadata, path)
     else:
