@@ -18,11 +18,14 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/kerasmed demo
 
+# Most tests use one core; each process takes up to 4 GiB.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+
 test: .venv/installed-dev
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not gpu and not network and not realdata"
+	$(PYTEST) -m "not gpu and not network and not realdata"
 
 setup: .venv/installed
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import chdir
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +54,13 @@ def phantom_set(family: str = "ct", per_class: int = 10, size: int = 16) -> Imag
     files = [ImageFile(Path(f"{names[c]}/{i}.png"), f"{c}-{i}", names[c]) for c, i in drawn]
     labels = np.array([label for label, _ in drawn], dtype=np.int32)
     return ImageSet(np.stack(images), labels, names, tuple(files))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A working directory of the tests' own, since some commands write there."""
+    with chdir(tmp_path_factory.mktemp("here")):
+        yield
 
 
 @pytest.fixture

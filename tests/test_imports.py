@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parent.parent / "kerasmed"
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "kerasmed"
 
 # From the bottom up: a module may import only from layers before its own, or from its own package.
 LAYERS = [
@@ -110,13 +111,13 @@ def _names(path):
 
 
 @pytest.mark.parametrize(
-    "path", sorted(Path("benchmarks").glob("*.py")), ids=lambda path: path.name
+    "path", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda path: path.name
 )
 def test_benchmarks_name_what_is_there(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("kerasmed"):
             continue
-        module = Path(*node.module.split("."))
+        module = ROOT.joinpath(*node.module.split("."))
         file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
         there = _names(file) | {each.stem for each in module.glob("*.py")}
         assert {each.name for each in node.names} <= there

@@ -858,7 +858,7 @@ def split(folder: Path, out: Path, **data: Any) -> dict[str, Any]:
     config = out.with_suffix(".yaml")
     values = {
         "name": "x",
-        "data": {"source": "x", "image_size": 16, **data},
+        "data": {"source": "x", "image_size": 32, **data},
         "split": {"diffusion": 0.4, "test": 0.2, "near_duplicate_bits": None},
     }
     config.write_text(yaml.safe_dump(values))

@@ -406,7 +406,7 @@ def test_no_volume_crosses_roles(tmp_path, capfd):
     config = tmp_path / "x.yaml"
     values = {
         "name": "x",
-        "data": {"source": "x", "image_size": 16, "nifti": {"slices": [0.4, 1]}},
+        "data": {"source": "x", "image_size": 32, "nifti": {"slices": [0.4, 1]}},
         "split": {"diffusion": 0.4, "test": 0.2, "near_duplicate_bits": None},
     }
     config.write_text(yaml.safe_dump(values))
