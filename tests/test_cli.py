@@ -432,9 +432,17 @@ def test_export_copies_to_the_project(tiny_config, run_copy, monkeypatch, tmp_pa
     assert f"{CELL}.onnx" in capsys.readouterr().out
 
 
-def test_train_diffusion_that_is_finished_keeps_its_steps(tiny_config, run_copy):
+def test_train_diffusion_that_is_finished_keeps_its_steps_and_the_set(
+    tiny_config, run_copy, capsys
+):
+    onnx_path = run_copy / "diffusion" / "denoiser.onnx"
+    before = onnx_path.read_bytes()
     assert main(["train", "diffusion", str(tiny_config), "--out", str(run_copy)]) == 0
     assert len((run_copy / "diffusion" / "history.csv").read_text().splitlines()) == 3
+    assert onnx_path.read_bytes() == before
+
+    assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
+    assert "synthetic is there already" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_split_on_a_folder(tiny_config, image_folder, tmp_path):
