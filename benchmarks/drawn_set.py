@@ -43,10 +43,8 @@ def main() -> None:
     parser.add_argument("--run", type=Path, required=True)
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    config, run = (
-        load_config(arguments.config, arguments.set, arguments.data),
-        RunFolder(arguments.run),
-    )
+    config = load_config(arguments.config, arguments.set, arguments.data)
+    run = RunFolder(arguments.run)
     judge, drawn = Judge(config, run, arguments.weights), load_synthetic(config, run)
     print(json.dumps({"set": "real", **look(judge.seen.images, judge.seen.labels)}), flush=True)
     counts = np.bincount(judge.seen.labels)

@@ -19,24 +19,22 @@ from PIL import Image
 
 from kerasmed.config import Config, load_config
 from kerasmed.data.image_set import ImageSet
+from kerasmed.diffusion.generate import Denoiser, generate_images
+from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.solvers import sampling_timesteps
+from kerasmed.evaluate.fidelity import fidelity
+from kerasmed.evaluate.probe import probe_accuracy
 from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras, resolve_runtime, versions
 from kerasmed.stages import STAGES, perform
 from kerasmed.stages.inputs import load_grouped_split
+from kerasmed.stages.sampling import open_denoiser
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
-import keras  # noqa: E402
-
 from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
-from kerasmed.diffusion.generate import Denoiser, generate_images  # noqa: E402
-from kerasmed.diffusion.pixels import PixelRange  # noqa: E402
-from kerasmed.diffusion.solvers import sampling_timesteps  # noqa: E402
 from kerasmed.diffusion.training import train_denoiser  # noqa: E402
-from kerasmed.diffusion.unet import keras_denoiser, pixels_of  # noqa: E402
-from kerasmed.evaluate.fidelity import fidelity  # noqa: E402
-from kerasmed.evaluate.probe import probe_accuracy  # noqa: E402
 
 
 class Judge:
@@ -105,12 +103,6 @@ def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
     )
 
 
-def open_keras(folder: Path) -> tuple[Denoiser, PixelRange]:
-    """The denoiser in a folder, and the range that it works in."""
-    model = keras.saving.load_model(folder / "denoiser.keras", compile=False)
-    return keras_denoiser(model), pixels_of(model)
-
-
 def draw(
     judge: Judge, opened: tuple[Denoiser, PixelRange], seed: int, **options
 ) -> tuple[np.ndarray, np.ndarray, float]:
@@ -155,7 +147,7 @@ def main() -> None:
         for scale in arguments.guidance:
             images, labels, seconds = draw(
                 judge,
-                open_keras(folder),
+                open_denoiser(folder / "denoiser.keras"),
                 config.seed,
                 solver=arguments.solver,
                 timesteps=sampling_timesteps(arguments.steps),

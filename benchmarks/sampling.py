@@ -90,7 +90,7 @@ def main() -> None:
     judge = Judge(config, run, arguments.weights)
     size, num_classes = judge.seen.image_size, len(judge.seen.class_names)
     float32 = run.diffusion / "denoiser.onnx"
-    denoiser, pixels = open_denoiser(config, run)
+    denoiser, pixels = open_denoiser(float32)
 
     def row(name: str, path: Path, solver: str, steps: int, scale: float = 1.0) -> float:
         options = {"timesteps": sampling_timesteps(steps), "guidance_scale": scale}

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, brightness_deviation, draw, judged_parser, open_keras
+from recipe import Judge, brightness_deviation, draw, judged_parser
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
@@ -19,6 +19,7 @@ from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import versions
+from kerasmed.stages.sampling import open_denoiser
 
 
 def main() -> None:
@@ -37,7 +38,7 @@ def main() -> None:
     for name, timesteps in {"evenly in time": evenly, **roots}.items():
         images, labels, _ = draw(
             judge,
-            open_keras(run.diffusion),
+            open_denoiser(run.diffusion / "denoiser.keras"),
             config.seed,
             solver=drawing.solver,
             timesteps=timesteps,

@@ -16,13 +16,14 @@ import subprocess
 from pathlib import Path
 
 import numpy as np
-from recipe import Judge, draw, judged_parser, open_keras, save_grid, train
+from recipe import Judge, draw, judged_parser, save_grid, train
 
 from kerasmed.config import load_config
 from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.hardware import machine
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import versions
+from kerasmed.stages.sampling import open_denoiser
 
 RIVALS = ("denoising-diffusion-pytorch", "diffusers")
 
@@ -59,7 +60,8 @@ def main() -> None:
         folder = arguments.out / f"kerasmed-{minutes:g}"
         result = train(judge, config, minutes, folder)
         options = {"solver": "unipc", "timesteps": sampling_timesteps(15), "guidance_scale": 1.0}
-        images, labels, seconds = draw(judge, open_keras(folder), config.seed, **options)
+        opened = open_denoiser(folder / "denoiser.keras")
+        images, labels, seconds = draw(judge, opened, config.seed, **options)
         save_grid(images, labels, folder / "drawn.png")
         line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}
         print(json.dumps({**line, **judge.verdict(images, labels), **result}), flush=True)

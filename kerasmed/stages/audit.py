@@ -27,7 +27,7 @@ from kerasmed.stages.inputs import (
     load_synthetic,
     open_classifier,
 )
-from kerasmed.stages.sampling import MANIFEST, open_denoiser
+from kerasmed.stages.sampling import MANIFEST, denoiser_path, open_denoiser
 
 # Whose features the audit takes, in order of preference.
 _EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
@@ -225,7 +225,7 @@ def _membership(
     held_out: ImageSet,
     groups: dict[str, np.ndarray],
 ) -> dict[str, Any]:
-    denoiser, pixels = open_denoiser(config, run)
+    denoiser, pixels = open_denoiser(denoiser_path(config, run))
     count = min(len(seen), len(held_out), _MEMBERS)
     rng = np.random.default_rng(config.seed)
     losses, of_image = [], []

@@ -104,7 +104,7 @@ class _Drawing:
             "classes": list(self._names),
             **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
             "timesteps": sampling_timesteps(self._settings.steps).tolist(),
-            "denoiser_sha256": sha256_of(_denoiser_path(config, run)),
+            "denoiser_sha256": sha256_of(denoiser_path(config, run)),
         }
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
@@ -243,7 +243,7 @@ class _Drawing:
 
     @cached_property
     def _denoiser(self) -> tuple[Denoiser, PixelRange]:
-        return open_denoiser(self._config, self._run)
+        return open_denoiser(denoiser_path(self._config, self._run))
 
     def _copy_filter(self, index: int, shards: int) -> CopyFilter | None:
         """What tells copies, or nothing where that was not asked for or cannot be."""
@@ -325,10 +325,9 @@ def _pixels(path: Path) -> np.ndarray:
         return np.asarray(image)
 
 
-def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]:
-    """The denoiser, as the engine that was asked for, and the range that it works in."""
-    path = _denoiser_path(config, run)
-    if config.sampling.engine == "onnx":
+def open_denoiser(path: Path) -> tuple[Denoiser, PixelRange]:
+    """A denoiser, run by onnxruntime or Keras as its file is, and the range that it works in."""
+    if path.suffix == ".onnx":
         from kerasmed.inference import OnnxDenoiser
 
         session = OnnxDenoiser(path)
@@ -344,7 +343,12 @@ def open_denoiser(config: Config, run: RunFolder) -> tuple[Denoiser, PixelRange]
     return keras_denoiser(model), pixels_of(model)
 
 
-def _denoiser_path(config: Config, run: RunFolder) -> Path:
+def denoiser_path(config: Config, run: RunFolder) -> Path:
+    """The file of the engine that was asked for.
+
+    Raises:
+        StageError: it is not there.
+    """
     path = run.diffusion / f"denoiser.{config.sampling.engine}"
     if not path.exists():
         if config.sampling.engine == "keras":
