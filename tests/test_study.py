@@ -18,8 +18,12 @@ CONFIG = parse_config({"name": "x", "data": {"source": "somewhere"}}, "test")
 
 def _record(run, *names, config=CONFIG):
     for name in names:
-        cells = {cell.name: {} for cell in cells_of(config)}
-        result = {"data": {"data_hash": "0"}, "classifiers": {"cells": cells}}.get(name, {})
+        results = {
+            "data": {"data_hash": "0"},
+            "sampling": {"variants": dict.fromkeys(config.sampling.variants)},
+            "classifiers": {"cells": {cell.name: {} for cell in cells_of(config)}},
+        }
+        result = results.get(name, {})
         run.write_stage(config, name, STAGES[name].settings(config), result, 1.0)
 
 
@@ -58,11 +62,15 @@ def test_changed_setting_of_a_finished_stage_is_refused_by_name(tmp_path):
         run_study(parse_config(values, "test"), run)
 
 
-def test_number_of_devices_does_not_outdate_a_stage(tmp_path):
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [("runtime", "distribution", "mirrored"), ("diffusion", "preview_every", 3)],
+)
+def test_number_of_devices_and_of_previews_does_not_outdate_a_stage(tmp_path, section, key, value):
     run = RunFolder(tmp_path)
     _record(run, "data", "diffusion")
     record = run.record()
-    record["stages"]["diffusion"]["settings"]["runtime"]["distribution"] = "mirrored"
+    record["stages"]["diffusion"]["settings"][section][key] = value
     run.record_path.write_text(json.dumps(record))
     check_unchanged(STAGES["diffusion"], CONFIG, run)
 
@@ -83,6 +91,24 @@ def test_study_adds_networks_and_refuses_to_leave_some_out(tmp_path):
     values["classifiers"]["train_on"] = ["real"]
     with pytest.raises(StageError, match=r"made with classifiers\.train_on"):
         check_unchanged(stage, parse_config(values, "test"), run)
+
+
+def test_study_adds_synthetic_sets_and_refuses_to_change_one(tmp_path):
+    run, values = RunFolder(tmp_path), CONFIG.model_dump()
+    values["sampling"]["variants"] = {"x2": {"times_real": 2}}
+    config = parse_config(values, "test")
+    _record(run, "data", "diffusion", "sampling", "classifiers", config=config)
+    values["sampling"]["variants"]["x3"] = {"times_real": 3}
+    more = parse_config(values, "test")
+    for name in ("sampling", "classifiers"):
+        check_unchanged(STAGES[name], more, run)
+        assert not is_current(STAGES[name], more, run.finished_stages())
+    with pytest.raises(StageError, match=r"x3 in .*a drawn set.*`kerasmed sample"):
+        check_inputs(STAGES["classifiers"], more, run)
+    for variants in ({"x2": {"times_real": 4}}, {"x3": {"times_real": 3}}):
+        values["sampling"]["variants"] = variants
+        with pytest.raises(StageError, match=r"made with sampling\.variants\.x2"):
+            check_unchanged(STAGES["sampling"], parse_config(values, "test"), run)
 
 
 def test_setting_that_is_younger_than_a_stage_counts_as_its_default(tmp_path):

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -70,7 +70,7 @@ class Stage:
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
-        """The settings that decide this stage's outcome; on how many devices does not."""
+        """The settings that decide this stage's outcome."""
         return _deciding(config.model_dump(mode="json", include=set(self.sections)))
 
 
@@ -109,11 +109,11 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
     run.require(stage.name, stage.command)
     check_unchanged(stage, config, run)
     check_inputs(stage, config, run)
-    missing = _missing_cells(stage, config, run.finished_stages()[stage.name])
+    missing = _missing(stage, config, run.finished_stages()[stage.name])
     if missing:
         raise StageError(
-            f"{', '.join(missing)} in {run.root}: expected a trained CNN, received none; run "
-            f"`{stage.command}`, which adds what is missing."
+            f"{', '.join(missing)} in {run.root}: expected {_GROWS[stage.name].noun}, received "
+            f"none; run `{stage.command}`, which adds what is missing."
         )
     if not is_current(stage, config, run.finished_stages()):
         raise StageError(
@@ -125,11 +125,11 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
 def is_current(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> bool:
     """Whether a stage is finished, all that it builds on is too, and nothing of that is younger.
 
-    That of the CNNs is so with all that are asked for now.
+    Those of the synthetic sets and the CNNs are so with all that are asked for now.
     """
     if stage.name not in finished:
         return False
-    if _missing_cells(stage, config, finished[stage.name]):
+    if _missing(stage, config, finished[stage.name]):
         return False
     at = finished[stage.name]["finished"]
     return all(
@@ -155,9 +155,8 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
     finished = run.finished_stages()
     record, data = finished[stage.name], finished.get("data")
     recorded = _deciding(_with_defaults(record["settings"]))
-    adds = stage.name == "classifiers" and _trained(record) <= {c.name for c in cells_of(config)}
     for key, old, new in _differences(recorded, stage.settings(config)):
-        if adds and key in _CELLS_BY:
+        if _only_adds(stage, config, record, key, old):
             continue
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
@@ -175,25 +174,62 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
 
 
 def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
-    if "runtime" not in settings:
-        return settings
-    runtime = {k: v for k, v in settings["runtime"].items() if k != "distribution"}
-    return {**settings, "runtime": runtime}
+    """Without what may differ in the same study: on how many devices, and how often looked at."""
+    found = dict(settings)
+    for section, key in (("runtime", "distribution"), ("diffusion", "preview_every")):
+        if section in found:
+            found[section] = {k: v for k, v in found[section].items() if k != key}
+    return found
 
 
-# Which CNNs there are; more of them leave those that are there as they are.
-_CELLS_BY = {"classifiers.backbones", "classifiers.train_on", "classifiers.seeds"}
+class _Growing(NamedTuple):
+    """A stage to which a study may add, leaving what is there as it is.
+
+    Attributes:
+        result: where its record names what there is.
+        asked: what is asked for now.
+        by: the settings that say so.
+        noun: one of them, in a message.
+    """
+
+    result: str
+    asked: Callable[[Config], list[str]]
+    by: tuple[str, ...]
+    noun: str
 
 
-def _missing_cells(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
-    """CNNs that are asked for now, and were not when this stage, that of the CNNs, finished."""
-    if stage.name != "classifiers":
+_GROWS = {
+    "sampling": _Growing(
+        "variants",
+        lambda config: list(config.sampling.variants),
+        ("sampling.variants",),
+        "a drawn set",
+    ),
+    "classifiers": _Growing(
+        "cells",
+        lambda config: [cell.name for cell in cells_of(config)],
+        ("classifiers.backbones", "classifiers.train_on", "classifiers.seeds"),
+        "a trained CNN",
+    ),
+}
+
+
+def _missing(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
+    """Synthetic sets or CNNs that are asked for now, and were not when this stage finished."""
+    if stage.name not in _GROWS:
         return []
-    return [cell.name for cell in cells_of(config) if cell.name not in _trained(record)]
+    result, asked, *_ = _GROWS[stage.name]
+    return [name for name in asked(config) if name not in record["result"].get(result, ())]
 
 
-def _trained(record: dict[str, Any]) -> set[str]:
-    return set(record["result"].get("cells", ()))
+def _only_adds(stage: Stage, config: Config, record: dict[str, Any], key: str, old: Any) -> bool:
+    """Whether a changed setting asks for more, and for all that is there as it is."""
+    if stage.name not in _GROWS:
+        return False
+    result, asked, by, _ = _GROWS[stage.name]
+    if not set(record["result"].get(result, ())) <= set(asked(config)):
+        return False
+    return key in by or (old is None and key.rpartition(".")[0] in by)
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:

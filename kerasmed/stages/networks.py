@@ -248,7 +248,8 @@ def _is_whole(path: Path) -> bool:
     beside = path.with_suffix(".json")
     if not (path.exists() and beside.exists()):
         return False
-    return read_json(beside, "kerasmed export CONFIG").get("sha256") == sha256_of(path)
+    sidecar = read_json(beside, "kerasmed export CONFIG")
+    return isinstance(sidecar, dict) and sidecar.get("sha256") == sha256_of(path)
 
 
 def _export_record_path(cell: Cell, run: RunFolder) -> Path:
