@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -48,6 +48,23 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """What a study may add to a finished stage, leaving what is there as it is.
+
+    Attributes:
+        result: where the stage's record names what there is.
+        asked: what is asked for now.
+        by: the settings that say so.
+        noun: one of them, in a message.
+    """
+
+    result: str
+    asked: Callable[[Config], list[str]]
+    by: tuple[str, ...]
+    noun: str
+
+
+@dataclass(frozen=True)
 class Stage:
     """One step of a study.
 
@@ -58,6 +75,7 @@ class Stage:
         sections: the parts of the experiment file that it depends on.
         needs: stages that must have finished.
         share: how it is divided among processes; None where one does it all.
+        pieces: what may be added when it is finished; None where nothing may.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
@@ -67,6 +85,7 @@ class Stage:
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     share: Share | None = None
+    pieces: Pieces | None = None
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
@@ -110,9 +129,9 @@ def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
     check_unchanged(stage, config, run)
     check_inputs(stage, config, run)
     missing = _missing(stage, config, run.finished_stages()[stage.name])
-    if missing:
+    if stage.pieces is not None and missing:
         raise StageError(
-            f"{', '.join(missing)} in {run.root}: expected {_GROWS[stage.name].noun}, received "
+            f"{', '.join(missing)} in {run.root}: expected {stage.pieces.noun}, received "
             f"none; run `{stage.command}`, which adds what is missing."
         )
     if not is_current(stage, config, run.finished_stages()):
@@ -182,53 +201,22 @@ def _deciding(settings: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-class _Growing(NamedTuple):
-    """A stage to which a study may add, leaving what is there as it is.
-
-    Attributes:
-        result: where its record names what there is.
-        asked: what is asked for now.
-        by: the settings that say so.
-        noun: one of them, in a message.
-    """
-
-    result: str
-    asked: Callable[[Config], list[str]]
-    by: tuple[str, ...]
-    noun: str
-
-
-_GROWS = {
-    "sampling": _Growing(
-        "variants",
-        lambda config: list(config.sampling.variants),
-        ("sampling.variants",),
-        "a drawn set",
-    ),
-    "classifiers": _Growing(
-        "cells",
-        lambda config: [cell.name for cell in cells_of(config)],
-        ("classifiers.backbones", "classifiers.train_on", "classifiers.seeds"),
-        "a trained CNN",
-    ),
-}
-
-
 def _missing(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
     """Synthetic sets or CNNs that are asked for now, and were not when this stage finished."""
-    if stage.name not in _GROWS:
+    if stage.pieces is None:
         return []
-    result, asked, *_ = _GROWS[stage.name]
-    return [name for name in asked(config) if name not in record["result"].get(result, ())]
+    there = record["result"].get(stage.pieces.result, ())
+    return [name for name in stage.pieces.asked(config) if name not in there]
 
 
 def _only_adds(stage: Stage, config: Config, record: dict[str, Any], key: str, old: Any) -> bool:
     """Whether a changed setting asks for more, and for all that is there as it is."""
-    if stage.name not in _GROWS:
+    pieces = stage.pieces
+    if pieces is None:
         return False
-    result, asked, by, _ = _GROWS[stage.name]
-    if not set(record["result"].get(result, ())) <= set(asked(config)):
+    if not set(record["result"].get(pieces.result, ())) <= set(pieces.asked(config)):
         return False
+    by = pieces.by
     return key in by or (old is None and key.rpartition(".")[0] in by)
 
 
@@ -271,6 +259,16 @@ def _by_cell(config: Config, cpus: int) -> int:
     return len(cells_of(config))
 
 
+def _variant_names(config: Config) -> list[str]:
+    return list(config.sampling.variants)
+
+
+def _cell_names(config: Config) -> list[str]:
+    return [cell.name for cell in cells_of(config)]
+
+
+_CELLS_BY = ("classifiers.backbones", "classifiers.train_on", "classifiers.seeds")
+
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
@@ -297,6 +295,7 @@ STAGES: dict[str, Stage] = {
             ("seed", "sampling"),
             ("diffusion",),
             Share(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
+            Pieces("variants", _variant_names, ("sampling.variants",), "a drawn set"),
         ),
         Stage(
             "classifiers",
@@ -305,6 +304,7 @@ STAGES: dict[str, Stage] = {
             ("seed", "classifiers", "runtime"),
             ("data", "sampling"),
             Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
+            Pieces("cells", _cell_names, _CELLS_BY, "a trained CNN"),
             together=True,
         ),
         Stage(
