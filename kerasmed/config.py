@@ -36,6 +36,7 @@ Epochs = Annotated[int, Field(ge=0)]
 PositiveShare = Annotated[float, Field(gt=0, le=1)]
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
+ATTENTION_HEADS = 4  # of the denoiser
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 # What differs from the defaults of DiffusionConfig, which are the preset "cpu". The larger networks
@@ -259,10 +260,10 @@ class DiffusionConfig(Section):
 
     @model_validator(mode="after")
     def heads_divide_and_training_ends(self) -> "DiffusionConfig":
-        if self.widths[-1] % 4:
+        if self.widths[-1] % ATTENTION_HEADS:
             raise ValueError(
-                "the last of diffusion.widths must be a multiple of 4, the heads of attention; "
-                f"received {self.widths}"
+                f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the heads "
+                f"of attention; received {self.widths}"
             )
         if self.max_minutes is None and self.max_images is None and self.max_epochs is None:
             raise ValueError(
@@ -277,7 +278,7 @@ class DiffusionConfig(Section):
             (self.max_images, "images"),
             (self.max_epochs, "epochs"),
         )
-        return " or ".join(f"{limit:,g} {unit}" for limit, unit in limits if limit is not None)
+        return " or ".join(f"{limit:,.12g} {unit}" for limit, unit in limits if limit is not None)
 
 
 class VariantConfig(Section):

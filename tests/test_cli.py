@@ -1,6 +1,7 @@
 """Every public command, run as a user runs it; one tiny study serves them all."""
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -20,7 +21,7 @@ from kerasmed.errors import DataError
 from kerasmed.export.denoisers import export_denoiser
 from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxDenoiser
-from kerasmed.stages import leakage
+from kerasmed.stages import images, leakage
 
 ROOT = Path(__file__).parents[1]
 CELL = "MobileNet-real-s0"
@@ -270,6 +271,38 @@ def test_split_that_was_edited_after_the_training_is_refused(refused, tiny_confi
     (run_copy / "run.json").write_text(json.dumps(record))
     # Before anything has learned from it, it may be edited.
     assert main(["data", "leakage", str(tiny_config), "--out", str(run_copy)]) == 0
+
+
+def test_set_in_which_nobody_looked_for_copies_while_drawing_is_told(tiny_config, run_copy):
+    path = run_copy / "synthetic" / "manifest.json"
+    manifest = {**json.loads(path.read_text()), "calibration": None, "rejected": []}
+    path.write_text(json.dumps(manifest))
+    for command in ("audit", "report"):
+        assert main([command, str(tiny_config), "--out", str(run_copy)]) == 0
+    copies = json.loads((run_copy / "evaluation" / "privacy.json").read_text())["copies"]
+    assert (copies["rejected"], copies["drawn"] > 0) == (None, True)
+    page = (run_copy / "report.html").read_text()
+    assert "Copies were not looked for while the set was drawn." in page
+    assert "drawn again" not in page
+
+
+def test_denoiser_of_another_backend_waits_for_its_export(
+    refused, tiny_config, run_copy, monkeypatch
+):
+    resolve = images.resolve_runtime
+    monkeypatch.setattr(
+        images,
+        "resolve_runtime",
+        lambda settings: dataclasses.replace(resolve(settings), backend="jax"),
+    )
+    train = ["train", "diffusion", str(tiny_config), "--out", str(run_copy)]
+    assert main(train) == 0
+    assert "the training ran without TensorFlow" in refused(
+        "sample", tiny_config, "--out", run_copy
+    )
+    monkeypatch.setattr(images, "resolve_runtime", resolve)
+    assert main(train) == 0
+    assert (run_copy / "diffusion" / "denoiser.onnx").exists()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "audit", "report"])

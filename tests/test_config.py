@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kerasmed.config import PRESETS, load_config, parse_config
+from kerasmed.config import PRESETS, DiffusionConfig, load_config, parse_config
 from kerasmed.errors import ConfigError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -288,6 +288,11 @@ def test_preset_fills_what_is_not_given(experiment, preset):
         assert getattr(config.diffusion, key) == (7 if key == "blocks" else value)
     assert config.diffusion.blocks == 7
     assert parse_config(config.model_dump(), "again") == config
+
+
+def test_budget_is_told_in_whole_numbers():
+    settings = DiffusionConfig(max_minutes=2.25, max_images=1_234_567)
+    assert settings.budget() == "2.25 minutes or 1,234,567 images"
 
 
 @pytest.mark.parametrize("value", ["5", "null", "[cpu]"])

@@ -144,6 +144,17 @@ def test_audit_of_an_older_set_is_refused(run, copies, tmp_path):
         release(run, tmp_path / "set")
 
 
+def test_set_in_which_nobody_looked_for_copies_while_drawing_says_so(run, copies, tmp_path):
+    path = run.evaluation / "privacy.json"
+    privacy = json.loads(path.read_text())
+    privacy["copies"]["rejected"] = None
+    write_json(path, privacy)
+    release(run, tmp_path / "set")
+
+    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    assert "Copies were not looked for when the set was drawn; 0 of" in sheet
+
+
 def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
     path = run.evaluation / "privacy.json"
     privacy = json.loads(path.read_text())

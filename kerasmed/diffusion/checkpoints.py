@@ -22,33 +22,44 @@ _SETTINGS = {
     "image_size": "data.image_size",
     "precision": "runtime.precision",
 }
+_IMAGES = {
+    "data_hash": "has learned from other images than the role `diffusion`",
+    "validation_hash": "was judged by other images than the role `validation`",
+}
 
 
 class Checkpoints:
     """All that a training needs to go on, as NumPy archives; the last two are kept.
 
     Keras's own would lose the state of dropout's generators and the averages' place.
+
+    Args:
+        folder: where they lie.
+        recipe: what must be the same for a training to go on.
+        ran: backend, device and precision of this process, for the record.
     """
 
-    def __init__(self, folder: Path, recipe: dict[str, Any]):
+    def __init__(self, folder: Path, recipe: dict[str, Any], ran: dict[str, Any]):
         self.folder = folder
         self.recipe = recipe
+        self.ran = ran
 
     def save(self, model: keras.Model, step: int, seconds: float) -> None:
         """Write the raw weights, the optimiser with its averages, and the step."""
         arrays = {n: ops.convert_to_numpy(variable) for n, variable in _named(model).items()}
-        meta = json.dumps({"step": step, "seconds": seconds, "recipe": self.recipe})
+        meta = {"step": step, "seconds": seconds, "recipe": self.recipe, "ran": self.ran}
         with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
-            np.savez(temporary, meta=meta, **arrays)
+            np.savez(temporary, meta=json.dumps(meta), **arrays)
         left_over = self.folder.glob(".*.tmp.npz")  # of a process that was killed
         for old in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *left_over):
             old.unlink()
 
-    def restore(self, model: keras.Model) -> tuple[int, float]:
+    def restore(self, model: keras.Model) -> tuple[int, float, dict[str, Any]]:
         """Load the newest checkpoint that can be read into a compiled model.
 
         Returns:
-            Step and seconds of training so far; 0 and 0.0 where there is no checkpoint.
+            Step and seconds of training so far, 0 and 0.0 where there is no checkpoint; and what
+            ran there, empty where that was not noted.
 
         Raises:
             StageError: the checkpoint belongs to another network or recipe, or there are
@@ -69,13 +80,13 @@ class Checkpoints:
                 )
             for name, variable in variables.items():
                 variable.assign(arrays[name])
-            return int(meta["step"]), float(meta["seconds"])
+            return int(meta["step"]), float(meta["seconds"]), meta.get("ran", {})
         if kept:
             raise StageError(
                 f"None of the {len(kept)} checkpoints in {self.folder} can be read; put one back, "
                 f"or delete {self.folder} to train from the start."
             )
-        return 0, 0.0
+        return 0, 0.0, {}
 
     def save_best(self, averaged: keras.Model, row: dict[str, float]) -> None:
         """Keep averaged weights, and their row of the history, in the place of those before."""
@@ -104,18 +115,20 @@ class Checkpoints:
         for key, value in self.recipe.items():
             field = DiffusionConfig.model_fields.get(key)
             # Kerasmed may have learned the key since.
-            old = recipe.get(key, None if field is None else field.default)
+            old = recipe.get(key, value if field is None else field.default)
             if old == value:
                 continue
-            if key == "data_hash":
+            if key in _IMAGES:
                 raise StageError(
-                    f"{path} has learned from other images than the role `diffusion` now holds; "
-                    f"put images and split back, use another --out, or delete {self.folder}."
+                    f"{path} {_IMAGES[key]} now holds; put images and split back, use another "
+                    f"--out, or delete {self.folder}."
                 )
             name = _SETTINGS.get(key, f"diffusion.{key}")
+            # Which several devices under TensorFlow have not, see `resolve_runtime`.
+            alone = " --set runtime.distribution=none" if old == "mixed_float16" else ""
             raise StageError(
                 f"{path} was made with {name} {old}, received {value}; go on with "
-                f'--set "{name}={old}", use another --out, or delete {self.folder}.'
+                f'--set "{name}={old}"{alone}, use another --out, or delete {self.folder}.'
             )
 
 

@@ -23,6 +23,7 @@ from kerasmed.files import read_history, write_text
 from kerasmed.progress import say
 from kerasmed.workers import joined, of_chief
 
+_TIMED = 10  # steps after the first, from which the length of an interval is estimated
 _LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down
 
 
@@ -72,21 +73,22 @@ class Recorder(keras.callbacks.Callback):
         self.seconds_before = seconds
         self.created = created
         self.first_step_s: float | None = None
+        self._first_step_at: float | None = None
         self._shown = 0.0  # per cent of the budget on the progress bar
         self.rows = _history_until(step, folder / "history.csv")
         self.advance: Callable[[float, str], None]
 
     def finished(self, step: int) -> bool:
         """Whether the budget is used up, or nothing has got better for long."""
-        return self._spent(step) >= 1.0 or self._stale() >= self.settings.patience
+        return self._spent(step, self._minutes()) >= 1.0 or self._stale() >= self.settings.patience
 
-    def _spent(self, step: float) -> float:
+    def _spent(self, step: float, minutes: float) -> float:
         """Share of the budget that is used up: of whichever of its limits is nearest."""
         images, settings = step * self.settings.batch_size, self.settings
         used = (
             (images, settings.max_images),
             (images / self.num_images, settings.max_epochs),
-            (self._minutes(), settings.max_minutes),
+            (minutes, settings.max_minutes),
         )
         return max(amount / limit for amount, limit in used if limit is not None)
 
@@ -101,7 +103,8 @@ class Recorder(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
         # In the middle of the coming interval, over which the rate stays as it is.
-        (spent,) = of_chief(self._spent((epoch + 0.5) * self.settings.checkpoint_steps))
+        step = (epoch + 0.5) * self.settings.checkpoint_steps
+        (spent,) = of_chief(self._spent(step, self._minutes() + self._interval_minutes() / 2))
         left = 1.0 - spent
         decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
         self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
@@ -109,7 +112,22 @@ class Recorder(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         if self.first_step_s is None:
             self.first_step_s = time.monotonic() - self.created
+            self._first_step_at = time.monotonic()
             say(f"First step after {self.first_step_s:.0f} s.")
+        elif batch == _TIMED and self._first_step_at is not None:
+            self._warn_of_late_checkpoints((time.monotonic() - self._first_step_at) / batch)
+            self._first_step_at = None  # once is enough
+
+    def _warn_of_late_checkpoints(self, seconds_a_step: float) -> None:
+        """Say so where the time budget is over before the checkpoint at which it is looked at."""
+        minutes = seconds_a_step * self.settings.checkpoint_steps / 60
+        limit = self.settings.max_minutes
+        if limit is not None and minutes > limit:
+            say(
+                f"The training ends at a checkpoint, and the first comes after {minutes:.0f} "
+                f"minutes (diffusion.max_minutes: {limit:g}); for an earlier one lower "
+                "diffusion.checkpoint_steps."
+            )
 
     def on_epoch_end(self, epoch, logs=None):
         step = (epoch + 1) * self.settings.checkpoint_steps
@@ -148,7 +166,7 @@ class Recorder(keras.callbacks.Callback):
             say(f"Step {step}, {row['minutes']:.1f} min: {_describe(row)}")
         self._write_history()
         self.checkpoints.save(self.model, step, 60 * self._minutes())
-        shown, self._shown = self._shown, 100 * min(1.0, self._spent(step))
+        shown, self._shown = self._shown, 100 * min(1.0, self._spent(step, self._minutes()))
         self.advance(self._shown - shown, _describe(row))
         if self._stale() >= self.settings.patience:
             say(f"The validation loss has not fallen for {self._stale()} checkpoints: stopped.")
@@ -194,6 +212,11 @@ class Recorder(keras.callbacks.Callback):
 
     def _rate(self) -> float:
         return float(ops.convert_to_numpy(self.optimizer.learning_rate))
+
+    def _interval_minutes(self) -> float:
+        """Between the last two checkpoints; 0 before the first."""
+        ends = [0.0, *(row["minutes"] for row in self.rows)]
+        return ends[-1] - ends[-2] if self.rows else 0.0
 
     def _minutes(self) -> float:
         started = getattr(self, "_started", None)

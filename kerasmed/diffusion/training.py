@@ -59,12 +59,15 @@ def train_denoiser(
         folder: the run folder's ``diffusion/``.
 
     Returns:
-        What really ran: precision, XLA, parameters, steps, images a second, minutes, losses;
-        nothing on a worker that is not the chief.
+        What really ran, here or where the training was finished: backend, device, precision, XLA;
+        parameters, steps, images a second, minutes, losses; nothing on a worker that is not the
+        chief.
 
     Raises:
         ConfigError: a batch does not divide among the devices.
-        StageError: a checkpoint of another network or recipe, or a loss that is not finite.
+        StageError: a checkpoint of another network, recipe or set of images, checkpoints of which
+            none can be read, a history that is not whole, workers with different recipes, or a
+            loss that is not finite.
     """
     created = time.monotonic()
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
@@ -76,10 +79,16 @@ def train_denoiser(
             model, optimizer = _compiled(train, settings, pixels, runtime)
         with precision_policy("float32"), on_one_device():
             averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
-        recipe = _recipe(train, settings, symmetry, seed, runtime)
+            averaged.jit_compile = runtime.jit_compile  # which `predict` would choose itself
+        recipe = _recipe(train, validation, settings, symmetry, seed, runtime)
         check_agreed({**recipe, **settings.model_dump()})
-        checkpoints = Checkpoints(folder / "checkpoints", recipe)
-        done, seconds = checkpoints.restore(model)
+        ran = {
+            **runtime.as_record(),
+            "precision": model.dtype_policy.name,
+            "jit_compile": bool(model.jit_compile),
+        }
+        checkpoints = Checkpoints(folder / "checkpoints", recipe, ran)
+        done, seconds, ran_before = checkpoints.restore(model)
         worker = joined()
         recorder = Recorder(
             folder, settings, train, validation, symmetry, seed,
@@ -113,19 +122,21 @@ def train_denoiser(
         if not _is_kept(averaged, folder / "denoiser.keras"):
             with written_aside(folder / "denoiser.keras") as temporary:
                 averaged.save(temporary)
-        images_per_s = summary["images_per_s"]
-        share = TRAINING_PASSES * flops * images_per_s / possible
+        rate, share = f"{summary['images_per_s']:.0f} images/s in the median", None
+        if summary["first_step_s"] is None:  # perhaps on another machine
+            ran = ran_before or ran
+        else:
+            share = round(TRAINING_PASSES * flops * summary["images_per_s"] / possible, 4)
+            rate += f", {share:.0%} of the rate of matrix products"
         say(
-            f"{images_per_s:.0f} images/s in the median, {share:.0%} of the rate of matrix "
-            f"products; exported the average at step {summary['exported_step']}, validation loss "
+            f"{rate}; exported the average at step {summary['exported_step']}, validation loss "
             f"{summary['validation_loss']:.4f}, the lowest that was kept."
         )
         return {
-            "precision": model.dtype_policy.name,
-            "jit_compile": bool(model.jit_compile),
+            **ran,
             "parameters": model.count_params(),
             "gflop_per_image": round(flops / 1e9, 4),
-            "share_of_matrix_product_rate": round(share, 4),
+            "share_of_matrix_product_rate": share,
             **summary,
         }
 
@@ -177,7 +188,12 @@ def _threads(runtime: Runtime) -> int:
 
 
 def _recipe(
-    train: ImageSet, settings: DiffusionConfig, symmetry: str, seed: int, runtime: Runtime
+    train: ImageSet,
+    validation: ImageSet,
+    settings: DiffusionConfig,
+    symmetry: str,
+    seed: int,
+    runtime: Runtime,
 ) -> dict[str, Any]:
     """What must be the same for a training to go on.
 
@@ -188,6 +204,7 @@ def _recipe(
         "seed": seed,
         "symmetry": symmetry,
         "data_hash": train.data_hash,
+        "validation_hash": validation.data_hash,
         "image_size": train.image_size,
         "precision": runtime.precision,
     }

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.config import DiffusionConfig
+from kerasmed.config import ATTENTION_HEADS, DiffusionConfig
 from kerasmed.diffusion.augmentation import PARAMETERS
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.pixels import PixelRange
@@ -167,7 +167,7 @@ def build_denoiser(
             x = residual_block(x, condition, width, settings.dropout)
             skips.append(x)
 
-    x = attention_block(x, heads=4)
+    x = attention_block(x, ATTENTION_HEADS)
     x = residual_block(x, condition, widths[-1], settings.dropout)
 
     for level, width in reversed(list(enumerate(widths))):

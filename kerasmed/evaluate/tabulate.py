@@ -126,7 +126,8 @@ def privacy_csv(found: dict[str, Any]) -> str:
     copies = found["copies"]
     if "not_computed" not in copies:
         add("images drawn", copies["drawn"])
-        add("of these copies, left out", copies["rejected"])
+        if copies["rejected"] is not None:  # else they were not looked for
+            add("of these copies, left out", copies["rejected"])
         add("copies in the set", len(copies["found"]))
         add("threshold of similarity", copies["threshold"])
         add("held-out images above it, share", copies["calibration"]["held_out"]["above"])

@@ -170,15 +170,16 @@ def judge_privacy(found: dict[str, Any]) -> Verdict:
     copies, crowding, membership = (found[k] for k in ("copies", "in_pixels", "membership"))
     if "not_computed" in copies:
         return Verdict("private", "grey", f"Not answered: {copies['not_computed']}", rule)
-    kept, power = copies["drawn"] - copies["rejected"], copies["power"][0]
+    rejected, power = copies["rejected"] or 0, copies["power"][0]
+    kept = copies["drawn"] - rejected
     light: Light = "amber" if copies["found"] else "green"
     reasons = []
     if _beyond_chance(len(copies["found"]), kept):
         light = "red"
         reasons.append("the set holds more copies than chance")
-    if _beyond_chance(copies["rejected"], copies["drawn"]):
+    if _beyond_chance(rejected, copies["drawn"]):
         reasons.append("the model draws copies more often than chance")
-    if copies["rejected"] > COPIES_BY_HEART * copies["drawn"]:
+    if rejected > COPIES_BY_HEART * copies["drawn"]:
         light = "red"
         reasons.append("it knows its images by heart")
     if power["found"] < POWER:
@@ -190,10 +191,12 @@ def judge_privacy(found: dict[str, Any]) -> Verdict:
         for part in (crowding, membership)
         if "not_computed" in part
     ]
+    left_out = f"{rejected} of {copies['drawn']} that were drawn were copies and were left out"
+    if copies["rejected"] is None:
+        left_out = "copies were not looked for while they were drawn"
     answer = (
         f"{len(copies['found'])} of {kept} synthetic images are copies of a training image; "
-        f"{copies['rejected']} of {copies['drawn']} that were drawn were copies and were left out. "
-        f"Of copies planted in the set, {_percent(power['found'])} are found."
+        f"{left_out}. Of copies planted in the set, {_percent(power['found'])} are found."
     )
     if "levels" in membership:
         attack = max(membership["levels"], key=lambda level: level["interval"][0])

@@ -161,11 +161,11 @@ def _copies(
     Returns:
         ``calibration``, that of the sampling or, if it looked for no copies, by the images drawn,
         see ``calibrate``; ``threshold``, its own; ``found``, one entry a copy with the positions of
-        both images and their similarity; ``share_of_training``, copied; ``rejected`` and ``drawn``
-        when the set was drawn; ``similarity``, its 5th, 50th, 95th percentile and maximum;
-        ``nearest_pairs``; ``closer_to_training``, the ``share`` of so many ``images`` that are more
-        like a training image than any of as many held-out ones; ``power``, see
-        ``detection_power``.
+        both images and their similarity; ``share_of_training``, copied; ``rejected`` (None if it
+        looked for none) and ``drawn`` when the set was drawn; ``similarity``, its 5th, 50th, 95th
+        percentile and maximum; ``nearest_pairs``; ``closer_to_training``, the ``share`` of so many
+        ``images`` that are more like a training image than any of as many held-out ones;
+        ``power``, see ``detection_power``.
     """
     say("Looking for copies.")
     search = CopySearch(np.asarray(seen.images))
@@ -185,14 +185,14 @@ def _copies(
         for i in order
     ]
     found = [pair for pair in pairs if pair["similarity"] > threshold]
-    rejected = len(manifest["rejected"])
+    rejected = None if manifest["calibration"] is None else len(manifest["rejected"])
     return {
         "calibration": calibration,
         "threshold": threshold,
         "found": found,
         "share_of_training": len({pair["seen"] for pair in found}) / len(seen),
         "rejected": rejected,
-        "drawn": len(generated) + rejected,
+        "drawn": len(generated) + (rejected or 0),
         "similarity": np.percentile(similarities, [5, 50, 95, 100]).tolist(),
         "nearest_pairs": pairs[:_PAIRS],
         "closer_to_training": _closer_after_alignment(seen, held_out, images, config.seed),

@@ -81,4 +81,4 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     else:
         (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # of an earlier training
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
-    return {**runtime.as_record(), **result}
+    return result

@@ -143,6 +143,8 @@ def test_training_killed_in_the_middle_of_a_checkpoint_goes_on_exactly(phantoms,
 
     _train(phantoms, tmp_path / "killed", steps=9, **RECIPE)
     _train(phantoms, tmp_path / "whole", steps=9, **RECIPE)
+    kept = sorted(path.name for path in (tmp_path / "killed" / "checkpoints").iterdir())
+    assert kept == ["best.npz", "step-00000006.npz", "step-00000009.npz"]
     _assert_same_checkpoint(tmp_path / "whole", tmp_path / "killed", 9)
 
 
@@ -236,15 +238,18 @@ def test_checkpoint_of_another_recipe_is_refused(phantoms, three_steps):
         r'--set "diffusion\.learning_rate=0\.001"',
     ):
         _train(phantoms, three_steps, learning_rate=0.01)
+    others = phantom_set(per_class=9)
     with pytest.raises(StageError, match="learned from other images than the role `diffusion` now"):
-        _train(phantom_set(per_class=9), three_steps)
+        _train(others, three_steps)
+    with pytest.raises(StageError, match="judged by other images than the role `validation` now"):
+        train_denoiser(phantoms, others, _settings(), "mirror", 0, FLOAT32, three_steps)
 
 
 def test_checkpoint_of_before_a_setting_was_there_goes_on_with_its_default(phantoms, three_steps):
 
     def forget(arrays):
         meta = json.loads(str(arrays["meta"]))
-        del meta["recipe"]["cooldown"]
+        del meta["recipe"]["cooldown"], meta["recipe"]["validation_hash"], meta["ran"]
         arrays["meta"] = json.dumps(meta)
 
     _rewrite(three_steps / "checkpoints" / "step-00000003.npz", forget)
@@ -306,6 +311,18 @@ def test_checkpoint_of_another_size_or_precision_is_refused(phantoms, three_step
         _train(phantom_set(size=32), three_steps)
 
 
+def test_checkpoint_in_float16_asks_for_one_device(phantoms, three_steps):
+
+    def in_float16(arrays):
+        meta = json.loads(str(arrays["meta"]))
+        meta["recipe"]["precision"] = "mixed_float16"
+        arrays["meta"] = json.dumps(meta)
+
+    _rewrite(three_steps / "checkpoints" / "step-00000003.npz", in_float16)
+    with pytest.raises(StageError, match=r'=mixed_float16" --set runtime\.distribution=none, use'):
+        _train(phantoms, three_steps)
+
+
 def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, three_steps):
     newest = three_steps / "checkpoints" / "step-00000003.npz"
     _rewrite(newest, lambda arrays: arrays.update(m0=np.full_like(arrays["m0"], np.nan)))
@@ -365,15 +382,51 @@ def test_class_with_one_image_is_learned_like_the_others(phantoms, tmp_path):
     assert _train(one_of_the_second, tmp_path)["steps"] == 6
 
 
+def test_learning_rate_falls_over_the_end_of_a_budget_in_minutes(phantoms, tmp_path, monkeypatch):
+    # Three steps a minute.
+    monkeypatch.setattr(Recorder, "_minutes", lambda self: int(self.optimizer.iterations) / 3)
+    _train(phantoms, tmp_path, max_images=None, max_minutes=4, cooldown=0.5)
+
+    header, *rows = _history(tmp_path)
+    rates = [float(row[header.index("learning_rate")]) for row in rows]
+    assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4], rel=1e-6)
+
+
 def test_time_budget_ends_the_training(phantoms, tmp_path):
     assert _train(phantoms, tmp_path, steps=3000, max_minutes=1e-6)["steps"] == 3
 
 
+def test_time_before_a_pause_counts(phantoms, three_steps):
+
+    def for_an_hour(arrays):
+        arrays["meta"] = json.dumps({**json.loads(str(arrays["meta"])), "seconds": 3600})
+
+    _rewrite(three_steps / "checkpoints" / "step-00000003.npz", for_an_hour)
+    assert _train(phantoms, three_steps, max_images=None, max_minutes=60)["steps"] == 3
+    assert _train(phantoms, three_steps, max_minutes=61)["minutes"] > 60
+
+
+@pytest.mark.parametrize(("minutes", "late"), [(1e-6, True), (60, False)])
+def test_budget_that_ends_before_the_first_checkpoint_is_said(
+    phantoms, tmp_path, capsys, minutes, late
+):
+    _train(phantoms, tmp_path, steps=12, checkpoint_steps=12, max_minutes=minutes)
+    said = " ".join(capsys.readouterr().err.split())
+    assert ("lower diffusion.checkpoint_steps" in said) == late
+
+
 @pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
-def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit):
+def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, monkeypatch, precision, jit):
     runtime = Runtime("tensorflow", "CPU", precision, jit)
+    built = []
+    build = training.build_denoiser
+    monkeypatch.setattr(
+        training, "build_denoiser", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
+    )
     result = _train(phantoms, tmp_path, runtime, steps=3)
     assert (result["precision"], result["jit_compile"]) == (precision, jit)
+    # The one that is trained, and the one that validates and draws previews.
+    assert [model.jit_compile for model in built] == [jit, jit]
     saved = keras.saving.load_model(tmp_path / "denoiser.keras")
     assert {layer.compute_dtype for layer in saved.layers} <= {"float32", "int32"}
 
@@ -414,5 +467,8 @@ def test_the_same_code_trains_on_jax(precision, phantoms, tmp_path):
     # TensorFlow, which alone can export it, finds it finished.
     before = (tmp_path / "denoiser.keras").read_bytes()
     runtime = Runtime("tensorflow", "CPU", precision, False)
-    assert _train(phantoms, tmp_path, runtime, preview_every=10)["steps"] == 6
+    found = _train(phantoms, tmp_path, runtime, preview_every=10)
     assert (tmp_path / "denoiser.keras").read_bytes() == before
+    ran = {"backend": "jax", "device": result["device"], "jit_compile": True, "steps": 6}
+    assert {key: found[key] for key in ran} == ran
+    assert found["share_of_matrix_product_rate"] is None  # of this machine

@@ -118,7 +118,7 @@ def test_fidelity_that_was_not_computed_is_not_answered():
 
 def privacy(
     copies: int = 0,
-    rejected: int = 0,
+    rejected: int | None = 0,
     c_t: float = 0.0,
     auc_low: float = 0.5,
     power: float = 1.0,
@@ -159,6 +159,15 @@ def test_privacy_goes_by_the_timestep_that_tells_most():
 )  # fmt: skip
 def test_privacy_goes_by_copies_and_then_by_what_the_model_gives_away(change, light):
     assert judge_privacy(privacy(**change)).light == light
+
+
+def test_privacy_says_so_where_copies_were_not_looked_for_while_drawing():
+    verdict = judge_privacy(privacy(copies=6, rejected=None))
+
+    assert verdict.light == "red"
+    assert "6 of 400 synthetic images" in verdict.answer
+    assert "copies were not looked for while they were drawn" in verdict.answer
+    assert "left out" not in verdict.answer
 
 
 @pytest.mark.parametrize("part", ["in_pixels", "membership"])
