@@ -304,7 +304,7 @@ TEXT = b"path,label\n1,2\n" * 40
     [
         ("a.nii", TEXT),
         ("a.nii.gz", TEXT),
-        ("a.nii.gz", gzip.compress(TEXT)),
+        ("a.nii.gz", gzip.compress(TEXT, mtime=0)),
         ("a.nii", b"\x89PNG\r\n\x1a\n"),
     ],
 )
