@@ -25,13 +25,17 @@ _BATCH = 64
 Result = TypeVar("Result")
 
 
-def read_images(data: DataConfig, cache: Path) -> ImageSet:
+_SKIP = "Or set data.on_bad_image: skip to go on without."
+
+
+def read_images(data: DataConfig, cache: Path, remedy: str = _SKIP) -> ImageSet:
     """The images of ``data.source`` at ``data.image_size``, decoded once and kept as a memory map.
 
     Args:
         data: source, size, choices of format, and what to do with an unreadable image.
         cache: path without suffix; ``.npy`` and ``.json`` are written there, and read instead of
             the images while the files' names, sizes and times and the settings stay the same.
+        remedy: what can be done about an unreadable image, other than to replace or remove it.
 
     Raises:
         DataError: the source's layout, or an unreadable image, by name.
@@ -40,7 +44,7 @@ def read_images(data: DataConfig, cache: Path) -> ImageSet:
     key = cache_key(source, data)
     manifest = _read_manifest(_beside(cache, ".json"), key)
     if manifest is None:
-        manifest = _decode(source, data, cache)
+        manifest = _decode(source, data, cache, remedy)
         write_json(_beside(cache, ".json"), {"key": key, **manifest})
     return _from_cache(source, cache, manifest, data)
 
@@ -84,7 +88,7 @@ def _read_manifest(path: Path, key: str) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("key") == key else None
 
 
-def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
+def _decode(source: Source, data: DataConfig, cache: Path, remedy: str) -> dict[str, Any]:
     size = data.image_size
     salt = secrets.token_bytes(16)  # never kept: who a patient is cannot be tried out afterwards
     files: list[list] = []
@@ -117,7 +121,7 @@ def _decode(source: Source, data: DataConfig, cache: Path) -> dict[str, Any]:
                 files.append([name, digest, entry.class_name, part, who])
         if bad and data.on_bad_image == "stop":
             more = f" ({len(bad) - 1} more unreadable)" if len(bad) > 1 else ""
-            raise DataError(f"{bad[0][1]}{more} Or set data.on_bad_image: skip to go on without.")
+            raise DataError(f"{bad[0][1]}{more} {remedy}".rstrip())
         stream.seek(0)
         _write_header(stream, len(files), size)
         # Should this end between the two files, the old manifest must not vouch for new images.

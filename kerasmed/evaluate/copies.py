@@ -29,10 +29,11 @@ class CopySearch:
 
     Images are compared in grey at 32 by 32 pixels, less their own blur, by the correlation of what
     both show in their middle: brightness and contrast change nothing. Of an image all eight flips
-    and turns are tried, each rotated by up to 6 degrees and shifted by up to 5% of its width. Of
-    the references, all are looked at in half that detail, and the 16 most alike in full. So that a
-    blend of two is found, what is left of the image is then compared with all of them: two steps of
-    orthogonal matching pursuit (Pati et al., 1993).
+    and turns are tried, each rotated by up to 6 degrees and shifted by up to 5% of its width at 64,
+    128 and 256 pixels, and 3 to 9% at other sizes. Of the references, all are looked at in half
+    that detail, and the 16 most alike in full. So that a blend of two is found, what is left of the
+    image is then compared with all of them: two steps of orthogonal matching pursuit (Pati et al.,
+    1993).
 
     Args:
         references: uint8 (m, size, size, 3).
@@ -123,7 +124,11 @@ class CopyFilter:
 
 
 def calibrate(
-    search: CopySearch, held_out: np.ndarray, drawn: np.ndarray, seed: int
+    search: CopySearch,
+    held_out: np.ndarray,
+    drawn: np.ndarray,
+    seed: int,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The threshold above which an image is a copy, by what others show of the training images.
 
@@ -138,6 +143,7 @@ def calibrate(
         drawn: images of the diffusion model, uint8 (m, size, size, 3). Of more than 500 of either
             a random choice is used.
         seed: of the choice.
+        advance: told how many images are done since the last time.
 
     Returns:
         ``threshold``; for ``held_out`` and ``drawn`` each their number of ``images``, their own
@@ -149,13 +155,13 @@ def calibrate(
     """
     sets = {"held_out": held_out, "drawn": drawn}
     counts = {f"{name.replace('_', '-')} images": len(each) for name, each in sets.items()}
-    require_enough("Copies", counts, "add images")
+    require_enough("Copies", counts)
     rng = np.random.default_rng(seed)
     similarities, thresholds = {}, {}
     for name, images in sets.items():
         count = min(len(images), CALIBRATED_ON)
         chosen = np.sort(rng.choice(len(images), count, replace=False))
-        similarities[name], _ = search.nearest(np.asarray(images[chosen]))
+        similarities[name], _ = search.nearest(np.asarray(images[chosen]), advance)
         thresholds[name] = copy_threshold(similarities[name])
     threshold = min(thresholds.values())
     return {

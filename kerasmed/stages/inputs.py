@@ -65,7 +65,9 @@ def read_synthetic(
     folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
     data = DataConfig(source=folder, image_size=size)
-    return read_images(data, run.cache / f"{name}-{size}")
+    return read_images(
+        data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
+    )
 
 
 def load_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:

@@ -33,12 +33,13 @@ from kerasmed.stages.inputs import images_per_class, load_split, read_synthetic,
 # Draws of one image, of which each but the last was a copy.
 _ATTEMPTS = 20
 _SEARCHED_AT_ONCE = 32
-# In the unfinished set, beside its classes, whose names begin with no dot: notes on copies, and the
-# images that the threshold for copies is taken from.
-_REJECTED = ".rejected"
-_FIRST_DRAWS = ".first_draws"
+# In the unfinished set, beside its classes: what the manifest will hold, notes on copies among it,
+# and the images that the threshold for copies is taken from (hidden, as no class is).
 MANIFEST = "manifest.json"
 _CALIBRATION = "calibration.json"
+_REJECTED = "rejected-*.json"
+_FIRST_DRAWS = ".first_draws"
+_MADE_BY = "kerasmed sample CONFIG"
 
 
 def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
@@ -78,7 +79,7 @@ def _draw_set(config: Config, run: RunFolder, variant: str | None) -> dict[str, 
         drawing.draw()
         drawing.finish()
     images = read_synthetic(config, run, variant)
-    rejected = read_json(drawing.target / MANIFEST, "kerasmed sample CONFIG")["rejected"]
+    rejected = read_json(drawing.target / MANIFEST, _MADE_BY)["rejected"]
     return {"images": images.counts(), "data_hash": images.data_hash, "rejected": len(rejected)}
 
 
@@ -113,7 +114,7 @@ class _Drawing:
         """Whether the set is in its place, drawn with these settings and not touched since."""
         if not (self.target / MANIFEST).exists():
             return False
-        found = read_json(self.target / MANIFEST, "kerasmed sample CONFIG")
+        found = read_json(self.target / MANIFEST, _MADE_BY)
         if any(found.get(key) != value for key, value in self._manifest.items()):
             return False
         try:
@@ -132,17 +133,26 @@ class _Drawing:
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
         if missing:
-            self._draw_missing(missing, self._copy_filter(index, shards))
+            self._draw_missing(missing, self._copy_filter(index))
         return sum(not self._path_of(*each).exists() for each in wanted)
 
     def finish(self) -> None:
         """Put the set in the place of the one before, with the hash that says it is whole."""
-        for left_over in self._folder.glob("*/.*"):  # of a process that was killed
+        for left_over in self._folder.rglob(".*.tmp*"):  # of a process that was killed
             left_over.unlink()
-        self._complete_manifest()
-        images = read_synthetic(self._config, self._run, self._variant, self._folder)
-        manifest = read_json(self._folder / MANIFEST, "kerasmed sample CONFIG")
-        write_json(self._folder / MANIFEST, {**manifest, "data_hash": images.data_hash})
+        notes = sorted(self._folder.glob(_REJECTED))
+        manifest = read_json(self._folder / MANIFEST, _MADE_BY)
+        # Else a process was killed below, and some of the notes may be gone already.
+        if "data_hash" not in manifest:
+            manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
+            if (self._folder / _CALIBRATION).exists():
+                manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
+            images = read_synthetic(self._config, self._run, self._variant, self._folder)
+            manifest["data_hash"] = images.data_hash
+            write_json(self._folder / MANIFEST, manifest)
+        for path in (*notes, self._folder / _CALIBRATION):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder / _FIRST_DRAWS, ignore_errors=True)
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
 
@@ -151,6 +161,9 @@ class _Drawing:
 
     def _begin(self) -> None:
         """Start the set, or make sure that the one begun is the same."""
+        # A set appears with its manifest, but at an object store that is the last to be written.
+        if not (self._folder / MANIFEST).exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
         new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
         for name in self._names:
             make_folder(new / name)
@@ -160,7 +173,7 @@ class _Drawing:
             return
         except OSError:
             shutil.rmtree(new)
-        begun = read_json(self._folder / MANIFEST, "kerasmed sample CONFIG")
+        begun = read_json(self._folder / MANIFEST, _MADE_BY)
         for key, value in self._manifest.items():
             if begun.get(key) != value:
                 raise StageError(
@@ -209,9 +222,9 @@ class _Drawing:
         label, index = wanted[0]
         raise StageError(
             f"Image {index} of {self._names[label]}: each of {_ATTEMPTS} draws was a copy of a "
-            "training image, so the denoiser knows its images by heart. Train it on more of them "
-            "or for a shorter time; or set sampling.copy_filter: false, and do not give the set "
-            "away."
+            "training image, so the denoiser knows its images by heart. Delete "
+            f"{self._folder}, and train on more of them or for a shorter time; or set "
+            "sampling.copy_filter: false, and do not give the set away."
         )
 
     def _draws(
@@ -220,11 +233,11 @@ class _Drawing:
         """These images, as they come out at this attempt: class, index, pixels."""
         missing = []
         for each in wanted:
-            path = self._first_draw_path(*each)
-            if attempt == 0 and path.exists():
-                yield *each, _pixels(path)
-            else:
+            image = self._first_draw(*each) if attempt == 0 else None
+            if image is None:
                 missing.append((*each, attempt))
+            else:
+                yield *each, image
         if not missing:
             return
         denoiser, pixels = self._denoiser
@@ -245,7 +258,7 @@ class _Drawing:
     def _denoiser(self) -> tuple[Denoiser, PixelRange]:
         return open_denoiser(denoiser_path(self._config, self._run))
 
-    def _copy_filter(self, index: int, shards: int) -> CopyFilter | None:
+    def _copy_filter(self, index: int) -> CopyFilter | None:
         """What tells copies, or nothing where that was not asked for or cannot be."""
         if not self._settings.copy_filter:
             return None
@@ -255,36 +268,53 @@ class _Drawing:
         search = CopySearch(np.asarray(training.images))
         path = self._folder / _CALIBRATION
         if not path.exists():
-            say("Looking at how alike images are that are no copies.")
-            enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
-            each = -(-enough // len(self._names))
-            wanted = [(label, i) for label in range(len(self._names)) for i in range(each)]
             try:
-                require_enough("Copies", {"held-out images": len(held_out)}, "add images")
-                drawn = self._first_draws(wanted, index, shards)
-                found = calibrate(search, held_out.images, drawn, self._config.seed)
+                write_json(path, self._calibrate(search, held_out.images, index))
             except InputError as error:
                 say(f"Copies are not looked for. {error}")
                 return None
-            write_json(path, found)
-        return CopyFilter(search, read_json(path, "kerasmed sample CONFIG")["threshold"])
+        return CopyFilter(search, read_json(path, _MADE_BY)["threshold"])
 
-    def _first_draws(self, wanted: list[tuple[int, int]], index: int, shards: int) -> np.ndarray:
+    def _calibrate(self, search: CopySearch, held_out: np.ndarray, index: int) -> dict[str, Any]:
+        require_enough("Copies", {"held-out images": len(held_out)}, "add images")
+        enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
+        each = -(-enough // len(self._names))
+        drawn = self._first_draws(
+            [(label, i) for label in range(len(self._names)) for i in range(each)], index
+        )
+        searched = sum(min(len(images), CALIBRATED_ON) for images in (held_out, drawn))
+        with progress_bar("Likeness of images that are no copies", searched, "images") as advance:
+            return calibrate(
+                search, held_out, drawn, self._config.seed, lambda count: advance(count, "")
+            )
+
+    def _first_draws(self, wanted: list[tuple[int, int]], index: int) -> np.ndarray:
         """These images as first drawn, uint8 (n, size, size, 3), kept until the set is finished.
 
-        Each process draws its part, and then what others, which may come later, have not drawn yet.
+        Each process draws what it finds missing, in an order of its own, so that those that run at
+        once seldom draw the same.
         """
         at_once = self._settings.batch_size
-        order = [each for i in range(shards) for each in wanted[(index - 1 + i) % shards :: shards]]
-        for start in range(0, len(order), at_once):
-            part = order[start : start + at_once]
-            missing = [each for each in part if not self._first_draw_path(*each).exists()]
-            for label, i, image in self._draws(missing, attempt=0):
-                _write_image(self._first_draw_path(label, i), image)
-        return np.stack([_pixels(self._first_draw_path(*each)) for each in wanted])
+        batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+        with progress_bar("First draws", len(wanted), "images") as advance:
+            for at in np.random.default_rng(index).permutation(len(batches)):
+                missing = [each for each in batches[at] if self._first_draw(*each) is None]
+                for label, i, image in self._draws(missing, attempt=0):
+                    _write_image(self._first_draw_path(label, i), image)
+                advance(len(batches[at]), "")
+        drawn = (self._first_draw(*each) for each in wanted)
+        return np.stack([image for image in drawn if image is not None])
 
     def _first_draw_path(self, label: int, image: int) -> Path:
         return self._folder / _FIRST_DRAWS / f"{label}-{image:06d}.png"
+
+    def _first_draw(self, label: int, image: int) -> np.ndarray | None:
+        """An image as first drawn, where it is there and can be read."""
+        try:
+            with Image.open(self._first_draw_path(label, image)) as opened:
+                return np.asarray(opened)
+        except OSError:  # Pillow's errors among them
+            return None
 
     def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
         """Note that an image was not kept, in a file of its own, as other processes draw too."""
@@ -296,33 +326,13 @@ class _Drawing:
             "similarity": copied.similarity,
             "threshold": copied.threshold,
         }
-        name = f"{path.parent.name}-{path.stem}-{attempt}.json"
-        write_json(self._folder / _REJECTED / name, note)
-
-    def _complete_manifest(self) -> None:
-        """Move the calibration and the notes on copies into the manifest."""
-        made_by, folder = "kerasmed sample CONFIG", self._folder
-        manifest = read_json(folder / MANIFEST, made_by)
-        paths = sorted((folder / _REJECTED).glob("*.json"))
-        notes = manifest["rejected"] + [read_json(path, made_by) for path in paths]
-        # By image, since a process that was killed while it removed the notes has moved them all.
-        manifest["rejected"] = list({(n["image"], n["attempt"]): n for n in notes}.values())
-        if (folder / _CALIBRATION).exists():
-            manifest["calibration"] = read_json(folder / _CALIBRATION, made_by)
-        write_json(folder / MANIFEST, manifest)
-        (folder / _CALIBRATION).unlink(missing_ok=True)
-        for hidden in (_REJECTED, _FIRST_DRAWS):
-            shutil.rmtree(folder / hidden, ignore_errors=True)
+        name = f"{path.parent.name}-{path.stem}-{attempt}"
+        write_json(self._folder / _REJECTED.replace("*", name), note)
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
     with written_aside(path) as temporary:
         Image.fromarray(image).save(temporary)
-
-
-def _pixels(path: Path) -> np.ndarray:
-    with Image.open(path) as image:
-        return np.asarray(image)
 
 
 def open_denoiser(path: Path) -> tuple[Denoiser, PixelRange]:

@@ -22,10 +22,6 @@ def test_signal_stays_strictly_between_0_and_1():
     assert signal.max() < 1
 
 
-def test_signal_never_rises():
-    assert (np.diff(alphas_cumprod()) <= 0).all()
-
-
 def test_signal_falls_at_every_timestep():
     assert (np.diff(alphas_cumprod()) < 0).all()
 
