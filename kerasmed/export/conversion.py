@@ -1,10 +1,12 @@
 """From a TensorFlow function to the smallest ONNX graph that says the same. Needs TensorFlow."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import keras
 import onnx
 import onnxruntime
 import tensorflow as tf
@@ -16,22 +18,41 @@ from kerasmed.errors import ModelFileError
 OPSET = 18
 
 
-def convert(serve, signature: list[tf.TensorSpec]) -> onnx.ModelProto:
+def convert(
+    serve, signature: list[tf.TensorSpec], weights: Sequence[keras.Variable] = ()
+) -> onnx.ModelProto:
     """A TensorFlow function as ONNX, with every constant that it captured inside the file.
 
     tf2onnx 1.17 turns captured eager tensors (a Normalization layer's mean, a Rescaling layer's
     list, an array in a network of a user's own) into graph inputs; each becomes an initializer.
 
+    Args:
+        serve: the function.
+        signature: its arguments.
+        weights: of the networks that it calls, which tf2onnx is not to see: it copies what it sees
+            so often that 500 MB of weights take 20 GiB, and minutes.
+
     Raises:
         ModelFileError: the graph asks for more inputs than the signature names.
     """
-    function = tf.function(serve, input_signature=signature, autograph=False)
-    proto, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+    inputs = [
+        tf.TensorSpec(each.shape, each.dtype, name=f"weight_{i}") for i, each in enumerate(weights)
+    ]
+
+    def with_weights(*arguments):
+        values = arguments[len(signature) :]
+        with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
+            return serve(*arguments[: len(signature)])
+
+    arguments = [*signature, *inputs]
+    function = tf.function(with_weights, input_signature=arguments, autograph=False)
+    proto, _ = tf2onnx.convert.from_function(function, input_signature=arguments, opset=OPSET)
     captures = {
         internal.name: tensor
         for tensor, internal in function.get_concrete_function().graph.captures
         if tensor.dtype != tf.resource
     }
+    captures |= {spec.name: each.value for spec, each in zip(inputs, weights, strict=True)}
     wanted = {spec.name for spec in signature}
     for graph_input in list(proto.graph.input):
         if graph_input.name in wanted:

@@ -60,7 +60,7 @@ def export_denoiser(source: Path, metadata: dict[str, Any], path: Path) -> dict[
         tf.TensorSpec((None,), tf.int32, name="timesteps"),
         tf.TensorSpec((None,), tf.int32, name="labels"),
     ]
-    proto = convert(serve, signature)
+    proto = convert(serve, signature, model.weights)
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
         difference = denoiser_parity(temporary, model)
