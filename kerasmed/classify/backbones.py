@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kerasmed.errors import ConfigError
@@ -35,6 +36,23 @@ def _as_it_is(x):
     return x
 
 
+def _leave(network: keras.Model) -> None:
+    """Most networks are the same with weights of a file as with those that Keras downloads."""
+
+
+def _scale_stem(network: keras.Model) -> None:
+    """Divide EfficientNet's input by the root of ImageNet's deviations, in the first kernel.
+
+    Keras does so in a layer that it builds for ``weights="imagenet"`` alone, and not for the same
+    weights in a file (keras.applications.efficientnet). A file of a network that was not trained
+    with ImageNet's mean is left as it is.
+    """
+    norm = next(each for each in network.layers if isinstance(each, keras.layers.Normalization))
+    if np.any(ops.convert_to_numpy(norm.mean)):
+        kernel = network.get_layer("stem_conv").kernel
+        kernel.assign(kernel / np.sqrt([0.229, 0.224, 0.225])[:, None].astype("float32"))
+
+
 @dataclass(frozen=True)
 class Backbone:
     """One network.
@@ -45,6 +63,7 @@ class Backbone:
         smallest: the least input size that it accepts.
         preprocess: from float32 0 to 255 to what it expects.
         options: further arguments of the function.
+        complete: what is to be done to it after weights of a file are loaded.
     """
 
     network: str
@@ -52,6 +71,7 @@ class Backbone:
     smallest: int
     preprocess: Callable[[Any], Any]
     options: dict[str, Any] = field(default_factory=dict)
+    complete: Callable[[keras.Model], None] = _leave
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -62,7 +82,7 @@ BACKBONES: dict[str, Backbone] = {
     "InceptionV3": Backbone("InceptionV3", 299, 75, _to_minus_one_one),
     "Xception": Backbone("Xception", 299, 71, _to_minus_one_one),
     "MobileNetV2": Backbone("MobileNetV2", 224, 32, _to_minus_one_one),
-    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _as_it_is),
+    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _as_it_is, complete=_scale_stem),
     "MobileNet": Backbone("MobileNet", 224, 32, _to_minus_one_one, {"alpha": 0.75}),
 }
 
@@ -132,7 +152,7 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     backbone = find_backbone(name)
     build = getattr(keras.applications, backbone.network)
     try:
-        return build(
+        network = build(
             include_top=False,
             weights=None if weights == "none" else weights,
             input_shape=(input_size, input_size, 3),
@@ -144,3 +164,6 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
             f"classifiers.weights: cannot load {weights!r} into {name}: {reason} Give a path to "
             'its weights without top, or "none" to train from scratch.'
         ) from None
+    if weights not in ("imagenet", "none"):
+        backbone.complete(network)
+    return network

@@ -1,6 +1,10 @@
+import sys
+
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from kerasmed.classify.backbones import (
     BACKBONES,
@@ -75,10 +79,39 @@ def test_weights_of_another_network_are_refused(tmp_path):
         build_network("MobileNetV2", 32, str(path))
 
 
-def test_weights_from_a_path_are_loaded(tmp_path):
+@pytest.mark.parametrize("name", ["MobileNet", "EfficientNetB0"])
+def test_weights_from_a_path_are_loaded(name, tmp_path):
     path = tmp_path / "own.weights.h5"
-    original = build_network("MobileNet", 32, "none")
+    original = build_network(name, 32, "none")
     original.save_weights(path)
-    loaded = build_network("MobileNet", 32, str(path))
+    loaded = build_network(name, 32, str(path))
     for one, other in zip(original.get_weights(), loaded.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".h5"])
+def test_imagenet_weights_in_a_file_make_the_efficientnet_that_a_download_makes(
+    suffix, tmp_path, monkeypatch
+):
+    """Weights made up here, in the place of those that Keras would download."""
+    trained = build_network("EfficientNetB0", 32, "none")
+    norm = next(each for each in trained.layers if isinstance(each, keras.layers.Normalization))
+    for weight, value in zip(
+        norm.weights, ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1), strict=True
+    ):
+        weight.assign(value)
+    path = tmp_path / f"own{suffix}"
+    if suffix == ".h5":  # as Keras offers them
+        with h5py.File(path, "w") as file:
+            save_weights_to_hdf5_group(file, trained)
+    else:
+        trained.save_weights(path)
+    module = sys.modules[keras.applications.EfficientNetB0.__module__]
+    monkeypatch.setattr(module.file_utils, "get_file", lambda *_, **__: str(path))
+    images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+
+    from_download, from_file = (
+        build_network("EfficientNetB0", 32, weights).predict_on_batch(images)
+        for weights in ("imagenet", str(path))
+    )
+    np.testing.assert_allclose(from_file, from_download, rtol=1e-3, atol=1e-5)
