@@ -46,7 +46,9 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     _draw_roc(curves, run.figures / "roc.png")
     _draw_reliability(curves, run.figures / "reliability.png")
     _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
-    _draw_classifier_training(run.classifiers, run.figures / "classifiers.png")
+    trained = record["stages"]["classifiers"]["result"]["cells"]  # others may lie there too
+    histories = [run.classifiers / name / "history.csv" for name in trained]
+    _draw_classifier_training(histories, run.figures / "classifiers.png")
     _draw_grid(image_set.subset(split["diffusion"]), run.figures / "real.png")
     _draw_grid(synthetic, run.figures / "synthetic.png")
     _draw_means(image_set.subset(split["diffusion"]), synthetic, run.figures / "means.png")
@@ -170,11 +172,11 @@ def _draw_training(history: Path, path: Path) -> None:
     _save(figure, path)
 
 
-def _draw_classifier_training(folder: Path, path: Path) -> None:
+def _draw_classifier_training(histories: list[Path], path: Path) -> None:
     """Validation loss of each CNN by epoch, the phases one after the other."""
     figure = Figure(figsize=(7, 3))
     axes = figure.subplots()
-    for history in sorted(folder.glob("*/history.csv")):
+    for history in histories:
         losses = [float(row["val_loss"]) for row in read_history(history)]
         axes.plot(range(1, len(losses) + 1), losses, marker=".", label=history.parent.name)
     axes.set(xlabel="epoch, head first and then everything", ylabel="validation loss", yscale="log")

@@ -13,8 +13,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasmed.config import DataConfig, ExplainConfig
+from kerasmed.config import DataConfig, ExplainConfig, SplitConfig
 from kerasmed.data.decoding import read_images
+from kerasmed.data.groups import group_images
 from kerasmed.data.readers import SUFFIXES, suffix_of
 from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.evaluate.classification import classification_metrics
@@ -107,20 +108,25 @@ def _some(paths: list[Path], wanted: str) -> list[Path]:
 def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
     """Metrics of one file on a folder of class folders, named as the model names its classes.
 
+    Of what the files tell (patients of DICOM, slices of a volume, equal bytes) intervals are over
+    groups, as in a study.
+
     Raises:
         DataError: classes that the model does not have.
     """
     engine = OnnxClassifier(model)
     with TemporaryDirectory() as cache:
         data = DataConfig(source=directory, image_size=engine.input_size, **engine.formats)
-        images = read_images(data, Path(cache) / "images")
+        images = read_images(data, Path(cache) / "images", remedy="")
         if list(images.class_names) != list(engine.class_names):
             raise DataError(
                 f"{directory}: expected the model's class folders {engine.class_names}, "
                 f"received {list(images.class_names)}; rename or add folders."
             )
+        no_pairs = np.empty((0, 2), np.int64)  # of copies that are not the same bytes
+        groups = np.array(group_images(images.files, no_pairs, SplitConfig(), directory))
         metrics = classification_metrics(
-            engine.predict(images.images), images.labels, engine.class_names
+            engine.predict(images.images), images.labels, engine.class_names, groups=groups
         )
     keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
     known = {key: engine.metadata.get(key) for key in keys}

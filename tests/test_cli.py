@@ -22,6 +22,7 @@ from kerasmed.export.denoisers import export_denoiser
 from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxDenoiser
 from kerasmed.stages import images, leakage
+from kerasmed.standalone import evaluate_folder
 
 ROOT = Path(__file__).parents[1]
 CELL = "MobileNet-real-s0"
@@ -929,6 +930,17 @@ def test_predict_without_a_readable_image(refused, model, tmp_path):
 def test_evaluate_a_model_on_a_folder(model, image_folder, capsys):
     assert main(["evaluate", str(model), str(image_folder)]) == 0
     assert "24 test images" in capsys.readouterr().out
+
+
+def test_evaluate_a_folder_counts_copies_of_a_file_once(model, image_folder):
+    alone = evaluate_folder(model, image_folder)["accuracy_ci95"]
+    for path in list(image_folder.rglob("*.png")):
+        for i in range(5):
+            shutil.copy(path, path.with_name(f"{path.stem}-{i}.png"))
+
+    with_copies = evaluate_folder(model, image_folder)
+    assert with_copies["n_test"] == 6 * 24
+    assert with_copies["accuracy_ci95"] == pytest.approx(alone, abs=0.06)
 
 
 def test_explain_images_with_a_model(model, tmp_path, capsys):

@@ -93,6 +93,26 @@ def test_study_adds_networks_and_refuses_to_leave_some_out(tmp_path):
         check_unchanged(stage, parse_config(values, "test"), run)
 
 
+def test_study_adds_networks_with_settings_of_their_own(tmp_path):
+    run, stage, values = RunFolder(tmp_path), STAGES["classifiers"], CONFIG.model_dump()
+    values["classifiers"]["backbones"] = ["MobileNet"]
+    _record(run, "data", "sampling", "classifiers", config=parse_config(values, "test"))
+    values["classifiers"] |= {
+        "backbones": ["MobileNet", "ResNet50"],
+        "weights": {"MobileNet": "imagenet", "ResNet50": "none"},
+        "by_backbone": {"ResNet50": {"input_size": 64}},
+    }
+    check_unchanged(stage, parse_config(values, "test"), run)
+
+    for key, value in (
+        ("by_backbone", {"MobileNet": {"input_size": 64}}),
+        ("weights", {"MobileNet": "none", "ResNet50": "none"}),
+    ):
+        changed = {**values, "classifiers": {**values["classifiers"], key: value}}
+        with pytest.raises(StageError, match=r"was made with classifiers\."):
+            check_unchanged(stage, parse_config(changed, "test"), run)
+
+
 def test_study_adds_synthetic_sets_and_refuses_to_change_one(tmp_path):
     run, values = RunFolder(tmp_path), CONFIG.model_dump()
     values["sampling"]["variants"] = {"x2": {"times_real": 2}}

@@ -143,7 +143,8 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
 class Overlap:
     """How two sets cover each other, by the surroundings of their images.
 
-    The surroundings of an image reach to the k-th nearest other one of its own set.
+    The surroundings of an image reach to the k-th nearest other one of its own set, of those that
+    are not of its group: among five slices of one patient they would reach nowhere.
 
     Attributes:
         precision: share of generated images within the surroundings of any real one
@@ -161,18 +162,29 @@ class Overlap:
     coverage: float
 
 
-def overlap(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOURS) -> Overlap:
+def overlap(
+    real: np.ndarray,
+    generated: np.ndarray,
+    neighbours: int = NEIGHBOURS,
+    real_groups: np.ndarray | None = None,
+    generated_groups: np.ndarray | None = None,
+) -> Overlap:
     """Precision, recall, density and coverage of a generated set.
 
     Args:
         real: float (n, d).
         generated: float (m, d).
         neighbours: k.
+        real_groups: (n,), equal for images of one group; each image for itself if None.
+        generated_groups: (m,).
+
+    Raises:
+        InputError: an image of which fewer than k others are of another group.
     """
     between = cdist(real, generated)
     reach_of_real, reach_of_generated = (
-        np.partition(cdist(each, each), neighbours, axis=1)[:, neighbours]
-        for each in (real, generated)
+        _reach(each, np.arange(len(each)) if groups is None else groups, neighbours)
+        for each, groups in ((real, real_groups), (generated, generated_groups))
     )
     inside_real = between < reach_of_real[:, None]
     return Overlap(
@@ -181,6 +193,20 @@ def overlap(real: np.ndarray, generated: np.ndarray, neighbours: int = NEIGHBOUR
         density=float(inside_real.sum(axis=0).mean() / neighbours),
         coverage=float((between.min(axis=1) < reach_of_real).mean()),
     )
+
+
+def _reach(images: np.ndarray, groups: np.ndarray, neighbours: int) -> np.ndarray:
+    """Distance of each image (n, d) to its k-th nearest of another group: float (n,)."""
+    _, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    others = len(images) - int(sizes.max())
+    if others < neighbours:
+        raise InputError(
+            f"Precision and recall: expected at least {neighbours} images beside those of any one "
+            f"group, received {others}; add images of others."
+        )
+    apart = cdist(images, images)
+    apart[of_image[:, None] == of_image] = np.inf
+    return np.partition(apart, neighbours - 1, axis=1)[:, neighbours - 1]
 
 
 def fidelity(
@@ -195,8 +221,8 @@ def fidelity(
     Args:
         features: float (n, d) of ``held_out`` (real images that the diffusion model did not see),
             ``seen`` (those that it learned from; the reference) and ``generated``.
-        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together, for the
-            kernel distance and its interval; each image for itself if None.
+        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together; each image
+            for itself if None.
         seed: of the choice and the interval.
 
     Returns:
@@ -235,7 +261,14 @@ def fidelity(
             "kid": kernel_distance(real, others, of_group["held_out"], of_group[name]),
             "interval": list(interval),
             "fid": frechet,
-            **asdict(overlap(real, others)),
+            **asdict(
+                overlap(
+                    real,
+                    others,
+                    real_groups=of_group["held_out"],
+                    generated_groups=of_group[name],
+                )
+            ),
         }
 
     return {

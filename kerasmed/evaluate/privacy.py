@@ -9,6 +9,9 @@ from sklearn.neighbors import NearestNeighbors
 
 from kerasmed.evaluate.enough import MINIMUM, require_enough
 
+# Of one held-out image a group, for the data-copying statistic.
+_CHOICES = 20
+
 
 def comparison_pixels(images: np.ndarray, edge: int = 32) -> np.ndarray:
     """Images as vectors for comparison: averaged down to at most 32 by 32, 0 to 1.
@@ -88,7 +91,11 @@ def share_closer_to_training(
 
 
 def memorisation(
-    seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int = 0
+    seen: np.ndarray,
+    held_out: np.ndarray,
+    generated: np.ndarray,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
     """Distances of generated images to the training images against distances to held-out ones.
 
@@ -100,7 +107,8 @@ def memorisation(
         seen: the images that the diffusion model learned from, float (n, d): pixels or features.
         held_out: other real images, float (m, versions, d), the first version as it is.
         generated: float (k, versions, d), the first version as it is.
-        seed: of the choice of as many held-out images as there are seen ones, and of the cells.
+        seed: of the choice of as many held-out images as there are seen ones, and for ``c_t``.
+        groups: (m,), see ``data_copying``.
 
     Returns:
         ``share_closer_to_training``, median distances, ``c_t`` (see ``data_copying``) and
@@ -127,7 +135,9 @@ def memorisation(
         "share_closer_to_training": float((to_some_seen < to_held_out).mean()),
         "median_distance_to_training": float(np.median(to_some_seen)),
         "median_distance_to_held_out": float(np.median(to_held_out)),
-        "c_t": data_copying(seen, (held_out[:, 0], natural), (generated[:, 0], to_seen), seed),
+        "c_t": data_copying(
+            seen, (held_out[:, 0], natural), (generated[:, 0], to_seen), seed, groups
+        ),
         "authenticity": {
             "generated": float((to_seen > apart[closest]).mean()),
             "held_out": float((natural > apart[closest_natural]).mean()),
@@ -140,6 +150,7 @@ def data_copying(
     held_out: tuple[np.ndarray, np.ndarray],
     generated: tuple[np.ndarray, np.ndarray],
     seed: int = 0,
+    groups: np.ndarray | None = None,
 ) -> float:
     """The data-copying statistic C_T (Meehan et al., arXiv:2004.05675, section 3) as a z score.
 
@@ -149,24 +160,41 @@ def data_copying(
     chance. (The paper takes the mean, which with ten cells of equal weight is 0.32 times this.)
     Below -3 the generated images lie closer to training than chance allows, above 3 farther.
 
+    Images of one group lie about as close to training as one another, and chance is that of the
+    groups: of each held-out group one image is taken, at random, and the score is the mean over
+    such choices.
+
     Args:
         seen: the training images, float (n, d).
         held_out: these images, float (m, d), and their distances to the nearest training image.
         generated: as ``held_out``.
-        seed: of the cells.
+        seed: of the cells and the choices.
+        groups: (m,), equal for held-out images of one group; each image for itself if None.
     """
     count = max(1, min(10, len(seen) // MINIMUM))
     cells = KMeans(count, n_init=1, random_state=seed).fit(seen.astype(np.float64))
     in_cell = [cells.predict(images.astype(np.float64)) for images, _ in (held_out, generated)]
-    scores, weights = [], []
-    for cell in range(count):
-        natural, drawn = held_out[1][in_cell[0] == cell], generated[1][in_cell[1] == cell]
-        if len(natural) and len(drawn):
-            n, m = len(drawn), len(natural)
-            deviation = np.sqrt(n * m * (n + m + 1) / 12)
-            scores.append((mann_whitney(drawn, natural) - n * m / 2) / deviation)
-            weights.append(len(natural))
-    return float(np.dot(scores, weights) / np.linalg.norm(weights)) if scores else 0.0
+    groups = np.arange(len(held_out[1])) if groups is None else groups
+    rng = np.random.default_rng(seed)
+
+    def score(chosen: np.ndarray) -> float:
+        scores, weights = [], []
+        for cell in range(count):
+            natural = held_out[1][chosen[in_cell[0][chosen] == cell]]
+            drawn = generated[1][in_cell[1] == cell]
+            if len(natural) and len(drawn):
+                n, m = len(drawn), len(natural)
+                deviation = np.sqrt(n * m * (n + m + 1) / 12)
+                scores.append((mann_whitney(drawn, natural) - n * m / 2) / deviation)
+                weights.append(len(natural))
+        return float(np.dot(scores, weights) / np.linalg.norm(weights)) if scores else 0.0
+
+    def one_a_group() -> np.ndarray:
+        order = rng.permutation(len(groups))
+        return order[np.unique(groups[order], return_index=True)[1]]
+
+    choices = _CHOICES if len(np.unique(groups)) < len(groups) else 1
+    return float(np.mean([score(one_a_group()) for _ in range(choices)]))
 
 
 def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:

@@ -95,6 +95,7 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         f"({100 * row['interval'][0]:+.1f} to {100 * row['interval'][1]:+.1f})."
         for row in comparisons
         if row["regimes"] == ["real", "synthetic"] and row["variants"] == [None, None]
+        if row["backbone"] in learned
     )
     if len(learned) < len(backbones):
         left_out = ", ".join(each for each in backbones if each not in learned)
@@ -103,6 +104,7 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         row
         for row in comparisons
         if row["regimes"] == ["real", "both"] and row["variants"] == [None, None]
+        if row["backbone"] in learned
     ]
     if added:
         better, worse = (
@@ -111,7 +113,8 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         )
         answer += (
             f" Added to the real images, the synthetic ones raise the accuracy of {better} of "
-            f"{len(added)} networks and lower that of {worse}, beyond chance."
+            f"{len(added)} networks and lower that of {worse}, beyond the chance of the test "
+            "images."
         )
     light = _light(ratio, USEFUL, BARELY_USEFUL)
     guessers = [each for each in learned if lowest[each, "synthetic"] <= guessing]

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from kerasmed.config import Config, Section
+from kerasmed.config import ClassifierConfig, Config, Section
 from kerasmed.errors import StageError
 from kerasmed.progress import say
 from kerasmed.runs import RunFolder
@@ -54,13 +54,16 @@ class Pieces:
     Attributes:
         result: where the stage's record names what there is.
         asked: what is asked for now.
-        by: the settings that say so.
+        by: the settings that say so, and how each is made.
+        kept: ``kept(settings, config)``, whether what is there, by the settings that were recorded,
+            would now be made as it was.
         noun: one of them, in a message.
     """
 
     result: str
     asked: Callable[[Config], list[str]]
     by: tuple[str, ...]
+    kept: Callable[[dict[str, Any], Config], bool]
     noun: str
 
 
@@ -175,7 +178,7 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
     record, data = finished[stage.name], finished.get("data")
     recorded = _deciding(_with_defaults(record["settings"]))
     for key, old, new in _differences(recorded, stage.settings(config)):
-        if _only_adds(stage, config, record, key, old):
+        if _only_adds(stage, config, record, recorded, key):
             continue
         raise StageError(
             f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
@@ -209,15 +212,15 @@ def _missing(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
     return [name for name in stage.pieces.asked(config) if name not in there]
 
 
-def _only_adds(stage: Stage, config: Config, record: dict[str, Any], key: str, old: Any) -> bool:
+def _only_adds(
+    stage: Stage, config: Config, record: dict[str, Any], settings: dict[str, Any], key: str
+) -> bool:
     """Whether a changed setting asks for more, and for all that is there as it is."""
     pieces = stage.pieces
-    if pieces is None:
+    if pieces is None or not key.startswith(pieces.by):
         return False
-    if not set(record["result"].get(pieces.result, ())) <= set(pieces.asked(config)):
-        return False
-    by = pieces.by
-    return key in by or (old is None and key.rpartition(".")[0] in by)
+    there = set(record["result"].get(pieces.result, ()))
+    return there <= set(pieces.asked(config)) and pieces.kept(settings, config)
 
 
 def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
@@ -267,7 +270,22 @@ def _cell_names(config: Config) -> list[str]:
     return [cell.name for cell in cells_of(config)]
 
 
-_CELLS_BY = ("classifiers.backbones", "classifiers.train_on", "classifiers.seeds")
+def _variants_kept(settings: dict[str, Any], config: Config) -> bool:
+    now = config.sampling.model_dump(mode="json")["variants"]
+    return all(now.get(name) == of_set for name, of_set in settings["sampling"]["variants"].items())
+
+
+def _cells_kept(settings: dict[str, Any], config: Config) -> bool:
+    def of(section: ClassifierConfig, backbone: str) -> dict[str, Any]:
+        return section.of_backbone(backbone).model_dump(exclude={"train_on", "seeds"})
+
+    before = ClassifierConfig.model_validate(settings["classifiers"])
+    return all(of(before, each) == of(config.classifiers, each) for each in before.backbones)
+
+
+_CELLS_BY = tuple(
+    f"classifiers.{key}" for key in ("backbones", "train_on", "seeds", "weights", "by_backbone")
+)
 
 STAGES: dict[str, Stage] = {
     stage.name: stage
@@ -295,7 +313,9 @@ STAGES: dict[str, Stage] = {
             ("seed", "sampling"),
             ("diffusion",),
             Share(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
-            Pieces("variants", _variant_names, ("sampling.variants",), "a drawn set"),
+            Pieces(
+                "variants", _variant_names, ("sampling.variants",), _variants_kept, "a drawn set"
+            ),
         ),
         Stage(
             "classifiers",
@@ -304,7 +324,7 @@ STAGES: dict[str, Stage] = {
             ("seed", "classifiers", "runtime"),
             ("data", "sampling"),
             Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
-            Pieces("cells", _cell_names, _CELLS_BY, "a trained CNN"),
+            Pieces("cells", _cell_names, _CELLS_BY, _cells_kept, "a trained CNN"),
             together=True,
         ),
         Stage(

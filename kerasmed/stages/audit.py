@@ -97,6 +97,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
                 versions(held_out.images),
                 versions(generated.images),
                 config.seed,
+                groups["held_out"],
             )
         ),
         "in_features": or_reason(
@@ -105,6 +106,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
                 features["held_out"][:, None],
                 features["generated"][:, None],
                 config.seed,
+                groups["held_out"],
             )
         ),
     }

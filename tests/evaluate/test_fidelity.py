@@ -297,6 +297,26 @@ def test_overlap_agrees_with_plain_loops(n, m, k):
     assert asdict(found) == pytest.approx(asdict(plain_overlap(real, generated, k)))
 
 
+def test_surroundings_reach_to_images_of_other_groups():
+    """Each image five times over: as one group they are as good as one."""
+    real, generated = normal(40, seed=1, width=3), normal(40, 0.7, seed=2, width=3)
+    times = np.repeat(np.arange(40), 5)
+    slices = real[times] + 1e-9 * normal(200, seed=3, width=3)
+
+    grouped = overlap(generated, slices, 5, generated_groups=times)
+    assert grouped.recall > overlap(generated, slices, 4).recall + 0.3
+    assert grouped.recall == pytest.approx(overlap(generated, real, 1).recall)
+    assert overlap(slices, generated, 5, times).precision == pytest.approx(
+        overlap(real, generated, 1).precision
+    )
+
+
+def test_overlap_of_too_few_images_beside_a_group_is_refused():
+    real = normal(24, seed=1)
+    with pytest.raises(InputError, match="5 images beside those of any one group, received 4"):
+        overlap(real, real, real_groups=np.maximum(np.arange(24), 19))
+
+
 def test_overlap_tells_a_collapse_from_a_shift():
     real = normal(200, seed=1, width=4)
     alike = overlap(real, normal(200, seed=2, width=4))

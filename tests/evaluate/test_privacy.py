@@ -192,6 +192,21 @@ def test_data_copying_by_chance_deviates_by_one_however_many_cells():
     assert abs(np.mean(found)) < 0.4
 
 
+def test_data_copying_counts_the_images_of_a_group_once():
+    """Thirty images of each of eight held-out patients, none of whom is closer than by chance."""
+    together, apart = [], []
+    for i in range(40):
+        rng = np.random.default_rng(i)
+        groups = np.repeat(np.arange(8), 30)
+        natural = (rng.normal(0, 1, 8)[:, None] + rng.normal(0, 0.1, (8, 30))).ravel()
+        drawn = rng.normal(0, 1, 200)
+        sets = normal(30, 1), (normal(240, 2), natural), (normal(200, 3), drawn)
+        apart.append(data_copying(*sets))
+        together.append(data_copying(*sets, groups=groups))
+    assert np.std(apart) > 3
+    assert np.std(together) == pytest.approx(1, abs=0.4)
+
+
 def test_data_copying_in_one_cell_of_two_shows():
     seen = np.concatenate([normal(40, 1), normal(40, 2) + 100])
     held_out = np.concatenate([normal(100, 3), normal(100, 4) + 100])

@@ -75,9 +75,23 @@ def test_usefulness_gives_the_interval_of_the_difference():
 
 
 def test_usefulness_counts_networks_that_gain_beyond_chance():
-    added = [{"regimes": ["real", "both"], "variants": [None, None], "conclusion": "higher"}]
+    added = [
+        {
+            "backbone": name,
+            "regimes": ["real", regime],
+            "variants": [None, None],
+            "conclusion": "higher",
+            "difference": 0.1,
+            "interval": [0.05, 0.15],
+        }
+        for name in ("A", "Guesser")
+        for regime in ("synthetic", "both")
+    ]
+    metrics = networks(0.8, 0.8) + networks(0.52, 0.52, low=0.5, name="Guesser")
 
-    assert "raise the accuracy of 1 of 1" in judge_usefulness(networks(0.8, 0.8), added).answer
+    answer = judge_usefulness(metrics, added).answer
+    assert "raise the accuracy of 1 of 1" in answer
+    assert "Guesser: +10" not in answer
 
 
 def test_usefulness_without_real_images_is_not_answered():
