@@ -279,8 +279,10 @@ def _cells_kept(settings: dict[str, Any], config: Config) -> bool:
     def of(section: ClassifierConfig, backbone: str) -> dict[str, Any]:
         return section.of_backbone(backbone).model_dump(exclude={"train_on", "seeds"})
 
-    before = ClassifierConfig.model_validate(settings["classifiers"])
-    return all(of(before, each) == of(config.classifiers, each) for each in before.backbones)
+    with suppress(ValidationError):  # a key that it has not any more
+        before = ClassifierConfig.model_validate(settings["classifiers"])
+        return all(of(before, each) == of(config.classifiers, each) for each in before.backbones)
+    return False
 
 
 _CELLS_BY = tuple(
