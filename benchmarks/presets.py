@@ -42,8 +42,9 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     result = train_denoiser(image_set, image_set, settings, "none", 0, runtime, folder)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("images_per_s")
-    trained = _peak_gib()
+    trained, started = _peak_gib(), time.perf_counter()
     export_denoiser(folder / "denoiser.keras", {}, folder / "denoiser.onnx")
+    export_s = time.perf_counter() - started
     return {
         "parameters": result["parameters"],
         "gflop_per_image": result["gflop_per_image"],
@@ -52,6 +53,8 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
         "first_step_s": result["first_step_s"],
         "images_per_s": float(history[-1].split(",")[column]),
         "training_peak_gib": trained,
+        "export_s": round(export_s, 1),
+        "peak_gib_with_export": _peak_gib(),
     }
 
 
