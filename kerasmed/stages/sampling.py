@@ -161,8 +161,9 @@ class _Drawing:
 
     def _begin(self) -> None:
         """Start the set, or make sure that the one begun is the same."""
-        # A set appears with its manifest, but at an object store that is the last to be written.
-        if not (self._folder / MANIFEST).exists():
+        # On this machine a set appears with its manifest inside; one without is none that another
+        # process has just begun, but came from an object store, where manifests are written last.
+        if self._folder.exists() and not (self._folder / MANIFEST).exists():
             shutil.rmtree(self._folder, ignore_errors=True)
         new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
         for name in self._names:

@@ -120,6 +120,24 @@ def test_set_of_which_only_images_arrived_is_begun_again(run, config):
     assert draw_samples(config, run)["images"] == {"clear": 22, "ground_glass": 22}
 
 
+def test_set_that_another_process_begins_meanwhile_stays(run, config, monkeypatch):
+    begun = run.synthetic.with_name("synthetic.unfinished")
+    one, other = (sampling._Drawing(config, run, None) for _ in range(2))
+    exists = Path.exists
+
+    def other_begins(path):
+        found = exists(path)
+        if begun in (path, path.parent):
+            monkeypatch.setattr(Path, "exists", exists)
+            other._begin()
+            (begun / "clear" / "000000.png").write_bytes(b"drawn")
+        return found
+
+    monkeypatch.setattr(Path, "exists", other_begins)
+    one._begin()
+    assert (begun / "clear" / "000000.png").read_bytes() == b"drawn"
+
+
 def test_first_draw_that_cannot_be_read_is_drawn_again(run, config, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
