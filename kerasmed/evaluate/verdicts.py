@@ -90,22 +90,19 @@ def judge_usefulness(metrics: list[dict[str, Any]], comparisons: list[dict[str, 
         f"images rightly; trained on the real images behind them, {_percent(real.mean())}: a ratio "
         f"of {ratio:.2f}."
     )
+    main = [
+        row for row in comparisons if row["backbone"] in learned and row["variants"] == [None, None]
+    ]
     answer += "".join(
         f" {row['backbone']}: {100 * row['difference']:+.1f} points "
         f"({100 * row['interval'][0]:+.1f} to {100 * row['interval'][1]:+.1f})."
-        for row in comparisons
-        if row["regimes"] == ["real", "synthetic"] and row["variants"] == [None, None]
-        if row["backbone"] in learned
+        for row in main
+        if row["regimes"] == ["real", "synthetic"]
     )
     if len(learned) < len(backbones):
         left_out = ", ".join(each for each in backbones if each not in learned)
         answer += f" Left out, since they do not beat guessing: {left_out}."
-    added = [
-        row
-        for row in comparisons
-        if row["regimes"] == ["real", "both"] and row["variants"] == [None, None]
-        if row["backbone"] in learned
-    ]
+    added = [row for row in main if row["regimes"] == ["real", "both"]]
     if added:
         better, worse = (
             sum(row["conclusion"] == conclusion for row in added)

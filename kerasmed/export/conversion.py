@@ -39,10 +39,10 @@ def convert(
         tf.TensorSpec(each.shape, each.dtype, name=f"weight_{i}") for i, each in enumerate(weights)
     ]
 
-    def with_weights(*arguments):
-        values = arguments[len(signature) :]
+    def with_weights(*given):
+        values = given[len(signature) :]
         with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
-            return serve(*arguments[: len(signature)])
+            return serve(*given[: len(signature)])
 
     arguments = [*signature, *inputs]
     function = tf.function(with_weights, input_signature=arguments, autograph=False)
