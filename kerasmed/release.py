@@ -11,6 +11,7 @@ from PIL import Image
 
 from kerasmed import __version__
 from kerasmed.config import parse_config
+from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.known import KNOWN
 from kerasmed.errors import StageError
@@ -81,7 +82,8 @@ def _write_images(generated: ImageSet, kept: list[int], folder: Path) -> None:
     writer.writerow(["file", "label"])
     for position in kept:
         name = generated.class_names[generated.labels[position]]
-        path = f"images/{name}/{name}-{counts[name]:05d}.png"
+        folder_of_class = folder_name(name)
+        path = f"images/{folder_of_class}/{folder_of_class}-{counts[name]:05d}.png"
         counts[name] += 1
         with written_aside(folder / path) as temporary:
             Image.fromarray(np.asarray(generated.images[position])).save(temporary)

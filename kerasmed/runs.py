@@ -64,7 +64,7 @@ class RunFolder:
 
     @property
     def synthetic(self) -> Path:
-        """The synthetic set, one folder a class."""
+        """The synthetic set, one folder a class, see ``folder_name``."""
         return self.root / "synthetic"
 
     @property

@@ -1,6 +1,7 @@
 """Files with their classes, and the images in them."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -86,19 +87,73 @@ def relative_path(path: Path, root: Path) -> Path:
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
+# Bytes of a folder's name that leave room for what file names add, within the 255 of most systems.
+_LONGEST_NAME = 150
+# The percent sign, and what some common system refuses in a name.
+_REFUSED = '%/\\:*?"<>|'
+# Windows takes these for devices, with any ending.
+_DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$) *(\.|$)", re.I)
+
+
+def folder_name(label: str) -> str:
+    """The name of a label's folder on any common system; ``label_of_folder`` gives the label back.
+
+    What cannot be part of it is written as in an address, such as ``%2E`` for a leading dot: the
+    characters ``% / \\ : * ? " < > |``, control characters, a dot in front, a dot or a space at
+    the end, and the first letter of what Windows takes for a device, such as ``CON``.
+
+    Args:
+        label: the name of a class.
+    """
+    last = len(label) - 1
+    is_device = _DEVICE.match(label) is not None
+
+    def is_refused(position: int, sign: str) -> bool:
+        return (
+            sign in _REFUSED
+            or sign < " "
+            or sign == "\x7f"
+            or (position == 0 and (sign == "." or is_device))
+            or (position == last and sign in ". ")
+        )
+
+    return "".join(
+        f"%{ord(sign):02X}" if is_refused(position, sign) else sign
+        for position, sign in enumerate(label)
+    )
+
+
+def label_of_folder(name: str) -> str:
+    """The label whose ``folder_name`` this is; the name itself where it is that of none."""
+    label = re.sub("%([0-7][0-9A-F])", lambda match: chr(int(match[1], 16)), name)
+    return label if folder_name(label) == name else name
+
+
 def checked_label(label: str, where: str) -> str:
-    """A label that can be the name of a folder, since synthetic images will lie in one."""
-    if not label or label.startswith(".") or any(sign in label for sign in '/\\:*?"<>|\0\n\r'):
+    """A label of one line that is short enough for the folder in which synthetic images will lie.
+
+    Raises:
+        DataError: it is empty, of several lines or too long.
+    """
+    if not label or any(sign in label for sign in "\0\n\r"):
+        raise DataError(f"{where}: expected a label of one line, received {label!r}; rename it.")
+    if len(folder_name(label).encode(errors="surrogatepass")) > _LONGEST_NAME:
         raise DataError(
-            f"{where}: expected a label that can name a folder, received {label!r}; rename it."
+            f"{where}: expected a label that takes at most {_LONGEST_NAME} bytes as the name of a "
+            f"folder, received {label!r}; shorten it."
         )
     return label
 
 
 def sorted_by_class(
-    entries: Iterable[Entry], path: Path
+    entries: Iterable[Entry], path: Path, least_classes: int = 2
 ) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
+    """The names of the classes, sorted, and the entries in their order.
+
+    Raises:
+        DataError: there are fewer classes than needed.
+    """
     names = tuple(sorted({entry.class_name for entry in entries}))
-    if len(names) < 2:
+    if len(names) < least_classes:
         raise DataError(f"{path}: expected at least two classes, received {list(names)}.")
     return names, tuple(sorted(entries, key=lambda entry: entry.class_name))

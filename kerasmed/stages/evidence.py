@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kerasmed.config import Config
+from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.readers import read_image
 from kerasmed.evaluate.verdicts import Verdict, verdicts
@@ -93,7 +94,7 @@ def _explained_images(config: Config, run: RunFolder) -> list[tuple[Any, ...]]:
             "true_class": file.class_name,
         }
         segments = segment_image(image, settings.segmentation, settings.superpixels)
-        stem = f"{file.class_name}-{position}"
+        stem = f"{folder_name(file.class_name)}-{position}"
         images.append((stem, image, segments, notes, _region(config, run, file.path)))
     return images
 

@@ -1,13 +1,14 @@
 """What stages read: the real images with their roles, the synthetic ones, the exported CNNs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from kerasmed.config import Config, DataConfig, Precision, Regime
 from kerasmed.data.decoding import read_images
+from kerasmed.data.entries import label_of_folder
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
 from kerasmed.errors import StageError
@@ -65,8 +66,25 @@ def read_synthetic(
     folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
     data = DataConfig(source=folder, image_size=size)
-    return read_images(
+    images = read_images(
         data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
+    )
+    return _with_labels(images)
+
+
+def _with_labels(images: ImageSet) -> ImageSet:
+    """The images of a set that kerasmed wrote, with the labels that its folders stand for."""
+    names = [label_of_folder(name) for name in images.class_names]
+    if names == list(images.class_names):
+        return images
+    # The labels may be in another order than the names of their folders.
+    position = {name: at for at, name in enumerate(sorted(names))}
+    files = (replace(file, class_name=label_of_folder(file.class_name)) for file in images.files)
+    return replace(
+        images,
+        labels=np.array([position[name] for name in names], np.int32)[images.labels],
+        class_names=tuple(position),
+        files=tuple(files),
     )
 
 

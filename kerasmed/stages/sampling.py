@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.config import Config
+from kerasmed.data.entries import folder_name
 from kerasmed.diffusion.generate import Denoiser, generate_images
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import sampling_timesteps
@@ -157,7 +158,7 @@ class _Drawing:
         self._folder.rename(self.target)
 
     def _path_of(self, label: int, image: int) -> Path:
-        return self._folder / self._names[label] / f"{image:06d}.png"
+        return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
 
     def _begin(self) -> None:
         """Start the set, or make sure that the one begun is the same."""
@@ -167,7 +168,7 @@ class _Drawing:
             shutil.rmtree(self._folder, ignore_errors=True)
         new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
         for name in self._names:
-            make_folder(new / name)
+            make_folder(new / folder_name(name))
         write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})
         try:
             new.rename(self._folder)  # fails where another process has begun, so that one wins

@@ -380,11 +380,9 @@ LABELLED = [
     case(
         f"table: label {label!r}",
         table(PLAIN.replace(",cat", f',"{label}"')),
-        Refused(
-            "table.csv", f"image 2: expected a label that can name a folder, received {label!r}"
-        ),
+        Refused("table.csv", f"image 2: expected a label of one line, received {label!r}"),
     )
-    for label in ("a/b", "..", "a\\b", ".cat", "a\nb", "C:", "a\0b")
+    for label in ("a\nb", "a\0b")
 ]
 
 GREY = np.arange(6 * SIZE * SIZE).reshape(6, SIZE, SIZE).astype(np.uint8)
@@ -466,7 +464,7 @@ ARCHIVES = [
     bad_npz("no image", "expected one whole number", images=GREY[:0], labels=LABELS[:0]),
     bad_npz("negative label", "expected labels 0 to 0 (as many as", labels=LABELS - 1),
     bad_npz("label out of range", "expected labels 0 to 1", labels=LABELS * 2, **NAMED_CLASSES),
-    bad_npz("bad class name", "that can name a folder, received 'a/b'", class_names=["a/b", "c"]),
+    bad_npz("bad class name", "of one line, received 'a\\nb'", class_names=["a\nb", "c"]),
     bad_npz("empty class name", "", class_names=["", "c"]),
     bad_npz("one class", "expected at least two classes, received ['0']", labels=LABELS * 0),
     bad_images("float images", GREY / 255),
