@@ -300,13 +300,18 @@ def export(
 def evaluate(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
     directory: Annotated[
-        Path | None, typer.Argument(metavar="[DIR]", help="Class folders, with MODEL.onnx.")
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="Class folders, .csv or .npz, with MODEL.onnx."),
     ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Test the CNNs on real test images, or one ONNX file on a folder of class folders."""
+    """Test the CNNs on real test images, or one ONNX file on images from elsewhere.
+
+    DIR need not have every class of the model: what cannot be computed is named with the reason. Of
+    one class alone that is all but the sensitivity.
+    """
     if directory is not None:
         from kerasmed.standalone import evaluate_folder
         from kerasmed.tables import print_metrics

@@ -13,7 +13,7 @@ from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
-from kerasmed.evaluate.tabulate import over_seeds_text, spaces_of, trained_on
+from kerasmed.evaluate.tabulate import number_text, over_seeds_text, spaces_of, trained_on
 from kerasmed.explain.records import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
@@ -48,6 +48,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
     trained = record["stages"]["classifiers"]["result"]["cells"]  # others may lie there too
     histories = [run.classifiers / name / "history.csv" for name in trained]
+    environment.filters["figure"] = number_text
     _draw_classifier_training(histories, run.figures / "classifiers.png")
     _draw_grid(image_set.subset(split["diffusion"]), run.figures / "real.png")
     _draw_grid(synthetic, run.figures / "synthetic.png")
@@ -294,7 +295,8 @@ def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Pa
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, row in zip(all_axes, metrics, strict=False):
         counts = np.array(row["confusion"])
-        axes.imshow(counts / counts.sum(axis=1, keepdims=True), cmap="Blues", vmin=0, vmax=1)
+        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(counts.shape):
             dark = counts[i, j] > 0.5 * counts[i].sum()
             colour = "white" if dark else "black"

@@ -13,10 +13,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasmed.config import DataConfig, ExplainConfig, SplitConfig
+from kerasmed.config import ExplainConfig, SplitConfig
 from kerasmed.data.decoding import read_images
+from kerasmed.data.entries import folder_name, root_of
 from kerasmed.data.groups import group_images
 from kerasmed.data.readers import SUFFIXES, suffix_of
+from kerasmed.data.sources import OutsideSet, open_source
 from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
@@ -106,31 +108,72 @@ def _some(paths: list[Path], wanted: str) -> list[Path]:
 
 
 def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
-    """Metrics of one file on a folder of class folders, named as the model names its classes.
+    """Metrics of one file on images from elsewhere, in classes named as the model names its own.
 
-    Of what the files tell (patients of DICOM, slices of a volume, equal bytes) intervals are over
-    groups, as in a study.
+    Some of the classes may be missing, see ``classification_metrics``. Of what the files tell
+    (patients of DICOM, slices of a volume, equal bytes) intervals are over groups, as in a study.
+
+    Args:
+        model: the classifier file.
+        directory: a folder of class folders, a ``.csv`` or an ``.npz``.
 
     Raises:
-        DataError: classes that the model does not have.
+        DataError: classes that the model does not have, or numbers for which it has no names.
     """
     engine = OnnxClassifier(model)
+    data = OutsideSet(
+        source=directory,
+        class_names=_names_of_numbers(engine) if _is_archive(directory) else None,
+        image_size=engine.input_size,
+        **engine.formats,
+    )
+    label_of = _labels_by_name(engine.class_names)
+    if unknown := [name for name in open_source(data).class_names if name not in label_of]:
+        raise DataError(
+            f"{directory}: expected classes of the model, {engine.class_names}, received also "
+            f"{unknown}; rename or remove them."
+        )
     with TemporaryDirectory() as cache:
-        data = DataConfig(source=directory, image_size=engine.input_size, **engine.formats)
         images = read_images(data, Path(cache) / "images", remedy="")
-        if list(images.class_names) != list(engine.class_names):
-            raise DataError(
-                f"{directory}: expected the model's class folders {engine.class_names}, "
-                f"received {list(images.class_names)}; rename or add folders."
-            )
         no_pairs = np.empty((0, 2), np.int64)  # of copies that are not the same bytes
-        groups = np.array(group_images(images.files, no_pairs, SplitConfig(), directory))
+        groups = group_images(images.files, no_pairs, SplitConfig(), root_of(directory))
         metrics = classification_metrics(
-            engine.predict(images.images), images.labels, engine.class_names, groups=groups
+            engine.predict(images.images),
+            np.array([label_of[name] for name in images.class_names])[images.labels],
+            engine.class_names,
+            groups=np.array(groups),
         )
     keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
     known = {key: engine.metadata.get(key) for key in keys}
     return {**known, **metrics}
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+def _labels_by_name(class_names: list[str]) -> dict[str, int]:
+    """Position of each class, by its name and by that of the folder which stands for it."""
+    by_folder = {folder_name(name): at for at, name in enumerate(class_names)}
+    return by_folder | {name: at for at, name in enumerate(class_names)}
+
+
+def _names_of_numbers(engine: OnnxClassifier) -> list[str]:
+    """The classes that the labels 0, 1, ... of an .npz stand for.
+
+    Raises:
+        DataError: the model does not tell.
+    """
+    if names := engine.metadata.get("data_class_names"):
+        return names
+    if not all(name.isdecimal() for name in engine.class_names):
+        raise DataError(
+            f"{engine.path}: expected a model of numbered classes or one trained on an .npz, since "
+            f"an .npz has numbers for labels; received the classes {engine.class_names}; give a "
+            ".csv or a folder of class folders."
+        )
+    by_number = {int(name): name for name in engine.class_names}
+    return [by_number.get(number, str(number)) for number in range(max(by_number) + 1)]
 
 
 def explain_files(

@@ -8,12 +8,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kerasmed.evaluate.tabulate import over_seeds_text, trained_on
+from kerasmed.evaluate.tabulate import number_text, over_seeds_text, trained_on
 from kerasmed.explain.summary import FIGURES, figure_texts
 
 
 def print_metrics(rows: list[dict[str, Any]]) -> None:
-    """One line a classifier."""
+    """One line a classifier, and what was not computed, with the reason."""
     table = Table("backbone", "trained on", "seed", "n train", "accuracy %", "95% interval", "F1")
     for row in rows:
         low, high = row["accuracy_ci95"]
@@ -24,7 +24,7 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
             str(row["n_train"]),
             f"{100 * row['accuracy']:.1f}",
             f"{100 * low:.1f} to {100 * high:.1f}",
-            f"{row['macro_f1']:.3f}",
+            number_text(row["macro_f1"], 3),
         )
     Console(markup=False).print(table)
     print(f"{rows[0]['n_test']} test images")
@@ -42,6 +42,8 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
             str(row["seeds"]),
             over_seeds_text(row, "accuracy", 1, 100),
             over_seeds_text(row, "macro_f1", 3),
+    if "not_computed" in rows[0]:
+        print(f"Not computed: {rows[0]['not_computed']}.")
         )
     Console(markup=False).print(table)
 

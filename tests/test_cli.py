@@ -932,6 +932,68 @@ def test_evaluate_a_model_on_a_folder(model, image_folder, capsys):
     assert "24 test images" in capsys.readouterr().out
 
 
+def test_evaluate_names_what_a_missing_class_leaves_out(model, image_folder, capsys):
+    shutil.rmtree(image_folder / "clear")
+    found = evaluate_folder(model, image_folder)
+    assert found["per_class"]["clear"]["n"] == 0
+    assert found["per_class"]["ground_glass"] == {
+        "n": 12, "recall": found["accuracy"], "precision": None, "f1": None,
+        "not_computed": "precision and F1: every test image is of 'ground_glass'",
+    }  # fmt: skip
+
+    assert main(["evaluate", str(model), str(image_folder)]) == 0
+    printed = capsys.readouterr().out
+    assert "12 test images" in printed
+    assert "Not computed: all but the sensitivity of 'ground_glass'" in printed
+
+
+def test_evaluate_a_table_by_name_in_whatever_order(model, image_folder):
+    whole = evaluate_folder(model, image_folder)
+    table = image_folder.parent / "outside.csv"
+    paths = sorted(image_folder.rglob("*.png"), reverse=True)
+    lines = [f"{path.relative_to(table.parent)},{path.parent.name}" for path in paths]
+    table.write_text("\n".join(["path,label", *lines]))
+
+    found = evaluate_folder(model, table)
+
+    assert found["confusion"] == whole["confusion"]
+    table.write_text("\n".join(["path,label", *(x for x in lines if x.endswith("ground_glass"))]))
+    alone = evaluate_folder(model, table)
+    assert alone["confusion"] == [[0, 0], whole["confusion"][1]]
+
+
+def _numbered(model: Path, folder: Path, **changes) -> Path:
+    """The model with other metadata."""
+    proto = onnx.load(model)
+    said = {each.key: each.value for each in proto.metadata_props}
+    said |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
+    onnx.helper.set_model_props(proto, said)
+    onnx.save(proto, folder / "numbered.onnx")
+    return folder / "numbered.onnx"
+
+
+def _archive(folder: Path, labels: list[int]) -> Path:
+    names = ("clear", "ground_glass")
+    images = np.stack([draw_phantom("ct", names[label % 2], i, 16, 0)[0] for i, label in
+                       enumerate(labels)])  # fmt: skip
+    np.savez(folder / "set.npz", test_images=images, test_labels=np.array(labels))
+    return folder / "set.npz"
+
+
+def test_evaluate_an_archive_by_the_numbers_that_the_model_knows(model, tmp_path, refused):
+    archive = _archive(tmp_path, [1] * 6)
+    line = refused("evaluate", model, archive)
+    assert "an .npz has numbers for labels" in line
+    assert "give a .csv or a folder of class folders" in line
+
+    # Trained on an archive whose 0 is ground_glass, so that its 1 is clear.
+    named = _numbered(model, tmp_path, data_class_names=["ground_glass", "clear"])
+    assert evaluate_folder(named, archive)["per_class"]["clear"]["n"] == 6
+    numbered = _numbered(model, tmp_path, class_names=["00", "01"])
+    assert evaluate_folder(numbered, archive)["per_class"]["01"]["n"] == 6
+    assert "received 1 to 2" in refused("evaluate", numbered, _archive(tmp_path, [1, 2]))
+
+
 def test_evaluate_a_folder_counts_copies_of_a_file_once(model, image_folder):
     alone = evaluate_folder(model, image_folder)["accuracy_ci95"]
     for path in list(image_folder.rglob("*.png")):
@@ -1098,7 +1160,8 @@ def test_files_that_are_no_model(refused, tmp_path):
 def test_classes_that_the_model_does_not_have(refused, model, image_folder):
     (image_folder / "clear").rename(image_folder / "other")
     line = refused("evaluate", model, image_folder)
-    assert "expected the model's class folders ['clear', 'ground_glass']" in line
+    assert "expected classes of the model, ['clear', 'ground_glass'], received also" in line
+    assert "received also ['other']; rename or remove them" in line
 
 
 def test_image_changed_after_the_split(refused, tiny_config, image_folder, tmp_path):

@@ -52,13 +52,16 @@ class NpzSource(Source):
             yield read
 
 
-def open_npz(path: Path, class_names: list[str] | None, formats: Formats) -> Source:
+def open_npz(
+    path: Path, class_names: list[str] | None, formats: Formats, least_classes: int = 2
+) -> Source:
     """The rows of an .npz with their classes; its images stay unread.
 
     Args:
         path: holds `train_images` and `train_labels`, and perhaps the same of `val` and `test`.
         class_names: of the labels 0, 1, ...; the numbers themselves if None.
         formats: passed on.
+        least_classes: how many classes it must have.
 
     Raises:
         DataError: not such an archive, or labels that are not one whole number an image.
@@ -104,7 +107,7 @@ def open_npz(path: Path, class_names: list[str] | None, formats: Formats) -> Sou
         for label in set(every.tolist())
     }
     entries = [Entry(path, names[label], row) for row, label in enumerate(every.tolist())]
-    sorted_names, sorted_entries = sorted_by_class(entries, path)
+    sorted_names, sorted_entries = sorted_by_class(entries, path, least_classes)
     starts = np.cumsum([0] + [len(found) for found in labels]).tolist()
     named = tuple((starts[i], f"{part}_images") for i, part in enumerate(parts))
     return NpzSource(path, sorted_names, sorted_entries, formats, named)

@@ -20,8 +20,14 @@ _PARTS = frozenset({"train", "training", "test", "testing", "val", "valid", "val
 _COLUMNS = ("path", "label", "patient")
 
 
+class OutsideSet(DataConfig):
+    """Images on which a finished model is tested; they may lack some of its classes."""
+
+
 def open_source(data: DataConfig) -> Source:
     """The files that ``data.source`` names, listed and checked, none of them decoded.
+
+    At least two classes are needed; of an ``OutsideSet``, one.
 
     Raises:
         DataError: it is not there, or not laid out as it must be.
@@ -29,18 +35,21 @@ def open_source(data: DataConfig) -> Source:
     if data.source is None:
         raise AssertionError("phantoms are written before they are read")
     formats = Formats(dicom=data.dicom, nifti=data.nifti)
+    least_classes = 1 if isinstance(data, OutsideSet) else 2
     try:
-        return _open(data.source, data.class_names, formats)
+        return _open(data.source, data.class_names, formats, least_classes)
     except OSError as error:
         raise DataError(
             f"Cannot read {error.filename or data.source}: {error.strerror}; mend it."
         ) from None
 
 
-def _open(path: Path, class_names: list[str] | None, formats: Formats) -> Source:
+def _open(
+    path: Path, class_names: list[str] | None, formats: Formats, least_classes: int
+) -> Source:
     suffix = path.suffix.lower()
     if path.is_dir():
-        names, entries = _list_class_folders(path)
+        names, entries = _list_class_folders(path, least_classes)
         return Source(path, names, entries, formats)
     if not path.exists():
         raise DataError(
@@ -48,10 +57,10 @@ def _open(path: Path, class_names: list[str] | None, formats: Formats) -> Source
             "known set with `kerasmed data fetch`."
         )
     if suffix == ".csv" and path.is_file():
-        names, entries = _list_table(path)
+        names, entries = _list_table(path, least_classes)
         return Source(path, names, entries, formats)
     if suffix == ".npz" and path.is_file():
-        return open_npz(path, class_names, formats)
+        return open_npz(path, class_names, formats, least_classes)
     raise DataError(f"{path}: expected {LAYOUT}, a .csv or an .npz, received {path.name!r}.")
 
 
@@ -66,7 +75,9 @@ def count_class_folders(directory: Path) -> dict[str, int]:
     return {name: counts[name] for name in source.class_names}
 
 
-def _list_class_folders(directory: Path) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
+def _list_class_folders(
+    directory: Path, least_classes: int
+) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
     children = sorted(path for path in directory.iterdir() if not path.name.startswith("."))
     for path in children:
         if path.is_symlink() and not path.exists():
@@ -78,10 +89,11 @@ def _list_class_folders(directory: Path) -> tuple[tuple[str, ...], tuple[Entry, 
             "move them into a class folder or out."
         )
     classes = [path for path in children if path.is_dir()]
-    if len(classes) < 2:
+    if len(classes) < least_classes:
         raise DataError(
             f"{directory} has {len(classes)} class folder{'s' * (len(classes) != 1)}: expected "
-            f"{LAYOUT}, at least two; received {[path.name for path in classes]}."
+            f"{LAYOUT}, at least {('one', 'two')[least_classes - 1]}; received "
+            f"{[path.name for path in classes]}."
         )
     names = [path.name for path in classes]
     if all(name.lower() in _PARTS for name in names):
@@ -132,7 +144,7 @@ def _refuse_folder(error: OSError) -> None:
     raise DataError(f"Cannot open the folder {error.filename}: {error.strerror}; mend it.")
 
 
-def _list_table(path: Path) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
+def _list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
     wanted = "a header with the columns path, label and perhaps patient, in UTF-8"
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -157,7 +169,7 @@ def _list_table(path: Path) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
         if entry.path.resolve() in entries:
             raise DataError(f"{path} lists {entry.path} twice: expected each once; remove one.")
         entries[entry.path.resolve()] = entry
-    return sorted_by_class(entries.values(), path)
+    return sorted_by_class(entries.values(), path, least_classes)
 
 
 def _table_entry(table: Path, row: dict[str, str | None], where: str) -> Entry:

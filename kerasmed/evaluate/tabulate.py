@@ -27,7 +27,18 @@ def trained_on(regime: str, variant: str | None) -> str:
 
 
 def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float = 1) -> str:
-    """Mean ± standard deviation, or the value of one seed.
+    """Mean ± standard deviation, or the value of one seed; a dash where it was not computed.
+def number_text(value: float | None, digits: int, factor: float = 1) -> str:
+    """A figure of ``metrics.json``, or a dash where it was not computed.
+
+    Args:
+        value: the figure.
+        digits: after the point.
+        factor: 100 for percent.
+    """
+    return "-" if value is None else f"{factor * value:.{digits}f}"
+
+
 
     Args:
         row: of ``over_seeds.json``.
@@ -36,7 +47,7 @@ def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float
         factor: 100 for percent.
     """
     spread = row["standard_deviation"][figure]
-    text = f"{factor * row['mean'][figure]:.{digits}f}"
+    text = number_text(row["mean"][figure], digits, factor)
     return text if spread is None else f"{text} ± {factor * spread:.{digits}f}"
 
 
@@ -183,10 +194,11 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
         if above and backbone != above:
             lines.append(r"\midrule")
         figures = [
-            f"{mean(row[key] for row in members):.3f}"
+            "--" if None in values else f"{mean(values):.3f}"
             for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
         ]
         shown = _escaped(backbone) if backbone != above else ""
+            for values in [[row[key] for row in members]]
         images = f"{members[0]['n_train']:,}".replace(",", r"\,")
         fields = [shown, _escaped(name), images, _accuracy(members), *figures]
         lines.append(" & ".join(fields) + r" \\")

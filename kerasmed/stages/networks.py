@@ -213,6 +213,7 @@ def _export_cell(
     model = keras.saving.load_model(_record_path(cell, run).with_name("model.keras"), compile=False)
     metadata = {
         "class_names": list(image_set.class_names),
+        "data_class_names": config.data.class_names,
         "backbone": cell.backbone,
         "trained_on": cell.trained_on,
         "variant": cell.variant,

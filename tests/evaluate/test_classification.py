@@ -174,9 +174,78 @@ def test_shapes_that_do_not_fit_are_refused(shape):
     assert f"expected shape (4, 3), received {shape}" in str(caught.value)
 
 
-def test_class_without_an_image_is_refused_by_name():
-    with pytest.raises(InputError, match=r"received none of \['early', 'pre'\]; add test images"):
-        classification_metrics(np.ones((2, 3)) / 3, np.array([0, 0]), NAMES)
+def test_means_are_over_the_classes_that_the_set_has(guesses):
+    probabilities, labels = guesses
+    at = np.flatnonzero(labels != 1)
+    probabilities, labels = probabilities[at].astype(np.float64), labels[at]
+
+    figures = classification_metrics(probabilities, labels, NAMES)
+
+    predicted = probabilities.argmax(axis=1)
+    precision, recall, f1, counts = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=[0, 2]
+    )
+    assert figures["accuracy"] == pytest.approx(metrics.accuracy_score(labels, predicted))
+    assert figures["balanced_accuracy"] == figures["macro_recall"] == pytest.approx(recall.mean())
+    assert figures["macro_precision"] == pytest.approx(precision.mean())
+    assert figures["macro_f1"] == pytest.approx(f1.mean())
+    areas = [metrics.roc_auc_score(labels == i, probabilities[:, i]) for i in (0, 2)]
+    assert figures["auroc"] == pytest.approx(np.mean(areas))
+    assert [each["n"] for each in figures["per_class"].values()] == [counts[0], 0, counts[1]]
+    assert figures["per_class"]["early"] == {
+        "n": 0, "precision": None, "recall": None, "f1": None,
+        "not_computed": "no test image of 'early'",
+    }  # fmt: skip
+    assert figures["per_class"]["pre"]["recall"] == pytest.approx(recall[1])
+    assert "'early'" in figures["not_computed"]
+    assert np.shape(figures["confusion"]) == (3, 3)
+
+
+def test_one_class_alone_gives_its_sensitivity():
+    # Five of eight images of the class are recognised.
+    probabilities = np.eye(3)[[1, 1, 1, 1, 1, 0, 2, 2]]
+
+    figures = classification_metrics(probabilities, np.ones(8, np.int64), NAMES)
+
+    assert figures["accuracy"] == figures["per_class"]["early"]["recall"] == 5 / 8
+    low, high = figures["accuracy_ci95"]
+    assert 0 < low < 5 / 8 < high <= 1
+    for name in (
+        "balanced_accuracy",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "auroc",
+        "ece",
+    ):
+        assert figures[name] is None
+    assert figures["per_class"]["early"]["precision"] is None
+    assert figures["per_class"]["pre"]["recall"] is None
+    assert "all but the sensitivity of 'early'" in figures["not_computed"]
+    assert json.loads(json.dumps(figures, allow_nan=False)) == figures
+
+
+def test_nothing_is_missing_where_every_class_is_there(guesses):
+    figures = classification_metrics(*guesses, NAMES)
+
+    assert "not_computed" not in figures
+    assert not any("not_computed" in each for each in figures["per_class"].values())
+
+
+def test_no_image_is_refused():
+    with pytest.raises(InputError, match="at least one, received none; add test images"):
+        classification_metrics(np.ones((0, 3)), np.array([], np.int64), NAMES)
+
+
+def test_curves_of_a_class_without_images_are_not_computed():
+    probabilities, labels = np.eye(3)[[0, 1, 1]], np.array([0, 0, 1])
+
+    roc = classification_curves(probabilities, labels, NAMES)["roc"]
+
+    assert roc["benign"]["true_positives"][-1] == 1.0
+    assert roc["pre"] == {"not_computed": "the images are all of 'pre', or none is"}
+    alone = classification_curves(probabilities, np.zeros(3, np.int64), NAMES)["roc"]
+    assert all("not_computed" in each for each in alone.values())
 
 
 def _row(accuracy, seed, trained_on="real", precision="fp32", variant=None):
@@ -196,6 +265,15 @@ def test_seeds_give_mean_and_spread_of_each_network_training_set_and_precision()
     assert found[0]["mean"]["accuracy"] == pytest.approx(0.8)
     assert found[0]["standard_deviation"]["accuracy"] == pytest.approx(0.02**0.5)
     assert found[1]["standard_deviation"]["accuracy"] is None
+
+
+def test_figure_that_was_not_computed_has_no_mean():
+    rows = [{**_row(0.7, 0), "auroc": None}, {**_row(0.9, 1), "auroc": None}]
+
+    (found,) = over_seeds(rows)
+
+    assert found["mean"]["auroc"] is found["standard_deviation"]["auroc"] is None
+    assert found["mean"]["accuracy"] == pytest.approx(0.8)
 
 
 def test_sets_of_a_sweep_are_not_averaged_with_the_main_one():
