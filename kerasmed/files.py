@@ -123,7 +123,7 @@ def _is_there(path: Path) -> StageError:
     )
 
 
-# File names need not be UTF-8, and may stand in the text.
+# File names need not be UTF-8, and may be part of the text; JSON has the same escapes for them.
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
@@ -136,7 +136,7 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON whole or not at all; NaN and infinity are refused, since JSON has neither."""
     # Piece by piece: a whole text of a million entries would fill the memory.
-    pieces = json.JSONEncoder(indent=2, allow_nan=False).iterencode(value)
+    pieces = json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=False).iterencode(value)
     with written_aside(path) as temporary, temporary.open("w", **_TEXT) as stream:
         stream.writelines(pieces)
         stream.write("\n")

@@ -26,13 +26,13 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
         ``advance(count, note)``: count more units are done; the note stands behind the bar.
     """
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     )
     if not sys.stderr.isatty():
         say(title if unit == "%" else f"{title}: {total} {unit}")
@@ -55,7 +55,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
 
 def say(message: str) -> None:
     """One line of news on stderr."""
-    console.print(message, highlight=False, markup=False, soft_wrap=True)
+    console.print(message, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _ignore(count: float, note: str = "") -> None:

@@ -21,6 +21,7 @@ from kerasmed.runs import RunFolder
 from kerasmed.stages import STAGES, check_finished
 from kerasmed.stages.evidence import read_verdicts
 from kerasmed.stages.inputs import load_synthetic
+from kerasmed.texts import text_for_markdown
 
 
 def release(run: RunFolder, target: Path) -> dict[str, int]:
@@ -56,6 +57,7 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
         values = _values(run, record, generated.subset(kept), len(withheld), privacy)
         environment = Environment(loader=FileSystemLoader(Path(__file__).parent))
         environment.globals["trained_on"] = trained_on
+        environment.filters["text"] = text_for_markdown
         environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
         sheet = environment.get_template("datasheet.md.j2").render(values)
         write_text(folder / "DATASHEET.md", sheet)

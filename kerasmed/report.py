@@ -17,7 +17,9 @@ from kerasmed.evaluate.tabulate import number_text, over_seeds_text, spaces_of, 
 from kerasmed.explain.records import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_history, read_json, write_text, written_aside
+from kerasmed.fonts import fonts_for
 from kerasmed.runs import RunFolder
+from kerasmed.texts import printable, text_for_figure
 
 _COLUMNS = 8
 _LEAST_EDGE = 96
@@ -38,33 +40,15 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         split: their roles.
         synthetic: the synthetic images.
     """
-    metrics = read_json(run.evaluation / "metrics.json", "kerasmed evaluate")
     record = run.record()
-    _draw_training(run.diffusion / "history.csv", run.figures / "training.png")
-    _draw_accuracy(metrics, run.figures / "accuracy.png")
-    curves = read_json(run.evaluation / "curves.json", "kerasmed evaluate")
-    _draw_roc(curves, run.figures / "roc.png")
-    _draw_reliability(curves, run.figures / "reliability.png")
-    _draw_confusions(metrics, list(image_set.class_names), run.figures / "confusion.png")
-    trained = record["stages"]["classifiers"]["result"]["cells"]  # others may lie there too
-    histories = [run.classifiers / name / "history.csv" for name in trained]
-    environment.filters["figure"] = number_text
-    _draw_classifier_training(histories, run.figures / "classifiers.png")
-    _draw_grid(image_set.subset(split["diffusion"]), run.figures / "real.png")
-    _draw_grid(synthetic, run.figures / "synthetic.png")
-    _draw_means(image_set.subset(split["diffusion"]), synthetic, run.figures / "means.png")
-    looks = read_json(run.evaluation / "appearance.json", "kerasmed audit")
-    _draw_spectra(looks, run.figures / "spectra.png")
-    _draw_histograms(looks, run.figures / "histograms.png")
     fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
-    privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
-    _draw_pairs(privacy, synthetic, image_set.subset(split["diffusion"]), run.figures / "pairs.png")
-    summary = read_json(run.explanations / "summary.json", "kerasmed explain")
-    _draw_attention(next(iter(summary.values())), run.figures / "attention.png")
+    with fonts_for(map(printable, image_set.class_names)):
+        _draw_figures(run, image_set.subset(split["diffusion"]), synthetic)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
+    environment.filters["figure"] = number_text
     environment.filters["over_seeds"] = over_seeds_text
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
@@ -77,19 +61,43 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         data=record["stages"]["data"]["result"],
         leakage=read_json(run.evaluation / "leakage.json", "kerasmed data leakage"),
         roles=ROLES,
-        metrics=metrics,
+        metrics=read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         over_seeds=read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"),
         comparisons=read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         regimes=REGIMES,
         verdicts=read_json(run.evaluation / "verdicts.json", "kerasmed report"),
         fidelity=fidelity,
         spaces=spaces_of(fidelity),
-        privacy=privacy,
+        privacy=read_json(run.evaluation / "privacy.json", "kerasmed audit"),
         explanations=_read_explanations(run.explanations, image_set),
-        summary=summary,
+        summary=read_json(run.explanations / "summary.json", "kerasmed explain"),
         figures=run.figures,
     )
     write_text(run.report, page)
+
+
+def _draw_figures(run: RunFolder, seen: ImageSet, synthetic: ImageSet) -> None:
+    """Write ``figures/*.png``; ``seen`` are the real images that the diffusion model saw."""
+    metrics = read_json(run.evaluation / "metrics.json", "kerasmed evaluate")
+    _draw_training(run.diffusion / "history.csv", run.figures / "training.png")
+    _draw_accuracy(metrics, run.figures / "accuracy.png")
+    curves = read_json(run.evaluation / "curves.json", "kerasmed evaluate")
+    _draw_roc(curves, run.figures / "roc.png")
+    _draw_reliability(curves, run.figures / "reliability.png")
+    _draw_confusions(metrics, list(seen.class_names), run.figures / "confusion.png")
+    trained = run.finished_stages()["classifiers"]["result"]["cells"]  # others may lie there too
+    histories = [run.classifiers / name / "history.csv" for name in trained]
+    _draw_classifier_training(histories, run.figures / "classifiers.png")
+    _draw_grid(seen, run.figures / "real.png")
+    _draw_grid(synthetic, run.figures / "synthetic.png")
+    _draw_means(seen, synthetic, run.figures / "means.png")
+    looks = read_json(run.evaluation / "appearance.json", "kerasmed audit")
+    _draw_spectra(looks, run.figures / "spectra.png")
+    _draw_histograms(looks, run.figures / "histograms.png")
+    privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
+    _draw_pairs(privacy, synthetic, seen, run.figures / "pairs.png")
+    summary = read_json(run.explanations / "summary.json", "kerasmed explain")
+    _draw_attention(next(iter(summary.values())), run.figures / "attention.png")
 
 
 def _data_uri(path: Path) -> str:
@@ -145,9 +153,9 @@ def _draw_attention(summary: dict[str, Any], path: Path) -> None:
             drawn = axes.imshow(values, cmap="PRGn", vmin=-1, vmax=1)
             axes.set(xticks=[], yticks=[])
             if row == 0:
-                axes.set_title(name, fontsize=7)
+                axes.set_title(text_for_figure(name), fontsize=7)
             if column == 0:
-                axes.set_ylabel(class_name, fontsize=8)
+                axes.set_ylabel(text_for_figure(class_name), fontsize=8)
     figure.colorbar(drawn, ax=all_axes, shrink=0.6)
     _save(figure, path)
 
@@ -179,7 +187,8 @@ def _draw_classifier_training(histories: list[Path], path: Path) -> None:
     axes = figure.subplots()
     for history in histories:
         losses = [float(row["val_loss"]) for row in read_history(history)]
-        axes.plot(range(1, len(losses) + 1), losses, marker=".", label=history.parent.name)
+        name = text_for_figure(history.parent.name)
+        axes.plot(range(1, len(losses) + 1), losses, marker=".", label=name)
     axes.set(xlabel="epoch, head first and then everything", ylabel="validation loss", yscale="log")
     axes.legend(fontsize=7)
     _save(figure, path)
@@ -205,9 +214,11 @@ def _draw_roc(curves: dict[str, Any], path: Path) -> None:
     for axes, class_name in zip(all_axes, classes, strict=True):
         for name, each in curves.items():
             roc = each["roc"][class_name]
-            axes.plot(roc["false_positives"], roc["true_positives"], label=name, linewidth=1)
+            if "not_computed" not in roc:
+                points = roc["false_positives"], roc["true_positives"]
+                axes.plot(*points, label=text_for_figure(name), linewidth=1)
         axes.plot([0, 1], [0, 1], color="0.8", linestyle=":")
-        axes.set_title(class_name, fontsize=9)
+        axes.set_title(text_for_figure(class_name), fontsize=9)
         axes.set(xlabel="false positives", aspect="equal")
     all_axes[0].set_ylabel("true positives")
     _legend_below(figure, all_axes[0])
@@ -221,7 +232,7 @@ def _draw_reliability(curves: dict[str, Any], path: Path) -> None:
     for name, each in curves.items():
         bins = each["reliability"]
         points = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
-        axes.plot(*points, linewidth=1, label=name)
+        axes.plot(*points, linewidth=1, label=text_for_figure(name))
         axes.scatter(*points, [120 * b["share"] + 4 for b in bins])
     axes.set(xlabel="probability of the named class", ylabel="share that is right", aspect="equal")
     _legend_below(figure, axes)
@@ -285,7 +296,7 @@ def _legend_below(figure: Figure, axes: Axes) -> None:
 def _name(row: dict[str, Any]) -> str:
     precision = "" if row["precision"] == "fp32" else f" · {row['precision']}"
     on = trained_on(row["trained_on"], row["variant"])
-    return f"{row['backbone']} · {on} · s{row['seed']}{precision}"
+    return text_for_figure(f"{row['backbone']} · {on} · s{row['seed']}{precision}")
 
 
 def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Path) -> None:
@@ -302,9 +313,9 @@ def _draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Pa
             colour = "white" if dark else "black"
             axes.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
         axes.set_title(_name(row), fontsize=8)
-        ticks = range(len(classes))
-        axes.set_xticks(ticks, classes, rotation=45, ha="right", fontsize=7)
-        axes.set_yticks(ticks, classes, fontsize=7)
+        ticks, names = range(len(classes)), [text_for_figure(name) for name in classes]
+        axes.set_xticks(ticks, names, rotation=45, ha="right", fontsize=7)
+        axes.set_yticks(ticks, names, fontsize=7)
         axes.set_xlabel("predicted", fontsize=7)
         axes.set_ylabel("true", fontsize=7)
     for axes in all_axes[len(metrics) :]:

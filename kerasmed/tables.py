@@ -6,10 +6,24 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 
 from kerasmed.evaluate.tabulate import number_text, over_seeds_text, trained_on
 from kerasmed.explain.summary import FIGURES, figure_texts
+from kerasmed.texts import printable
+
+
+class Table(RichTable):
+    """A table whose cells may be names of files."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """One line of the table, each cell on one line."""
+        super().add_row(*(printable(cell) for cell in cells), **options)
+
+
+def _print(table: Table) -> None:
+    """Names of classes and files as they are: no markup, no ``:name:`` of an emoji."""
+    Console(markup=False, emoji=False).print(table)
 
 
 def print_metrics(rows: list[dict[str, Any]]) -> None:
@@ -26,8 +40,10 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
             f"{100 * low:.1f} to {100 * high:.1f}",
             number_text(row["macro_f1"], 3),
         )
-    Console(markup=False).print(table)
+    _print(table)
     print(f"{rows[0]['n_test']} test images")
+    if "not_computed" in rows[0]:
+        print(f"Not computed: {rows[0]['not_computed']}.")
 
 
 def print_over_seeds(rows: list[dict[str, Any]]) -> None:
@@ -42,10 +58,8 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
             str(row["seeds"]),
             over_seeds_text(row, "accuracy", 1, 100),
             over_seeds_text(row, "macro_f1", 3),
-    if "not_computed" in rows[0]:
-        print(f"Not computed: {rows[0]['not_computed']}.")
         )
-    Console(markup=False).print(table)
+    _print(table)
 
 
 def print_comparisons(rows: list[dict[str, Any]]) -> None:
@@ -64,7 +78,7 @@ def print_comparisons(rows: list[dict[str, Any]]) -> None:
             f"{row['p_value']:.4f}",
             row["conclusion"],
         )
-    Console(markup=False).print(table)
+    _print(table)
 
 
 def _network(row: dict[str, Any]) -> str:
@@ -79,7 +93,7 @@ def print_split(result: dict[str, Any]) -> None:
     table = Table("class", "images", *roles)
     for name, count in result["images"].items():
         table.add_row(name, str(count), *(str(counts[name]) for counts in roles.values()))
-    Console(markup=False).print(table)
+    _print(table)
     print(f"{result['groups']} groups, the largest of {result['largest_group']} images")
     print("\n".join(_duplicate_lines(result["duplicates"])))
     if result["skipped"]:
@@ -95,7 +109,7 @@ def print_leakage(found: dict[str, Any]) -> None:
         spread = found[name]["standard_deviation"]  # None of a single split
         said = "" if spread is None else f"{100 * spread:.1f}"
         table.add_row(title, f"{100 * found[name]['mean']:.1f}", said)
-    Console(markup=False).print(table)
+    _print(table)
     print(f"Logistic regression on features of {found['features_of']}.")
 
 
@@ -113,7 +127,7 @@ def print_counts(found: dict[str, int], published: dict[str, int]) -> None:
     table = Table("class", "found", "published")
     for name, count in published.items():
         table.add_row(name, str(found[name]), str(count))
-    Console(markup=False).print(table)
+    _print(table)
 
 
 def print_findings(findings: dict[str, Any], as_json: bool) -> None:
@@ -124,7 +138,7 @@ def print_findings(findings: dict[str, Any], as_json: bool) -> None:
     table = Table("class", "images")
     for name, count in findings["classes"].items():
         table.add_row(name, str(count))
-    Console(markup=False).print(table)
+    _print(table)
     patients = findings["patients"]
     unreadable = findings["unreadable"]
     print(f"{findings['images']} images, {findings['sizes']['different']} different sizes")
@@ -160,7 +174,7 @@ def print_predictions(
         How many images there were, and the errors of those that could not be read.
     """
     count, errors = 0, []
-    table = Table("image", "predicted", *class_names)
+    table = Table("image", "predicted", *map(printable, class_names))
     for row in rows:
         count += 1
         if "error" in row:
@@ -171,7 +185,7 @@ def print_predictions(
         if as_json:
             print(json.dumps(row), flush=True)
     if not as_json and table.row_count:
-        Console(markup=False).print(table)
+        _print(table)
     return count, errors
 
 
@@ -180,7 +194,7 @@ def print_pairs(pairs: dict[str, Any]) -> None:
     table = Table("what", "found", show_header=False)
     for name, value in pairs.items():
         table.add_row(name, str(value))
-    Console(markup=False).print(table)
+    _print(table)
 
 
 def print_explanation(path: Path, record: dict[str, Any]) -> None:
@@ -206,4 +220,4 @@ def print_explanations(summary: dict[str, Any]) -> None:
         for (title, _, _), *cells in zip(FIGURES, *columns, strict=True):
             if any(cells):
                 table.add_row(title, *cells)
-        Console(markup=False).print(table)
+        _print(table)

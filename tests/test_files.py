@@ -192,3 +192,12 @@ def test_what_a_process_of_the_same_name_left_is_gone(tmp_path):
         (temporary / "b").mkdir()
 
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["b"]
+
+
+def test_json_has_names_in_their_own_script_and_gives_them_back(tmp_path):
+    names = ["肺炎", os.fsdecode(b"caf\xe9\\"), "a\nb"]
+
+    write_json(tmp_path / "names.json", names)
+
+    assert "肺炎" in (tmp_path / "names.json").read_text(encoding="utf-8")
+    assert read_json(tmp_path / "names.json", "x") == names

@@ -12,6 +12,8 @@ from PIL import Image
 
 from kerasmed.cli import main
 from kerasmed.data.phantoms import draw_phantom
+from kerasmed.inference import OnnxClassifier
+from kerasmed.standalone import evaluate_folder
 
 CLASSES = ("clear", "ground_glass")
 PER_CLASS = 40
@@ -132,3 +134,41 @@ def test_study_runs_from_every_format(source, config, tmp_path):
 
     assert (run / "report.html").exists()
     assert json.loads((run / "evaluation" / "leakage.json").read_text())["features_of"]
+
+
+# In another order than their folders, whose names begin with "%2E" and "+".
+LABELS = ("+肺/炎 [1]", ".5 mm $x$_{a} %")
+
+
+@pytest.mark.slow
+def test_study_runs_with_labels_of_any_signs(config, tmp_path):
+    table = write_table(tmp_path)
+    text = table.read_text()
+    for name, label in zip(CLASSES, LABELS, strict=True):
+        text = text.replace(f",{name},", f",{label},")
+    table.write_text(text, encoding="utf-8")
+    run, handed = tmp_path / "run", tmp_path / "handed"
+
+    assert main(["study", str(config), "--data", str(table), "--out", str(run)]) == 0
+    assert main(["release", str(run), str(handed)]) == 0
+
+    folders = ["%2E5 mm $x$_{a} %25", "+肺%2F炎 [1]"]
+    assert sorted(path.name for path in (run / "synthetic").iterdir() if path.is_dir()) == folders
+    model = next((run / "exported").glob("*-real-*.onnx"))
+    assert OnnxClassifier(model).class_names == list(LABELS)
+    manifest = json.loads((run / "synthetic" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["classes"] == list(LABELS)
+    report = (run / "report.html").read_text(encoding="utf-8")
+    assert all(f"<td>{label}</td>" in report for label in LABELS)
+    explained = sorted(path.name for path in (run / "explanations").glob("*/*.png"))
+    assert {name.rsplit("-", 1)[0] for name in explained} == set(folders)
+    with (handed / "labels.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["label"] for row in rows} == set(LABELS)
+    assert all((handed / row["file"]).exists() for row in rows)
+    sheet = (handed / "DATASHEET.md").read_text(encoding="utf-8")
+    assert r"| .5 mm \$x\$\_\{a\} % |" in sheet
+    for source in (table, handed / "images"):
+        figures = evaluate_folder(model, source)
+        assert list(figures["per_class"]) == list(LABELS)
+        assert "not_computed" not in figures

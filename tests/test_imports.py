@@ -14,8 +14,8 @@ PACKAGE = ROOT / "kerasmed"
 LAYERS = [
     {"errors", "hardware"},
     {"files", "config"},
-    {"progress"},
-    {"workers"},
+    {"progress", "texts"},
+    {"workers", "fonts"},
     {"runtime"},
     {"distribution"},
     {"remote"},

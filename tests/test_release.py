@@ -75,6 +75,16 @@ def test_data_sheet_gives_the_three_answers(run, copies, tmp_path):
     assert "Write here under which terms" in sheet
 
 
+def test_data_sheet_reads_names_as_text(run, copies, tmp_path):
+    record = run.record()
+    write_json(run.record_path, {**record, "name": "a_b | <c>"})
+    release(run, tmp_path / "set")
+
+    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    assert sheet.startswith(r"# a\_b \| \<c\>: synthetic images")
+    assert r"| ground\_glass |" in sheet
+
+
 def test_nothing_of_the_real_images_is_released(run, copies, tmp_path):
     release(run, tmp_path / "set")
 

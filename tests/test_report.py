@@ -6,7 +6,8 @@ import numpy as np
 from conftest import phantom_set
 from PIL import Image
 
-from kerasmed.report import _draw_grid
+from kerasmed.fonts import fonts_for
+from kerasmed.report import _draw_confusions, _draw_grid, _draw_roc
 
 
 def test_grid_shows_each_class_from_its_first_to_its_last_image(tmp_path):
@@ -21,3 +22,39 @@ def test_grid_shows_each_class_from_its_first_to_its_last_image(tmp_path):
     above, below = (row[size // 2, size // 2 :: size, 0].tolist() for row in np.split(grid, 2))
     assert above == np.linspace(0, 99, 8).round().tolist()
     assert below == [0, 1] + [255] * 6
+
+
+NAMES = [".5 mm $x$_{a} %", "_肺/炎 [1]", "$", "a\udce9b\nc"]
+
+
+def test_figures_take_any_name_of_a_class(tmp_path, capsys):
+    row = {
+        "confusion": np.eye(4, dtype=int).tolist(), "backbone": "N", "trained_on": "both",
+        "variant": "x_3", "seed": 0, "precision": "fp32",
+    }  # fmt: skip
+    curve = {"false_positives": [0, 1], "true_positives": [0, 1]}
+    roc = dict.fromkeys(NAMES, curve)
+
+    with fonts_for(NAMES[:3]):
+        _draw_confusions([row], NAMES, tmp_path / "confusion.png")
+        _draw_roc({"_n": {"roc": roc}}, tmp_path / "roc.png")
+
+    assert (tmp_path / "confusion.png").stat().st_size > 0
+    assert (tmp_path / "roc.png").stat().st_size > 0
+    assert len(capsys.readouterr().err.splitlines()) <= 1
+
+
+def test_figures_show_classes_without_images_as_empty(tmp_path):
+    row = {
+        "confusion": [[2, 1], [0, 0]], "backbone": "N", "trained_on": "both", "variant": None,
+        "seed": 0, "precision": "fp32",
+    }  # fmt: skip
+
+    _draw_confusions([row], ["a", "b"], tmp_path / "confusion.png")
+    _draw_roc(
+        {"n": {"roc": {"a": {"not_computed": "x"}, "b": {"not_computed": "x"}}}},
+        tmp_path / "roc.png",
+    )
+
+    assert (tmp_path / "confusion.png").exists()
+    assert (tmp_path / "roc.png").exists()

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from statistics import mean, stdev
 from typing import Any
 
+from kerasmed.texts import text_for_latex
+
 _METRICS = (
     *("backbone", "trained_on", "variant", "seed", "precision", "n_train", "n_test"),
     *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy"),
@@ -26,8 +28,6 @@ def trained_on(regime: str, variant: str | None) -> str:
     return regime if variant is None else f"{regime} {variant}"
 
 
-def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float = 1) -> str:
-    """Mean ± standard deviation, or the value of one seed; a dash where it was not computed.
 def number_text(value: float | None, digits: int, factor: float = 1) -> str:
     """A figure of ``metrics.json``, or a dash where it was not computed.
 
@@ -39,6 +39,8 @@ def number_text(value: float | None, digits: int, factor: float = 1) -> str:
     return "-" if value is None else f"{factor * value:.{digits}f}"
 
 
+def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float = 1) -> str:
+    """Mean ± standard deviation, or the value of one seed; a dash where it was not computed.
 
     Args:
         row: of ``over_seeds.json``.
@@ -183,7 +185,7 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
     lines = [
         r"\begin{table}",
         r"\centering",
-        rf"\caption{{{_escaped(caption)}}}",
+        rf"\caption{{{text_for_latex(caption)}}}",
         r"\begin{tabular}{llrlrrrr}",
         r"\toprule",
         r"CNN & trained on & images & accuracy \% & precision & recall & F1 & AUROC \\",
@@ -196,11 +198,11 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
         figures = [
             "--" if None in values else f"{mean(values):.3f}"
             for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
-        ]
-        shown = _escaped(backbone) if backbone != above else ""
             for values in [[row[key] for row in members]]
+        ]
+        shown = text_for_latex(backbone) if backbone != above else ""
         images = f"{members[0]['n_train']:,}".replace(",", r"\,")
-        fields = [shown, _escaped(name), images, _accuracy(members), *figures]
+        fields = [shown, text_for_latex(name), images, _accuracy(members), *figures]
         lines.append(" & ".join(fields) + r" \\")
         above = backbone
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
@@ -212,13 +214,6 @@ def _accuracy(members: list[dict[str, Any]]) -> str:
         low, high = (100 * value for value in members[0]["accuracy_ci95"])
         return f"{percent[0]:.1f} ({low:.1f} to {high:.1f})"
     return rf"{mean(percent):.1f} $\pm$ {stdev(percent):.1f}"
-
-
-def _escaped(text: str) -> str:
-    """Text in which no character is a command of LaTeX."""
-    replaced = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    replaced |= {character: f"\\{character}" for character in "&%$#_{}"}
-    return "".join(replaced.get(character, character) for character in text)
 
 
 def _csv(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:

@@ -72,9 +72,15 @@ def convert(
 def write_model(proto: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
     """Write a model that follows the standard, with what it should say of itself."""
     onnx.checker.check_model(proto, full_check=True)
-    said = {f"kerasmed.{key}": json.dumps(value) for key, value in metadata.items()}
+    said = {f"kerasmed.{key}": _json(value) for key, value in metadata.items()}
     onnx.helper.set_model_props(proto, said)
     path.write_bytes(proto.SerializeToString())
+
+
+def _json(value: Any) -> str:
+    """JSON in which names are readable; bytes of theirs that are no UTF-8 stay escaped."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text.encode(errors="backslashreplace").decode()
 
 
 def optimized_graph(path: Path, level: onnxruntime.GraphOptimizationLevel) -> onnx.ModelProto:

@@ -11,6 +11,8 @@ from kerasmed.evaluate.tabulate import (
     fidelity_csv,
     metrics_csv,
     metrics_latex,
+    number_text,
+    over_seeds_text,
     privacy_csv,
     spaces_of,
 )
@@ -112,3 +114,32 @@ def test_latex_escapes_and_shows_an_interval_or_a_spread():
     assert len(body) == 3
     assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {7}
     assert "10.0" not in table
+
+
+def test_rows_of_latex_start_with_no_argument_of_the_row_above():
+    rows = [row(0.8, backbone="[1] a"), row(0.7, backbone="*b"), row(0.6, backbone="肺_{炎}")]
+
+    table = metrics_latex(rows, "$x$ [y]\n\n%")
+
+    assert r"\caption{\$x\$ {[}y{]}\textbackslash{}n\textbackslash{}n\%}" in table
+    starts = [line.split(" & ")[0] for line in table.splitlines() if line.endswith(r"\\")]
+    assert starts[1:] == ["{[}1{]} a", "{*}b", r"肺\_\{炎\}"]
+
+
+def test_figures_that_were_not_computed_are_dashes():
+    rows = [row(0.8, auroc=None, macro_f1=None)]
+
+    assert metrics_latex(rows, "").count("& --") == 2
+    assert [read(metrics_csv(rows))[0][name] for name in ("auroc", "macro_f1")] == ["", ""]
+    assert number_text(None, 3) == "-"
+    assert number_text(0.5, 1, 100) == "50.0"
+    nothing = {"mean": {"auroc": None}, "standard_deviation": {"auroc": None}}
+    assert over_seeds_text(nothing, "auroc", 3) == "-"
+
+
+@pytest.mark.parametrize("name", ["=1+1", '肺,"炎"', "a\nb", "-x", "@x"])
+def test_csv_gives_names_back_as_they_were(name):
+    each = {"kid": 0.1, "interval": [0.0, 0.2]}
+    found = {"generated_to_held_out": each, "per_class": {name: {"generated_to_held_out": each}}}
+
+    assert [line["class"] for line in read(fidelity_csv({"pixels": found}))] == ["all", name]

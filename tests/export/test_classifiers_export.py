@@ -2,10 +2,12 @@
 
 import dataclasses
 import json
+import os
 
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from conftest import phantom_set
 
@@ -19,7 +21,7 @@ from kerasmed.export import classifiers as export
 from kerasmed.export import conversion, precision
 from kerasmed.export.denoisers import export_denoiser
 from kerasmed.files import sha256_of
-from kerasmed.inference import OnnxClassifier, OnnxDenoiser
+from kerasmed.inference import OnnxClassifier, OnnxDenoiser, read_metadata
 
 METADATA = {"class_names": ["a", "b", "c"], "backbone": "any", "trained_on": "real", "seed": 0}
 
@@ -275,3 +277,16 @@ def test_exported_denoiser_agrees_with_keras(predict, tmp_path, monkeypatch):
     found = OnnxDenoiser(tmp_path / "denoiser.onnx")(noise, timesteps, labels)
     assert expected.std() > 0.1
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_names_in_any_script_are_readable_in_the_file_and_read_back(model_path, tmp_path):
+    names = ["肺/炎 [1]", '.5 mm $x$_{a} % "q" \\ 🫁', os.fsdecode(b"caf\xe9"), "a\nb"]
+    metadata = {"kind": "classifier", "class_names": names, "input_size": 4}
+    path = tmp_path / "named.onnx"
+
+    conversion.write_model(onnx.load(model_path), metadata, path)
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert read_metadata(session, path, "classifier")["class_names"] == names
+    stored = {each.key: each.value for each in onnx.load(path).metadata_props}
+    assert "肺/炎 [1]" in stored["kerasmed.class_names"]
