@@ -582,8 +582,10 @@ def entry() -> None:
     """The installed command."""
     import traceback
 
+    from kerasmed.hardware import limit_blas_threads
     from kerasmed.workers import leave
 
+    limit_blas_threads()
     try:
         code = main()
     except Exception:  # a bug; it too must not leave other workers waiting

@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from threadpoolctl import threadpool_limits
+
 from kerasmed import __version__
 from kerasmed.config import Config, parse_config
 from kerasmed.errors import ConfigError, KerasmedError, MachineError
+from kerasmed.hardware import core_limits, cpu_cores
 from kerasmed.progress import progress_bar
 from kerasmed.runs import RunFolder
 from kerasmed.stages import Share
@@ -51,7 +54,13 @@ class RayCluster:
             ) from None
         self._ray = ray
         if address == "ray":
-            ray.init(address="local", include_dashboard=False, log_to_driver=False)
+            # Without OMP_NUM_THREADS, which limits this process and not the number of tasks.
+            ray.init(
+                address="local",
+                num_cpus=core_limits().granted,
+                include_dashboard=False,
+                log_to_driver=False,
+            )
         else:
             _check_answers(address)
             with self._loss_told():
@@ -143,7 +152,10 @@ def _do_part(
             "study was started; install that there."
         )
     os.chdir(working_directory)  # relative paths of the settings start there
-    work(parse_config(values, "the study's settings"), RunFolder(Path(root)), index, parts)
+    config = parse_config(values, "the study's settings")
+    # Where the study's own process has set OPENBLAS_NUM_THREADS, this one has inherited it.
+    with threadpool_limits(cpu_cores(), user_api="blas"):
+        work(config, RunFolder(Path(root)), index, parts)
 
 
 def _check_answers(address: str) -> None:

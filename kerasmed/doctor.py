@@ -1,32 +1,55 @@
 """What this machine has, found by trying it."""
 
+from collections.abc import Callable
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from kerasmed.config import RuntimeConfig
-from kerasmed.errors import KerasmedError
-from kerasmed.hardware import machine
+from kerasmed.errors import KerasmedError, brief
+from kerasmed.hardware import core_limits, machine
+from kerasmed.keras_settings import passed_over
 from kerasmed.runtime import resolve_runtime, versions
 
 
 def examine() -> dict[str, Any]:
-    """Versions, backend, devices, precision, XLA, and the provider that onnxruntime really gets."""
-    found = {**machine(), **versions()}
+    """Versions, backend, devices, precision, XLA, and the provider that onnxruntime really gets.
+
+    What does not work is a finding too: "none", with the reason and what to do.
+    """
+    ignored = passed_over()  # before Keras is loaded, which unsets some of them
+    return {
+        **machine(),
+        "cores": str(core_limits()),
+        **versions(),
+        **_tried("Keras backend", _keras, "install kerasmed again"),
+        **_tried("onnxruntime provider", _running_provider, "install onnx and onnxruntime again"),
+        **ignored,
+    }
+
+
+def _tried(name: str, examine_part: Callable[[], dict[str, str]], remedy: str) -> dict[str, str]:
+    """The findings of a part, or why there are none."""
+    try:
+        return examine_part()
+    except KerasmedError as error:
+        return {name: f"none: {' '.join(str(error).split())}"}
+    except Exception as error:  # a broken installation raises anything
+        return {name: f"none: {brief(error)}; {remedy}."}
+
+
+def _keras() -> dict[str, str]:
     runtime = resolve_runtime(RuntimeConfig())
-    found |= {
+    return {
         "Keras backend": runtime.backend,
         "device": runtime.device,
         "precision (auto)": runtime.precision,
         "XLA (auto)": "on" if runtime.jit_compile else "off",
-        "onnxruntime provider": _running_provider(),
     }
-    return found
 
 
-def _running_provider() -> str:
+def _running_provider() -> dict[str, str]:
     """The provider of a real session over a tiny network."""
-    from pathlib import Path
-
     import onnx
 
     from kerasmed.inference import open_session
@@ -43,7 +66,4 @@ def _running_provider() -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"
         onnx.save(model, path)
-        try:
-            return open_session(path)[1]
-        except KerasmedError as error:
-            return f"none: {error}"
+        return {"onnxruntime provider": open_session(path)[1]}

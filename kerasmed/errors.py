@@ -36,3 +36,11 @@ class StageError(KerasmedError):
 
 class MachineError(KerasmedError):
     """The machine lacks what was asked for."""
+
+
+def brief(error: BaseException) -> str:
+    """Type and message of an exception of others in one short line, for a message of ours."""
+    # TensorFlow repeats the traceback of what failed as the message of an error of its own.
+    while str(error).startswith("Traceback") and (cause := error.__cause__ or error.__context__):
+        error = cause
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -310,7 +310,7 @@ def open_session(
         raise ModelFileError(f"No model file at {path}: expected an ONNX file; mend the path.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # Without either onnxruntime takes a thread for each physical core.
+    # With 0 onnxruntime takes a thread for each physical core of the host.
     options.intra_op_num_threads = threads or thread_limit() or 0
     available = onnxruntime.get_available_providers()
     chosen = provider

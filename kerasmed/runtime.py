@@ -3,20 +3,26 @@
 Keras is imported inside functions, since importing it loads the backend.
 """
 
+import importlib
 import logging
 import os
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from importlib import metadata
 
 from kerasmed.config import Distribution, RuntimeConfig
-from kerasmed.errors import ConfigError
-from kerasmed.hardware import cpu_multiplies, thread_limit
+from kerasmed.errors import KerasmedError, MachineError, brief
+from kerasmed.hardware import cpu_cores, cpu_multiplies, thread_limit
+from kerasmed.keras_settings import (
+    check_loaded,
+    hidden_settings,
+    requested_backend,
+    settings_of_file,
+)
 from kerasmed.progress import say
 from kerasmed.workers import Worker, announce, join, joined, strategy
 
@@ -72,16 +78,11 @@ def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runti
     # Without XLA Keras runs JAX operation by operation.
     xla = bool(devices) or keras.backend.backend() == "jax"
     jit_compile = xla if settings.jit_compile == "auto" else settings.jit_compile
-    device = f"{len(devices)} x GPU" if devices else f"CPU, {os.cpu_count()} cores"
+    device = f"{len(devices)} x GPU" if devices else f"CPU, {cpu_cores()} cores"
     backend = keras.backend.backend()
     if settings.distribution == "none":
         return Runtime(backend, device, precision, jit_compile)
     name = settings.distribution
-    if backend not in ("tensorflow", "jax"):
-        raise ConfigError(
-            f"runtime.distribution: {name} works on TensorFlow and JAX, received {backend}; set "
-            "KERAS_BACKEND, or runtime.distribution: none."
-        )
     if backend == "tensorflow" and precision == "mixed_float16":
         _say_once(
             f"{name} under TensorFlow: mixed_bfloat16 for mixed_float16, whose loss scaling fails."
@@ -118,42 +119,64 @@ def list_devices() -> list[str]:
 
 
 def load_keras(worker: Worker | None = None) -> None:
-    """Import Keras and its backend without TensorFlow's start-up notices on the terminal.
-
-    TensorFlow 2.21 writes some of them before it reads TF_CPP_MIN_LOG_LEVEL, so stderr is turned
-    aside while it starts, and shown after all if the import fails. What goes wrong later still
-    comes as a Python exception.
+    """Import Keras and its backend, with kerasmed's settings and no start-up notices.
 
     Args:
         worker: this process, where several train one network: it meets the others first.
+
+    Raises:
+        ConfigError: kerasmed does not work on this backend, or another program has imported Keras
+            with other settings.
+        MachineError: the backend is not installed, or does not start.
     """
     if worker is not None:
         announce(worker)
-    elif "keras" in sys.modules:
+    loaded = "keras" in sys.modules
+    backend = check_loaded() if loaded else requested_backend()
+    if loaded and worker is None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if threads := thread_limit():  # which TensorFlow does not look at
-        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(threads))
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as aside:
-        os.dup2(aside.fileno(), 2)
-        failed = True
+    if threads := thread_limit():  # TensorFlow knows neither OMP_NUM_THREADS nor quotas, nor XLA
+        for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC"):
+            os.environ.setdefault(name, str(threads))
+    # TensorFlow's own copy of Keras reads keras.json too; on JAX it is imported later, if at all.
+    tensorflow_too = backend == "jax" and settings_of_file() is not None
+    with _stderr_off(), hidden_settings() as caps:
         try:
             import keras
 
+            if tensorflow_too:
+                with suppress(ImportError):
+                    importlib.import_module("tensorflow")
             if worker is not None:
                 join(worker)
             keras.distribution.list_devices()
-            failed = False
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
-            if failed:
-                aside.seek(0)
-                sys.stderr.write(aside.read().decode(errors="replace"))
+        except KerasmedError:
+            raise
+        except Exception as error:  # a broken installation raises anything
+            raise MachineError(
+                f"Keras does not start on {backend}: expected an installation that works, received "
+                f"{brief(error)}; install keras and {backend} again, or set KERAS_BACKEND to "
+                "another backend."
+            ) from error
+    if caps:
+        say(f"{' and '.join(caps)}: ignored, the experiment file says how long a training is.")
     # Several networks in one process are traced one after the other, which it warns of.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
+
+
+@contextmanager
+def _stderr_off() -> Iterator[None]:
+    """TensorFlow 2.21 writes some notices to stderr before it reads TF_CPP_MIN_LOG_LEVEL."""
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
+    try:
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
 
 
 @contextmanager

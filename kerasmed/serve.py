@@ -6,7 +6,6 @@ and the size of each are bounded, so memory is too.
 
 import asyncio
 import io
-import os
 import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +20,7 @@ from PIL import Image
 from kerasmed import __version__
 from kerasmed.data.readers import EXPECTED, PICTURE_FORMATS, SUFFIXES, suffix_of
 from kerasmed.errors import DataError, KerasmedError, MachineError, ModelFileError
+from kerasmed.hardware import cpu_cores
 from kerasmed.inference import OnnxClassifier
 
 try:
@@ -94,7 +94,7 @@ def create_app(
     """
     limits = limits or Limits()
     queue = _Batches(model, limits.max_batch)
-    decoding, explaining = asyncio.Semaphore(os.cpu_count() or 1), asyncio.Semaphore(1)
+    decoding, explaining = asyncio.Semaphore(cpu_cores()), asyncio.Semaphore(1)
     asking: set[object] = set()
 
     @asynccontextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from kerasmed import __version__
-from kerasmed.errors import ConfigError, KerasmedError, MachineError, StageError
+from kerasmed.errors import ConfigError, KerasmedError, MachineError, StageError, brief
 from kerasmed.progress import say
 
 _EXAMPLE = (
@@ -142,7 +142,7 @@ def join(worker: Worker) -> None:
     except Exception as error:
         raise MachineError(
             f"Worker {worker.index} of {', '.join(worker.addresses)} did not meet the others: "
-            f"expected all of them to be started, received {_brief(error)}; see that their ports "
+            f"expected all of them to be started, received {brief(error)}; see that their ports "
             "are open to each other, and start all of them again."
         ) from None
     _Joined.worker, _Joined.connected = worker, True
@@ -237,7 +237,7 @@ def lost_workers_named() -> Iterator[None]:
             raise
         raise MachineError(
             f"Worker {worker.index} lost another one of {', '.join(worker.addresses)}: expected "
-            f"all of them until the end, received {_brief(error)}; start all of them again, and "
+            f"all of them until the end, received {brief(error)}; start all of them again, and "
             "the training goes on from its last checkpoint."
         ) from error
 
@@ -255,7 +255,3 @@ def leave(code: int) -> NoReturn:
             time.sleep(_NOTICED_WITHIN_S)
         os._exit(code)
     sys.exit(code)
-
-
-def _brief(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -14,7 +14,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_info
 
+from kerasmed import __version__
 from kerasmed.cli import main
 from kerasmed.cluster import _do_part
 from kerasmed.errors import MachineError
@@ -150,6 +152,20 @@ def test_study_goes_on_after_its_cluster_was_lost(head, tiny_config, tiny_run, u
 def test_worker_with_another_version_is_refused(run_copy):
     with pytest.raises(MachineError, match=r"has kerasmed .*: expected 9\.9\.9"):
         _do_part(print, {}, str(run_copy), ".", 1, 1, "9.9.9")
+
+
+def test_blas_of_a_task_has_the_threads_of_the_task(monkeypatch, tmp_path):
+    found = []
+
+    def work(*_):
+        found.extend(
+            each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"
+        )
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray does
+    values = {"name": "any", "data": {"source": "."}}
+    _do_part(work, values, str(tmp_path), ".", 1, 1, __version__)
+    assert set(found) == {1}
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "kerasmed"
 # From the bottom up: a module may import only from layers before its own, or from its own package.
 LAYERS = [
     {"errors", "hardware"},
-    {"files", "config"},
+    {"files", "config", "keras_settings"},
     {"progress", "texts"},
     {"workers", "fonts"},
     {"runtime"},

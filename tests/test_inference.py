@@ -15,6 +15,7 @@ from PIL import Image
 
 from kerasmed import hardware, inference
 from kerasmed.errors import DataError, InputError, MachineError, ModelFileError
+from kerasmed.hardware import CoreLimits
 from kerasmed.inference import OnnxClassifier, OnnxDenoiser, open_session
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (7, 4, 4, 3), dtype=np.uint8)
@@ -157,11 +158,20 @@ def test_images_are_taken_as_they_are_wanted(model_path):
     assert len(taken) <= 2 * (2 + 2)  # two threads have a batch each, one waits, one was given
 
 
-def test_thread_limit_of_the_environment_holds_for_a_session(model_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "3")
-    for threads, expected in ((None, 3), (2, 2)):
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        (CoreLimits(8, 8, omp_threads=3), 3),
+        (CoreLimits(8, 8, quota=2.5), 3),
+        (CoreLimits(8, 2), 2),
+        (CoreLimits(8, 8), 0),  # onnxruntime's own choice
+    ],
+)
+def test_limits_of_the_machine_hold_for_a_session(model_path, monkeypatch, limits, expected):
+    monkeypatch.setattr("kerasmed.hardware.core_limits", lambda: limits)
+    for threads, number in ((None, expected), (2, 2)):
         session, _ = open_session(model_path, "cpu", threads)
-        assert session.get_session_options().intra_op_num_threads == expected
+        assert session.get_session_options().intra_op_num_threads == number
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])

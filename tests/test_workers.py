@@ -16,10 +16,9 @@ import pytest
 
 from kerasmed import study, workers
 from kerasmed.cli import main
-from kerasmed.config import RuntimeConfig, load_config
+from kerasmed.config import load_config
 from kerasmed.errors import ConfigError, MachineError, StageError
 from kerasmed.runs import RunFolder
-from kerasmed.runtime import resolve_runtime
 from kerasmed.stages import STAGES
 from kerasmed.workers import lost_workers_named, of_chief, read_worker
 
@@ -110,12 +109,6 @@ def test_work_is_not_divided_in_two_ways(experiment, tmp_path, capsys):
     arguments = ["--out", str(tmp_path), "--set", "runtime.distribution=multi_worker"]
     assert main(["study", str(experiment), *arguments, "--shard", "1/2"]) == 2
     assert "expected no --shard and no --executor beside it" in capsys.readouterr().err
-
-
-def test_another_backend_is_refused(monkeypatch):
-    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
-    with pytest.raises(ConfigError, match="mirrored works on TensorFlow and JAX, received torch"):
-        resolve_runtime(RuntimeConfig(distribution="mirrored"))
 
 
 def test_worker_with_another_recipe_or_kerasmed_is_refused(monkeypatch):

@@ -57,7 +57,7 @@ def make_augmenter(strength: Strength) -> Augmenter:
     try:
         import keras_cv
         import tensorflow as tf
-    except ImportError as error:
+    except (ImportError, ValueError) as error:  # the latter where tf.keras is not Keras 3
         raise MachineError(
             f"classifiers.augment needs keras-cv and tensorflow: {error}; "
             "install them or set classifiers.augment: none."

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from kerasmed.errors import ConfigError
+from kerasmed.runtime import load_keras
 
 
 def _to_minus_one_one(x):
@@ -149,6 +150,7 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     Raises:
         ConfigError: the weights cannot be downloaded or do not fit the network.
     """
+    load_keras()  # which refuses channels_first, where another program has set it
     backbone = find_backbone(name)
     build = getattr(keras.applications, backbone.network)
     try:

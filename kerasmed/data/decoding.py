@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +17,7 @@ from kerasmed.data.readers import FILTER, reduce_image
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
+from kerasmed.hardware import cpu_cores
 
 # How many entries are under way at once; bounds what waits in memory.
 _BATCH = 64
@@ -73,7 +73,7 @@ def in_parallel(
 
     Pillow and hashlib let go of the interpreter lock, so threads use every core.
     """
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         for start in range(0, len(entries), _BATCH):
             batch = entries[start : start + _BATCH]
             yield from zip(batch, pool.map(work, batch), strict=True)

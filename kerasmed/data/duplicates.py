@@ -1,6 +1,5 @@
 """Images that are the same, or nearly, in any of their flips and turns."""
 
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.hardware import cpu_cores
 
 # Hashes compared at once by one thread: a block of distances that stays in the processor's cache.
 _BLOCK = 512
@@ -75,7 +75,7 @@ def near_pairs(bits: np.ndarray, limit: int) -> tuple[Pairs, np.ndarray, np.ndar
         return found
 
     # NumPy lets go of the interpreter lock, so threads use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cpu_cores()) as pool:
         blocks = [
             block for found in pool.map(compare, range(0, len(bits), _BLOCK)) for block in found
         ]

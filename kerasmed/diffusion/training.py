@@ -1,6 +1,5 @@
 """Training the denoiser."""
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from kerasmed.distribution import (
     on_one_device,
 )
 from kerasmed.files import written_aside
+from kerasmed.hardware import cpu_cores
 from kerasmed.progress import progress_bar, say
 from kerasmed.runtime import Runtime, precision_policy
 from kerasmed.workers import check_agreed, joined, of_chief
@@ -184,7 +184,7 @@ def _is_kept(model: keras.Model, path: Path) -> bool:
 
 def _threads(runtime: Runtime) -> int:
     """Threads that make batches: one makes 4,000 images of 64 pixels a second."""
-    return min(4, os.cpu_count() or 1) if runtime.on_gpu else 1
+    return min(4, cpu_cores()) if runtime.on_gpu else 1
 
 
 def _recipe(

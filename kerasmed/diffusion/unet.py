@@ -14,6 +14,7 @@ from kerasmed.diffusion.augmentation import PARAMETERS
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
+from kerasmed.runtime import load_keras
 
 # The layer that training with augmentation has beside those of the finished denoiser.
 AUGMENTATION_LAYER = "augmentation_embedding"
@@ -132,6 +133,7 @@ def build_denoiser(
         A model from ``noisy_images`` float32 (batch, height, width, 3), ``timesteps`` int32
         (batch,), and ``labels`` int32 (batch,) to clean images, float32 of the same shape.
     """
+    load_keras()  # which refuses channels_first, where another program has set it
     widths, blocks, patch_size = settings.widths, settings.blocks, settings.patch_size
     noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
     timesteps = keras.Input((), name="timesteps", dtype="int32")

@@ -13,7 +13,7 @@ import tensorflow as tf
 import tf2onnx
 from onnx import numpy_helper
 
-from kerasmed.errors import ModelFileError
+from kerasmed.errors import MachineError, ModelFileError
 
 OPSET = 18
 
@@ -33,8 +33,14 @@ def convert(
             so often that 500 MB of weights take 20 GiB, and minutes.
 
     Raises:
+        MachineError: Keras runs on another backend.
         ModelFileError: the graph asks for more inputs than the signature names.
     """
+    if (backend := keras.backend.backend()) != "tensorflow":
+        raise MachineError(
+            f"The export to ONNX works on TensorFlow, received {backend}; unset KERAS_BACKEND and "
+            "give the command again: what is trained is kept."
+        )
     inputs = [
         tf.TensorSpec(each.shape, each.dtype, name=f"weight_{i}") for i, each in enumerate(weights)
     ]

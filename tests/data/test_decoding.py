@@ -129,7 +129,7 @@ def test_order_does_not_depend_on_threads(folder, tmp_path, monkeypatch, cores):
         return reduce_image(image, size)
 
     monkeypatch.setattr(decoding, "reduce_image", dawdle)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(decoding, "cpu_cores", lambda: cores)
     monkeypatch.setattr(decoding, "_BATCH", 6)
 
     images = read_images(DataConfig(source=folder, image_size=16), tmp_path / str(cores))
@@ -140,7 +140,7 @@ def test_order_does_not_depend_on_threads(folder, tmp_path, monkeypatch, cores):
 @pytest.mark.parametrize(("number", "cores"), [(0, 2), (1, 2), (5, 2), (6, 9), (23, 9)])
 def test_never_more_than_a_batch_is_under_way(monkeypatch, number, cores):
     monkeypatch.setattr(decoding, "_BATCH", 5)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(decoding, "cpu_cores", lambda: cores)
     lock, begun, done, most = threading.Lock(), 0, 0, 0
 
     def work(entry: int) -> int:

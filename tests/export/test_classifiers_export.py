@@ -16,7 +16,7 @@ from kerasmed.classify.classifier import build_classifier
 from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.unet import build_denoiser
-from kerasmed.errors import ModelFileError
+from kerasmed.errors import MachineError, ModelFileError
 from kerasmed.export import classifiers as export
 from kerasmed.export import conversion, precision
 from kerasmed.export.denoisers import export_denoiser
@@ -290,3 +290,9 @@ def test_names_in_any_script_are_readable_in_the_file_and_read_back(model_path, 
     assert read_metadata(session, path, "classifier")["class_names"] == names
     stored = {each.key: each.value for each in onnx.load(path).metadata_props}
     assert "肺/炎 [1]" in stored["kerasmed.class_names"]
+
+
+def test_export_on_another_backend_is_refused(monkeypatch):
+    monkeypatch.setattr("keras.backend.backend", lambda: "jax")
+    with pytest.raises(MachineError, match="works on TensorFlow, received jax; unset"):
+        conversion.convert(None, [])
