@@ -25,7 +25,7 @@ test: .venv/installed-dev
 	$(PYTEST)
 
 test-all: .venv/installed-dev
-	$(PYTEST) -m "not gpu and not network and not realdata"
+	$(PYTEST) -m "not gpu and not network and not realdata" --hypothesis-profile=thorough
 
 setup: .venv/installed
 

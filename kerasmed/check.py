@@ -9,14 +9,14 @@ import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from PIL import Image
 
-from kerasmed.config import DataConfig
+from kerasmed.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path
 from kerasmed.data.examine import examine
 from kerasmed.data.fingerprints import Fingerprints, read_fingerprints
 from kerasmed.data.image_set import ImageFile
+from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
-from kerasmed.errors import DataError
 from kerasmed.files import write_json, write_text
 
 _EDGE = 96
@@ -26,12 +26,12 @@ _PAIRS = 12
 NOTABLE_GAIN = 0.1
 
 
-def check_data(data: DataConfig, near_bits: int | None, folder: Path) -> dict[str, Any]:
+def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, Any]:
     """Examine a set; write ``check.html`` and ``check.json``.
 
     Args:
         data: source and choices of format.
-        near_bits: as ``split.near_duplicate_bits``.
+        split: how copies are looked for, and whether patients are believed.
         folder: where the page, its numbers and the cache go.
 
     Returns:
@@ -41,13 +41,17 @@ def check_data(data: DataConfig, near_bits: int | None, folder: Path) -> dict[st
         DataError: the source's layout, or no image in it can be read.
     """
     fingerprints = read_fingerprints(data, folder / "cache" / "fingerprints")
-    if not len(fingerprints):
-        raise DataError(
-            f"No image of {data.source} can be read ({len(fingerprints.unreadable)} files): "
-            f"{fingerprints.unreadable[0]}"
-        )
-    duplicates = find_duplicates(fingerprints, near_bits)
-    findings = {"source": str(data.source), **examine(fingerprints, duplicates)}
+    fingerprints.refuse_empty(data)
+    duplicates = find_duplicates(fingerprints, split.near_duplicate_bits)
+    grey_range = fingerprints.common_range()
+    findings = {
+        "source": str(data.source),
+        "remarks": remarks(fingerprints, grey_range, data, split),
+        "grey_range": grey_range and list(grey_range),
+        **examine(fingerprints.in_range(grey_range), duplicates),
+    }
+    if grey_range is not None:  # for the thumbnails
+        data = data.model_copy(update={"grey_range": grey_range})
     write_json(folder / "check.json", findings)
     _write_page(data, folder, findings, fingerprints, duplicates)
     return findings

@@ -1,15 +1,16 @@
 """The command line: parse, call, print."""
 
 import sys
+import warnings
 from enum import StrEnum
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from kerasmed import __version__
-from kerasmed.errors import ConfigError, DataError, InputError, KerasmedError
+from kerasmed.errors import ConfigError, DataError, DataWarning, InputError, KerasmedError
 
 if TYPE_CHECKING:
     from kerasmed.config import Config
@@ -51,6 +52,16 @@ OutOption = Annotated[
     ),
 ]
 ProviderOption = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt, openvino or coreml.")]
+
+
+GreyRangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--grey-range",
+        metavar="LOW,HIGH",
+        help="Values shown black and white, where neither file nor model says.",
+    ),
+]
 
 
 class Precision(StrEnum):
@@ -150,7 +161,7 @@ def data_check(
     values = {"name": "check", "data": {"source": str(source)}}
     config = override(values, assignments, source="--set")
     folder = out or Path("runs") / f"check-{source.resolve().name}"
-    findings = check_data(config.data, config.split.near_duplicate_bits, folder)
+    findings = check_data(config.data, config.split, folder)
     print_findings(findings, as_json)
     if not as_json:
         print(f"Page: {folder / 'check.html'}")
@@ -303,6 +314,7 @@ def evaluate(
         Path | None,
         typer.Argument(metavar="[DIR]", help="Class folders, .csv or .npz, with MODEL.onnx."),
     ] = None,
+    grey_range: GreyRangeOption = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
@@ -310,15 +322,25 @@ def evaluate(
     """Test the CNNs on real test images, or one ONNX file on images from elsewhere.
 
     DIR need not have every class of the model: what cannot be computed is named with the reason. Of
-    one class alone that is all but the sensitivity.
+    one class alone that is all but the sensitivity. With MODEL.onnx, --set takes split.patient,
+    split.group_by, split.pattern, split.run_length, data.official_split, data.masks and
+    data.on_bad_image.
     """
     if directory is not None:
+        from kerasmed.config import override
         from kerasmed.standalone import evaluate_folder
         from kerasmed.tables import print_metrics
 
-        _refuse_with_model(set=assignments, data=data, out=out)
-        print_metrics([evaluate_folder(target, directory)])
+        _refuse_with_model(data=data, out=out)
+        _refuse_other_keys(assignments, *_OF_A_FOLDER)
+        values = {"name": "evaluate", "data": {"source": str(directory)}}
+        config = override(values, assignments, source="--set")
+        chosen = _parse_range(grey_range)
+        found = evaluate_folder(target, directory, config.data, config.split, chosen)
+        print_metrics([found])
         return
+    if grey_range is not None:
+        raise ConfigError("--grey-range goes with a model and DIR; drop it.")
     _, run = _perform("evaluate", target, assignments, data, out)
     _print_evaluation(run)
 
@@ -332,6 +354,7 @@ def explain(
     ] = None,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
+    grey_range: GreyRangeOption = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: Annotated[
@@ -348,20 +371,15 @@ def explain(
 
     if images:
         from kerasmed.config import override
-        from kerasmed.standalone import explain_files, find_images
+        from kerasmed.standalone import explain_files, find_images, read_list
 
         _refuse_with_model(data=data)
-        for assignment in assignments or []:
-            key = assignment.partition("=")[0]
-            if key != "seed" and not key.startswith("explain."):
-                raise ConfigError(
-                    f"--set with a model takes explain.* and seed, received {key}; drop it."
-                )
+        _refuse_other_keys(assignments, "explain.", "seed")
         if "://" in (out or ""):
             raise ConfigError(f"--out: expected a folder with a model, received {out}; name one.")
         values = {"name": "explain", "data": {"source": "."}}
         config = override(values, assignments, source="--set")
-        paths = list(find_images(images, sys.stdin))
+        paths = list(find_images(images, read_list(sys.stdin)))
         errors = []
         for path, record in explain_files(
             target,
@@ -371,6 +389,7 @@ def explain(
             Path(out or "explanations"),
             provider,
             precision.value,
+            _parse_range(grey_range),
         ):
             if "error" in record:
                 errors.append(record["error"])
@@ -378,8 +397,10 @@ def explain(
                 print_explanation(path, record)
         _refuse_unreadable(errors, len(paths))
         return
-    if provider != "auto" or precision is not Precision.given:
-        raise ConfigError("--provider and --precision go with a model and images; drop them.")
+    if provider != "auto" or precision is not Precision.given or grey_range is not None:
+        raise ConfigError(
+            "--provider, --precision and --grey-range go with a model and images; drop them."
+        )
     _, run = _perform("explain", target, assignments, data, out)
     print_explanations(read_json(run.explanations / "summary.json", "kerasmed explain"))
 
@@ -434,14 +455,16 @@ def predict(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
+    grey_range: GreyRangeOption = None,
 ) -> None:
-    """Class probabilities of images by an exported CNN."""
+    """Class probabilities of images by an exported CNN; of a volume one line a slice."""
     from kerasmed.inference import OnnxClassifier
-    from kerasmed.standalone import find_images, predict_files
+    from kerasmed.standalone import find_images, predict_files, read_list
     from kerasmed.tables import print_predictions
 
-    engine = OnnxClassifier(model, provider, precision=precision.value)
-    rows = predict_files(engine, find_images(images, sys.stdin))
+    chosen = _parse_range(grey_range)
+    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=chosen)
+    rows = predict_files(engine, find_images(images, read_list(sys.stdin)))
     count, errors = print_predictions(rows, engine.class_names, as_json)
     _refuse_unreadable(errors, count)
     if not count:
@@ -460,13 +483,16 @@ def serve(
     max_waiting: Annotated[int, typer.Option(help="Requests at once; 503 beyond.", min=1)] = 64,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
+    grey_range: GreyRangeOption = None,
 ) -> None:
     """Answer over HTTP, with a page to upload to; needs the extra serve."""
     from kerasmed.inference import OnnxClassifier
     from kerasmed.serve import Limits, serve
 
     limits = Limits(int(max_body_mb * 2**20), int(max_megapixels * 1e6), max_waiting)
-    serve(OnnxClassifier(model, provider, precision=precision.value), host, port, limits)
+    chosen = _parse_range(grey_range)
+    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=chosen)
+    serve(engine, host, port, limits)
 
 
 @app.command()
@@ -555,6 +581,42 @@ def _parse_shard(text: str) -> tuple[int, int]:
     raise ConfigError(f"--shard takes I/N with 1 <= I <= N, received {text!r}; for example 1/4.")
 
 
+def _parse_range(text: str | None) -> tuple[float, float] | None:
+    """LOW and HIGH of "LOW,HIGH"."""
+    if text is None:
+        return None
+    try:
+        low, high = (float(number) for number in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"--grey-range takes LOW,HIGH, received {text!r}; for example --grey-range=-1000,400."
+        ) from None
+    return low, high
+
+
+_OF_A_FOLDER = (
+    *("split.patient", "split.group_by", "split.pattern", "split.run_length"),
+    *("data.official_split", "data.masks", "data.on_bad_image"),
+)
+
+
+def _refuse_other_keys(assignments: list[str] | None, *taken: str) -> None:
+    """Refuse settings that mean nothing with a model.
+
+    Args:
+        assignments: of --set.
+        taken: keys that mean something; one that ends in a dot stands for all that begin so.
+
+    Raises:
+        ConfigError: naming another key.
+    """
+    for assignment in assignments or []:
+        key = assignment.partition("=")[0]
+        if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in taken):
+            known = ", ".join(name + "*" * (name[-1] == ".") for name in taken)
+            raise ConfigError(f"--set with a model takes {known}, received {key}; drop it.")
+
+
 def _refuse_with_model(**options: object) -> None:
     """Options of a study say nothing to a model that stands alone."""
     for name, value in options.items():
@@ -569,13 +631,22 @@ def main(arguments: list[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)
     try:
-        app(arguments)
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", DataWarning)
+            warnings.showwarning = _show_warning
+            app(arguments)
     except KerasmedError as error:
         print(f"kerasmed: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1
     return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line; others say nothing to a user of commands."""
+    if issubclass(category, DataWarning):
+        print(f"kerasmed: {message}", file=sys.stderr)
 
 
 def entry() -> None:

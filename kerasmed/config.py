@@ -87,8 +87,9 @@ class PhantomConfig(Section):
 class DicomConfig(Section):
     """How grey values of DICOM files become 0 to 255."""
 
-    # Centre and width, in units after the rescaling (Hounsfield units in CT). Without it the file's
-    # own first window is taken, and its whole stored range where it has none.
+    # Centre and width, in units after the rescaling (Hounsfield units in CT), in the place of the
+    # files' own windows. Without it the file's first usable window is taken, and data.grey_range
+    # where it has none.
     window: tuple[float, Rate] | None = None
     frames: Literal["refuse", "split"] = "refuse"
 
@@ -99,17 +100,22 @@ class NiftiConfig(Section):
     axis: Literal["sagittal", "coronal", "axial"] = "axial"
     # First and last slice taken, as a share of the volume from its left, back or lower end.
     slices: tuple[Share, Share] = (0.0, 1.0)
-    # Values shown black and white; without it the volume's 0.5th and 99.5th percentile, since the
-    # units of most volumes (MRI) are arbitrary.
-    intensity: tuple[float, float] | None = None
+    # Whether a file of four dimensions is refused, or each of its volumes taken.
+    frames: Literal["refuse", "split"] = "refuse"
+    # Whether values are shown by the range of the whole set, or by the 0.1st and 99.9th percentile
+    # of each volume, for scanners whose units differ.
+    range: Literal["set", "volume"] = "set"
 
-    @model_validator(mode="after")
-    def ranges_go_up(self) -> "NiftiConfig":
-        for name in ("slices", "intensity"):
-            pair = getattr(self, name)
-            if pair is not None and pair[0] >= pair[1]:
-                raise ValueError(f"data.nifti.{name} must go up; received {list(pair)}")
-        return self
+    @field_validator("slices")
+    @classmethod
+    def slices_go_up(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        return _going_up(pair, "data.nifti.slices")
+
+
+def _going_up(pair: tuple[float, float], name: str) -> tuple[float, float]:
+    if pair[0] >= pair[1]:
+        raise ValueError(f"{name} must go up; received {list(pair)}")
+    return pair
 
 
 class Formats(Section):
@@ -117,9 +123,20 @@ class Formats(Section):
 
     dicom: DicomConfig = DicomConfig()
     nifti: NiftiConfig = NiftiConfig()
+    # Values shown black and white where a file holds more than 8 bits a channel and does not say
+    # itself (PNG and TIFF of 16 bits, NIfTI, DICOM without a window), after the file's rescaling.
+    # Without it, the 0.1st and 99.9th percentile of the training images.
+    grey_range: tuple[float, float] | None = None
+    # What a value that is no number (NaN) stands for; black if null.
+    nan_value: float | None = None
+
+    @field_validator("grey_range")
+    @classmethod
+    def range_goes_up(cls, pair: tuple[float, float] | None) -> tuple[float, float] | None:
+        return None if pair is None else _going_up(pair, "data.grey_range")
 
 
-class DataConfig(Section):
+class DataConfig(Formats):
     """Where the images come from and what size they get."""
 
     # A folder of class folders, a .csv with the columns path, label and perhaps patient, or an .npz
@@ -129,18 +146,24 @@ class DataConfig(Section):
     class_names: Annotated[list[str], Field(min_length=2)] | None = Field(
         default=None, description="of the labels 0, 1, ... of an .npz, which has none"
     )
-    dicom: DicomConfig = DicomConfig()
-    nifti: NiftiConfig = NiftiConfig()
     image_size: Annotated[int, Field(ge=16, le=512)] = 64
     on_bad_image: Literal["stop", "skip"] = "stop"
+    # Folders such as train/ and test/ with the same class folders inside: "merge" takes all of them
+    # as one set that is split anew, "keep" takes the set's own test images as the role `test`. An
+    # .npz or a table with a column `split` is merged, and says so, unless its parts are kept.
+    official_split: Literal["refuse", "merge", "keep"] = "refuse"
+    # Pictures of few values whose name is another's with a suffix, or in a folder such as masks/.
+    masks: Literal["leave_out", "keep"] = "leave_out"
     # Which flips and turns of an image show a valid image of the same class: "mirror" is left to
     # right, "dihedral" also upside down and quarter turns. Both kinds of training draw from them.
     symmetry: Literal["none", "mirror", "dihedral"] = "none"
 
     @property
     def formats(self) -> dict[str, Any]:
-        """Of ``dicom`` and ``nifti`` what is not the default, as plain values."""
-        return self.model_dump(mode="json", include={"dicom", "nifti"}, exclude_defaults=True)
+        """Of the choices of format those that are not the default, as plain values."""
+        return self.model_dump(
+            mode="json", include=set(Formats.model_fields), exclude_defaults=True
+        )
 
     @model_validator(mode="after")
     def one_source(self) -> "DataConfig":
@@ -165,6 +188,9 @@ class SplitConfig(Section):
     # What else may not be torn apart, beside duplicates: the images of a patient whom a table or a
     # DICOM header names, or whom `pattern` finds in the path; or runs of neighbouring files.
     group_by: Literal["patient", "pattern", "neighbours"] = "patient"
+    # Whether a table or a header that names patients is believed; "ignore" where it names one dummy
+    # for all.
+    patient: Literal["together", "ignore"] = "together"
     pattern: str | None = Field(
         default=None, description="regular expression; its first group is the patient"
     )

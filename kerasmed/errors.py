@@ -38,6 +38,10 @@ class MachineError(KerasmedError):
     """The machine lacks what was asked for."""
 
 
+class DataWarning(UserWarning):
+    """A fault in a file's metadata that was passed over."""
+
+
 def brief(error: BaseException) -> str:
     """Type and message of an exception of others in one short line, for a message of ours."""
     # TensorFlow repeats the traceback of what failed as the message of an error of its own.

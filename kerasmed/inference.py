@@ -21,7 +21,7 @@ from typing import Any, Literal
 import numpy as np
 import onnxruntime
 
-from kerasmed.data.readers import check_images, read_image
+from kerasmed.data.readers import check_images, read_image, read_images_of
 from kerasmed.errors import InputError, MachineError, ModelFileError
 from kerasmed.hardware import cpu_cores, cpu_multiplies, has_cuda_driver, thread_limit
 
@@ -85,6 +85,8 @@ class OnnxClassifier:
         precision: "given", or "auto" for the one of ``X.onnx``, ``X.int8.onnx`` and ``X.fp16.onnx``
             beside each other that suits the machine: int8 on a CPU that multiplies 8-bit integers
             (VNNI, AMX), fp16 on CUDA.
+        grey_range: values shown black and white, of files of more than 8 bits that do not say
+            themselves; for a model whose training images said so all.
 
     Attributes:
         path: of the file that was opened.
@@ -92,9 +94,11 @@ class OnnxClassifier:
         input_size: height and width that images must have.
         metadata: all that the file says of itself.
         provider: the onnxruntime provider that really runs.
-        formats: how it reads DICOM and NIfTI files, as its training images were read.
+        formats: how it reads files, as its training images were read; of several frames or slices
+            each is an image.
 
     Raises:
+        InputError: a range for a model that has one.
         ModelFileError: no such file, not ONNX, not a kerasmed classifier, or of a later kerasmed.
         MachineError: the provider that was asked for does not run here.
     """
@@ -106,6 +110,7 @@ class OnnxClassifier:
         threads: int | None = None,
         batch_size: int | Literal["auto"] = "auto",
         precision: Literal["given", "auto"] = "given",
+        grey_range: tuple[float, float] | None = None,
     ):
         _check_options(threads, batch_size, precision)
         self.path = Path(path)
@@ -125,7 +130,7 @@ class OnnxClassifier:
         self._closed = False
         self.class_names: list[str] = self.metadata["class_names"]
         self.input_size: int = self.metadata["input_size"]
-        self.formats: dict[str, Any] = self.metadata.get("formats", {})
+        self.formats = _formats(self.metadata.get("formats", {}), grey_range, self.path)
         self._batch_size = (8 if on_cpu else 16) if batch_size == "auto" else batch_size
         self._pads_fully = batch_size != "auto"
 
@@ -233,9 +238,13 @@ class OnnxClassifier:
         """An image file as its training images were read: uint8 (input_size, input_size, 3).
 
         Raises:
-            DataError: the file is not a readable image.
+            DataError: the file is not a readable image, or holds several.
         """
         return read_image(path, self.input_size, self.formats)
+
+    def read_all(self, path: Path) -> Iterator[tuple[int | None, np.ndarray]]:
+        """Each image of a file, as ``read_one``, with the number of its slice or frame, or None."""
+        return read_images_of(path, self.input_size, self.formats)
 
     def _batches(self, images: np.ndarray | Iterable[Image]) -> Iterator[np.ndarray]:
         if isinstance(images, np.ndarray):
@@ -307,7 +316,7 @@ def open_session(
             f"Provider: expected one of auto, {', '.join(PROVIDERS)}; received {provider!r}."
         )
     if not path.is_file():
-        raise ModelFileError(f"No model file at {path}: expected an ONNX file; mend the path.")
+        raise ModelFileError(f"No model file at {path}: expected an ONNX file; correct the path.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # With 0 onnxruntime takes a thread for each physical core of the host.
@@ -351,6 +360,25 @@ def precision_path(path: Path, precision: Literal["fp32", "fp16", "int8"]) -> Pa
     """Where the same model lies in a precision: ``X.onnx``, ``X.fp16.onnx`` or ``X.int8.onnx``."""
     stem = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")
     return path.with_name(f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
+
+
+def _formats(
+    stored: dict[str, Any], grey_range: tuple[float, float] | None, path: Path
+) -> dict[str, Any]:
+    """How a model reads files, from its metadata."""
+    formats = dict(stored)
+    for name in ("dicom", "nifti"):
+        formats[name] = {**stored.get(name, {}), "frames": "split"}
+    if grey_range is None:
+        return formats
+    if "grey_range" in stored:
+        raise InputError(
+            f"{path} was trained with the grey range {stored['grey_range']}: expected no other, "
+            f"received {list(grey_range)}; leave it out."
+        )
+    if not grey_range[0] < grey_range[1]:
+        raise InputError(f"Grey range: expected LOW below HIGH, received {list(grey_range)}.")
+    return {**formats, "grey_range": list(grey_range)}
 
 
 def _check_options(threads: Any, batch_size: Any, precision: Any) -> None:

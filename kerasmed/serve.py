@@ -10,6 +10,7 @@ import socket
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path, PurePath
 from tempfile import NamedTemporaryFile
 from typing import Annotated, Any
@@ -18,7 +19,14 @@ import numpy as np
 from PIL import Image
 
 from kerasmed import __version__
-from kerasmed.data.readers import EXPECTED, PICTURE_FORMATS, SUFFIXES, suffix_of
+from kerasmed.data.raster import count_pixels
+from kerasmed.data.readers import (
+    EXPECTED,
+    SUFFIXES,
+    is_dicom_start,
+    starts_as_dicom,
+    suffix_of,
+)
 from kerasmed.errors import DataError, KerasmedError, MachineError, ModelFileError
 from kerasmed.hardware import cpu_cores
 from kerasmed.inference import OnnxClassifier
@@ -46,7 +54,8 @@ class Limits:
 
     Attributes:
         max_body: bytes of one request.
-        max_pixels: of one image, as it is in its file.
+        max_pixels: of one file, before it is reduced.
+        max_slices: of one volume, or frames of one file.
         max_waiting: requests under way at once; further ones are answered 503.
         max_batch: images run at once.
         lime_samples: masked images of an explanation.
@@ -56,6 +65,7 @@ class Limits:
 
     max_body: int = 16 * 2**20
     max_pixels: int = 50_000_000
+    max_slices: int = 1000
     max_waiting: int = 64
     max_batch: int = 16
     lime_samples: int = 300
@@ -74,6 +84,15 @@ class Prediction(BaseModel):
         "speak for the predicted class (green) and against it (purple).",
     )
     warnings: list[str] = Field(default=[], description="Why not to rely on the overlay.")
+    slice: int | None = Field(
+        default=None, description="Number of the slice or frame, of a file that holds several."
+    )
+
+
+class Slices(BaseModel):
+    """The answers for a volume, or a file of several frames."""
+
+    slices: list[Prediction] = Field(description="One for each slice, in order.")
 
 
 class Problem(BaseModel):
@@ -146,36 +165,42 @@ def create_app(
     @app.post("/predict", responses=problems)
     async def predict(
         image: Annotated[UploadFile, File(description=f"{EXPECTED}; the file name says which.")],
-        lime: Annotated[bool, Query(description="Also explain it; takes a second or so.")] = False,
-    ) -> Prediction:
-        """Class probabilities of one image, on request with a LIME overlay."""
+        lime: Annotated[
+            bool,
+            Query(description="Also explain it, in a second or so; of a volume only one slice."),
+        ] = False,
+        slice: Annotated[int | None, Query(ge=0, description="Only this slice or frame.")] = None,
+    ) -> Prediction | Slices:
+        """Class probabilities of an image, on request with a LIME overlay, or of every slice."""
         content = await image.read()
         async with decoding:
-            pixels = await run_in_threadpool(
-                _decode, content, image.filename or "", model, limits.max_pixels
+            images = await run_in_threadpool(
+                _decode, content, image.filename or "", model, limits, slice
             )
-        probabilities = await queue.predict(pixels)
-        overlay: str | None = None
-        warnings: list[str] = []
+            if len(images) > 1:  # the slices of few volumes at once lie in memory
+                return Slices(slices=await asyncio.gather(*(answer(*each) for each in images)))
+        only = await answer(*images[0])
         if lime:
-            if len(asking) >= limits.max_explaining:
-                raise HTTPException(
-                    503, "Too many explanations wait; try again.", {"Retry-After": "5"}
-                )
-            asking.add(turn := object())
-            try:
-                async with explaining:
-                    overlay, warnings = await run_in_threadpool(
-                        _explain, model, pixels, limits.lime_samples
-                    )
-            finally:
-                asking.remove(turn)
+            only.overlay, only.warnings = await explain(images[0][1])
+        return only
+
+    async def answer(number: int | None, pixels: np.ndarray) -> Prediction:
+        row = await queue.predict(pixels)
         return Prediction(
-            predicted=model.class_names[int(probabilities.argmax())],
-            probabilities=dict(zip(model.class_names, probabilities.tolist(), strict=True)),
-            overlay=overlay,
-            warnings=warnings,
+            predicted=model.class_names[int(row.argmax())],
+            probabilities=dict(zip(model.class_names, row.tolist(), strict=True)),
+            slice=number,
         )
+
+    async def explain(pixels: np.ndarray) -> tuple[str, list[str]]:
+        if len(asking) >= limits.max_explaining:
+            raise HTTPException(503, "Too many explanations wait; try again.", {"Retry-After": "5"})
+        asking.add(turn := object())
+        try:
+            async with explaining:
+                return await run_in_threadpool(_explain, model, pixels, limits.lime_samples)
+        finally:
+            asking.remove(turn)
 
     return app
 
@@ -291,78 +316,114 @@ class _Gate:
             self._under_way -= 1
 
 
-def _decode(content: bytes, name: str, model: OnnxClassifier, max_pixels: int) -> np.ndarray:
-    """An uploaded image: uint8 (input_size, input_size, 3).
+def _decode(
+    content: bytes, name: str, model: OnnxClassifier, limits: Limits, number: int | None
+) -> list[tuple[int | None, np.ndarray]]:
+    """The images of an uploaded file with their numbers: uint8 (input_size, input_size, 3).
+
+    Args:
+        content: of the file.
+        name: which says the format.
+        model: that they are for.
+        limits: of pixels and slices.
+        number: the only slice or frame wanted; all if None.
 
     Raises:
         DataError: it cannot be read.
-        HTTPException: it has too many pixels, or is a volume.
+        HTTPException: it has too many pixels or slices.
     """
     ending = PurePath(name).name.lower()
     suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
-    if suffix.startswith(".nii"):
-        raise HTTPException(415, "Image: expected one image, received a NIfTI volume; cut a slice.")
+    if is_dicom_start(content[:132]):
+        suffix = ".dcm"
     with NamedTemporaryFile(suffix=suffix) as file:
         file.write(content)
         file.flush()
         path = Path(file.name)
         pixels = _count_pixels(path, suffix_of(path))
-        if pixels > max_pixels:
+        if pixels > limits.max_pixels:
             raise HTTPException(
                 413,
-                f"Image: expected at most {max_pixels:,} pixels, received {pixels:,}; reduce it.",
+                f"Image: expected at most {limits.max_pixels:,} pixels, received {pixels:,}; "
+                "reduce it.",
             )
+        wanted = path if number is None else path.with_name(f"{path.name}#{number}")
         try:
-            return model.read_one(path)
+            images = list(islice(model.read_all(wanted), limits.max_slices + 1))
         except (DataError, MachineError) as error:
             raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
+    if len(images) > limits.max_slices:
+        raise HTTPException(
+            413, f"Volume: expected at most {limits.max_slices:,} slices; ask for one by slice=."
+        )
+    return images
 
 
 def _count_pixels(path: Path, suffix: str) -> int:
-    """Pixels as the file's header states them, before any is decoded; 0 where it states none.
+    """Pixels as the file's header states them, before any is decoded.
 
     Raises:
-        HTTPException: a DICOM file that may decode to far more than its header says.
+        HTTPException: a header that states none, or a DICOM file that may decode to far more.
     """
     try:
-        if suffix in (".dcm", ".dicom"):
+        if suffix in (".dcm", ".dicom", ".ima"):
             return _count_dicom_pixels(path)
-        with Image.open(path, formats=PICTURE_FORMATS) as image:
-            return image.width * image.height
+        if suffix in (".nii", ".nii.gz"):
+            from kerasmed.data.nifti import count_values
+
+            return count_values(path)
+        return count_pixels(path)
     except HTTPException:
         raise
     except Image.DecompressionBombError:
         return _BOMB
-    except Exception:  # decoders meet broken files with exceptions of every kind; told when read
-        return 0
+    except ModuleNotFoundError as error:
+        raise MachineError(
+            f"{suffix} files need {error.name}; install kerasmed[medical]."
+        ) from None
+    except Exception:  # decoders meet broken files with exceptions of every kind
+        raise HTTPException(
+            415,
+            "Cannot read the uploaded file: expected an image whose header states its size; "
+            "replace it.",
+        ) from None
 
 
 def _count_dicom_pixels(path: Path) -> int:
     from pydicom import dcmread
-    from pydicom.filereader import read_file_meta_info
     from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    from kerasmed.data.dicom import read_syntax
+    from kerasmed.data.dicom_grey import integer
+
+    is_dicom = starts_as_dicom(path)
+    syntax = read_syntax(path)
     if syntax == DeflatedExplicitVRLittleEndian:  # already reading the header inflates all of it
         raise HTTPException(415, "DICOM: expected a file that is not deflated; save it otherwise.")
-    header = dcmread(path, stop_before_pixels=True)
-    pixels = int(header.Rows * header.Columns * int(header.get("NumberOfFrames") or 1))
+    header = dcmread(path, stop_before_pixels=True, force=is_dicom)
+    frames = max(1, integer(header, "NumberOfFrames", 1))
+    pixels = integer(header, "Rows", 0) * integer(header, "Columns", 0) * frames
     if syntax == RLELossless:
-        largest = pixels * int(header.get("SamplesPerPixel") or 1) * header.BitsAllocated // 8
+        samples, bits = integer(header, "SamplesPerPixel", 3), integer(header, "BitsAllocated", 16)
+        largest = pixels * samples * bits // 8
         if path.stat().st_size > 2 * largest + 2**20:
             raise HTTPException(415, "DICOM: expected RLE of the size that its header states.")
-    elif syntax is not None and syntax.is_encapsulated:
-        pixels = max(pixels, _count_encoded_pixels(path))
+    elif syntax is None or syntax.is_encapsulated:
+        pixels = max(pixels, _count_encoded_pixels(path, is_dicom))
     return pixels
 
 
-def _count_encoded_pixels(path: Path) -> int:
-    """Pixels as the JPEG and JPEG 2000 streams in a DICOM file state them."""
+def _count_encoded_pixels(path: Path, is_dicom: bool) -> int:
+    """Pixels as the JPEG and JPEG 2000 streams in a DICOM file state them; 0 where it has none."""
     from pydicom import dcmread
     from pydicom.encaps import generate_frames
 
-    dataset = dcmread(path)
-    frames = int(dataset.get("NumberOfFrames") or 1)
+    from kerasmed.data.dicom_grey import integer
+
+    dataset = dcmread(path, force=is_dicom)
+    if "PixelData" not in dataset or not dataset["PixelData"].is_undefined_length:
+        return 0
+    frames = max(1, integer(dataset, "NumberOfFrames", 1))
     pixels = 0
     for frame in generate_frames(dataset.PixelData, number_of_frames=frames):
         with suppress(Image.UnidentifiedImageError), Image.open(io.BytesIO(frame)) as image:

@@ -4,8 +4,9 @@ import glob
 import json
 import os
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from io import TextIOWrapper
 from itertools import chain, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,16 +14,19 @@ from typing import Any, Literal
 
 import numpy as np
 
-from kerasmed.config import ExplainConfig, SplitConfig
+from kerasmed.config import DataConfig, ExplainConfig, Formats, SplitConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import folder_name, root_of
-from kerasmed.data.groups import group_images
-from kerasmed.data.readers import SUFFIXES, suffix_of
-from kerasmed.data.sources import OutsideSet, open_source
+from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
+from kerasmed.data.official import Part
+from kerasmed.data.readers import SUFFIXES, split_name, stem_of, suffix_of
+from kerasmed.data.remarks import masks_line, note_lines
+from kerasmed.data.sources import is_hidden, open_source
 from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.evaluate.classification import classification_metrics
 from kerasmed.inference import OnnxClassifier
 from kerasmed.progress import progress_bar, say
+from kerasmed.texts import counted
 
 _LONGEST_NAME = 255
 # Images on which the explanations of two precisions are compared.
@@ -32,48 +36,55 @@ _COMPARED = 3
 def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dict[str, Any]]:
     """Path, predicted class and probabilities of each image file, as they come.
 
-    Of a file that cannot be read there are the path and the ``error``, and the others go on.
+    Of a volume, or a file of several frames, each slice is an image, such as "scan.nii.gz#12". Of a
+    file that cannot be read there are the path and the ``error``, and the others go on.
     """
     # Filled as images are read ahead, emptied as results come.
-    waiting: deque[tuple[Path, str | None]] = deque()
+    waiting: deque[tuple[str, str | None]] = deque()
 
     def readable() -> Iterator[np.ndarray]:
         for path in images:
             try:
-                pixels = model.read_one(path)
+                for part, pixels in model.read_all(path):
+                    waiting.append((_numbered(path, part), None))
+                    yield pixels
             except (DataError, MachineError) as error:
-                waiting.append((path, str(error)))
-                continue
-            waiting.append((path, None))
-            yield pixels
+                waiting.append((str(path), str(error)))
 
     def failures() -> Iterator[dict[str, Any]]:
         while waiting and waiting[0][1] is not None:
-            path, error = waiting.popleft()
-            yield {"image": str(path), "error": error}
+            name, error = waiting.popleft()
+            yield {"image": name, "error": error}
 
     pixels = readable()
     first = next(pixels, None)
     found = model.stream(chain([first], pixels), ("probabilities",)) if first is not None else ()
     for row in (row for part in found for row in part["probabilities"]):
         yield from failures()
-        path, _ = waiting.popleft()
+        name, _ = waiting.popleft()
         yield {
-            "image": str(path),
+            "image": name,
             "predicted": model.class_names[int(row.argmax())],
             "probabilities": dict(zip(model.class_names, row.astype(float).tolist(), strict=True)),
         }
     yield from failures()
 
 
+def _numbered(path: Path, part: int | None) -> str:
+    """The path, with the number of the slice or frame where the file holds several."""
+    return str(path) if part is None or split_name(path)[1] is not None else f"{path}#{part}"
+
+
 def _readable(paths: Iterable[Path], model: OnnxClassifier) -> Iterator[np.ndarray]:
     for path in paths:
         with suppress(DataError, MachineError):
-            yield model.read_one(path)
+            yield from (pixels for _, pixels in model.read_all(path))
 
 
 def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
     """Image files that are meant by paths, folders, patterns such as "a/*.png", and "-".
+
+    Hidden files are left out, unless they are named themselves.
 
     Args:
         names: what was given; "-" stands for ``listed``.
@@ -87,17 +98,47 @@ def find_images(names: list[str], listed: Iterable[str]) -> Iterator[Path]:
         if len(os.fsencode(path.name)) > _LONGEST_NAME:  # of no file system, nor a folder's
             yield path
         elif name == "-":
-            yield from (Path(line.rstrip("\n")) for line in listed if line.strip())
+            lines = (line.removeprefix("\ufeff").rstrip("\r\n") for line in listed)
+            yield from (Path(line) for line in lines if line.strip())
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.is_file() and suffix_of(p) in SUFFIXES)
+            inside = sorted(p for p in _visible(path) if suffix_of(p) in SUFFIXES)
             yield from _some(inside, f"an image in the folder {name}")
         elif not path.exists() and glob.has_magic(name):
             try:
                 found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
             except ValueError as error:
                 raise InputError(f"Images: {name!r} is no pattern: {error}; mend it.") from None
+            wanted = set(path.parts)
+            found = [
+                each
+                for each in found
+                if not any(is_hidden(Path(part)) for part in set(each.parts) - wanted)
+                or path.name.startswith(".")
+            ]
             yield from _some([each for each in found if each.is_file()], f"a file like {name}")
         else:
+            yield path
+
+
+def read_list(stream: Any) -> Iterator[str]:
+    """The lines of a list of paths, by its byte-order mark or as UTF-8; read when first asked for.
+
+    Args:
+        stream: such as standard input; None where it is closed.
+    """
+    binary: Any = getattr(stream, "buffer", None)
+    if hasattr(binary, "peek"):
+        start = binary.peek(2)[:2]
+        encoding = "utf-16" if start in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+        stream = TextIOWrapper(binary, encoding=encoding, errors="surrogateescape")
+    yield from stream or ()
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files at any depth, without hidden ones and those in hidden folders."""
+    for path in folder.rglob("*"):
+        below = path.relative_to(folder)
+        if path.is_file() and not any(is_hidden(Path(name)) for name in below.parts):
             yield path
 
 
@@ -107,7 +148,13 @@ def _some(paths: list[Path], wanted: str) -> list[Path]:
     return paths
 
 
-def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
+def evaluate_folder(
+    model: Path,
+    directory: Path,
+    data: DataConfig | None = None,
+    split: SplitConfig | None = None,
+    grey_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
     """Metrics of one file on images from elsewhere, in classes named as the model names its own.
 
     Some of the classes may be missing, see ``classification_metrics``. Of what the files tell
@@ -116,27 +163,50 @@ def evaluate_folder(model: Path, directory: Path) -> dict[str, Any]:
     Args:
         model: the classifier file.
         directory: a folder of class folders, a ``.csv`` or an ``.npz``.
+        data: how it is listed; size and formats are the model's.
+        split: what belongs together.
+        grey_range: see ``OnnxClassifier``.
 
     Raises:
         DataError: classes that the model does not have, or numbers for which it has no names.
     """
-    engine = OnnxClassifier(model)
-    data = OutsideSet(
-        source=directory,
-        class_names=_names_of_numbers(engine) if _is_archive(directory) else None,
-        image_size=engine.input_size,
-        **engine.formats,
+    engine = OnnxClassifier(model, grey_range=grey_range)
+    split = split or SplitConfig()
+    formats = Formats.model_validate(engine.formats)
+    data = (data or DataConfig(source=directory)).model_copy(
+        update={
+            "class_names": _names_of_numbers(engine) if _is_archive(directory) else None,
+            "image_size": engine.input_size,
+            **{name: getattr(formats, name) for name in Formats.model_fields},
+        }
     )
     label_of = _labels_by_name(engine.class_names)
-    if unknown := [name for name in open_source(data).class_names if name not in label_of]:
-        raise DataError(
-            f"{directory}: expected classes of the model, {engine.class_names}, received also "
-            f"{unknown}; rename or remove them."
-        )
     with TemporaryDirectory() as cache:
-        images = read_images(data, Path(cache) / "images", remedy="")
+        part: Part | None = "test" if data.official_split == "keep" else None
+        parts = {entry.part for entry in open_source(data, least_classes=1).entries} - {None}
+        if part is None and "test" in parts and len(parts) > 1:
+            say(
+                "The set comes divided, and all images are tested on; set "
+                "data.official_split: keep to take only its test images."
+            )
+        images = read_images(data, Path(cache) / "images", "", least_classes=1, part=part)
+        if unknown := [name for name in images.class_names if name not in label_of]:
+            raise DataError(
+                f"{directory}: expected classes of the model, {engine.class_names}, received also "
+                f"{unknown}; rename or remove them, or give the folder that holds its classes."
+            )
+        lines = [masks_line(images.masks, []), *note_lines(images.notes)]
+        if images.skipped:
+            files = counted(len(images.skipped), "file")
+            lines.append(f"Left out as unreadable: {files}, such as: {images.skipped[0]}")
+        for line in filter(None, lines):
+            say(line)
+        patients = [file.patient for file in images.files]
+        classes = [file.class_name for file in images.files]
+        if split.patient == "together" and (shared := shared_patient(patients, classes)):
+            say(f"{shared}, so the intervals mean little; {IGNORE_PATIENT}.")
         no_pairs = np.empty((0, 2), np.int64)  # of copies that are not the same bytes
-        groups = group_images(images.files, no_pairs, SplitConfig(), root_of(directory))
+        groups = group_images(images.files, no_pairs, split, root_of(directory))
         metrics = classification_metrics(
             engine.predict(images.images),
             np.array([label_of[name] for name in images.class_names])[images.labels],
@@ -184,8 +254,11 @@ def explain_files(
     folder: Path,
     provider: str = "auto",
     precision: Literal["given", "auto"] = "given",
+    grey_range: tuple[float, float] | None = None,
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Write an overlay and its record for each image, and yield them as they come.
+
+    Files of the same name are told apart by their folders, slices and frames by their number.
 
     Of a file that cannot be read there is the ``error`` alone, and the others go on. Those that are
     there already, of the same image, file and settings, are not made again; overlays among the
@@ -199,61 +272,87 @@ def explain_files(
         folder: where to.
         provider: see ``OnnxClassifier``.
         precision: "auto" takes the int8 or fp16 file beside if it explains like the float32 one.
+        grey_range: see ``OnnxClassifier``.
 
     Raises:
-        InputError: no image, or two images of one name, whose overlays would overwrite each other,
-            or an image that an overlay would overwrite.
+        InputError: no image, or an image that an overlay would overwrite.
     """
     from kerasmed.explain.network import NetworkExplainer, picture_path
     from kerasmed.explain.segments import segment_image
     from kerasmed.export.verify import trained_model
 
-    images = [path for path in images if not _is_overlay(path, folder)]
+    images = [path for path in dict.fromkeys(images) if not _is_overlay(path, folder)]
     if not images:
         raise InputError("Images: expected at least one path, received none; name some.")
-    pictures = Counter(
-        picture_path(folder, _stem(path), name) for path in images for name in settings.explainers
-    )
-    twice = [path.name for path, count in pictures.items() if count > 1]
-    if twice:
-        raise InputError(
-            f"Images: expected different file names, received {len(twice)} overlays of one name, "
-            f"such as {twice[0]}; explain them into different --out folders."
-        )
-    written = {path.resolve() for path in pictures}
+    stems = _distinct_stems(images, settings.explainers)
+    written = {
+        picture_path(folder, stem, name).resolve() for stem in stems for name in settings.explainers
+    }
     written |= {path.with_suffix(".json") for path in written}
     if overwritten := [path for path in images if path.resolve() in written]:
         raise InputError(
             f"--out {folder}: expected a folder without the images, received {overwritten[0]}, "
             "which its overlay would overwrite; choose another."
         )
-    engine = OnnxClassifier(model, provider)
+    engine = OnnxClassifier(model, provider, grey_range=grey_range)
     if precision == "auto":
         engine = _faithful_engine(engine, provider, images, settings, seed)
     with (
         NetworkExplainer(engine, trained_model(engine.path), settings, seed) as network,
         progress_bar("Explaining", len(images), "images") as advance,
     ):
-        for path in images:
+        for path, stem in zip(images, stems, strict=True):
             try:
-                image = engine.read_one(path)
+                for part, image in engine.read_all(path):
+                    segments = segment_image(image, settings.segmentation, settings.superpixels)
+                    name = _numbered(path, part)
+                    notes = {"image": Path(name).name, "model": engine.path.name}
+                    own = stem if name == str(path) else _of_slice(stem, part)
+                    records = network.explain_into(folder, own, image, segments, notes)
+                    for record in records.values():
+                        yield folder / record["picture"], record
             except (DataError, MachineError) as error:
-                advance(1, "")
                 yield path, {"error": str(error)}
-                continue
-            segments = segment_image(image, settings.segmentation, settings.superpixels)
-            notes = {"image": path.name, "model": engine.path.name}
-            records = network.explain_into(folder, _stem(path), image, segments, notes)
             advance(1, "")
-            for record in records.values():
-                yield folder / record["picture"], record
 
 
-def _stem(path: Path) -> str:
-    """The name without the ending of its format, if it has one: DICOM files may be called IM.1."""
-    name = path.name.lower()
-    endings = [each for each in SUFFIXES if name.endswith(each)]
-    return path.name[: -len(max(endings, key=len))] if endings else path.name
+def _distinct_stems(paths: list[Path], explainers: Sequence[str]) -> list[str]:
+    """A name for the overlays of each path, with as many folders as tell all of them apart.
+
+    Raises:
+        InputError: names that stay alike with all of their folders.
+    """
+    from kerasmed.explain.network import picture_path
+
+    names = [_overlay_name(path, 0, False) for path in paths]
+    deepest = max(len(path.absolute().parts) for path in paths)
+    # First the ending, then one folder more, and so on.
+    for step in range(1, 2 * deepest + 2):
+        overlays = [[picture_path(Path(), name, e).name for e in explainers] for name in names]
+        counts = Counter(chain.from_iterable(overlays))
+        alike = [any(counts[overlay] > 1 for overlay in own) for own in overlays]
+        if not any(alike):
+            return names
+        names = [
+            _overlay_name(path, step // 2, step % 2 == 1) if is_alike else name
+            for path, name, is_alike in zip(paths, names, alike, strict=True)
+        ]
+    raise InputError(
+        f"Images: expected names that tell their overlays apart, received several like {names[0]}; "
+        "explain them into different --out folders."
+    )
+
+
+def _overlay_name(path: Path, depth: int, with_ending: bool) -> str:
+    """The file's name, with or without its ending, behind so many of its folders."""
+    file, number = split_name(path)
+    folders = file.absolute().parts[1:-1]
+    name = file.name if with_ending else stem_of(file)
+    return "-".join([*folders[max(0, len(folders) - depth) :], _of_slice(name, number)])
+
+
+def _of_slice(name: str, number: int | None) -> str:
+    return name if number is None else f"{name}#{number}"
 
 
 def _is_overlay(path: Path, folder: Path) -> bool:

@@ -100,6 +100,7 @@ def print_split(result: dict[str, Any]) -> None:
         print(
             f"{len(result['skipped'])} unreadable files left out, such as: {result['skipped'][0]}"
         )
+    _print_remarks(result)
 
 
 def print_leakage(found: dict[str, Any]) -> None:
@@ -151,6 +152,15 @@ def print_findings(findings: dict[str, Any], as_json: bool) -> None:
             f"Class from {row['clue']} alone: {100 * row['accuracy']:.1f}% right "
             f"(most frequent class: {100 * row['most_frequent_class']:.1f}%)"
         )
+    _print_remarks(findings)
+
+
+def _print_remarks(found: dict[str, Any]) -> None:
+    if found["grey_range"]:
+        black, white = found["grey_range"]
+        print(f"Grey range, where files name none: {black:.6g} (black) to {white:.6g} (white)")
+    for line in found["remarks"]:
+        print(f"Note: {line}")
 
 
 def _duplicate_lines(found: dict[str, Any]) -> list[str]:

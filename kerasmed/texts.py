@@ -50,3 +50,8 @@ def text_for_latex(text: str) -> str:
 def text_for_markdown(text: str) -> str:
     """Text in which no character is a sign of Markdown, for a cell of a table too."""
     return re.sub(r"([\\`*_{}\[\]<>|~$&#])", r"\\\1", printable(text))
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 file", "24 files"."""
+    return f"{count} {noun}{'s' * (count != 1)}"

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import onnx
 import pytest
@@ -15,6 +16,16 @@ from PIL import Image
 from kerasmed.cli import main
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
+
+# The same examples every time, so that no test fails by chance; `make test-all` draws others.
+hypothesis.settings.register_profile(
+    "default", max_examples=100, deadline=None, derandomize=True, database=None,
+    suppress_health_check=list(hypothesis.HealthCheck),
+)  # fmt: skip
+hypothesis.settings.register_profile(
+    "thorough", hypothesis.settings.get_profile("default"), max_examples=3000, derandomize=False
+)
+hypothesis.settings.load_profile("default")
 
 TINY = {
     "name": "tiny",

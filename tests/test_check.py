@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from kerasmed.check import check_data
-from kerasmed.config import DataConfig
+from kerasmed.config import DataConfig, SplitConfig
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.errors import DataError
 
@@ -72,7 +72,7 @@ class Page(HTMLParser):
 
 def check(source: Path, out: Path, **options) -> tuple[dict, Page, str]:
     """Findings, page, and the page's source."""
-    findings = check_data(DataConfig(source=source, **options), 32, out)
+    findings = check_data(DataConfig(source=source, **options), SplitConfig(), out)
     text = (out / "check.html").read_text(encoding="utf-8")
     return findings, Page(text), text
 
@@ -82,11 +82,36 @@ def test_findings_are_returned_and_written(folder, tmp_path):
 
     assert json.loads((tmp_path / "out" / "check.json").read_text()) == findings
     assert list(findings) == [
-        "source", "images", "classes", "imbalance", "patients", "unreadable", "sizes", "kinds",
-        "duplicates", "brightness_outliers", "shortcuts",
+        "source", "remarks", "grey_range", "images", "classes", "imbalance", "patients",
+        "unreadable", "sizes", "kinds", "duplicates", "brightness_outliers", "shortcuts",
     ]  # fmt: skip
     assert findings["source"] == str(folder)
     assert findings["classes"] == {"clear": 20, "ground_glass": 20}
+
+
+def test_notes_are_on_the_page(folder, tmp_path):
+    mask = np.zeros((48, 48), np.uint8)
+    mask[10:20] = 255
+    save(folder / "clear" / "00_mask.png", mask)
+
+    findings, page, _ = check(folder, tmp_path / "out")
+
+    assert findings["images"] == 40
+    [line] = findings["remarks"]
+    assert line.startswith("Left out as masks: 1 file, such as clear/00_mask.png")
+    assert line in page.text
+
+
+def test_wide_images_are_shown_in_the_range_of_the_set(folder, tmp_path):
+    for path in folder.rglob("*.png"):
+        save(path, np.asarray(Image.open(path))[..., 0].astype(np.uint16) * 3)
+
+    findings, page, _ = check(folder, tmp_path / "out")
+
+    low, high = findings["grey_range"]
+    assert 0 <= low < 100 < 500 < high <= 765
+    assert "(black) to" in page.text
+    assert {row["clue"] for row in findings["shortcuts"]} >= {"brightness"}
 
 
 def test_page_stands_alone(folder, tmp_path):

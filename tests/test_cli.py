@@ -1031,9 +1031,21 @@ def test_explain_a_model_refuses_what_it_cannot_do(model, tmp_path, refused):
     assert "Grad-CAM needs the Keras network" in line
     assert "explain.hide" in refused("explain", model, image, "--set", "explain.hide=median")
     assert "--data goes with" in refused("explain", model, image, "--data", tmp_path)
-    (tmp_path / "other").mkdir()
-    line = refused("explain", model, image, _image(tmp_path / "other"))
-    assert "expected different file names" in line
+
+
+def test_explain_images_of_one_name_in_two_folders(model, tmp_path, capsys):
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    paths = [_image(tmp_path / "one"), _image(tmp_path / "two"), _image(tmp_path)]
+    few = ["--set", "explain.num_samples=40"]
+    arguments = ["explain", str(model), *map(str, paths), "--out", str(tmp_path / "lime"), *few]
+
+    assert main(arguments) == 0
+
+    # In the folder that is above all, one step more tells it apart.
+    names = {path.name for path in (tmp_path / "lime").glob("*.png")}
+    assert names == {"one-slice.png", "two-slice.png", f"{tmp_path.name}-slice.png"}
+    assert capsys.readouterr().out.count(" samples, ") == 3
 
 
 def test_explain_never_overwrites_an_image(model, tmp_path, refused):
@@ -1061,9 +1073,10 @@ def test_explain_names_overlays_apart(model, tmp_path, refused):
     for name in ("IM.1", "IM.2"):
         _image(tmp_path).rename(tmp_path / name)
     paths = [_image(tmp_path, "s.png"), _image(tmp_path, "s.occlusion.png")]
-    both = ["--set", "explain.explainers=[lime, occlusion]"]
-    line = refused("explain", model, *paths, *both, "--out", tmp_path / "lime")
-    assert "1 overlays of one name, such as s.occlusion.png" in line
+    both = ["--set", "explain.explainers=[lime, occlusion]", "--set", "explain.num_samples=40"]
+    arguments = ["explain", str(model), *map(str, paths), *both, "--out", str(tmp_path / "lime")]
+    assert main(arguments) == 0
+    assert len(list((tmp_path / "lime").glob("*.png"))) == 4
     # No images, but each is looked at by its own name.
     line = refused("explain", model, tmp_path / "IM.1", tmp_path / "IM.2", "--out", tmp_path / "o")
     assert "2 of 2 images cannot be read" in line
@@ -1195,7 +1208,7 @@ def test_out_that_cannot_be_a_folder(refused, tiny_config, tmp_path):
 
 def test_options_of_a_study_do_not_go_with_a_model(refused, model, image_folder, tmp_path):
     line = refused("evaluate", model, image_folder, "--set", "evaluation.bootstrap_samples=100")
-    assert "--set goes with an experiment file" in line
+    assert "--set with a model takes split.patient, " in line
     assert "add the images" in refused("explain", model)
 
 

@@ -413,7 +413,8 @@ def test_every_key_of_data_and_split_may_be_set(experiment):
             "split.group_by=neighbours", "split.run_length=12", "split.near_duplicate_bits=null",
             "data.class_names=[healthy, ill]", "data.dicom.window=[40, 400]",
             "data.dicom.frames=split", "data.nifti.axis=sagittal", "data.nifti.slices=[0.2, 0.8]",
-            "data.nifti.intensity=[-1000, 400]",
+            "data.nifti.range=volume", "data.grey_range=[-1000, 400]", "data.nan_value=-1000",
+            "data.official_split=keep", "data.masks=keep", "split.patient=ignore",
         ],
         data=Path("set.npz"),
     )  # fmt: skip
@@ -423,7 +424,9 @@ def test_every_key_of_data_and_split_may_be_set(experiment):
     assert config.data.class_names == ["healthy", "ill"]
     assert (config.data.dicom.window, config.data.dicom.frames) == ((40, 400), "split")
     assert (config.data.nifti.axis, config.data.nifti.slices) == ("sagittal", (0.2, 0.8))
-    assert config.data.nifti.intensity == (-1000, 400)
+    assert (config.data.grey_range, config.data.nan_value) == ((-1000, 400), -1000)
+    assert (config.data.nifti.range, config.split.patient) == ("volume", "ignore")
+    assert (config.data.official_split, config.data.masks) == ("keep", "keep")
     assert parse_config(config.model_dump(mode="json"), "run.json") == config
 
 
@@ -447,7 +450,7 @@ def test_pattern_may_be_set_with_its_way_of_grouping(experiment):
         (["split.group_by=pattern", "split.pattern=(?:a)"], "must have one group in parentheses"),
         (["data.class_names=[a, b]"], "data.class_names goes with an .npz alone"),
         (["data.nifti.slices=[0.5, 0.5]"], "data.nifti.slices must go up; received [0.5, 0.5]"),
-        (["data.nifti.intensity=[9, 1]"], "data.nifti.intensity must go up; received [9.0, 1.0]"),
+        (["data.grey_range=[9, 1]"], "data.grey_range must go up; received [9.0, 1.0]"),
     ],
 )
 def test_keys_of_data_and_split_that_do_not_go_together_are_refused(
@@ -467,7 +470,7 @@ def test_keys_of_data_and_split_that_do_not_go_together_are_refused(
         ("data.nifti.slices=[-0.1, 0.5]", "data.nifti.slices", "received -0.1"),
         ("data.nifti.slices=[0, 1.5]", "data.nifti.slices", "received 1.5"),
         ("data.nifti.slices=[0, 0.5, 1]", "data.nifti.slices", ""),
-        ("data.nifti.intensity=[.nan, 5]", "data.nifti.intensity", "received nan"),
+        ("data.grey_range=[.nan, 5]", "data.grey_range", "received nan"),
         ("data.class_names=ill", "data.class_names", "received 'ill'"),
         ("data.class_names=[1, 2]", "data.class_names", "received 1"),
     ],

@@ -1,19 +1,23 @@
 """The HTTP face, in one process and as a command."""
 
 import base64
+import gzip
 import io
 import re
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
 import time
 import urllib.request
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import hypothesis
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -126,7 +130,7 @@ def test_page_health_and_description(client):
         (b"", "slice.png", 415, "Cannot read the uploaded file"),
         (_png()[:40], "slice.png", 415, "Cannot read the uploaded file"),
         (b"no image", "slice.dcm", 415, "Cannot read the uploaded file"),
-        (b"no image", "volume.nii.gz", 415, "received a NIfTI volume; cut a slice"),
+        (b"no image", "volume.nii.gz", 415, "Cannot read the uploaded file"),
         (_dicom(60, 60), "slice.dcm", 413, "at most 2,500 pixels, received 3,600"),
         (_png(), "../../etc/passwd", 200, ""),
         (_png(), "", 422, ""),
@@ -138,6 +142,92 @@ def test_what_is_uploaded_is_read_or_refused(model, content, name, status, said)
         answer = _post(client, content, name)
     assert answer.status_code == status
     assert said in answer.text
+
+
+def _volume(slices=3):
+    grey = np.stack([np.full((6, 6), 100 * i % 256, np.uint8) for i in range(slices)], axis=2)
+    return gzip.compress(nibabel.Nifti1Image(grey, np.eye(4)).to_bytes(), mtime=0)
+
+
+def test_a_volume_is_answered_slice_by_slice(client, model):
+    found = _post(client, _volume(), "scan.nii.gz").json()
+
+    assert [answer["slice"] for answer in found["slices"]] == [0, 1, 2]
+    expected = model.predict(np.stack([np.full((4, 4, 3), 100 * i, np.uint8) for i in range(3)]))
+    received = [list(answer["probabilities"].values()) for answer in found["slices"]]
+    np.testing.assert_allclose(received, expected, atol=1e-6)
+
+
+def test_one_slice_of_a_volume_is_answered_and_explained(client):
+    found = _post(client, _volume(), "scan.nii.gz", slice=1, lime=True).json()
+
+    assert found["slice"] == 1
+    assert found["overlay"].startswith("data:image/png;base64,")
+    assert _post(client, _volume(), "scan.nii.gz", slice=3).status_code == 415
+    assert "up to 2" in _post(client, _volume(), "scan.nii.gz", slice=3).json()["detail"]
+
+
+def test_a_volume_of_too_many_slices_or_values_is_refused(model):
+    with TestClient(create_app(model, Limits(max_pixels=360, max_slices=4))) as client:
+        answers = [_post(client, _volume(count), "scan.nii.gz") for count in (4, 5, 11)]
+    assert [answer.status_code for answer in answers] == [200, 413, 413]
+    assert "at most 4 slices" in answers[1].text
+    assert "at most 360 pixels, received 396" in answers[2].text
+
+
+def test_header_that_promises_far_more_than_the_file_holds_is_refused(client):
+    content = bytearray(gzip.decompress(_volume()))
+    content[42:48] = np.array([30000, 30000, 30000], "<i2").tobytes()  # dim[1] to dim[3]
+
+    answer = _post(client, bytes(content), "scan.nii")
+
+    assert (answer.status_code, "received 27,000,000,000,000" in answer.text) == (413, True)
+
+
+@pytest.mark.parametrize("name", ["IM0001", "1.2.840.10008.7", "slice.png"])
+def test_dicom_is_recognised_by_its_content(client, name):
+    pixels = np.full((4, 4), 100, np.uint8)
+    content = _dicom(
+        4, 4, BitsAllocated=8, BitsStored=8, HighBit=7, PixelRepresentation=0, SamplesPerPixel=1,
+        PhotometricInterpretation="MONOCHROME2", PixelData=pixels.tobytes(),
+    )  # fmt: skip
+
+    assert _post(client, content, name).status_code == 200
+
+
+def test_encoded_pixels_are_counted_without_a_meta_header_too(client):
+    jpeg = io.BytesIO()
+    Image.new("L", (8000, 8000)).save(jpeg, "JPEG")
+    frames = pydicom.encaps.encapsulate([jpeg.getvalue()])
+    first = {"SOPClassUID": pydicom.uid.CTImageStorage}  # by which a bare file is recognised
+    whole = _dicom(8, 8, pydicom.uid.JPEGBaseline8Bit, PixelData=frames, **first)
+    length = int.from_bytes(whole[140:144], "little")
+
+    answer = _post(client, whole[144 + length :], "a.dcm")
+
+    assert (answer.status_code, "received 64,000,000" in answer.text) == (413, True)
+
+
+def test_slice_0_of_a_single_image_is_the_image(client):
+    assert _post(client, slice=0).status_code == 200
+    assert _post(client, slice=1).status_code == 415
+
+
+def test_picture_with_broken_metadata_is_counted_and_read(client):
+    png = _png()
+    broken = b"zTXt" + b"key\0\0no zlib"
+    chunk = struct.pack(">I", len(broken) - 4) + broken + struct.pack(">I", zlib.crc32(broken))
+
+    assert _post(client, png[:33] + chunk + png[33:]).status_code == 200
+
+
+def test_values_without_a_range_are_refused_and_with_one_answered(client, model_path):
+    stream = io.BytesIO()
+    Image.fromarray(np.full((6, 6), 1200, np.uint16)).save(stream, "PNG")
+    answer = _post(client, stream.getvalue())
+    assert (answer.status_code, "--grey-range LOW,HIGH" in answer.text) == (415, True)
+    with TestClient(create_app(OnnxClassifier(model_path, grey_range=(0, 4095)))) as other:
+        assert _post(other, stream.getvalue()).status_code == 200
 
 
 def test_dicom_that_is_far_larger_than_it_looks_is_refused(client):

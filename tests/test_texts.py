@@ -90,7 +90,7 @@ def test_split_table_shows_names_as_they_are(capsys):
     result = {
         "images": {name: 3}, "roles": {"test": {name: 3}}, "groups": 3, "largest_group": 1,
         "duplicates": {**duplicates, "label_conflicts": [], "near_across_labels": []},
-        "skipped": [],
+        "skipped": [], "grey_range": None, "remarks": [],
     }  # fmt: skip
 
     print_split(result)

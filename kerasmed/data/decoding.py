@@ -3,8 +3,10 @@
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,7 +15,8 @@ import numpy as np
 from kerasmed.config import DataConfig
 from kerasmed.data.entries import Entry, Source, relative_path
 from kerasmed.data.image_set import ImageFile, ImageSet
-from kerasmed.data.readers import FILTER, reduce_image
+from kerasmed.data.official import Part
+from kerasmed.data.readers import FILTER, check_range, reduce_image
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
@@ -22,13 +25,22 @@ from kerasmed.hardware import cpu_cores
 # How many entries are under way at once; bounds what waits in memory.
 _BATCH = 64
 
+# Raised where other images, or other facts of them, come of the same files.
+_READING = 2
+
 Result = TypeVar("Result")
 
 
 _SKIP = "Or set data.on_bad_image: skip to go on without."
 
 
-def read_images(data: DataConfig, cache: Path, remedy: str = _SKIP) -> ImageSet:
+def read_images(
+    data: DataConfig,
+    cache: Path,
+    remedy: str = _SKIP,
+    least_classes: int = 2,
+    part: Part | None = None,
+) -> ImageSet:
     """The images of ``data.source`` at ``data.image_size``, decoded once and kept as a memory map.
 
     Args:
@@ -36,17 +48,25 @@ def read_images(data: DataConfig, cache: Path, remedy: str = _SKIP) -> ImageSet:
         cache: path without suffix; ``.npy`` and ``.json`` are written there, and read instead of
             the images while the files' names, sizes and times and the settings stay the same.
         remedy: what can be done about an unreadable image, other than to replace or remove it.
+        least_classes: how many classes there must be.
+        part: of a set that comes divided, the only part to read; all if None.
 
     Raises:
         DataError: the source's layout, or an unreadable image, by name.
     """
-    source = open_source(data)
+    source = open_source(data, least_classes)
+    if part is not None:
+        entries = tuple(entry for entry in source.entries if entry.part == part)
+        names = tuple(sorted({entry.class_name for entry in entries}))
+        source = replace(source, entries=entries, class_names=names)
+        if not entries:
+            raise DataError(f"{source.path}: expected a part of {part} images, received none.")
     key = cache_key(source, data)
     manifest = _read_manifest(_beside(cache, ".json"), key)
     if manifest is None:
         manifest = _decode(source, data, cache, remedy)
         write_json(_beside(cache, ".json"), {"key": key, **manifest})
-    return _from_cache(source, cache, manifest, data)
+    return _from_cache(source, cache, manifest, data, least_classes)
 
 
 def _beside(cache: Path, suffix: str) -> Path:
@@ -58,7 +78,7 @@ def cache_key(source: Source, data: DataConfig) -> str:
     """SHA-256 of everything that the decoded images depend on, without reading any of them."""
     digest = hashlib.sha256()
     settings = data.model_dump(mode="json", exclude={"source", "phantoms", "symmetry"})
-    digest.update(json.dumps([FILTER, str(source.path.resolve()), settings]).encode())
+    digest.update(json.dumps([_READING, FILTER, str(source.path.resolve()), settings]).encode())
     for path in source.files():
         stat = path.stat()
         line = f"{path}\0{stat.st_size} {stat.st_mtime_ns}\n"
@@ -93,6 +113,7 @@ def _decode(source: Source, data: DataConfig, cache: Path, remedy: str) -> dict[
     salt = secrets.token_bytes(16)  # never kept: who a patient is cannot be tried out afterwards
     files: list[list] = []
     bad: list[list[str]] = []
+    masks, notes = 0, Counter[str]()
     make_folder(cache.parent)
     with (
         source.opened(cache.parent) as read,
@@ -100,33 +121,47 @@ def _decode(source: Source, data: DataConfig, cache: Path, remedy: str) -> dict[
         temporary.open("wb") as stream,
     ):
 
-        def decode(entry: Entry) -> list[tuple[str, np.ndarray, int | None, str | None]] | str:
+        def decode(entry: Entry) -> list[tuple] | str:
+            rows: list[tuple] = []
             try:
-                return [
-                    (digest, reduce_image(each.image, size), each.part, each.patient)
-                    for digest, each in read(entry, size)
-                ]
+                for digest, picture in source.images_of(entry, read, size):
+                    check_range(picture, entry.path)
+                    image = reduce_image(picture.image, size)
+                    rows.append((digest, image, picture.part, picture.patient, picture.notes))
             except DataError as error:
                 return str(error)
+            return rows
 
         _write_header(stream, 0, size)
-        for entry, found in in_parallel(decode, source.entries):
-            if isinstance(found, str):
-                bad.append([entry.class_name, found])
+        for entry, rows in in_parallel(decode, source.entries):
+            if isinstance(rows, str):
+                bad.append([entry.class_name, rows])
                 continue
-            for digest, image, part, patient in found:
+            if not rows:
+                masks += 1
+            for digest, image, part, patient, faults in rows:
+                notes.update(faults)
                 stream.write(image.tobytes())
                 who = pseudonym(entry.patient or patient, salt)
                 name = str(relative_path(entry.path, source.root))
                 files.append([name, digest, entry.class_name, part, who])
-        if bad and data.on_bad_image == "stop":
-            more = f" ({len(bad) - 1} more unreadable)" if len(bad) > 1 else ""
-            raise DataError(f"{bad[0][1]}{more} {remedy}".rstrip())
+        refuse_unreadable([reason for _, reason in bad], data, remedy)
         stream.seek(0)
         _write_header(stream, len(files), size)
         # Should this end between the two files, the old manifest must not vouch for new images.
         _beside(cache, ".json").unlink(missing_ok=True)
-    return {"files": files, "skipped": bad}
+    return {"files": files, "skipped": bad, "masks": masks, "notes": dict(notes)}
+
+
+def refuse_unreadable(reasons: Sequence[str], data: DataConfig, remedy: str = _SKIP) -> None:
+    """Stop at files that cannot be read, unless the settings skip them.
+
+    Raises:
+        DataError: the first reason, and how many more there are.
+    """
+    if len(reasons) and data.on_bad_image == "stop":
+        more = f" ({len(reasons) - 1} more unreadable)" if len(reasons) > 1 else ""
+        raise DataError(f"{reasons[0]}{more} {remedy}".rstrip())
 
 
 def _write_header(stream, count: int, size: int) -> None:
@@ -143,22 +178,53 @@ def pseudonym(patient: str | None, salt: bytes) -> str | None:
     return hashlib.blake2b(patient.encode(), digest_size=8, salt=salt).hexdigest()
 
 
+def classes_left(
+    source: Source,
+    least_classes: int,
+    present: Iterable[str],
+    unreadable: Sequence[Sequence[str]],
+) -> tuple[str, ...]:
+    """The classes of a source without those that held nothing but masks, such as a folder `masks`.
+
+    Args:
+        source: with its classes.
+        least_classes: how many there must be.
+        present: the class of each image that could be read.
+        unreadable: class and reason of each file that could not.
+
+    Raises:
+        DataError: a class of which no image can be read, or fewer than two classes.
+    """
+    there = set(present)
+    for name, reason in unreadable:
+        if name not in there:
+            count = sum(other == name for other, _ in unreadable)
+            raise DataError(
+                f"No image left in class {name!r} of {source.path} ({count} unreadable): {reason}"
+            )
+    names = tuple(name for name in source.class_names if name in there)
+    if len(names) < least_classes:
+        remedy = "set data.masks: keep to use these as images"
+        if names and (source.path / names[0]).is_dir():
+            remedy = f"give {source.path / names[0]} if the classes are folders in it, or {remedy}"
+        raise DataError(
+            f"{source.path}: expected images of at least two classes, received {list(names)} and "
+            f"masks; {remedy}."
+        )
+    return names
+
+
 def _from_cache(
-    source: Source, cache: Path, manifest: dict[str, Any], data: DataConfig
+    source: Source, cache: Path, manifest: dict[str, Any], data: DataConfig, least_classes: int
 ) -> ImageSet:
     size = data.image_size
     files = tuple(
         ImageFile(source.root / name, digest, class_name, part, patient)
         for name, digest, class_name, part, patient in manifest["files"]
     )
-    emptied = sorted(set(source.class_names) - {file.class_name for file in files})
-    if emptied:
-        skipped = [reason for name, reason in manifest["skipped"] if name == emptied[0]]
-        such = f": {skipped[0]}" if skipped else "."
-        raise DataError(
-            f"No image left in class {emptied[0]!r} of {source.path} "
-            f"({len(skipped)} unreadable){such}"
-        )
+    skipped = manifest["skipped"]
+    there = (file.class_name for file in files)
+    class_names = classes_left(source, least_classes, there, skipped)
     path = _beside(cache, ".npy")
     try:
         images = np.load(path, mmap_mode="r")
@@ -168,12 +234,14 @@ def _from_cache(
         raise StageError(
             f"Cannot read {path}: {error}; delete {cache.parent} and start again."
         ) from None
-    index = {name: i for i, name in enumerate(source.class_names)}
+    index = {name: i for i, name in enumerate(class_names)}
     return ImageSet(
         images=images,
         labels=np.array([index[file.class_name] for file in files], dtype=np.int32),
-        class_names=source.class_names,
+        class_names=class_names,
         files=files,
-        skipped=tuple(reason for _, reason in manifest["skipped"]),
+        skipped=tuple(reason for _, reason in skipped),
+        masks=manifest["masks"],
+        notes=manifest["notes"],
         formats=data.formats,
     )

@@ -4,23 +4,37 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from kerasmed.config import Formats
-from kerasmed.data.readers import Picture, read_pictures
+from kerasmed.data.masks import Suspicion, looks_like_mask, suspected_masks
+from kerasmed.data.official import Part
+from kerasmed.data.picture import Picture
+from kerasmed.data.readers import read_pictures, stem_of
 from kerasmed.errors import DataError
 from kerasmed.files import sha256_of
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A file of a source, or a row of an .npz, with its class."""
+    """A file of a source, or a row of an .npz, with its class.
+
+    Attributes:
+        path: the file.
+        class_name: its class.
+        row: of an .npz.
+        patient: whom a table names.
+        part: to which part of the set its publishers gave it.
+        suspicion: why it may be a mask of another image, which its pixels decide.
+    """
 
     path: Path
     class_name: str
     row: int | None = None
     patient: str | None = None
+    part: Part | None = None
+    suspicion: Suspicion | None = None
 
 
 # SHA-256 (of the pixels' bytes in an .npz, else of the file's) and image, for each of an entry; the
@@ -36,13 +50,15 @@ class Source:
         path: the folder, table or archive that the user named.
         class_names: sorted.
         entries: in the order in which their images will stand.
-        formats: choices for DICOM and NIfTI.
+        formats: the choices of format.
+        leaves_out_masks: whether what marks regions of other images is no image.
     """
 
     path: Path
     class_names: tuple[str, ...]
     entries: tuple[Entry, ...]
     formats: Formats
+    leaves_out_masks: bool = True
 
     @property
     def root(self) -> Path:
@@ -63,6 +79,31 @@ class Source:
         """
         yield self._read_file
 
+    def images_of(
+        self, entry: Entry, read: Read, draft_size: int | None
+    ) -> Iterator[tuple[str, Picture]]:
+        """SHA-256 and picture of each image of an entry; none where it is a mask.
+
+        Args:
+            entry: what is read.
+            read: of ``opened``.
+            draft_size: a size below which a JPEG need not be decoded.
+        """
+        if entry.suspicion is not None and self._is_mask(entry, entry.suspicion, read):
+            return
+        for digest, picture in read(entry, draft_size):
+            if not (picture.is_mask and self.leaves_out_masks):
+                yield digest, picture
+
+    def _is_mask(self, entry: Entry, suspicion: Suspicion, read: Read) -> bool:
+        if not looks_like_mask((picture for _, picture in read(entry, None)), suspicion):
+            return False
+        # Where the image holds as few values, all of the set's do.
+        try:
+            return not looks_like_mask(read_pictures(suspicion.image, self.formats), suspicion)
+        except DataError:
+            return True
+
     def _read_file(self, entry: Entry, draft_size: int | None) -> Iterator[tuple[str, Picture]]:
         try:
             digest = sha256_of(entry.path)
@@ -75,6 +116,17 @@ class Source:
             if picture.part is not None:
                 own = hashlib.sha256(f"{digest} {picture.part}".encode()).hexdigest()
             yield own, picture
+
+
+def with_suspicions(entries: Iterable[Entry], root: Path) -> tuple[Entry, ...]:
+    """The entries, those that may be masks by their names marked so."""
+    entries = tuple(entries)
+    paths = [entry.path for entry in entries]
+    found = suspected_masks(paths, [stem_of(path) for path in paths], root)
+    return tuple(
+        replace(entry, suspicion=found[entry.path]) if entry.path in found else entry
+        for entry in entries
+    )
 
 
 def root_of(source: Path) -> Path:
@@ -148,10 +200,10 @@ def checked_label(label: str, where: str) -> str:
 def sorted_by_class(
     entries: Iterable[Entry], path: Path, least_classes: int = 2
 ) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
-    """The names of the classes, sorted, and the entries in their order.
+    """The classes' names, and the entries class by class.
 
     Raises:
-        DataError: there are fewer classes than needed.
+        DataError: fewer than two classes.
     """
     names = tuple(sorted({entry.class_name for entry in entries}))
     if len(names) < least_classes:

@@ -2,7 +2,7 @@
 
 import hashlib
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -13,9 +13,9 @@ from scipy.fft import dctn
 
 from kerasmed.config import DataConfig
 from kerasmed.data.decoding import cache_key, in_parallel, pseudonym
-from kerasmed.data.entries import Entry, relative_path
+from kerasmed.data.entries import Entry, Source, relative_path
 from kerasmed.data.image_set import ImageFile
-from kerasmed.data.readers import Picture
+from kerasmed.data.picture import SHARES, Picture, distribution, levels_kept, pooled_range
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 from kerasmed.files import make_folder, written_aside
@@ -36,9 +36,18 @@ class Fingerprints:
         hashes: bytes (n,) SHA-256 as in ``ImageFile.sha256``.
         pixel_hashes: bytes (n,) SHA-256 of size and RGB bytes, at the image's own size.
         bits: uint8 (n, 32), perceptual hashes as ``perceptual_bits`` makes them, packed.
-        appearance: APPEARANCE (n,); brightness and border are means, 0 to 255.
+        appearance: APPEARANCE (n,); brightness and border are means, 0 to 255; of an image that
+            needs a range they are in the file's own values, see ``in_range``.
         patients: (n,) equal for images of one patient, else without meaning; "" for nobody.
+        parts: int32 (n,) the frame, slice or row in the file, or -1.
+        official: (n,) the part of the set to which its publishers gave the image, or "".
+        quantiles: float32 (n, 57) or (n, 0) of the pixels of files of more than 8 bits, as
+            ``distribution`` gives them; NaN for others.
+        levels: the same of their different values.
+        notes: int32 (n,) positions in ``note_texts``.
+        note_texts: faults of a file that were ignored, a line each; the first text is empty.
         unreadable: (m,) files that could not be read, with the reason.
+        masks: (k,) files that were left out since they mark regions of other images.
     """
 
     names: np.ndarray
@@ -48,7 +57,14 @@ class Fingerprints:
     bits: np.ndarray
     appearance: np.ndarray
     patients: np.ndarray
+    parts: np.ndarray
+    official: np.ndarray
+    quantiles: np.ndarray
+    levels: np.ndarray
+    notes: np.ndarray
+    note_texts: np.ndarray
     unreadable: np.ndarray
+    masks: np.ndarray
 
     def __len__(self) -> int:
         return len(self.names)
@@ -67,10 +83,85 @@ class Fingerprints:
                 f"{error} was read once and not a second time; mend or remove the file."
             ) from None
         columns = {name: getattr(self, name)[rows] for name in _COLUMNS}
-        return Fingerprints(**columns, unreadable=self.unreadable)
+        return replace(self, **columns)
+
+    def files(self, root: Path) -> tuple[ImageFile, ...]:
+        """Where each image came from; patients are told apart, and equal to no other reading's."""
+        rows = zip(
+            *(self.names, self.hashes.astype(str), self.classes, self.parts, self.patients),
+            strict=True,
+        )
+        return tuple(
+            ImageFile(
+                root / (name if part < 0 else name.rpartition("#")[0]),
+                digest,
+                class_name,
+                None if part < 0 else int(part),
+                patient or None,
+            )
+            for name, digest, class_name, part, patient in (map(_plain, row) for row in rows)
+        )
+
+    def refuse_empty(self, data: DataConfig) -> None:
+        """Refuse a set of which no image is left.
+
+        Raises:
+            DataError: naming the first unreadable file, or the setting that keeps masks.
+        """
+        if len(self):
+            return
+        if len(self.unreadable):
+            raise DataError(
+                f"No image of {data.source} can be read ({len(self.unreadable)} files): "
+                f"{self.unreadable[0]}"
+            )
+        raise DataError(
+            f"{data.source}: expected images, received {len(self.masks)} files that look like "
+            "masks; set data.masks: keep to use them as images."
+        )
+
+    @property
+    def need_range(self) -> np.ndarray:
+        """Whether nothing says which values of an image are black and white: bool (n,)."""
+        return self.appearance["kept"] < 0
+
+    def common_range(self, chosen: np.ndarray | None = None) -> tuple[float, float] | None:
+        """Black and white of the images that need a range, by their values.
+
+        Args:
+            chosen: positions of the images whose values decide, of which those that need none
+                do not count; all if None.
+
+        Returns:
+            None where no image needs one. Where none of those chosen does, all others decide.
+        """
+        if not self.need_range.any():
+            return None
+        rows = np.flatnonzero(self.need_range)
+        some = rows if chosen is None else np.intersect1d(rows, chosen)
+        return pooled_range(self.quantiles[some]) or pooled_range(self.quantiles[rows]) or (0, 1)
+
+    def in_range(self, grey_range: tuple[float, float] | None) -> "Fingerprints":
+        """As the images look once those that need a range are shown in this one."""
+        if grey_range is None or not self.need_range.any():
+            return self
+        low, high = grey_range
+        rows, seen = self.need_range, self.appearance.copy()
+        inverted = seen["inverted"][rows]
+        for name in ("brightness", "border"):
+            grey = np.clip((seen[name][rows] - low) / (high - low), 0, 1) * 255
+            flipped = inverted.reshape(-1, *[1] * (grey.ndim - 1))
+            seen[name][rows] = np.where(flipped, 255 - grey, grey)
+        seen["kept"][rows] = levels_kept(self.levels[rows], seen["held"][rows], low, high)
+        return replace(self, appearance=seen)
 
 
-_COLUMNS = ("names", "classes", "hashes", "pixel_hashes", "bits", "appearance", "patients")
+_COLUMNS = (
+    *("names", "classes", "hashes", "pixel_hashes", "bits", "appearance", "patients"),
+    *("parts", "official", "quantiles", "levels", "notes"),
+)
+_WIDE = ("quantiles", "levels")
+_LISTS = ("unreadable", "masks", "note_texts")
 _ROWS = 8192  # that are kept as Python objects
 APPEARANCE = np.dtype(
     [
@@ -80,6 +171,11 @@ APPEARANCE = np.dtype(
         ("bytes", np.int64),
         ("brightness", np.float32),
         ("border", np.float32, 3),
+        # Of files of more than 8 bits, else 0: different values in the file, and different grey
+        # levels shown; -1 where that depends on a range that is not known yet.
+        ("held", np.int32),
+        ("kept", np.int32),
+        ("inverted", np.bool_),  # low values are shown white
     ]
 )
 
@@ -89,6 +185,10 @@ _DTYPES: dict[str, Any] = {
     "pixel_hashes": np.bytes_,
     "bits": np.uint8,
     "appearance": APPEARANCE,
+    "parts": np.int32,
+    "notes": np.int32,
+    "quantiles": np.float32,
+    "levels": np.float32,
 }
 
 
@@ -132,66 +232,127 @@ def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
     parts: list[dict[str, np.ndarray]] = []
     rows: list[tuple] = []
     unreadable: list[str] = []
+    masks: list[str] = []
+    note_texts = {"": 0}
     make_folder(cache.parent)
     with source.opened(cache.parent) as read:
 
         def examine(entry: Entry) -> list[tuple] | str:
             try:
                 return [
-                    (
-                        _name(entry.path, each.part, source.root),
-                        entry.class_name,
-                        digest,
-                        *_examine(each, entry),
-                        pseudonym(entry.patient or each.patient, salt) or "",
-                    )
-                    for digest, each in read(entry, None)
+                    _row(digest, picture, entry, source, salt)
+                    for digest, picture in source.images_of(entry, read, None)
                 ]
             except DataError as error:
                 return str(error)
 
-        for _, examined in in_parallel(examine, source.entries):
+        for entry, examined in in_parallel(examine, source.entries):
             if isinstance(examined, str):
                 unreadable.append(examined)
+            elif examined:
+                rows += [
+                    (*row, note_texts.setdefault(text, len(note_texts))) for *row, text in examined
+                ]
             else:
-                rows += examined
+                masks.append(_name(entry.path, None, source.root))
             if len(rows) >= _ROWS:
                 parts.append(_as_columns(rows))
                 rows = []
     if rows or not parts:
         parts.append(_as_columns(rows))
+    _fill_quantiles(parts)
     arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in _COLUMNS}
-    arrays["unreadable"] = np.array(unreadable, dtype=np.str_)
+    lists = {"unreadable": unreadable, "masks": masks, "note_texts": list(note_texts)}
+    arrays |= {name: np.array(values, dtype=np.str_) for name, values in lists.items()}
     with written_aside(path) as temporary:
         np.savez(temporary, allow_pickle=False, key=np.array(key), **arrays)
     return Fingerprints(**arrays)
 
 
+def _row(digest: str, picture: Picture, entry: Entry, source: Source, salt: bytes) -> tuple:
+    """What is kept of an image, in the order of _COLUMNS."""
+    pixel_hash, bits, seen, quantiles, levels = _examine(picture, entry)
+    return (
+        _name(entry.path, picture.part, source.root),
+        entry.class_name,
+        digest,
+        pixel_hash,
+        bits,
+        seen,
+        pseudonym(entry.patient or picture.patient, salt) or "",
+        -1 if picture.part is None else picture.part,
+        entry.part or "",
+        quantiles,
+        levels,
+        "\n".join(picture.notes),
+    )
+
+
 def _as_columns(rows: list[tuple]) -> dict[str, np.ndarray]:
     """Rows as arrays, which take a tenth of their memory."""
-    columns = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
-    return {
+    transposed = zip(*rows, strict=True) if rows else [()] * len(_COLUMNS)
+    columns = dict(zip(_COLUMNS, transposed, strict=True))
+    arrays = {
         name: np.array(list(column), dtype=_DTYPES.get(name, np.str_))
-        for name, column in zip(_COLUMNS, columns, strict=True)
+        for name, column in columns.items()
     }
+    for name in _WIDE:
+        values = arrays[name].reshape(len(rows), len(SHARES))
+        arrays[name] = values[:, :0] if np.isnan(values).all() else values
+    return arrays
+
+
+def _fill_quantiles(parts: list[dict[str, np.ndarray]]) -> None:
+    """Rows of NaN where some images of the set have quantiles and those of a part have none."""
+    width = max(part["quantiles"].shape[1] for part in parts)
+    for part in parts:
+        for name in _WIDE:
+            if part[name].shape[1] < width:
+                part[name] = np.full((len(part["names"]), width), np.nan, np.float32)
 
 
 def _name(path: Path, part: int | None, root: Path) -> str:
     return ImageFile(relative_path(path, root), "", "", part).name
 
 
-def _examine(picture: Picture, entry: Entry) -> tuple[str, np.ndarray, tuple]:
+def _examine(picture: Picture, entry: Entry) -> tuple:
+    """Hash of the pixels, perceptual bits, a row of APPEARANCE, and quantiles as kept."""
     image = picture.image
-    pixels = np.asarray(image)
+    shown = np.asarray(image)
+    pixels = shown
+    if picture.needs_range and picture.values is not None:
+        pixels = picture.values if picture.values.ndim == 3 else picture.values[..., None]
+        finite = pixels[np.isfinite(pixels)]
+        # What the file has no values for is shown black.
+        black = (finite.max() if picture.inverted else finite.min()) if finite.size else 0
+        pixels = np.where(np.isfinite(pixels), pixels, black)
     digest = hashlib.sha256(f"{image.size}".encode() + pixels.tobytes()).hexdigest()
-    grey = image.convert("L")
-    reduced = np.asarray(grey.resize((_REDUCED, _REDUCED), Image.Resampling.BICUBIC))
+    reduced = np.asarray(image.convert("L").resize((_REDUCED, _REDUCED), Image.Resampling.BICUBIC))
+    size = 0 if entry.row is not None else entry.path.stat().st_size
+    quantiles = levels = np.full(len(SHARES), np.nan, np.float32)
+    held, kept = 0, 0
+    brightness = float(reduced.mean())
+    if picture.values is not None:
+        quantiles, levels, held = distribution(picture.values)
+        kept = -1 if picture.needs_range else len(np.unique(shown))
+    if picture.needs_range:
+        brightness = float(pixels.mean())
+    border = np.broadcast_to(_border_of(pixels), 3).tolist()
+    row = (*image.size, picture.kind, size, brightness, tuple(border), held, kept, picture.inverted)
+    return digest, np.packbits(perceptual_bits(reduced)), row, quantiles, levels
+
+
+def _border_of(pixels: np.ndarray) -> np.ndarray:
+    """Mean of each channel of (height, width, channels) along the edge."""
     rows, columns = (max(1, round(_BORDER * n)) for n in pixels.shape[:2])
     border = np.ones(pixels.shape[:2], dtype=bool)
     border[rows:-rows, columns:-columns] = False
-    size = 0 if entry.row is not None else entry.path.stat().st_size
-    row = (*image.size, picture.kind, size, reduced.mean(), tuple(pixels[border].mean(axis=0)))
-    return digest, np.packbits(perceptual_bits(reduced)), row
+    return pixels[border].mean(axis=0)
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as Python's own."""
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read_cached(path: Path, key: str) -> Fingerprints | None:
@@ -199,6 +360,6 @@ def _read_cached(path: Path, key: str) -> Fingerprints | None:
         with np.load(path, allow_pickle=False) as stored:
             if str(stored["key"]) != key:
                 return None
-            return Fingerprints(**{name: stored[name] for name in (*_COLUMNS, "unreadable")})
+            return Fingerprints(**{name: stored[name] for name in (*_COLUMNS, *_LISTS)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

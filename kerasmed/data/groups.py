@@ -1,7 +1,7 @@
 """Which images belong together: copies of one another, one patient, one run of neighbours."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ def group_images(
 ) -> list[str]:
     """The group of each image, transitively: what belongs to one belongs to all.
 
-    Byte-identical files, the parts of one file and the images of a patient whom the source names
-    always belong together.
+    Byte-identical files and the parts of one file always belong together, and so do the images of a
+    patient whom the source names, unless ``split.patient`` is "ignore".
 
     Args:
         files: the images.
@@ -37,7 +37,8 @@ def group_images(
     """
     links = [duplicates, equal_pairs(np.array([file.sha256 for file in files], np.bytes_))]
     links.append(_equal(_parts_of_one_file(files)))
-    links.append(_equal(file.patient for file in files))
+    if settings.patient == "together":
+        links.append(_equal(file.patient for file in files))
     if settings.group_by == "pattern":
         links.append(_equal(_named_patients(files, str(settings.pattern), root)))
     if settings.group_by == "neighbours":
@@ -47,6 +48,34 @@ def group_images(
     for group, file in zip(groups, files, strict=True):
         names[group] = min(file.sha256, names.get(group, file.sha256))
     return [names[group] for group in groups]
+
+
+def shared_patient(patients: Sequence[str | None], class_names: Sequence[str]) -> str | None:
+    """Words for one patient whom a header or table names for most images, or for most of a class.
+
+    That is what anonymisers leave behind: one name, or one study, for everybody.
+
+    Args:
+        patients: of each image; None or "" where nobody is named.
+        class_names: of each image.
+
+    Returns:
+        Such as "All 48 images name one patient"; None where several are named.
+    """
+    named = np.array([patient or "" for patient in patients])
+    classes = np.array(class_names)
+    for name in (None, *np.unique(classes).tolist()):
+        some = named[classes == name] if name is not None else named
+        patient, counts = np.unique(some[some != ""], return_counts=True)
+        if len(patient) and len(some) > 1 and counts.max() > _MOST * len(some):
+            of_class = "" if name is None else f" of class {name!r}"
+            all_of = "All" if counts.max() == len(some) else f"{counts.max()} of"
+            return f"{all_of} {len(some)} images{of_class} name one patient"
+    return None
+
+
+IGNORE_PATIENT = "if that is a placeholder, set split.patient: ignore (--set split.patient=ignore)"
+_MOST = 0.5
 
 
 def _equal(keys: Iterable[str | None]) -> Pairs:

@@ -51,8 +51,10 @@ class ImageSet:
         class_names: sorted names of the classes.
         files: where each image came from, in the same order.
         skipped: unreadable files that were left out, with the reason.
-        formats: ``data.dicom`` and ``data.nifti`` where they are not the defaults: the same files
-            are other images then.
+        masks: how many files were left out since they mark regions of other images.
+        notes: faults of files that were ignored, and how many images have each.
+        formats: the choices of format that are not the defaults: the same files are other images
+            then.
     """
 
     images: np.ndarray
@@ -60,6 +62,8 @@ class ImageSet:
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     skipped: tuple[str, ...] = ()
+    masks: int = 0
+    notes: dict[str, int] = field(default_factory=dict)
     formats: dict[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -1,8 +1,7 @@
-"""The slices of a NIfTI volume as 8-bit pixels.
+"""The slices of a NIfTI volume as pictures. Needs nibabel (`pip install 'kerasmed[medical]'`)."""
 
-Needs nibabel (`pip install 'kerasmed[medical]'`).
-"""
-
+import gzip
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,56 +9,154 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.config import NiftiConfig
+from kerasmed.config import Formats
+from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb, without_missing
 from kerasmed.errors import DataError, MachineError
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-_PERCENTILES = (0.5, 99.5)
+_SECOND_HEADER = 540  # bytes of NIfTI-2's, which begins with this number
+_LEAST_OFFSET = {348: 352, _SECOND_HEADER: 544}  # of the values, behind the header
 
 
-def read_slices(path: Path, settings: NiftiConfig) -> Iterator[tuple[int, np.ndarray]]:
-    """Number and pixels of each slice asked for.
+def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
+    """The slices asked for.
 
     The volume is first turned to the nearest of the directions left to right, back to front, low to
-    high; a slice is shown with front or top up, and the patient's left side on the left.
+    high; a slice is shown with front or top up, and the patient's left side on the left. A volume
+    of one slice gives that slice, whatever the axis.
 
     Args:
-        path: a .nii or .nii.gz file of three dimensions.
-        settings: axis, range of slices, and the values shown black and white.
-
-    Yields:
-        The slice's number along the axis, and uint8 (height, width).
+        path: a .nii or .nii.gz file of two or three dimensions.
+        formats: axis, range of slices, values shown black and white, and what NaN stands for.
 
     Raises:
-        DataError: another number of dimensions, colour, or values that are no numbers.
+        DataError: another number of dimensions, or colour.
         MachineError: nibabel is missing.
+    """
+    volumes, is_plain, notes = _read(path, formats.nifti.frames == "split")
+    volumes = without_missing(volumes, formats, notes)
+    single = [axis for axis, length in enumerate(volumes.shape[:3]) if length == 1]
+    axis = single[0] if len(single) == 1 else _AXES[formats.nifti.axis]
+    volumes = np.moveaxis(volumes, (3, axis), (0, 1))
+    of_volume = formats.nifti.range == "volume"
+    chosen = (0.0, 255.0) if is_plain else formats.grey_range
+    count = volumes.shape[1]
+    start, stop = (round(share * count, 6) for share in formats.nifti.slices)
+    slices = range(min(math.floor(start), count - 1), math.ceil(stop))
+    for index, volume in enumerate(volumes):
+        black, white = own_range(volume) if of_volume or chosen is None else chosen
+        for number in slices:
+            values = np.rot90(volume[number])
+            yield Picture(
+                to_rgb(to_grey(values, black, white)),
+                "NIfTI",
+                index * count + number,
+                values=None if is_plain else values,
+                needs_range=chosen is None and not of_volume,
+                notes=tuple(notes),
+            )
+
+
+def count_values(path: Path) -> int:
+    """How many values a file holds, by its header."""
+    with _opened(path) as stream:
+        return math.prod(_header(stream).get_data_shape())
+
+
+def _opened(path: Path) -> Any:
+    """The file, unpacked where its content is packed, whatever its name says."""
+    with path.open("rb") as stream:
+        is_packed = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if is_packed else path.open("rb")
+
+
+def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
+    """The volumes in the nearest standard directions: float32 (x, y, z, volumes).
+
+    Also whether its values are 0 to 255 as they are, and notes. nibabel's own loader refuses
+    headers for faults that the values do not depend on.
     """
     try:
         import nibabel
+        from nibabel import volumeutils
     except ImportError:
         raise MachineError(
             f"{path} is NIfTI: expected the package nibabel, received none; "
             "pip install 'kerasmed[medical]'."
         ) from None
-    image: Any = nibabel.load(path)
-    shape = tuple(n for n in image.shape[3:] if n != 1)
-    if len(image.shape) < 3 or shape or image.get_data_dtype().kind not in "iuf":
-        raise DataError(
-            f"Cannot read {path}: expected a grey volume of three dimensions, received "
-            f"{image.shape} of {image.get_data_dtype()}; save one volume a file."
-        )
-    with np.errstate(over="ignore"):
-        volume = nibabel.as_closest_canonical(image).get_fdata(dtype=np.float32)
-    volume = np.moveaxis(volume.reshape(volume.shape[:3]), _AXES[settings.axis], 0)
-    if not np.isfinite(volume).all():
-        raise DataError(
-            f"Cannot read {path}: expected numbers, received NaN or infinity among its values; "
-            "replace them by the background's value."
-        )
-    low, high = settings.intensity or np.percentile(volume, _PERCENTILES)
-    first, last = settings.slices
-    count = len(volume)
-    start, stop = (round(share * count, 6) for share in (first, last))
-    for number in range(min(math.floor(start), count - 1), math.ceil(stop)):
-        grey = np.clip((volume[number] - low) / max(high - low, 1e-12), 0, 1)
-        yield number, np.rint(np.rot90(grey) * 255).astype(np.uint8)
+    nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # it prints what it finds in headers
+    with _opened(path) as stream:
+        header = _header(stream)
+        shape, dtype = header.get_data_shape(), header.get_data_dtype()
+        volumes = math.prod(shape[3:])
+        if len(shape) < 2 or dtype.kind not in "iuf" or min(shape) < 1:
+            raise DataError(
+                f"Cannot read {path}: expected a grey volume of three dimensions or a picture of "
+                f"two, received {tuple(shape)} of {dtype}; convert or remove it."
+            )
+        if volumes > 1 and not several:
+            raise DataError(
+                f"Cannot read {path}: expected one volume, received {volumes} of {shape[:3]}; "
+                "set data.nifti.frames: split to take each."
+            )
+        shape = (*(*shape[:3], 1)[:3], volumes)
+        least, offset = _LEAST_OFFSET[int(header.sizeof_hdr)], float(header["vox_offset"])
+        offset = max(int(offset), least) if math.isfinite(offset) else least
+        stored = volumeutils.array_from_file(shape, dtype, stream, offset, mmap=False)
+    with np.errstate(over="ignore", invalid="ignore"):
+        affine, notes = _affine(header)
+        volume = _rescaled(stored, header)
+        is_plain = volume.dtype == np.uint8
+        volume = volume.astype(np.float32)
+    turned = nibabel.orientations.io_orientation(affine)
+    if np.isfinite(turned).all():
+        volume = nibabel.orientations.apply_orientation(volume, turned)
+    return volume, is_plain, notes
+
+
+def _header(stream: Any) -> Any:
+    """The header of NIfTI-1 or 2, without a check: faults that the values do not need are none."""
+    import nibabel
+
+    sizes = np.frombuffer(stream.read(4), "<i4")
+    is_second = _SECOND_HEADER in (*sizes, *sizes.byteswap())
+    stream.seek(0)
+    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    return kind.from_fileobj(stream, check=False)
+
+
+def _rescaled(stored: np.ndarray, header: Any) -> np.ndarray:
+    """By slope and intercept; a slope of 0 or NaN means none of both (nifti1.h)."""
+    slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
+    intercept = intercept if math.isfinite(intercept) else 0.0
+    if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1, 0):
+        return stored
+    return stored.astype(np.float64) * slope + intercept
+
+
+def _affine(header: Any) -> tuple[np.ndarray, list[str]]:
+    """The first usable of sform, qform and voxel sizes, as the standard has it, and notes."""
+    notes: list[str] = []
+    for code, read in (
+        ("sform_code", header.get_sform),
+        ("qform_code", header.get_qform),
+    ):
+        if int(header[code]) <= 0:
+            continue
+        try:
+            affine = read()
+        except Exception:  # nibabel.HeaderDataError, ValueError, LinAlgError
+            affine = np.full((4, 4), np.nan)
+        if _is_usable(affine):
+            return affine, notes
+        notes.append(f"an invalid {code[:5]} is ignored")
+    affine = header.get_base_affine()
+    return (affine if _is_usable(affine) else np.eye(4)), notes
+
+
+def _is_usable(affine: np.ndarray) -> bool:
+    directions = affine[:3, :3]
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(directions, axis=0)
+    return bool((lengths > 0).all() and abs(np.linalg.det(directions / lengths)) > 1e-3)

@@ -13,7 +13,8 @@ from PIL import Image
 
 from kerasmed.config import Formats
 from kerasmed.data.entries import Entry, Read, Source, checked_label, sorted_by_class
-from kerasmed.data.readers import Picture
+from kerasmed.data.official import part_named
+from kerasmed.data.picture import Picture
 from kerasmed.errors import DataError
 
 _PARTS = ("train", "val", "test")
@@ -106,11 +107,17 @@ def open_npz(
         label: checked_label(class_names[label], str(path)) if class_names else f"{label:0{width}d}"
         for label in set(every.tolist())
     }
-    entries = [Entry(path, names[label], row) for row, label in enumerate(every.tolist())]
+    # Archives of a single part are not divided.
+    official = [part_named(part) for part in parts] if len(parts) > 1 else [None]
+    of_row = [part for part, found in zip(official, labels, strict=True) for _ in found]
+    entries = [
+        Entry(path, names[label], row, part=part)
+        for row, (label, part) in enumerate(zip(every.tolist(), of_row, strict=True))
+    ]
     sorted_names, sorted_entries = sorted_by_class(entries, path, least_classes)
     starts = np.cumsum([0] + [len(found) for found in labels]).tolist()
     named = tuple((starts[i], f"{part}_images") for i, part in enumerate(parts))
-    return NpzSource(path, sorted_names, sorted_entries, formats, named)
+    return NpzSource(path, sorted_names, sorted_entries, formats, parts=named)
 
 
 def _npz_labels(archive, part: str, path: Path) -> np.ndarray:

@@ -26,6 +26,7 @@ def make_split(
     class_names: tuple[str, ...],
     settings: SplitConfig,
     seed: int,
+    official_test: np.ndarray | None = None,
 ) -> Split:
     """Positions of each role's images; a group never crosses roles.
 
@@ -40,6 +41,8 @@ def make_split(
         class_names: for messages.
         settings: the shares.
         seed: the study's seed.
+        official_test: positions of the images that a set's publishers tested on; they and what
+            belongs to their groups are the role `test`, whatever its share.
 
     Returns:
         int64 positions, sorted, for each of ROLES.
@@ -55,7 +58,13 @@ def make_split(
     wanted = _wanted_counts(counts.sum(axis=0), settings)
     role_of = dict.fromkeys(order, "train")
     left = (counts > 0).sum(axis=0)
-    for later, role in zip((3, 2, 1), ("test", "validation", "diffusion"), strict=True):
+    roles_to_fill = ["test", "validation", "diffusion"]
+    if official_test is not None:
+        roles_to_fill.remove("test")
+        for group in np.unique(group_of[official_test]).tolist():
+            role_of[group] = "test"
+            left[counts[group] > 0] -= 1
+    for later, role in zip(range(len(roles_to_fill), 0, -1), roles_to_fill, strict=True):
         free = [group for group in order if role_of[group] == "train"]
         direction = free if role == "test" else free[::-1]
         taken = _fill(direction, counts, wanted[role], left, later)

@@ -23,9 +23,21 @@ def real_source(config: Config, run: RunFolder) -> DataConfig:
     return config.data.model_copy(update={"source": run.images / "phantoms", "phantoms": None})
 
 
-def load_images(config: Config, run: RunFolder) -> ImageSet:
-    """The study's real images, decoded on the first call and read from the cache after it."""
-    return read_images(real_source(config, run), run.cache / f"real-{config.data.image_size}")
+def load_images(
+    config: Config, run: RunFolder, grey_range: tuple[float, float] | None = None
+) -> ImageSet:
+    """The study's real images, decoded on the first call and read from the cache after it.
+
+    Args:
+        config: the study's settings.
+        run: its folder.
+        grey_range: values shown black and white where the settings do not name them: those of the
+            training images, once these are known.
+    """
+    source = real_source(config, run)
+    if grey_range is not None:
+        source = source.model_copy(update={"grey_range": grey_range})
+    return read_images(source, run.cache / f"real-{config.data.image_size}")
 
 
 def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
@@ -36,8 +48,9 @@ def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:
 
 def load_grouped_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split, np.ndarray]:
     """As ``load_split``, and the name of each image's group: str (n,)."""
-    run.require("data", "kerasmed data split CONFIG")
-    image_set = load_images(config, run)
+    result = run.require("data", "kerasmed data split CONFIG")["result"]
+    grey_range = result["grey_range"] and (result["grey_range"][0], result["grey_range"][1])
+    image_set = load_images(config, run, grey_range)
     split, groups = read_split(run.split_path, image_set)
     return image_set, split, np.array(groups)
 
@@ -65,7 +78,8 @@ def read_synthetic(
     """A synthetic set, as images like any others; while it is drawn, from the folder given."""
     folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
-    data = DataConfig(source=folder, image_size=size)
+    # A drawn image of few values is no mask, whatever its class is called.
+    data = DataConfig(source=folder, image_size=size, masks="keep")
     images = read_images(
         data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
     )

@@ -221,7 +221,7 @@ def _export_cell(
         "n_train": trained["n_train"],
         "weights": trained["weights"],
         "data_hash": image_set.data_hash,
-        "formats": config.data.formats,
+        "formats": image_set.formats,
     }
     path = exported_path(cell, run)
     found = {path.stem: export_classifier(model, trained["temperature"], metadata, images, path)}

@@ -171,6 +171,11 @@ def good(kind: str, suffix: str, write: Write, pixels: Any, *marks, within: int 
     return case(kind, picture(f"odd.{suffix}", write), Works(pixels, within=within), *marks)
 
 
+def deep(kind: str, suffix: str, write: Write, pixels: Any):
+    make = picture(f"odd.{suffix}", write)
+    return case(kind, make, Works(pixels), grey_range=(0, 65535))
+
+
 def bad(kind: str, suffix: str, write: Write, fragment: str, *marks):
     culprit = f"set/cat/odd.{suffix}"
     return case(kind, picture(f"odd.{suffix}", write), Refused(culprit, fragment), *marks)
@@ -190,12 +195,13 @@ PICTURES = [
     good("LA", "png", saved(Image.new("LA", (9, 9), (80, 80))), 25),  # 80 * 80 / 255 = 25.1
     good("1 bit", "png", saved(BOTTOM), BOTTOM[..., None] * 255),
     good("1 bit TIFF", "tif", saved(BOTTOM), BOTTOM[..., None] * 255),
-    good("16 bits", "png", saved(BOTTOM * np.uint16(25700)), BOTTOM[..., None] * 100),
-    good("16 bits, high byte first", "tif", saved(np.full((9, 9), 25700, ">u2")), 100),
-    good("16 bits, white is zero", "tif", white_is_zero, 0),
-    good("12 bits", "tif", twelve_bits, 127),  # 2048 of 4095
-    bad("32-bit float", "tif", saved(np.ones((9, 9), np.float32)), "mode 'F' (32 bits), whose"),
-    bad("32-bit integer", "tif", saved(np.ones((9, 9), np.int32)), "mode 'I' (32 bits), whose"),
+    deep("16 bits", "png", saved(BOTTOM * np.uint16(25700)), BOTTOM[..., None] * 100),
+    deep("16 bits, high byte first", "tif", saved(np.full((9, 9), 25700, ">u2")), 100),
+    deep("16 bits, white is zero", "tif", white_is_zero, 0),
+    deep("12 bits", "tif", twelve_bits, 8),  # 2048 of 65535
+    deep("32-bit float", "tif", saved(np.full((9, 9), 25700, np.float32)), 100),
+    deep("32-bit integer", "tif", saved(np.full((9, 9), 25700, np.int32)), 100),
+    bad("no range", "tif", saved(np.ones((9, 9), np.float32)), "data.grey_range: [LOW, HIGH]"),
     good("1 x 1", "png", saved(SQUARES[:1, :1]), RED),
     good("500 x 1", "png", saved(LINE), RED),
     good("1 x 500", "png", saved(LINE.swapaxes(0, 1)), RED),
@@ -213,7 +219,7 @@ PICTURES = [
         np.rot90(SQUARES, -1),
         within=4,
     ),
-    bad("format that is not listed", "jp2", holding(b""), "is no image by its name (1 such in "),
+    bad("format that is not listed", "jxl", holding(b""), "is no image by its name (1 such in "),
 ]
 
 NAMES = {

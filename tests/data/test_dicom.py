@@ -101,7 +101,8 @@ def palette(entries: bytes, count: int, bits: int, first: int = 0) -> dict[str, 
 
 
 def pictures(path: Path, **settings: Any) -> list[Picture]:
-    return list(read_pictures(path, Formats(dicom=DicomConfig(**settings))))
+    own = {name: settings.pop(name) for name in ("grey_range", "nan_value") if name in settings}
+    return list(read_pictures(path, Formats(dicom=DicomConfig(**settings), **own)))
 
 
 def row_of(picture: Picture) -> list[int]:
@@ -217,26 +218,103 @@ def test_chosen_window_narrower_than_one(shown):
     assert shown([0, 10, 50, 4095], window=(0.25, 0.5), **header) == [0, 51, 255, 255]
 
 
-@pytest.mark.parametrize("width", [b"0   ", b"-5  ", b"NaN "])
-def test_width_that_is_none_is_refused(tmp_path, width):
-    path = save(dataset_of([[0, 9]], WindowCenter=100, WindowWidth="4321"), tmp_path / "a.dcm")
-
-    refusal(with_bytes(path, b"4321", width))
+BAD_NUMBERS = [b"0   ", b"-5  ", b"NaN ", b"inf ", b"50,5", b"wide", b"1e9x"]
 
 
-@pytest.mark.parametrize("slope", ["NaN ", "inf "])
-def test_rescaling_that_is_no_number_is_refused(tmp_path, slope):
-    header = {"RescaleSlope": "4321", "RescaleIntercept": 0, **IDENTITY}
-    path = save(dataset_of([[0, 9]], **header), tmp_path / "a.dcm")
+@pytest.mark.parametrize("width", BAD_NUMBERS)
+def test_width_that_is_none_leaves_the_range(tmp_path, width):
+    dataset = dataset_of([[0, 64, 255]], WindowCenter=100, WindowWidth="4321")
+    path = with_bytes(save(dataset, tmp_path / "a.dcm"), b"4321", width)
 
-    refusal(with_bytes(path, b"4321", slope.encode()))
+    [alone] = pictures(path)
+    [ranged] = pictures(path, grey_range=(0, 255))
+
+    assert (alone.needs_range, ranged.needs_range) == (True, False)
+    assert row_of(ranged) == [0, 64, 255]
+    assert alone.notes == ("a window with an invalid centre or width is ignored",)
 
 
-def test_slope_of_zero_is_refused(tmp_path):
-    header = {"RescaleSlope": 0, "RescaleIntercept": 5}
-    path = save(dataset_of([[0, 9]], **header), tmp_path / "a.dcm")
+@pytest.mark.parametrize("width", BAD_NUMBERS)
+def test_after_a_width_that_is_none_comes_the_next_window(tmp_path, width):
+    header = {"WindowCenter": [50, 128], "WindowWidth": ["4321", 256]}
+    path = save(dataset_of([[0, 64, 255]], **header), tmp_path / "a.dcm")
 
-    assert "its window or rescaling is no number" in refusal(path)
+    [picture] = pictures(with_bytes(path, b"4321", width))
+
+    assert row_of(picture) == [0, 64, 255]
+    assert len(picture.notes) == 1
+
+
+def test_window_of_an_unknown_function_leaves_the_range(tmp_path):
+    dataset = dataset_of([[0, 64, 255]], VOILUTFunction="CUBIC", **IDENTITY)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"), grey_range=(0, 510))
+
+    assert row_of(picture) == [0, 32, 128]
+    assert picture.notes == ("a window with an unknown VOI LUT function is ignored",)
+
+
+def test_after_a_window_that_is_none_comes_the_table(tmp_path):
+    dataset = dataset_of(
+        [[0, 1, 2]], WindowCenter=0, WindowWidth=0, VOILUTSequence=table([0, 100, 200])
+    )
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 100, 200]
+
+
+@pytest.mark.parametrize("entries", [[], None])
+def test_table_without_entries_leaves_the_range(tmp_path, entries):
+    items = table([1, 2])
+    if entries is None:
+        del items[0].LUTData
+    else:
+        items[0].LUTData = entries
+    dataset = dataset_of([[0, 64, 255]], VOILUTSequence=items)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"), grey_range=(0, 255))
+
+    assert row_of(picture) == [0, 64, 255]
+    assert picture.notes == ("an empty lookup table is ignored",)
+
+
+# 10 and 20 stored are 10 and 20 with the slope's default, 1010 and 1020 with an intercept alone.
+@pytest.mark.parametrize("slope", BAD_NUMBERS[:1] + BAD_NUMBERS[2:])
+def test_slope_that_is_none_is_one_and_the_intercept_is_kept(tmp_path, slope):
+    header = {"RescaleSlope": "4321", "RescaleIntercept": 1000}
+    path = with_bytes(save(dataset_of([[10, 20]], **header), tmp_path / "a.dcm"), b"4321", slope)
+
+    [picture] = pictures(path, grey_range=(1000, 1255))
+
+    assert row_of(picture) == [10, 20]
+    assert picture.notes == ("an invalid RescaleSlope is ignored (1 is used)",)
+
+
+@pytest.mark.parametrize(
+    ("header", "shown"),
+    [
+        ({"RescaleIntercept": 1000}, [1010, 1020]),
+        ({"RescaleIntercept": 1000, "RescaleSlope": None}, [1010, 1020]),
+        ({"RescaleSlope": 3}, [30, 60]),
+        ({"RescaleSlope": 3, "RescaleIntercept": None}, [30, 60]),
+        ({"RescaleType": "HU"}, [10, 20]),
+    ],
+)
+def test_missing_half_of_a_rescaling_takes_its_default(tmp_path, header, shown):
+    path = save(dataset_of([[10, 20]], **header), tmp_path / "a.dcm")
+
+    [picture] = pictures(path)
+
+    assert picture.values.ravel().tolist() == shown
+    assert picture.notes == ()
+
+
+def test_window_over_half_of_a_rescaling(shown):
+    header = {"RescaleIntercept": -1024, "WindowCenter": -24, "WindowWidth": 2000}
+
+    # PS3.3 C.11.2.1.2: from -1023.5 (black) to 975.5 (white); 500 stored is -524.
+    assert shown([0, 500, 2000], **header) == [0, 64, 255]
 
 
 @pytest.mark.parametrize(
@@ -294,9 +372,198 @@ def test_single_bits_are_black_and_white(tmp_path):
     assert row_of(picture) == [255, 0] * 4
 
 
-def test_bits_above_those_stored_are_not_looked_at(shown):
-    # Old files keep overlays there (PS3.5 8.1.2, retired).
-    assert shown([0x8000, 0x1800, 0x0FFF]) == [0, 128, 255]
+def test_bits_above_those_stored_are_not_looked_at(tmp_path):
+    # Old files keep overlays there (PS3.5 8.1.2, retired), and say where.
+    dataset = dataset_of([[0x8000, 0x1800, 0x0FFF]])
+    dataset.add_new((0x6000, 0x0102), "US", 12)
+
+    assert row_of(pictures(save(dataset, tmp_path / "a.dcm"))[0]) == [0, 128, 255]
+
+
+def test_values_above_the_bits_stored_are_shown_where_no_overlay_lies_there(tmp_path):
+    dataset = dataset_of(np.array([[0, 4000, 8000, 16000]], np.uint16), bits=12)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"), grey_range=(0, 16000))
+
+    assert row_of(picture) == [0, 64, 128, 255]
+    assert "more bits than BitsStored" in picture.notes[0]
+
+
+def test_a_stale_window_over_8_bits_is_seen(tmp_path):
+    row = np.arange(256, dtype=np.uint8)[None]
+    dataset = dataset_of(row, bits=8, WindowCenter=2048, WindowWidth=4096)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert len(set(row_of(picture))) == 17
+    assert len(np.unique(picture.values)) == 256
+
+
+def test_a_missing_sign_is_seen_in_the_pixels(tmp_path):
+    dataset = dataset_of(np.array([[-1024, -3, 40, 900]], np.int16), bits=16, signed=True)
+    del dataset.PixelRepresentation
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert picture.values.tolist() == [[-1024, -3, 40, 900]]
+
+
+def test_values_in_the_upper_bits_are_shifted_down(shown):
+    # Left-aligned: 12 bits stored in bits 4 to 15.
+    row = np.array([0, 819, 2457, 4095], np.uint16) << 4
+    assert shown(row, HighBit=15) == [0, 51, 153, 255]
+    # (x + 2048) / 4095 * 255, signed.
+    row = np.array([-2048, -1229, 409, 2047], np.int16) << 4
+    assert shown(row, HighBit=15, signed=True) == [0, 51, 153, 255]
+
+
+# What a header leaves out
+
+
+MISSING = [
+    *("BitsStored", "HighBit", "PixelRepresentation", "SamplesPerPixel", "BitsAllocated"),
+    *("PhotometricInterpretation",),
+]
+
+
+@pytest.mark.parametrize("empty", [False, True], ids=["missing", "empty"])
+@pytest.mark.parametrize("name", MISSING)
+def test_grey_image_without_an_element_that_its_pixels_give(tmp_path, name, empty):
+    dataset = dataset_of(np.array([[0, 64, 255, 4000]], np.uint16), bits=16, **IDENTITY)
+    dataset.add_new("PixelData", "OW", dataset.PixelData)  # which pydicom needs no bits for
+    if empty:
+        setattr(dataset, name, None)
+    else:
+        delattr(dataset, name)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 64, 255, 255]
+    assert [name in note for note in picture.notes] == ([] if name == "HighBit" else [True])
+
+
+@pytest.mark.parametrize("planar", [0, 1])
+@pytest.mark.parametrize(
+    "names",
+    [
+        *(["PlanarConfiguration"], ["SamplesPerPixel"], ["BitsStored"]),
+        ["SamplesPerPixel", "PhotometricInterpretation"],
+        ["SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration"],
+    ],
+    ids="+".join,
+)
+def test_colour_image_without_elements_that_its_pixels_give(tmp_path, names, planar):
+    ramp = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    pixels = np.stack([ramp, ramp + 100, 255 - ramp], axis=2)
+    dataset = dataset_of(pixels, bits=8, **COLOUR)
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PlanarConfiguration = planar
+    dataset.PixelData = (np.moveaxis(pixels, 2, 0) if planar else pixels).tobytes()
+    for name in names:
+        delattr(dataset, name)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    np.testing.assert_array_equal(np.asarray(picture.image), pixels)
+
+
+@pytest.mark.parametrize("name", [" monochrome1", "Monochrome1 "])
+def test_photometric_interpretation_in_any_letters(shown, name):
+    assert shown([0, 4095], PhotometricInterpretation=name) == [255, 0]
+
+
+def test_bits_that_nobody_decodes_are_named(tmp_path):
+    dataset = dataset_of([[1, 2, 3, 4]], BitsAllocated=12)
+    dataset.add_new("PixelData", "OW", bytes(6))
+
+    assert "64 bits allocated a value, received 12" in refusal(save(dataset, tmp_path / "a.dcm"))
+
+
+@pytest.mark.parametrize("name", ["Rows", "Columns"])
+def test_image_without_its_size_is_refused(tmp_path, name):
+    dataset = dataset_of([[1, 2]])
+    delattr(dataset, name)
+
+    assert "expected the numbers of rows and columns" in refusal(save(dataset, tmp_path / "a.dcm"))
+
+
+SYNTAXES = [
+    uid.ImplicitVRLittleEndian,
+    uid.ExplicitVRLittleEndian,
+    uid.JPEGBaseline8Bit,
+    uid.JPEG2000Lossless,
+]
+
+
+def without_header(path: Path, keep_meta: bool) -> Path:
+    """The file without its preamble, and without its meta header too."""
+    content = path.read_bytes()[132:]
+    length = int.from_bytes(content[8:12], "little")
+    path.write_bytes(content if keep_meta else content[12 + length :])
+    return path
+
+
+@pytest.mark.parametrize("keep_meta", [True, False], ids=["no preamble", "no meta header"])
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.keyword)
+@pytest.mark.parametrize("name", ["a.dcm", "1.2.840.7", "IM1"])
+def test_files_without_preamble_are_read(tmp_path, syntax, keep_meta, name):
+    pixels = np.full((16, 16), 100, np.uint8)
+    dataset = dataset_of(pixels, bits=8)
+    if syntax.is_compressed:
+        stream = io.BytesIO()
+        kind = "JPEG" if syntax == uid.JPEGBaseline8Bit else "JPEG2000"
+        options = {} if kind == "JPEG" else {"no_jp2": True, "irreversible": False}
+        Image.fromarray(pixels).save(stream, kind, **options)
+        dataset = compressed(dataset, syntax, stream.getvalue())
+    else:
+        dataset.file_meta.TransferSyntaxUID = syntax
+    path = without_header(save(dataset, tmp_path / name), keep_meta)
+
+    [picture] = pictures(path)
+
+    assert np.abs(np.asarray(picture.image).astype(int) - 100).max() <= 1
+
+
+def test_padding_does_not_count_for_the_range(tmp_path):
+    row = np.array([[-2000] * 50 + list(range(100))], np.int16)
+    header = {"PixelPaddingValue": -2000, "bits": 16, "signed": True}
+
+    [picture] = pictures(save(dataset_of(row, **header), tmp_path / "a.dcm"))
+
+    assert np.isnan(picture.values).sum() == 50
+    assert row_of(picture)[:50] == [0] * 50
+    assert len(set(row_of(picture)[50:])) == 100
+
+
+def test_segmentation_of_several_frames_is_a_mask(tmp_path):
+    dataset = dataset_of(FRAMES, NumberOfFrames=3, SOPClassUID=uid.SegmentationStorage)
+
+    assert [p.is_mask for p in pictures(save(dataset, tmp_path / "a.dcm"))] == [True] * 3
+
+
+def test_palette_of_fewer_bits_than_its_descriptor_states(shown):
+    header = palette(np.array([0, 51, 255], "<u2").tobytes(), 3, 16)
+
+    assert shown(np.array([0, 1, 2], dtype=np.uint8), bits=8, **header) == [0, 51, 255]
+
+
+def test_missing_values_are_black_in_a_window_of_monochrome1(tmp_path):
+    dataset = dataset_of([[1, 2, 3]], PhotometricInterpretation="MONOCHROME1")
+    dataset.WindowCenter, dataset.WindowWidth = 0.5, 1
+    dataset.VOILUTFunction = "LINEAR_EXACT"
+    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.FloatPixelData = np.float32([0, np.nan, 1]).tobytes()
+    dataset.BitsAllocated = 32
+
+    assert row_of(pictures(save(dataset, tmp_path / "a.dcm"))[0]) == [255, 0, 0]
+
+
+def test_segmentation_is_a_mask(tmp_path):
+    dataset = dataset_of([[0, 1]])
+    assert not pictures(save(dataset, tmp_path / "a.dcm"))[0].is_mask
+    dataset.SOPClassUID = uid.SegmentationStorage
+
+    assert pictures(save(dataset, tmp_path / "b.dcm"))[0].is_mask
 
 
 # Slope, inversion, tables
@@ -331,6 +598,60 @@ def test_voi_table(shown):
     header = {"VOILUTSequence": table(VOI_ENTRIES, first=10)}
 
     assert shown(VOI_ROW, **header) == [*VOI_SHOWN, 255, 255]
+
+
+@pytest.mark.parametrize("syntax", [uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian])
+def test_voi_table_from_a_negative_value_on(tmp_path, syntax):
+    # -1024 is 64512 without a sign, as implicit VR gives it.
+    items = table(list(range(4096)), bits=12)
+    items[0].add_new("LUTDescriptor", "SS", [4096, -1024, 12])
+    header = {"RescaleSlope": 1, "RescaleIntercept": -1024, "VOILUTSequence": items}
+    dataset = dataset_of([[0, 819, 2457, 4095]], **header)
+    dataset.file_meta.TransferSyntaxUID = syntax
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 51, 153, 255]
+    assert not picture.needs_range
+
+
+def test_voi_table_from_a_large_value_on_where_none_is_negative(tmp_path):
+    items = table([0, 100, 200, 255], first=65000)
+    dataset = dataset_of([[0, 65001, 65002, 65535]], bits=16, VOILUTSequence=items)
+
+    assert row_of(pictures(save(dataset, tmp_path / "a.dcm"))[0]) == [0, 100, 200, 255]
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_voi_table_of_other_bits_than_its_descriptor_names(tmp_path, bits):
+    # 12 bits, whether it says 8 (all white) or 16 (nearly black).
+    items = table([0, 819, 2457, 4095], bits=bits)
+
+    [picture] = pictures(save(dataset_of([[0, 1, 2, 3]], VOILUTSequence=items), tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 51, 153, 255]
+    assert len(picture.notes) == 1
+
+
+def test_voi_table_of_a_big_endian_file(tmp_path):
+    items = table([0, 819, 2457, 4095], bits=12)
+    items[0].add_new("LUTData", "OW", np.array([0, 819, 2457, 4095], ">u2").tobytes())
+    dataset = dataset_of(np.array([[0, 1, 2, 3]], ">u2"), VOILUTSequence=items)
+    dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRBigEndian
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 51, 153, 255]
+
+
+def test_voi_table_of_bytes_packed_into_words(tmp_path):
+    items = table([1, 2], bits=8)
+    items[0].LUTDescriptor = [4, 0, 8]
+    items[0].add_new("LUTData", "OW", bytes([0, 51, 153, 255]))
+
+    [picture] = pictures(save(dataset_of([[0, 1, 2, 3]], VOILUTSequence=items), tmp_path / "a.dcm"))
+
+    assert row_of(picture) == [0, 51, 153, 255]
 
 
 def test_voi_table_of_10_bits(shown):
@@ -435,12 +756,15 @@ def test_other_colours_are_refused(tmp_path, interpretation):
     refusal(save(dataset_of(pixels, bits=8, **header), tmp_path / "a.dcm"))
 
 
-def test_colour_of_16_bits_is_refused(tmp_path):
-    pixels = np.ones((1, 2, 3), dtype=np.uint16)
+def test_colour_of_16_bits_is_shown_in_the_range(tmp_path):
+    pixels = np.array([[[0, 100, 200], [400, 500, 1020]]], dtype=np.uint16)
     header = {**COLOUR, "PhotometricInterpretation": "RGB"}
     path = save(dataset_of(pixels, bits=16, **header), tmp_path / "a.dcm")
 
-    assert "expected colour of 8 bits a channel, received 16; convert it" in refusal(path)
+    [picture] = pictures(path, grey_range=(0, 1020))
+
+    assert np.asarray(picture.image).tolist() == [[[0, 25, 50], [100, 125, 255]]]
+    assert pictures(path)[0].needs_range
 
 
 def test_palettes(shown):
@@ -520,8 +844,13 @@ def test_one_frame_is_no_part(tmp_path):
 
 def test_fewer_frames_than_promised_are_refused(tmp_path):
     refusal(save(dataset_of(FRAMES, NumberOfFrames=4), tmp_path / "a.dcm"), frames="split")
-    path = save(dataset_of(FRAMES, NumberOfFrames=-1), tmp_path / "a.dcm")
-    assert "expected one frame or more, received -1" in refusal(path)
+
+
+@pytest.mark.parametrize("count", [-1, 0, None])
+def test_number_of_frames_that_is_none_is_one(tmp_path, count):
+    path = save(dataset_of(FRAMES[0], NumberOfFrames=count, **IDENTITY), tmp_path / "a.dcm")
+
+    assert [row_of(picture) for picture in pictures(path)] == [FRAMES[0][0].tolist()]
 
 
 def groups_of(rescale: dict[str, float] | None, window: dict[str, Any] | None) -> Dataset:
@@ -693,16 +1022,21 @@ def test_file_without_pixels_is_refused(tmp_path):
     dataset = dataset_of([[1, 2]])
     del dataset.PixelData
 
-    assert "expected integer pixels" in refusal(save(dataset, tmp_path / "a.dcm"))
+    assert "expected pixels" in refusal(save(dataset, tmp_path / "a.dcm"))
 
 
-def test_float_pixels_are_refused(tmp_path):
-    dataset = dataset_of([[1, 2]])
-    del dataset.PixelData
-    dataset.FloatPixelData = np.ones((1, 2), dtype=np.float32).tobytes()
+@pytest.mark.parametrize(("nan_value", "grey"), [(None, 0), (0.5, 128)])
+def test_float_pixels_are_shown_in_the_range(tmp_path, nan_value, grey):
+    dataset = dataset_of([[1, 2, 3]])
+    del dataset.PixelData, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation
+    dataset.FloatPixelData = np.float32([0.2, np.nan, 1]).tobytes()
     dataset.BitsAllocated = 32
+    path = save(dataset, tmp_path / "a.dcm")
 
-    assert "expected integer pixels" in refusal(save(dataset, tmp_path / "a.dcm"))
+    [picture] = pictures(path, grey_range=(0, 1), nan_value=nan_value)
+
+    assert row_of(picture) == [51, grey, 255]
+    assert bool(picture.notes) == (nan_value is None)
 
 
 @pytest.mark.parametrize("kept", [0, 100, 132, 140, 250, -100, -2])
@@ -886,7 +1220,7 @@ def test_nobody_crosses_roles_or_is_named(tmp_path, capfd, with_id):
 
 def test_nobody_is_named_in_the_caches(tmp_path, patients):
     folder, owners = patients
-    data = DataConfig(source=folder, image_size=16)
+    data = DataConfig(source=folder, image_size=16, grey_range=(0, 4095))
 
     images = read_images(data, tmp_path / "run" / "images")
     fingerprints = read_fingerprints(data, tmp_path / "run" / "fingerprints")
@@ -898,7 +1232,7 @@ def test_nobody_is_named_in_the_caches(tmp_path, patients):
 
 
 def test_patients_cannot_be_recognised_from_one_run_to_the_next(tmp_path, patients):
-    data = DataConfig(source=patients[0], image_size=16)
+    data = DataConfig(source=patients[0], image_size=16, grey_range=(0, 4095))
 
     runs = [read_images(data, tmp_path / name) for name in ("one", "two")]
 
@@ -912,7 +1246,9 @@ def test_images_of_nobody_are_not_put_together(tmp_path):
         dataset = dataset_of(FRAMES[0] + ord(name), PatientID="", StudyInstanceUID="")
         save(dataset, tmp_path / "set" / name / "a.dcm")
 
-    images = read_images(DataConfig(source=tmp_path / "set"), tmp_path / "cache")
+    images = read_images(
+        DataConfig(source=tmp_path / "set", grey_range=(0, 4095)), tmp_path / "cache"
+    )
 
     assert [file.patient for file in images.files] == [None, None]
 
@@ -925,7 +1261,9 @@ def test_patient_of_the_table_goes_before_that_of_the_header(tmp_path):
         rows.append(f"files/{number}.dcm,{name},{min(number, 1)}")
     (tmp_path / "set.csv").write_text("\n".join(rows))
 
-    images = read_images(DataConfig(source=tmp_path / "set.csv"), tmp_path / "cache")
+    images = read_images(
+        DataConfig(source=tmp_path / "set.csv", grey_range=(0, 4095)), tmp_path / "cache"
+    )
 
     first, second, third = (file.patient for file in images.files)
     assert first != second == third
@@ -965,17 +1303,23 @@ def write_broken(path: Path, what: str) -> Path:
     return path
 
 
+READ = ["frames", "window", "slope"]  # what decoding does not need
 CASES = [*BROKEN, "cut", "cut in the name", "no pixels", "compression", "rubbish in JPEG"]
 
 
 @pytest.mark.parametrize("what", [case for case in CASES if case != "syntax"])
-def test_errors_quote_nothing_of_the_header(tmp_path, capfd, what):
+def test_errors_and_notes_quote_nothing_of_the_header(tmp_path, capfd, what):
     path = write_broken(tmp_path / "a.dcm", what)
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        message = refusal(path)
+        if what in READ:
+            [picture] = pictures(path)
+            message = " ".join(picture.notes)
+        else:
+            message = refusal(path)
 
+    assert message or what == "frames"
     assert leaks(message.encode()) == []
     assert [leaks(str(warning.message).encode()) for warning in caught] == [[]] * len(caught)
     assert leaks("".join(capfd.readouterr()).encode()) == []

@@ -192,7 +192,14 @@ def fingerprints(hashes: np.ndarray, pixel_hashes: list[str]) -> Fingerprints:
         bits=np.packbits(hashes, axis=1),
         appearance=np.zeros(count, APPEARANCE),
         patients=np.full(count, ""),
+        parts=np.full(count, -1),
+        official=np.full(count, ""),
+        quantiles=np.zeros((count, 0), np.float32),
+        levels=np.zeros((count, 0), np.float32),
+        notes=np.zeros(count, np.int32),
+        note_texts=np.array([""]),
         unreadable=np.array([], dtype=np.str_),
+        masks=np.array([], dtype=np.str_),
     )
 
 

@@ -24,13 +24,20 @@ def rows(classes: list[str], **columns) -> Fingerprints:
         "hashes": [f"h{i}" for i in range(count)],
         "pixel_hashes": [f"p{i}" for i in range(count)],
         "patients": [""] * count,
+        "official": [""] * count,
+        "note_texts": [""],
         "unreadable": [],
+        "masks": [],
     }
     return Fingerprints(
         names=names,
         classes=np.array(classes),
         bits=np.zeros((count, 32), dtype=np.uint8),
         appearance=appearance,
+        parts=np.full(count, -1),
+        quantiles=np.zeros((count, 0), np.float32),
+        levels=np.zeros((count, 0), np.float32),
+        notes=np.zeros(count, np.int32),
         **{name: np.array(columns.pop(name, text), np.str_) for name, text in texts.items()},
     )
 

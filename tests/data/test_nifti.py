@@ -40,7 +40,8 @@ def save(volume: np.ndarray, path: Path, affine: np.ndarray = RAS, **header: Any
 
 
 def pictures(path: Path, **settings: Any) -> list[Picture]:
-    return list(read_pictures(path, Formats(nifti=NiftiConfig(**settings))))
+    own = {name: settings.pop(name) for name in ("grey_range", "nan_value") if name in settings}
+    return list(read_pictures(path, Formats(nifti=NiftiConfig(**settings), **own)))
 
 
 def pixels_of(picture: Picture) -> list[list[int]]:
@@ -60,7 +61,9 @@ def refusal(path: Path, error: type[KerasmedError] = DataError, **settings: Any)
     message = str(caught.value)
     assert message.startswith((f"Cannot read {path}: ", f"{path} is NIfTI: "))
     assert "\n" not in message
-    assert any(word in message for word in ("replace", "remove", "mend", "install", "save"))
+    assert any(
+        word in message for word in ("replace", "remove", "mend", "install", "save", "set data.")
+    )
     return message
 
 
@@ -102,18 +105,18 @@ STORED = {
 def test_planes(tmp_path, axis, stored):
     path = save(*STORED[stored][:1], tmp_path / "a.nii", STORED[stored][1])
 
-    assert shown(path, axis=axis, intensity=AS_IT_IS) == PLANES[axis]
+    assert shown(path, axis=axis, grey_range=AS_IT_IS) == PLANES[axis]
 
 
 def test_axial_is_what_is_taken_by_default(tmp_path):
-    assert shown(save(VOLUME, tmp_path / "a.nii"), intensity=AS_IT_IS) == AXIAL
+    assert shown(save(VOLUME, tmp_path / "a.nii"), grey_range=AS_IT_IS) == AXIAL
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.NII", "a.NII.GZ", "1.2.nii.gz"])
 def test_suffixes(tmp_path, name):
     path = save(VOLUME, tmp_path / name)
 
-    assert shown(path, intensity=AS_IT_IS) == AXIAL
+    assert shown(path, grey_range=AS_IT_IS) == AXIAL
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.lower().endswith(".gz")
 
 
@@ -140,7 +143,7 @@ def test_parts_are_numbered_along_the_axis(tmp_path):
     ],
 )
 def test_slices_are_a_share_of_the_volume(tmp_path, slices, parts):
-    found = pictures(save(VOLUME, tmp_path / "a.nii"), slices=slices, intensity=AS_IT_IS)
+    found = pictures(save(VOLUME, tmp_path / "a.nii"), slices=slices, grey_range=AS_IT_IS)
 
     assert [picture.part for picture in found] == parts
     assert [pixels_of(picture) for picture in found] == [AXIAL[part] for part in parts]
@@ -156,32 +159,43 @@ def test_shares_that_are_whole_slices(tmp_path, share, count):
 # Grey
 
 
-def test_intensity_is_black_at_its_low_and_white_at_its_high_end(tmp_path):
+def test_range_is_black_at_its_low_and_white_at_its_high_end(tmp_path):
     # (v - 100) / 200 * 255: 25.5 at 120 is avoided; 63.75 at 150, 191.25 at 250.
     volume = np.array([0, 100, 150, 250, 300, 1000], dtype=np.int16).reshape(6, 1, 1)
 
-    [rows] = shown(save(volume, tmp_path / "a.nii"), intensity=(100, 300))
+    [rows] = shown(save(volume, tmp_path / "a.nii"), grey_range=(100, 300))
 
     assert rows == [[0, 0, 64, 191, 255, 255]]
 
 
-def test_default_window_is_from_the_0_5th_to_the_99_5th_percentile(tmp_path):
-    # Of 0 to 200 these are the values at 0.005 * 200 = 1 and 0.995 * 200 = 199, so that the grey is
-    # (v - 1) / 198 * 255: 85 at 67 and 170 at 133.
-    path = save(np.arange(201, dtype=np.float32).reshape(201, 1, 1), tmp_path / "a.nii")
+@pytest.mark.parametrize("range_of", ["set", "volume"])
+def test_a_volume_alone_is_shown_from_its_0_1st_to_its_99_9th_percentile(tmp_path, range_of):
+    # Of 0 to 2000 these are the values at 0.001 * 2000 = 2 and 0.999 * 2000 = 1998, so that the
+    # grey is (v - 2) / 1996 * 255: 1000 is half way.
+    path = save(np.arange(2001, dtype=np.float32).reshape(2001, 1, 1), tmp_path / "a.nii")
 
-    [[row]] = shown(path)
+    [picture] = pictures(path, range=range_of)
 
-    assert [row[v] for v in (0, 1, 67, 133, 199, 200)] == [0, 0, 85, 170, 255, 255]
+    [row] = pixels_of(picture)
+    assert [row[v] for v in (0, 2, 10, 1990, 1998, 2000)] == [0, 0, 1, 254, 255, 255]
+    assert picture.needs_range == (range_of == "set")
+
+
+def test_range_of_the_volume_goes_before_that_of_the_set(tmp_path):
+    path = save(np.linspace(0, 1, 16).reshape(4, 4, 1), tmp_path / "a.nii")
+
+    assert pictures(path, range="volume", grey_range=(0, 1000))[0].image.getextrema()[0][1] == 255
+    assert pictures(path, grey_range=(0, 1000))[0].image.getextrema()[0][1] == 0
 
 
 def test_percentiles_are_of_the_volume_and_not_of_the_slice(tmp_path):
-    # Each sagittal slice has one value.
-    path = save(np.arange(201, dtype=np.float32).reshape(201, 1, 1), tmp_path / "a.nii")
+    # Each sagittal slice has one value; (v - 2) / 1996 * 255 as above.
+    volume = np.arange(2001, dtype=np.float32)[:, None, None].repeat(2, axis=1)
+    path = save(volume.repeat(2, axis=2), tmp_path / "a.nii")
 
     found = shown(path, axis="sagittal")
 
-    assert [found[v] for v in (0, 67, 133, 200)] == [[[0]], [[85]], [[170]], [[255]]]
+    assert [found[v][0][0] for v in (0, 667, 1333, 2000)] == [0, 85, 170, 255]
 
 
 def test_slices_left_out_do_not_change_the_grey(tmp_path):
@@ -197,7 +211,7 @@ def test_slope_and_intercept_of_the_header(tmp_path):
     content[112:120] = np.array([2, 10], dtype="<f4").tobytes()
     path.write_bytes(content)
 
-    assert shown(path, intensity=AS_IT_IS) == [[[10, 100, 210, 250]]]
+    assert shown(path, grey_range=AS_IT_IS) == [[[10, 100, 210, 250]]]
 
 
 @pytest.mark.parametrize("value", [0, 7, -3.5])
@@ -209,28 +223,42 @@ def test_constant_volume_is_black(tmp_path, value):
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int32, np.float32, np.float64, ">i2"])
 def test_every_type_of_number(tmp_path, dtype):
-    assert shown(save(VOLUME.astype(dtype), tmp_path / "a.nii"), intensity=AS_IT_IS) == AXIAL
+    assert shown(save(VOLUME.astype(dtype), tmp_path / "a.nii"), grey_range=AS_IT_IS) == AXIAL
 
 
 # Refusals
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("intensity", [None, AS_IT_IS])
-def test_values_that_are_no_numbers_are_refused(tmp_path, value, intensity):
+@pytest.mark.parametrize(
+    ("value", "nan_value", "grey"),
+    [(np.nan, None, 0), (np.nan, 200, 200), (np.inf, None, 255), (-np.inf, None, 0)],
+)
+def test_values_that_are_no_numbers_spoil_no_others(tmp_path, value, nan_value, grey):
     volume = VOLUME.astype(np.float32)
-    volume[0, 0, 3] = value
+    volume[0, 0, 0] = value  # at the lower left of the lowest slice
 
-    # Also where the slice that is asked for has none.
-    message = refusal(save(volume, tmp_path / "a.nii"), intensity=intensity, slices=(0, 0.25))
+    [lowest, *_] = pictures(
+        save(volume, tmp_path / "a.nii"), grey_range=AS_IT_IS, nan_value=nan_value
+    )
 
-    assert "replace them by the background's value" in message
+    assert pixels_of(lowest) == [*AXIAL[0][:2], [grey, 100]]
+    assert bool(lowest.notes) == (np.isnan(value) and nan_value is None)
 
 
-def test_values_beyond_float32_are_refused(tmp_path):
-    message = refusal(save(np.array([[[0, 1e300]]]), tmp_path / "a.nii"))
+def test_missing_values_do_not_count_for_the_range(tmp_path):
+    volume = np.full((64, 64, 1), np.nan, np.float32)
+    volume[:, 0, 0] = np.linspace(100, 200, 64)
 
-    assert "replace them by the background's value" in message
+    [picture] = pictures(save(volume, tmp_path / "a.nii"))
+
+    assert picture.needs_range
+    assert len(np.unique(picture.image)) == 64  # black for the missing ones too
+
+
+def test_values_beyond_float32_are_white(tmp_path):
+    path = save(np.array([[[0, 1e300]]]), tmp_path / "a.nii")
+
+    assert shown(path, axis="sagittal", grey_range=AS_IT_IS) == [[[255], [0]]]
 
 
 def test_four_dimensions_are_refused(tmp_path):
@@ -238,33 +266,151 @@ def test_four_dimensions_are_refused(tmp_path):
 
     message = refusal(path)
 
-    assert "expected a grey volume of three dimensions, received (2, 2, 2, 3)" in message
-    assert "save one volume a file" in message
+    assert "received 3 of (2, 2, 2); set data.nifti.frames: split" in message
+
+
+@pytest.mark.parametrize("axis", PLANES)
+def test_volumes_of_a_fourth_dimension_are_numbered_one_after_the_other(tmp_path, axis):
+    path = save(np.stack([VOLUME, VOLUME + 1], axis=3), tmp_path / "a.nii")
+
+    found = pictures(path, axis=axis, frames="split", grey_range=AS_IT_IS)
+
+    assert [picture.part for picture in found] == list(range(2 * len(PLANES[axis])))
+    second = (np.array(PLANES[axis]) + 1).tolist()
+    assert [pixels_of(picture) for picture in found] == PLANES[axis] + second
+
+
+def test_each_of_several_volumes_may_have_a_range_of_its_own(tmp_path):
+    path = save(np.stack([VOLUME, 100 * VOLUME], axis=3), tmp_path / "a.nii")
+
+    found = shown(path, frames="split", range="volume")
+
+    assert found[:4] == found[4:]
 
 
 @pytest.mark.parametrize("more", [(1,), (1, 1)])
 def test_further_dimensions_of_one_are_accepted(tmp_path, more):
     path = save(VOLUME.reshape(*VOLUME.shape, *more), tmp_path / "a.nii")
 
-    assert shown(path, intensity=AS_IT_IS) == AXIAL
+    assert shown(path, grey_range=AS_IT_IS) == AXIAL
 
 
-def test_two_dimensions_are_refused(tmp_path):
-    assert "received (3, 4) of int16" in refusal(save(VOLUME[0], tmp_path / "a.nii"))
+@pytest.mark.parametrize("axis", PLANES)
+def test_a_picture_of_two_dimensions_is_one_slice(tmp_path, axis):
+    path = save(VOLUME[:, :, 0], tmp_path / "a.nii")
+
+    assert shown(path, axis=axis, grey_range=AS_IT_IS) == AXIAL[:1]
+
+
+def test_one_dimension_is_refused(tmp_path):
+    assert "received (4,) of int16" in refusal(save(VOLUME[0, 0], tmp_path / "a.nii"))
+
+
+# Headers
+
+
+def header_of(path: Path, **fields: Any) -> Path:
+    """The file with values in its header that nibabel would not write."""
+    content = bytearray(path.read_bytes())
+    for name, value in fields.items():
+        dtype, offset = nibabel.Nifti1Header.template_dtype.fields[name]
+        content[offset : offset + dtype.itemsize] = np.array(value).astype(dtype.base).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+ZERO = {name: np.zeros(4) for name in ("srow_x", "srow_y", "srow_z")}
+TURNED_Q = {"quatern_b": 0, "quatern_c": 0, "quatern_d": 1, "qoffset_x": 0}  # by 180 degrees
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({"sform_code": 1, "qform_code": 1, **ZERO, **TURNED_Q}, "sform"),
+        ({"sform_code": 1, "qform_code": 1, **TURNED_Q, "srow_x": [np.nan] * 4}, "sform"),
+        ({"sform_code": 0, "qform_code": 1, **TURNED_Q}, None),
+    ],
+)
+def test_the_first_orientation_that_is_one_is_taken(tmp_path, fields, note):
+    path = save(VOLUME[::-1, ::-1], tmp_path / "a.nii")
+
+    found = pictures(header_of(path, **fields), grey_range=AS_IT_IS)
+
+    assert [pixels_of(picture) for picture in found] == AXIAL
+    assert [note in line for line in found[0].notes] == ([True] if note else [])
+
+
+def test_without_any_orientation_the_axes_are_as_they_are_stored(tmp_path):
+    fields = {"sform_code": 1, "qform_code": 1, **ZERO, "quatern_b": 9, "pixdim": [0] * 8}
+    # nibabel's base affine has the first axis run to the left.
+    path = header_of(save(VOLUME, tmp_path / "a.nii"), **fields)
+
+    assert len(shown(path, grey_range=AS_IT_IS)) == 4
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"vox_offset": 0},
+        {"vox_offset": np.nan},
+        {"magic": b"ni1"},
+        {"bitpix": 7},
+        {"pixdim": [3, -1, -1, -1, 0, 0, 0, 0]},
+        {"qform_code": 99, "sform_code": -3},
+        {"xyzt_units": 255},
+        {"intent_code": 12345},
+    ],
+)
+def test_headers_are_not_refused_for_what_the_values_do_not_need(tmp_path, fields, capfd):
+    path = header_of(save(VOLUME, tmp_path / "a.nii"), **fields)
+
+    found = shown(path, grey_range=AS_IT_IS)
+
+    assert sorted(np.ravel(found)) == sorted(np.ravel(AXIAL))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("slope", "intercept", "factor", "offset"),
+    [(2, np.nan, 2, 0), (0, 7, 1, 0), (np.nan, 7, 1, 0), (np.inf, 7, 1, 0), (0.5, 8, 0.5, 8)],
+)
+def test_half_of_a_rescaling(tmp_path, slope, intercept, factor, offset):
+    # nifti1.h: a slope of 0 means that there is no rescaling.
+    values = np.array([0, 40, 100], dtype=np.int16)
+    path = save(values.reshape(3, 1, 1), tmp_path / "a.nii")
+
+    [[row]] = shown(
+        header_of(path, scl_slope=slope, scl_inter=intercept), grey_range=AS_IT_IS, axis="axial"
+    )
+
+    assert row == (values * factor + offset).tolist()
+
+
+@pytest.mark.parametrize(("written", "named"), [("a.nii.gz", "b.nii"), ("a.nii", "b.nii.gz")])
+def test_name_does_not_decide_whether_a_file_is_packed(tmp_path, written, named):
+    path = save(VOLUME, tmp_path / written).rename(tmp_path / named)
+
+    assert shown(path, grey_range=AS_IT_IS) == AXIAL
+
+
+def test_second_version_of_the_format(tmp_path):
+    nibabel.save(nibabel.Nifti2Image(VOLUME, RAS), tmp_path / "a.nii")
+
+    assert shown(tmp_path / "a.nii", grey_range=AS_IT_IS) == AXIAL
 
 
 def test_volume_of_one_slice_is_one_image(tmp_path):
     path = save(VOLUME[:, :, :1], tmp_path / "a.nii")
 
-    assert shown(path, intensity=AS_IT_IS) == AXIAL[:1]
-    assert read_image(path, 16).shape == (16, 16, 3)
+    assert shown(path, grey_range=AS_IT_IS) == AXIAL[:1]
+    assert read_image(path, 16, {"grey_range": AS_IT_IS}).shape == (16, 16, 3)
 
 
 def test_volume_where_one_image_is_wanted_is_refused(tmp_path):
     path = save(VOLUME, tmp_path / "a.nii")
 
     with pytest.raises(DataError, match="holds several images: expected one") as caught:
-        read_image(path, 16)
+        read_image(path, 16, {"grey_range": AS_IT_IS})
 
     assert str(path) in str(caught.value)
 
@@ -337,7 +483,7 @@ def noise(seed: int, slices: int = 2) -> np.ndarray:
 
 def groups_of(folder: Path, cache: Path) -> dict[str, str]:
     """The group of each slice, by its name below the folder."""
-    data = DataConfig(source=folder, image_size=16)
+    data = DataConfig(source=folder, image_size=16, grey_range=(0, 4096))
     images = read_images(data, cache / "images")
     fingerprints = read_fingerprints(data, cache / "prints").of(images.files, folder)
     # Only equal pixels: noise has near-duplicates by chance.
@@ -366,7 +512,7 @@ def test_volumes_with_an_equal_slice_are_one_group(tmp_path):
         own = noise(seed, 1) if path == "y/c.nii" else same
         volume = np.concatenate([noise(seed, 1), own], axis=2)
         save(volume, tmp_path / "set" / path)
-    data = DataConfig(source=tmp_path / "set", nifti=NiftiConfig(intensity=(0, 8000)))
+    data = DataConfig(source=tmp_path / "set", grey_range=(0, 8000))
     images = read_images(data, tmp_path / "images")
     fingerprints = read_fingerprints(data, tmp_path / "prints").of(images.files, tmp_path / "set")
 

@@ -114,7 +114,7 @@ def test_folder_linked_twice_in_a_class_counts_once(folder, tmp_path):
     assert count_class_folders(folder) == {"ant": 2, "cat": 2}
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "scan", "a.jp2"])
+@pytest.mark.parametrize("name", ["notes.txt", "scan", "a.jxl"])
 def test_foreign_files_are_counted(folder, name):
     touch(folder / "cat" / name, folder / "cat" / "z.pdf")
 
