@@ -196,13 +196,26 @@ class ClippedAdam(ClippedOverReplicas, keras.optimizers.Adam):
     """Adam (Kingma and Ba, arXiv:1412.6980) with the gradient of the whole batch clipped."""
 
 
+def cosine_schedule(peak: float, steps: int) -> keras.optimizers.schedules.LearningRateSchedule:
+    """A rate that rises to its peak within a twentieth of the steps, and falls along a cosine to 0.
+
+    Args:
+        peak: the highest rate.
+        steps: of the whole training.
+    """
+    warmup_steps = max(1, steps // 20)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        warmup_target=peak,
+        warmup_steps=warmup_steps,
+        decay_steps=max(1, steps - warmup_steps),  # which Keras counts from the peak on
+    )
+
+
 def _compiled(
     model: keras.Model, settings: ClassifierConfig, runtime: Runtime, steps_per_epoch: int
 ) -> keras.Model:
-    """What `fit` trains: the layers down to ``finetune_share``, from images to logits.
-
-    The rate warms up, and falls along a cosine.
-    """
+    """What `fit` trains: the layers down to ``finetune_share``, from images to logits."""
     freeze_lower_layers(model, settings.finetune_share)
     if runtime.replicas > 1 and runtime.backend == "tensorflow":
         for layer in _layers_of_backbone(model):
@@ -214,12 +227,7 @@ def _compiled(
         trained = keras.Model(model.input, model.output["logits"])
     trained.compile(
         optimizer=ClippedAdam(
-            learning_rate=keras.optimizers.schedules.CosineDecay(
-                initial_learning_rate=0.0,
-                warmup_target=settings.finetune_learning_rate,
-                warmup_steps=max(1, steps // 20),
-                decay_steps=steps,
-            ),
+            learning_rate=cosine_schedule(settings.finetune_learning_rate, steps),
             global_clipnorm=1.0,
         ),
         loss=keras.losses.CategoricalCrossentropy(

@@ -4,7 +4,7 @@ import pytest
 
 from kerasmed.classify.backbones import build_network
 from kerasmed.classify.classifier import build_classifier, calibrated_loss, predict_outputs
-from kerasmed.classify.training import freeze_lower_layers, train_classifier
+from kerasmed.classify.training import cosine_schedule, freeze_lower_layers, train_classifier
 from kerasmed.config import ClassifierConfig
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.runtime import Runtime
@@ -181,3 +181,17 @@ def test_pretrained_statistics_stay_while_training(phantoms, tmp_path):
     np.testing.assert_array_equal(one, other)
     for kind, changed in _changed_by_a_step(model, phantoms.images, phantoms.labels):
         assert changed == (kind is not keras.layers.BatchNormalization)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 19, 20, 1000])
+def test_rate_rises_to_its_peak_and_falls_to_nothing(steps):
+    schedule = cosine_schedule(0.01, steps)
+
+    rates = [float(schedule(step)) for step in range(steps + 1)]
+
+    warmup_steps = max(1, steps // 20)
+    assert rates[0] == 0
+    assert rates[warmup_steps] == max(rates) == pytest.approx(0.01)
+    # Where there is a step after the peak.
+    assert rates[-1] == pytest.approx(0 if steps > warmup_steps else 0.01, abs=1e-8)
+    assert rates[warmup_steps:] == sorted(rates[warmup_steps:], reverse=True)
