@@ -1,11 +1,13 @@
 """Pictures of the report."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 from conftest import phantom_set
 from PIL import Image
 
+from kerasmed.cli import main
 from kerasmed.fonts import fonts_for
 from kerasmed.report import _draw_confusions, _draw_grid, _draw_roc
 
@@ -58,3 +60,14 @@ def test_figures_show_classes_without_images_as_empty(tmp_path):
 
     assert (tmp_path / "confusion.png").exists()
     assert (tmp_path / "roc.png").exists()
+
+
+def test_page_of_a_single_random_split(tiny_config, run_copy):
+    path = run_copy / "evaluation" / "leakage.json"
+    leakage = json.loads(path.read_text())
+    leakage["random"] |= {"standard_deviation": None, "values": leakage["random"]["values"][:1]}
+    path.write_text(json.dumps(leakage))
+
+    assert main(["report", str(tiny_config), "--out", str(run_copy)]) == 0
+
+    assert "(1 splits) on splits by image" in (run_copy / "report.html").read_text()
