@@ -26,6 +26,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
 
     from kerasmed.config import DiffusionConfig, RuntimeConfig
     from kerasmed.data.image_set import ImageFile, ImageSet
+    from kerasmed.diffusion.cost import TRAINING_PASSES, matrix_product_rate
     from kerasmed.diffusion.training import train_denoiser
     from kerasmed.export.denoisers import export_denoiser
 
@@ -42,19 +43,24 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     result = train_denoiser(image_set, image_set, settings, "none", 0, runtime, folder)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("images_per_s")
+    images_per_s = float(history[-1].split(",")[column])
     trained, started = _peak_gib(), time.perf_counter()
     export_denoiser(folder / "denoiser.keras", {}, folder / "denoiser.onnx")
     export_s = time.perf_counter() - started
+    exported = _peak_gib()
+    possible = matrix_product_rate(result["precision"].removeprefix("mixed_"))
+    share = TRAINING_PASSES * 1e9 * result["gflop_per_image"] * images_per_s / possible
     return {
         "parameters": result["parameters"],
         "gflop_per_image": result["gflop_per_image"],
         "precision": result["precision"],
         "batch_size": settings.batch_size,
         "first_step_s": result["first_step_s"],
-        "images_per_s": float(history[-1].split(",")[column]),
+        "images_per_s": images_per_s,
+        "share_of_matrix_product_rate": round(share, 3),
         "training_peak_gib": trained,
         "export_s": round(export_s, 1),
-        "peak_gib_with_export": _peak_gib(),
+        "peak_gib_with_export": exported,
     }
 
 

@@ -40,11 +40,15 @@ def _tried(name: str, examine_part: Callable[[], dict[str, str]], remedy: str) -
 
 def _keras() -> dict[str, str]:
     runtime = resolve_runtime(RuntimeConfig())
+    from kerasmed.diffusion.cost import matrix_product_rate  # Keras is loaded by now
+
+    dtype = runtime.precision.removeprefix("mixed_")
     return {
         "Keras backend": runtime.backend,
         "device": runtime.device,
         "precision (auto)": runtime.precision,
         "XLA (auto)": "on" if runtime.jit_compile else "off",
+        f"matrix products ({dtype})": f"{matrix_product_rate(dtype) / 1e9:.0f} GFLOP/s",
     }
 
 

@@ -24,6 +24,12 @@ def test_cores_are_named_with_the_reason(monkeypatch):
     assert examine()["cores"] == str(limits)
 
 
+def test_rate_of_matrix_products_is_measured():
+    [(name, rate)] = [(k, v) for k, v in examine().items() if k.startswith("matrix products")]
+    assert name in ("matrix products (float32)", "matrix products (bfloat16)")
+    assert float(rate.removesuffix(" GFLOP/s")) >= 1
+
+
 def test_settings_that_are_passed_over_are_shown(monkeypatch, tmp_path):
     (tmp_path / "keras.json").write_text('{"image_data_format": "channels_first"}')
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))

@@ -12,7 +12,7 @@ from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.batches import NoisyBatches
 from kerasmed.diffusion.checkpoints import Checkpoints
-from kerasmed.diffusion.cost import TRAINING_PASSES, forward_flops, matrix_product_rate
+from kerasmed.diffusion.cost import forward_flops
 from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.recorder import Recorder
@@ -95,11 +95,9 @@ def train_denoiser(
             averaged, optimizer, checkpoints, done, seconds, created,
         )  # fmt: skip
         flops = forward_flops(model)
-        possible = matrix_product_rate(model.compute_dtype) * runtime.replicas
         say(
             f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image "
-            f"forward (matrix products run at {possible / 1e9:.0f} GFLOP/s here), {len(train)} "
-            f"images, batch {settings.batch_size}, {runtime.precision}, XLA "
+            f"forward, {len(train)} images, batch {settings.batch_size}, {runtime.precision}, XLA "
             f"{'on' if model.jit_compile else 'off'}, "
             f"{runtime.backend} on {runtime.device}; from step {done} on, to {settings.budget()}."
         )
@@ -122,21 +120,17 @@ def train_denoiser(
         if not _is_kept(averaged, folder / "denoiser.keras"):
             with written_aside(folder / "denoiser.keras") as temporary:
                 averaged.save(temporary)
-        rate, share = f"{summary['images_per_s']:.0f} images/s in the median", None
         if summary["first_step_s"] is None:  # perhaps on another machine
             ran = ran_before or ran
-        else:
-            share = round(TRAINING_PASSES * flops * summary["images_per_s"] / possible, 4)
-            rate += f", {share:.0%} of the rate of matrix products"
         say(
-            f"{rate}; exported the average at step {summary['exported_step']}, validation loss "
-            f"{summary['validation_loss']:.4f}, the lowest that was kept."
+            f"{summary['images_per_s']:.0f} images/s in the median; exported the average at step "
+            f"{summary['exported_step']}, validation loss {summary['validation_loss']:.4f}, the "
+            "lowest that was kept."
         )
         return {
             **ran,
             "parameters": model.count_params(),
             "gflop_per_image": round(flops / 1e9, 4),
-            "share_of_matrix_product_rate": share,
             **summary,
         }
 
