@@ -328,7 +328,7 @@ def evaluate(
     """
     if directory is not None:
         from kerasmed.config import override
-        from kerasmed.standalone import evaluate_folder
+        from kerasmed.outside import evaluate_folder
         from kerasmed.tables import print_metrics
 
         _refuse_with_model(data=data, out=out)

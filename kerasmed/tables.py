@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from kerasmed.evaluate.tabulate import number_text, over_seeds_text, trained_on
-from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.texts import printable
 
 
@@ -223,6 +222,8 @@ def print_explanation(path: Path, record: dict[str, Any]) -> None:
 
 def print_explanations(summary: dict[str, Any]) -> None:
     """One table an explainer, with one column a network."""
+    from kerasmed.explain.summary import FIGURES, figure_texts  # which needs SciPy
+
     for explainer, each in summary.items():
         networks = each["networks"]
         table = Table(explainer, *networks)

@@ -21,8 +21,8 @@ from kerasmed.errors import DataError
 from kerasmed.export.denoisers import export_denoiser
 from kerasmed.files import sha256_of
 from kerasmed.inference import OnnxDenoiser
+from kerasmed.outside import evaluate_folder
 from kerasmed.stages import images, leakage
-from kerasmed.standalone import evaluate_folder
 
 ROOT = Path(__file__).parents[1]
 CELL = "MobileNet-real-s0"

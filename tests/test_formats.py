@@ -13,7 +13,7 @@ from PIL import Image
 from kerasmed.cli import main
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.inference import OnnxClassifier
-from kerasmed.standalone import evaluate_folder
+from kerasmed.outside import evaluate_folder
 
 CLASSES = ("clear", "ground_glass")
 PER_CLASS = 40

@@ -24,7 +24,7 @@ LAYERS = [
     {"evaluate"},
     {"diffusion", "classify", "inference"},
     {"export", "explain"},
-    {"report", "standalone", "doctor", "tables", "check", "serve"},
+    {"report", "standalone", "outside", "doctor", "tables", "check", "serve"},
     {"stages"},
     {"cluster"},
     {"study"},
@@ -84,12 +84,22 @@ def test_modules_of_one_package_have_no_cycle():
     "module",
     ["kerasmed", "kerasmed.cli", "kerasmed.inference", "kerasmed.evaluate.classification",
      "kerasmed.evaluate.fidelity", "kerasmed.evaluate.privacy", "kerasmed.standalone",
-     "kerasmed.diffusion.generate", "kerasmed.export.precision", "kerasmed.export.verify",
-     "kerasmed.stages", "kerasmed.study"],
+     "kerasmed.outside", "kerasmed.diffusion.generate", "kerasmed.export.precision",
+     "kerasmed.export.verify", "kerasmed.stages", "kerasmed.study"],
 )  # fmt: skip
 def test_light_modules_import_neither_tensorflow_nor_keras(module, heavy):
     code = f"import sys, {module}; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_predicting_imports_what_the_engine_needs_and_little_else():
+    heavy = ("scipy", "sklearn", "skimage", "matplotlib", "pydantic", "yaml")
+    code = (
+        "import sys, kerasmed.cli, kerasmed.standalone, kerasmed.tables; "
+        f"sys.exit(', '.join(set({heavy!r}) & set(sys.modules)) or None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_no_module_is_called_utils():

@@ -16,7 +16,8 @@ from PIL import Image
 from kerasmed.cli import main
 from kerasmed.errors import DataError, DataWarning, InputError
 from kerasmed.inference import OnnxClassifier
-from kerasmed.standalone import evaluate_folder, find_images, predict_files, read_list
+from kerasmed.outside import evaluate_folder
+from kerasmed.standalone import find_images, predict_files, read_list
 
 nibabel = pytest.importorskip("nibabel")
 pydicom = pytest.importorskip("pydicom")

@@ -19,6 +19,14 @@ from kerasmed.errors import DataError, DataWarning, InputError, KerasmedError, M
 # (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
 FILTER = "pillow-draft-bicubic"
 
+# What operating systems and archivers leave in folders of images.
+_LITTER = frozenset(
+    {
+        *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"),
+        *("system volume information", "__pycache__"),
+    }
+)
+
 
 def read_pictures(
     path: Path, formats: Choices = None, draft_size: int | None = None
@@ -163,6 +171,11 @@ def suffix_of(path: Path) -> str:
     if suffix == ".gz" and path.name.lower().endswith(".nii.gz"):
         return ".nii.gz"
     return ".dcm" if suffix not in _READERS and starts_as_dicom(path) else suffix
+
+
+def is_hidden(path: Path) -> bool:
+    """Whether a file or folder is hidden by its name, or left by an operating system."""
+    return path.name.startswith(".") or path.name.lower() in _LITTER
 
 
 def stem_of(path: Path) -> str:

@@ -18,17 +18,10 @@ from kerasmed.data.entries import (
 )
 from kerasmed.data.npz import open_npz
 from kerasmed.data.official import Part, PartFolder, alike_folders, find_parts, part_named
-from kerasmed.data.readers import EXPECTED, SUFFIXES, suffix_of
+from kerasmed.data.readers import EXPECTED, SUFFIXES, is_hidden, suffix_of
 from kerasmed.errors import DataError
 
 LAYOUT = "a folder with one folder of images for each class"
-# What operating systems and archivers leave in folders of images.
-_LITTER = frozenset(
-    {
-        *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"),
-        *("system volume information", "__pycache__"),
-    }
-)
 _COLUMNS = ("path", "label", "patient", "split")
 
 
@@ -50,11 +43,6 @@ def open_source(data: DataConfig, least_classes: int = 2) -> Source:
         raise DataError(
             f"Cannot read {error.filename or data.source}: {error.strerror}; correct it."
         ) from None
-
-
-def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is hidden by its name, or left by an operating system."""
-    return path.name.startswith(".") or path.name.lower() in _LITTER
 
 
 def _open(path: Path, data: DataConfig, least_classes: int) -> Source:
