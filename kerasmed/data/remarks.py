@@ -21,6 +21,8 @@ from kerasmed.texts import counted
 _SHARE_OF_POOR = 0.05
 # Images that show no more levels than this are wholly black or white, which a few may be.
 _UNIFORM, _SHARE_OF_UNIFORM = 2, 0.5
+# Images of a class that seldom are of fewer patients than a split has roles.
+_MANY_IMAGES, _ROLES = 12, 4
 # Percentiles of the different values of an image, so that a marker or padding does not count.
 _PERCENTILES = (0.5, 99.5)
 
@@ -48,6 +50,7 @@ def remarks(
     ]
     if split.patient == "together":
         shared = shared_patient(found.patients.tolist(), found.classes.tolist())
+        shared = shared or _few_patients(found)
         lines.append(shared and f"{shared}; {IGNORE_PATIENT}.")
     counts = Counter(
         line
@@ -56,6 +59,17 @@ def remarks(
     )
     lines += note_lines(counts)
     return [line for line in lines if line]
+
+
+def _few_patients(found: Fingerprints) -> str | None:
+    """Words for patients who are too few for the four roles of a split, such as ANON1 and ANON2."""
+    for name in np.unique(found.classes).tolist():
+        named = found.patients[found.classes == name]
+        patients = len(set(named.tolist()))
+        if (named != "").all() and len(named) >= _MANY_IMAGES and patients < _ROLES:
+            images = counted(len(named), "image")
+            return f"The {images} of class {name!r} name only {counted(patients, 'patient')}"
+    return None
 
 
 def masks_line(count: int, names: list[str]) -> str | None:
