@@ -127,6 +127,18 @@ def test_every_format_gives_the_same_images(source, config, tmp_path):
 
 
 @pytest.mark.slow
+def test_study_runs_from_values_of_more_than_8_bits(config, tmp_path):
+    folder = write_folder(tmp_path)
+    for path in folder.rglob("*.png"):
+        Image.fromarray(np.asarray(Image.open(path)).astype(np.uint16) * 15).save(path)
+    run = tmp_path / "run"
+
+    assert main(["study", str(config), "--data", str(folder), "--out", str(run)]) == 0
+
+    assert "(white), by the training images" in (run / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_study_runs_from_every_format(source, config, tmp_path):
     run = tmp_path / "run"
 

@@ -212,6 +212,12 @@ def test_the_range_of_the_training_images_is_in_the_record_and_in_the_model(deep
     np.testing.assert_array_equal(read, decoded)
 
 
+def test_leakage_is_measured_in_the_range_of_the_study(deep_study):
+    arguments = [str(deep_study / "x.yaml"), "--out", str(deep_study / "run")]
+
+    assert main(["data", "leakage", *arguments, "--set", "classifiers.train_on=[real]"]) == 0
+
+
 def test_evaluate_shows_the_network_what_it_was_trained_on(deep_study):
     [path] = (deep_study / "run" / "exported").glob("*.onnx")
     files = json.loads((deep_study / "run" / "split.json").read_text())["files"]

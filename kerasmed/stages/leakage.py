@@ -7,12 +7,12 @@ import numpy as np
 
 from kerasmed.config import Config
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.splits import Split, make_split, read_split
+from kerasmed.data.splits import Split, make_split
 from kerasmed.errors import DataError
 from kerasmed.files import write_json
 from kerasmed.runs import RunFolder
 from kerasmed.runtime import load_keras
-from kerasmed.stages.inputs import load_images
+from kerasmed.stages.inputs import load_grouped_split
 
 _SPLITS, _SEEDS = 5, 50  # so many, of so many seeds at most
 _EDGE = 16  # of the reduced images that stand in for features
@@ -22,8 +22,8 @@ def measure_leakage(config: Config, run: RunFolder) -> dict[str, Any]:
     """Logistic regression on frozen features: this rule of splitting against a random one."""
     from kerasmed.evaluate.leakage import leakage
 
-    image_set = load_images(config, run)
-    _, groups = read_split(run.split_path, image_set)
+    image_set, _, grouped = load_grouped_split(config, run)
+    groups = grouped.tolist()
     each_alone = [f"{i} {file.sha256}" for i, file in enumerate(image_set.files)]
 
     def splits(belonging: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
