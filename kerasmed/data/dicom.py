@@ -135,10 +135,10 @@ def _complete(dataset: "Dataset") -> tuple[tuple[str, ...], int]:
     values = max(1, rows * columns * frames)
     is_coded = bool(dataset.file_meta.TransferSyntaxUID.is_encapsulated)
     allocated = integer(dataset, "BitsAllocated", 0)
-    is_colour = interpretation in _COLOUR or (
-        not interpretation and not is_coded and len(data) * 8 // values == 3 * (allocated or 8)
-    )
-    fill("SamplesPerPixel", 3 if is_colour else 1, samples in (1, 3, 4))
+    is_threefold = not is_coded and len(data) * 8 // values == 3 * (allocated or 8)
+    is_colour = interpretation in _COLOUR or (not interpretation and is_threefold)
+    is_wrong = samples == 1 and is_threefold and interpretation in _COLOUR
+    fill("SamplesPerPixel", 3 if is_colour else 1, samples in (1, 3, 4) and not is_wrong)
     samples = dataset.SamplesPerPixel
     fill(
         "PhotometricInterpretation", "RGB" if samples == 3 else "MONOCHROME2", interpretation != ""
@@ -153,12 +153,16 @@ def _complete(dataset: "Dataset") -> tuple[tuple[str, ...], int]:
     planar = samples == 1 or integer(dataset, "PlanarConfiguration", -1) >= 0
     fill("PlanarConfiguration", _planar(native, rows, columns, samples), planar)
     is_known = integer(dataset, "PixelRepresentation", -1) in (0, 1)
-    fill("PixelRepresentation", int(_looks_signed(native, allocated)), is_known)
-    stored = integer(dataset, "BitsStored", 0)
-    fill("BitsStored", allocated, 0 < stored <= allocated)
-    high, stored = integer(dataset, "HighBit", -1), dataset.BitsStored
+    fill("PixelRepresentation", int(samples == 1 and _looks_signed(native)), is_known)
+    stored, high = (integer(dataset, name, -1) for name in ("BitsStored", "HighBit"))
+    whole = high + 1 if 0 < high < allocated else allocated
+    fill("BitsStored", whole, 0 < stored <= allocated)
+    stored = dataset.BitsStored
     notes = [f"the header lacks {', '.join(lacking)}; derived from the pixels"] if lacking else []
     shift = high + 1 - stored if stored <= high < allocated else 0
+    # Many files name another HighBit, and have their values in the lowest bits all the same.
+    if native is None or (native & (2**shift - 1)).any():
+        shift = 0
     dataset.BitsStored = stored + shift
     if not shift and native is not None and _exceeds(native, dataset):
         notes.append("values have more bits than BitsStored states; all of them are used")
@@ -177,20 +181,20 @@ def _native(dataset: "Dataset", count: int) -> np.ndarray | None:
 
 
 def _planar(native: np.ndarray | None, rows: int, columns: int, samples: int) -> int:
-    """Whether colours lie one plane after the other: then neighbours in a plane are more alike."""
-    if native is None or samples != 3 or len(native) != rows * columns * 3:
+    """Whether colours lie one plane after the other: then the rows of a plane are more alike."""
+    if native is None or samples != 3 or rows < 2:
         return 0
-    pixels = native.astype(np.int32)
-    by_pixel = np.abs(np.diff(pixels.reshape(rows, columns, 3), axis=1)).sum()
-    by_plane = np.abs(np.diff(pixels.reshape(3, rows, columns), axis=2)).sum()
+    pixels = native[: rows * columns * 3].astype(np.int32)
+    by_pixel = np.abs(np.diff(pixels.reshape(rows, columns, 3), axis=0)).mean()
+    by_plane = np.abs(np.diff(pixels.reshape(3, rows, columns), axis=1)).mean()
     return int(by_plane < by_pixel)
 
 
-def _looks_signed(native: np.ndarray | None, bits: int) -> bool:
-    """Whether values without a sign would lie at both ends of their range and nowhere between."""
-    if native is None:
+def _looks_signed(native: np.ndarray | None) -> bool:
+    """Whether values of 16 bits would lie at both ends of their range and nowhere between."""
+    if native is None or native.itemsize != 2:
         return False
-    quarter = native >> (bits - 2)
+    quarter = native >> 14
     return bool((quarter == 0).any() and (quarter == 3).any() and (quarter % 3 == 0).all())
 
 
@@ -199,7 +203,8 @@ def _exceeds(native: np.ndarray, dataset: "Dataset") -> bool:
     if dataset.PixelRepresentation or not 0 < dataset.BitsStored < dataset.BitsAllocated:
         return False
     has_overlays = any(element.tag.group >> 8 == 0x60 for element in dataset)
-    return not has_overlays and bool((native >> dataset.BitsStored).any())
+    # Single ones are what is left of an overlay.
+    return not has_overlays and float((native >> dataset.BitsStored > 0).mean()) > 0.01
 
 
 def _name_transfer_syntax(dataset: "Dataset") -> None:

@@ -34,8 +34,8 @@ _LOOKED_AT = 8
 
 # Different colours of a mask that only has a suffix.
 _TWO = 2
-# Of others, colours, or the share of pixels that equal their neighbours or are near both ends.
-_FEW, _FLAT, _NEAR, _SHARE_NEAR = 16, 0.9, 24, 0.97
+# Of others, colours; or the shares of pixels that equal their neighbours, or are near white.
+_FEW, _FLAT, _NEAR, _SHARE_NEAR = 16, 0.8, 24, 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,8 @@ def suspected_masks(
         root: the folder of the set; names of folders above it say nothing.
     """
     in_folder: dict[Path, list[tuple[str, Path]]] = defaultdict(list)
-    images: dict[str, Path] = {}
+    images: dict[tuple[str, str], Path] = {}
+    anywhere: dict[str, Path] = {}
     in_mask_folder: list[tuple[Path, str]] = []
     mask_folders = {
         folder
@@ -74,15 +75,24 @@ def suspected_masks(
             in_mask_folder.append((path, stem))
         else:
             in_folder[path.parent].append((stem, path))
-            images.setdefault(_key(stem), path)
-    found = {
-        path: Suspicion(True, images[_key(stem)])
-        for path, stem in in_mask_folder
-        if _key(stem) in images
-    }
+            images.setdefault((_top(path, root), _key(stem)), path)
+            anywhere.setdefault(_key(stem), path)
+    found = {}
+    for path, stem in in_mask_folder:
+        top = _top(path, root)
+        if image := images.get((top, _key(stem))):
+            found[path] = Suspicion(True, image)
+        # A folder beside the classes, whose name alone says too little.
+        elif is_mask_folder(top) and (image := anywhere.get(_key(stem))):
+            found[path] = Suspicion(False, image)
     for others in in_folder.values():
         found |= _suspected_in(others)
     return found
+
+
+def _top(path: Path, root: Path) -> str:
+    """The class folder that a file is in."""
+    return path.relative_to(root).parts[0] if path.is_relative_to(root) else ""
 
 
 def _suspected_in(files: list[tuple[str, Path]]) -> dict[Path, Suspicion]:
@@ -153,12 +163,15 @@ def _is_plain(picture: Picture, named: bool) -> bool:
         few = picture.image.getcolors(maxcolors=most) is not None
     if few or not named:
         return few
-    flat = pixels if pixels.ndim == 3 else pixels[..., None]
-    same = (flat[:, 1:] == flat[:, :-1]).all(axis=2).mean() if flat.shape[1] > 1 else 0
-    if same >= _FLAT:
-        return True
-    # JPEG, and interpolation, surround both values of a mask with others.
+    # Of what is not background: regions of one value, or values near white, as JPEG and
+    # interpolation leave them.
     grey = np.asarray(picture.image.convert("L")).astype(np.int16)
+    levels = np.bincount(grey.ravel(), minlength=256)
+    inside = grey != levels.argmax()
+    equal = np.zeros(grey.shape, bool)
+    equal[:, 1:] = grey[:, 1:] == grey[:, :-1]
+    if equal[inside].mean() >= _FLAT:
+        return True
     black, white = int(grey.min()), int(grey.max())
-    near = (grey - black <= _NEAR) | (white - grey <= _NEAR)
-    return bool(near.mean() >= _SHARE_NEAR and white - black > 4 * _NEAR)
+    inside = grey - black > _NEAR
+    return bool(white - black > 4 * _NEAR and (white - grey[inside] <= _NEAR).mean() >= _SHARE_NEAR)

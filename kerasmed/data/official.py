@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from kerasmed.data.masks import is_mask_folder
+
 Part = Literal["train", "validation", "test"]
 
 _WORDS: dict[str, Part] = {
@@ -44,20 +46,28 @@ def find_parts(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[
         classes: folders directly below the set's.
         subfolders: of each folder down to two levels below these, the folders in it.
     """
-    found = []
-    for folder in classes:
-        for path in (folder, *subfolders.get(folder, [])):
-            part = part_named(path.name)
-            inside = tuple(subfolders.get(path, []))
-            if part is not None and inside:
-                found.append(PartFolder(path, part, inside))
+
+    def parts_among(folders: list[Path]) -> list[PartFolder]:
+        named = ((path, part_named(path.name), subfolders.get(path, [])) for path in folders)
+        return [
+            PartFolder(path, part, tuple(inner)) for path, part, inner in named if part and inner
+        ]
+
+    found = parts_among(classes)
+    around = [inner for folder in classes if (inner := parts_among(subfolders.get(folder, [])))]
+    if len(around) == 1:  # where several have parts inside, they are classes that are divided
+        found += around[0]
     names = [{folder.name.casefold() for folder in each.class_folders} for each in found]
     beside = {folder.name.casefold() for folder in classes}
-    return [
+    found = [
         each
         for i, each in enumerate(found)
         if names[i] & beside or any(names[i] & other for j, other in enumerate(names) if i != j)
     ]
+    # "test positive" and "test negative" are no division.
+    is_divided = len({each.part for each in found}) > 1
+    words = {re.sub(r"[^a-z]", "", each.path.name.lower()) for each in found}
+    return found if is_divided or len(words) == 1 else []
 
 
 def alike_folders(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[PartFolder]:
@@ -70,5 +80,7 @@ def alike_folders(classes: list[Path], subfolders: dict[Path, list[Path]]) -> li
     inside = [tuple(subfolders.get(folder, [])) for folder in classes]
     names = {tuple(path.name for path in each) for each in inside}
     if len(classes) < 2 or len(names) != 1 or len(inside[0]) < 2:
+        return []
+    if any(part_named(path.name) or is_mask_folder(path.name) for path in inside[0]):
         return []
     return [PartFolder(path, "train", each) for path, each in zip(classes, inside, strict=True)]

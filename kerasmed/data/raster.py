@@ -242,7 +242,8 @@ def _portable_map(content: bytes) -> np.ndarray | None:
     if count // channels > (Image.MAX_IMAGE_PIXELS or np.inf):
         raise Image.DecompressionBombError
     if kind in (b"P2", b"P3"):
-        values = np.array(content[match.end() :].split()[:count], dtype=np.uint16)
+        numbers = re.sub(rb"#[^\n]*", b"", content[match.end() :])
+        values = np.array(numbers.split()[:count], dtype=np.uint16)
     else:
         values = np.frombuffer(content, ">u2", count, match.end()).astype(np.uint16)
     return values.reshape((height, width, 3) if channels == 3 else (height, width))

@@ -10,8 +10,6 @@ import numpy as np
 from kerasmed.config import DataConfig, SplitConfig
 from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.groups import IGNORE_PATIENT, shared_patient
-from kerasmed.data.masks import is_mask_folder
-from kerasmed.data.official import part_named
 from kerasmed.data.picture import FEW_LEVELS, pooled_range
 from kerasmed.data.sources import same_folders_inside
 from kerasmed.texts import counted
@@ -161,7 +159,8 @@ def _alike_classes(data: DataConfig) -> str | None:
     if data.source is None or data.official_split == "merge":
         return None
     inside = same_folders_inside(data.source)
-    if not inside or any(part_named(name) or is_mask_folder(name) for name in inside):
+    # Numbers are those of patients or of magnifications.
+    if not inside or any(letter.isdigit() for name in inside for letter in name):
         return None
     return (
         f"All class folders hold the same folders inside ({', '.join(inside[:6])}). If these are "

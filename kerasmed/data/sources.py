@@ -107,7 +107,7 @@ def _list_class_folders(
     names = [path.name for path in folders]
     # Of one part alone, such as "test positive" and "test negative", they are classes.
     parts_named = {part_named(name) for name in names}
-    if len(parts_named) > 1 and None not in parts_named:
+    if len(parts_named - {None}) > 1:
         raise DataError(
             f"{directory} holds {', '.join(names)}, which are parts of a set and no classes: "
             f"expected {LAYOUT}; give one of them, or a .csv that lists the images of all."

@@ -467,6 +467,36 @@ def test_colour_image_without_elements_that_its_pixels_give(tmp_path, names, pla
     np.testing.assert_array_equal(np.asarray(picture.image), pixels)
 
 
+@pytest.mark.parametrize("planar", [0, 1])
+def test_grey_in_three_colours_without_planar_configuration(tmp_path, planar):
+    grey = np.random.default_rng(0).integers(0, 40, (16, 16)).cumsum(axis=0).astype(np.uint8)
+    pixels = grey[..., None].repeat(3, axis=2)
+    dataset = dataset_of(pixels, bits=8, **COLOUR)
+    dataset.PhotometricInterpretation = "RGB"
+    dataset.PixelData = (np.moveaxis(pixels, 2, 0) if planar else pixels).tobytes()
+    del dataset.PlanarConfiguration
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    np.testing.assert_array_equal(np.asarray(picture.image), pixels)
+
+
+@pytest.mark.parametrize("high", [12, 13, 15])
+def test_values_in_the_lowest_bits_are_not_shifted_whatever_highbit_says(tmp_path, high):
+    dataset = dataset_of([[0, 819, 2457, 4095]], HighBit=high)
+
+    [picture] = pictures(save(dataset, tmp_path / "a.dcm"))
+
+    assert picture.values.tolist() == [[0, 819, 2457, 4095]]
+
+
+def test_bright_text_on_a_dark_picture_is_no_sign(tmp_path):
+    dataset = dataset_of(np.array([[0, 60, 255, 3]], np.uint8), bits=8)
+    del dataset.PixelRepresentation
+
+    assert row_of(pictures(save(dataset, tmp_path / "a.dcm"))[0]) == [0, 60, 255, 3]
+
+
 @pytest.mark.parametrize("name", [" monochrome1", "Monochrome1 "])
 def test_photometric_interpretation_in_any_letters(shown, name):
     assert shown([0, 4095], PhotometricInterpretation=name) == [255, 0]

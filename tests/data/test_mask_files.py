@@ -178,6 +178,34 @@ def test_nothing_but_masks_is_refused_by_the_setting(tmp_path, capsys):
     assert "No image of" in capsys.readouterr().err
 
 
+def flat(path: Path) -> None:
+    """A picture of many values on a large black border, as X-rays are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[24:40, 24:40] = RNG.integers(40, 200, (16, 16))
+    Image.fromarray(pixels).save(path)
+
+
+def test_flat_images_of_a_class_called_lesion_are_images(tmp_path):
+    for i in range(3):
+        flat(tmp_path / "set" / "lesion" / f"{i:03d}.png")
+        photograph(tmp_path / "set" / "normal" / f"{i:03d}.png")
+
+    images, masks = names_left(tmp_path / "set", tmp_path)
+
+    assert (len(images), masks) == (6, [])
+
+
+def test_cropped_images_are_images(tmp_path):
+    for name in "ab":
+        photograph(tmp_path / "set" / name / "original" / "x.png")
+        flat(tmp_path / "set" / name / "segmented" / "x.png")
+
+    images, masks = names_left(tmp_path / "set", tmp_path)
+
+    assert (len(images), masks) == (4, [])
+
+
 def test_empty_masks_are_left_out(tmp_path):
     for name in "ab":
         photograph(tmp_path / "set" / name / "x.png")

@@ -123,6 +123,36 @@ def test_a_single_folder_around_the_classes_is_named(tmp_path):
     assert f"Give {tmp_path / 'images'} for its folders ['NORMAL', 'PNEU" in str(caught.value)
 
 
+@pytest.mark.parametrize("official_split", ["refuse", "merge", "keep"])
+def test_classes_that_are_divided_themselves_stay_classes(tmp_path, official_split):
+    for name in CLASSES:
+        for part in ("train", "test"):
+            photographs(tmp_path / name / part, "images")
+
+    source = open_source(DataConfig(source=tmp_path, official_split=official_split))
+
+    assert source.class_names == CLASSES
+    assert Counter(entry.part for entry in source.entries) == {"train": 2, "test": 2}
+
+
+@pytest.mark.parametrize("names", [("test_positive", "test_negative"), ("Pre test", "Post test")])
+def test_classes_called_like_one_part_may_have_the_same_folders_inside(tmp_path, names):
+    for name in names:
+        photographs(tmp_path / name, "left", "right")
+
+    source = open_source(DataConfig(source=tmp_path))
+
+    assert source.class_names == tuple(sorted(names))
+    assert {entry.part for entry in source.entries} == {None}
+
+
+def test_parts_without_class_folders_are_refused(tmp_path):
+    photographs(tmp_path, "train", "test", "sample")
+
+    with pytest.raises(DataError, match="which are parts of a set and no classes"):
+        open_source(DataConfig(source=tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "part"),
     [
