@@ -39,7 +39,7 @@ class MachineError(KerasmedError):
 
 
 class DataWarning(UserWarning):
-    """A fault in a file's metadata that was passed over."""
+    """A fault in a file's metadata that was ignored."""
 
 
 def brief(error: BaseException) -> str:

@@ -139,5 +139,5 @@ def keras_home() -> Path:
     """Where Keras 3.15 looks for keras.json and keeps weights."""
     if home := os.environ.get("KERAS_HOME"):
         return Path(os.path.expanduser(home))  # noqa: PTH111 - Path's raises where there is no home
-    home = os.path.expanduser("~")  # noqa: PTH111
+    home = os.path.expanduser("~")  # noqa: PTH111 - as above
     return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"

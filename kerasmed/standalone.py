@@ -153,7 +153,8 @@ def explain_files(
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Write an overlay and its record for each image, and yield them as they come.
 
-    Files of the same name are told apart by their folders, slices and frames by their number.
+    Where names are alike, overlays bear the file's ending or folders too, and those of slices and
+    frames their number.
 
     Of a file that cannot be read there is the ``error`` alone, and the others go on. Those that are
     there already, of the same image, file and settings, are not made again; overlays among the

@@ -1,6 +1,6 @@
 """From stored values of a DICOM frame to what is shown: rescaling, window, lookup tables.
 
-PS3.3 C.11.1 and C.11.2. An element that cannot be used is passed over, with a note for the set.
+PS3.3 C.11.1 and C.11.2. An element that cannot be used is ignored, with a note for the set.
 """
 
 import math

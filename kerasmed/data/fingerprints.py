@@ -41,7 +41,7 @@ class Fingerprints:
         patients: (n,) equal for images of one patient, else without meaning; "" for nobody.
         parts: int32 (n,) the frame, slice or row in the file, or -1.
         official: (n,) the part of the set to which its publishers gave the image, or "".
-        quantiles: float32 (n, 57) or (n, 0) of the pixels of files of more than 8 bits, as
+        quantiles: float32 (n, len(SHARES)) or (n, 0) of the pixels of files of more than 8 bits, as
             ``distribution`` gives them; NaN for others.
         levels: the same of their different values.
         notes: int32 (n,) positions in ``note_texts``.
@@ -86,20 +86,19 @@ class Fingerprints:
         return replace(self, **columns)
 
     def files(self, root: Path) -> tuple[ImageFile, ...]:
-        """Where each image came from; patients are told apart, and equal to no other reading's."""
-        rows = zip(
-            *(self.names, self.hashes.astype(str), self.classes, self.parts, self.patients),
-            strict=True,
-        )
+        """Where each image came from. Names of patients are pseudonyms of this reading alone."""
+        columns = (self.names, self.hashes.astype(str), self.classes, self.parts, self.patients)
         return tuple(
             ImageFile(
                 root / (name if part < 0 else name.rpartition("#")[0]),
                 digest,
                 class_name,
-                None if part < 0 else int(part),
+                None if part < 0 else part,
                 patient or None,
             )
-            for name, digest, class_name, part, patient in (map(_plain, row) for row in rows)
+            for name, digest, class_name, part, patient in zip(
+                *(column.tolist() for column in columns), strict=True
+            )
         )
 
     def refuse_empty(self, data: DataConfig) -> None:
@@ -348,11 +347,6 @@ def _border_of(pixels: np.ndarray) -> np.ndarray:
     border = np.ones(pixels.shape[:2], dtype=bool)
     border[rows:-rows, columns:-columns] = False
     return pixels[border].mean(axis=0)
-
-
-def _plain(value: Any) -> Any:
-    """A NumPy scalar as Python's own."""
-    return value.item() if isinstance(value, np.generic) else value
 
 
 def _read_cached(path: Path, key: str) -> Fingerprints | None:

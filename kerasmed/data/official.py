@@ -48,9 +48,10 @@ def find_parts(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[
     """
 
     def parts_among(folders: list[Path]) -> list[PartFolder]:
-        named = ((path, part_named(path.name), subfolders.get(path, [])) for path in folders)
         return [
-            PartFolder(path, part, tuple(inner)) for path, part, inner in named if part and inner
+            PartFolder(path, part, tuple(inner))
+            for path in folders
+            if (part := part_named(path.name)) and (inner := subfolders.get(path, []))
         ]
 
     found = parts_among(classes)

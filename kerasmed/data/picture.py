@@ -38,7 +38,7 @@ class Picture:
         needs_range: whether nothing says which values are black and white.
         inverted: whether low values are shown white.
         is_mask: whether the file says that it marks regions of another image.
-        notes: faults of its metadata that were passed over, without a word of its content.
+        notes: faults of its metadata that were ignored, without a word of its content.
     """
 
     image: Image.Image

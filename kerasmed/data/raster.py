@@ -74,14 +74,14 @@ def read_raster(path: Path, formats: Choices, draft_size: int | None) -> Picture
     content = path.read_bytes()
     try:
         return _decode(content, path, formats, draft_size)
-    except (DataError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
             f"Cannot read {path}: expected at most {Image.MAX_IMAGE_PIXELS:,} pixels, received "
             "more; cut it into fields or reduce it."
         ) from None
-    except Exception as error:
+    except Exception as error:  # decoders meet broken files with exceptions of every kind
         plain = _without_metadata(content)
         if plain is not None:
             # What is then still broken is the image, and the first error says how.
@@ -109,7 +109,7 @@ def count_pixels(path: Path) -> int:
             return image.width * image.height
     except Image.DecompressionBombError:
         raise
-    except Exception:
+    except Exception:  # as above
         plain = _without_metadata(content)
         if plain is None:
             raise

@@ -1,4 +1,4 @@
-"""Masks are told from images by their names and their pixels together."""
+"""A file counts as a mask only where its name and its pixels both say so."""
 
 from pathlib import Path
 
