@@ -12,13 +12,13 @@ import subprocess
 import sys
 import time
 
-from kerasmed.hardware import machine
-from kerasmed.runtime import versions
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 _CHILD = """
 import resource, sys
 import numpy as np
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference.classifier import OnnxClassifier
 model = OnnxClassifier(sys.argv[1], provider="cpu")
 model.predict(np.zeros((1, model.input_size, model.input_size, 3), np.uint8))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)

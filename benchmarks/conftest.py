@@ -2,8 +2,9 @@
 
 import pytest
 
-from kerasmed.hardware import machine
-from kerasmed.runtime import load_keras, versions
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 # Before any benchmark imports Keras, so that TensorFlow's notices stay off the table.
 load_keras()

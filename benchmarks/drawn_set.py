@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 from recipe import Judge, brightness_deviation, judged_parser
 
-from kerasmed.config import load_config
-from kerasmed.hardware import machine
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import versions
-from kerasmed.stages.inputs import load_synthetic
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import load_config
+from kerasmed.study.inputs import load_synthetic
+from kerasmed.study.run_folder import RunFolder
 
 
 def off_the_middle(images: np.ndarray) -> float:

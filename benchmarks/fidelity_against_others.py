@@ -14,7 +14,9 @@ from prdc import compute_prdc
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
 from torch_fidelity.metric_kid import mmd2
 
-from kerasmed.evaluate.fidelity import NEIGHBOURS, frechet_distance, kernel_distance, overlap
+from kerasmed.metrics.frechet import frechet_distance
+from kerasmed.metrics.kernel_distance import kernel_distance
+from kerasmed.metrics.manifold import NEIGHBOURS, overlap
 
 WIDTH = 64
 

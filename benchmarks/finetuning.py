@@ -15,18 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmed.config import load_config
-from kerasmed.hardware import machine
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import load_keras, resolve_runtime, versions
-from kerasmed.stages import STAGES, perform
-from kerasmed.stages.inputs import load_split
+from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import load_config
+from kerasmed.study.engine import perform
+from kerasmed.study.inputs import load_split
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import STAGES
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
 from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
 from kerasmed.classify.training import train_classifier  # noqa: E402
-from kerasmed.evaluate.probe import probe_accuracy  # noqa: E402
+from kerasmed.metrics.linear_probe import probe_accuracy  # noqa: E402
 
 
 def main() -> None:

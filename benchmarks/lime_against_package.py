@@ -25,13 +25,15 @@ import onnxruntime
 from lime.lime_image import LimeImageExplainer
 from scipy.special import softmax
 
-from kerasmed.explain.explainers import LimeExplainer, PerturbedImage
+from kerasmed.explain.lime import LimeExplainer
 from kerasmed.explain.masks import draw_masks, fill_of, kernel_weights
+from kerasmed.explain.perturbation import PerturbedImage
 from kerasmed.explain.segments import segment_image
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation, top_overlap
-from kerasmed.hardware import machine
-from kerasmed.inference import OnnxClassifier
-from kerasmed.runtime import load_keras, versions
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 REFERENCE = 20_000
 SAMPLES = (256, 384, 512, 640, 1000)

@@ -64,8 +64,8 @@ def xplique_ways(image: np.ndarray) -> dict[str, Callable]:
 
 
 def kerasmed_ways(image: np.ndarray, model: Path) -> dict[str, Callable]:
-    from kerasmed.explain.explainers import LimeExplainer
-    from kerasmed.inference import OnnxClassifier
+    from kerasmed.explain.lime import LimeExplainer
+    from kerasmed.inference.classifier import OnnxClassifier
 
     predict = OnnxClassifier(model).predict
 
@@ -106,8 +106,8 @@ def main() -> None:
         ways = captum_ways(image) if arguments.side == "captum" else xplique_ways(image)
         print(json.dumps(timed(ways)))
         return
-    from kerasmed.hardware import machine
-    from kerasmed.runtime import versions
+    from kerasmed.runtime.hardware import machine
+    from kerasmed.runtime.versions import versions
 
     print(json.dumps({**machine(), **versions()}))
     print(json.dumps(timed(kerasmed_ways(image, arguments.folder / "model.onnx"))))

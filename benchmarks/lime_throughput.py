@@ -16,10 +16,11 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from kerasmed.explain.explainers import LimeExplainer
-from kerasmed.hardware import machine
-from kerasmed.inference import OnnxClassifier
-from kerasmed.runtime import load_keras, versions
+from kerasmed.explain.lime import LimeExplainer
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 FOLDER, FEW, SAMPLES = 100, 10, 512
 

@@ -22,8 +22,8 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
-from kerasmed.hardware import machine
-from kerasmed.runtime import versions
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 SIZE, PAINTED, FAMILY = 64, 4000, "mri"
 CLASSES = list(FAMILIES[FAMILY])
@@ -72,7 +72,7 @@ def draw_set(folder: Path, count: int) -> None:
 def run(*arguments: str) -> tuple[float, float]:
     """Seconds that a command takes, and GiB that it holds of its own at most."""
     started, most = time.monotonic(), 0.0
-    with subprocess.Popen([sys.executable, "-m", "kerasmed.cli", *arguments]) as process:
+    with subprocess.Popen([sys.executable, "-m", "kerasmed", *arguments]) as process:
         while process.poll() is None:
             most = max(most, own_memory(process.pid))
             time.sleep(0.2)

@@ -19,16 +19,18 @@ SAMPLES = 64
 
 def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     """A few steps, and the export."""
-    from kerasmed.runtime import load_keras, resolve_runtime
+    from kerasmed.parallel.resolve import resolve_runtime
+    from kerasmed.runtime.backend import load_keras
 
     load_keras()
     import numpy as np
 
-    from kerasmed.config import DiffusionConfig, RuntimeConfig
     from kerasmed.data.image_set import ImageFile, ImageSet
+    from kerasmed.diffusion.config import DiffusionConfig
     from kerasmed.diffusion.cost import TRAINING_PASSES, matrix_product_rate
     from kerasmed.diffusion.training import train_denoiser
     from kerasmed.export.denoisers import export_denoiser
+    from kerasmed.parallel.config import RuntimeConfig
 
     given = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
     if batch_size is not None:
@@ -67,9 +69,9 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
 def sample(size: int, folder: Path) -> dict:
     """Two batches of 32 images."""
     from kerasmed.diffusion.generate import generate_images
-    from kerasmed.diffusion.pixels import PixelRange
     from kerasmed.diffusion.solvers import sampling_timesteps
-    from kerasmed.inference import OnnxDenoiser
+    from kerasmed.inference.denoiser import OnnxDenoiser
+    from kerasmed.inference.pixels import PixelRange
 
     denoiser = OnnxDenoiser(folder / "denoiser.onnx")
     said = denoiser.metadata
@@ -91,9 +93,9 @@ def _peak_gib() -> float:
 
 
 def main() -> None:
-    from kerasmed.config import PRESETS
-    from kerasmed.hardware import machine
-    from kerasmed.runtime import versions
+    from kerasmed.diffusion.presets import PRESETS
+    from kerasmed.runtime.hardware import machine
+    from kerasmed.runtime.versions import versions
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))

@@ -17,19 +17,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kerasmed.config import Config, load_config
+from kerasmed.audit.fidelity import fidelity
 from kerasmed.data.image_set import ImageSet
+from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.diffusion.generate import Denoiser, generate_images
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import sampling_timesteps
-from kerasmed.evaluate.fidelity import fidelity
-from kerasmed.evaluate.probe import probe_accuracy
-from kerasmed.hardware import machine
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import load_keras, resolve_runtime, versions
-from kerasmed.stages import STAGES, perform
-from kerasmed.stages.inputs import load_grouped_split
-from kerasmed.stages.sampling import open_denoiser
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.metrics.linear_probe import probe_accuracy
+from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import Config, load_config
+from kerasmed.study.engine import perform
+from kerasmed.study.inputs import load_grouped_split
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import STAGES
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 

@@ -22,15 +22,15 @@ from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantTy
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from recipe import Judge, draw, judged_parser
 
-from kerasmed.config import load_config
+from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.diffusion.generate import Denoiser, generate_images
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import sampling_timesteps
-from kerasmed.hardware import machine
-from kerasmed.inference import OnnxDenoiser
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import versions
-from kerasmed.stages.sampling import open_denoiser
+from kerasmed.inference.denoiser import OnnxDenoiser
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import load_config
+from kerasmed.study.run_folder import RunFolder
 
 IMAGES = 400
 

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmed.cluster import RayCluster
-from kerasmed.config import Config, load_config
 from kerasmed.files import read_history, read_json
-from kerasmed.hardware import machine
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import versions
-from kerasmed.stages import Share
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import Config, load_config
+from kerasmed.study.ray_executor import RayCluster
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stage import Share
 
 SETTINGS = """
 name: scaling
@@ -47,7 +47,7 @@ def together(*commands: list[str], **environment: str) -> float:
     started = time.monotonic()
     running = [
         subprocess.Popen(
-            [sys.executable, "-m", "kerasmed.cli", *map(str, command)],
+            [sys.executable, "-m", "kerasmed", *map(str, command)],
             env={**os.environ, **environment, **tf_config},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

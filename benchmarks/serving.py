@@ -18,13 +18,14 @@ from pathlib import Path
 import httpx2
 import numpy as np
 
-from kerasmed.hardware import machine
-from kerasmed.runtime import versions
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
 
 _SERVER = """
 import sys
-from kerasmed.inference import OnnxClassifier
-from kerasmed.serve import Limits, serve
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.serve.limits import Limits
+from kerasmed.serve.app import serve
 limits = Limits(max_batch=int(sys.argv[3]))
 serve(OnnxClassifier(sys.argv[1]), "127.0.0.1", int(sys.argv[2]), limits)
 """

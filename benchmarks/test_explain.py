@@ -6,9 +6,9 @@ from lime.lime_image import LimeImageExplainer
 
 from kerasmed.classify.classifier import build_classifier
 from kerasmed.data.phantoms import draw_phantom
-from kerasmed.explain.explainers import LimeExplainer
+from kerasmed.explain.lime import LimeExplainer
 from kerasmed.export.classifiers import export_classifier
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference.classifier import OnnxClassifier
 
 METADATA = {"class_names": ["a", "b"], "backbone": "", "trained_on": "real", "seed": 0}
 SIZE, SAMPLES = 128, 300

@@ -17,7 +17,7 @@ from kerasmed.classify.backbones import BACKBONES
 from kerasmed.classify.classifier import build_classifier
 from kerasmed.export.classifiers import export_classifier
 from kerasmed.export.precision import to_int8
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference.classifier import OnnxClassifier
 
 METADATA = {"class_names": ["a", "b"], "backbone": "", "trained_on": "real", "seed": 0}
 IMAGES = np.random.default_rng(0).integers(0, 256, (16, 64, 64, 3), dtype=np.uint8)

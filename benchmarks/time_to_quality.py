@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from recipe import Judge, draw, judged_parser, save_grid, train
 
-from kerasmed.config import load_config
+from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.diffusion.solvers import sampling_timesteps
-from kerasmed.hardware import machine
-from kerasmed.runs import RunFolder
-from kerasmed.runtime import versions
-from kerasmed.stages.sampling import open_denoiser
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import load_config
+from kerasmed.study.run_folder import RunFolder
 
 RIVALS = ("denoising-diffusion-pytorch", "diffusers")
 

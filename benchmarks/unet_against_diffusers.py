@@ -20,8 +20,11 @@ SIZE = 64
 
 def measure_keras(precision: str, batch: int, widths: list[int], blocks: int) -> dict:
     """kerasmed's denoiser."""
-    from kerasmed.config import DiffusionConfig, RuntimeConfig
-    from kerasmed.runtime import load_keras, precision_policy, resolve_runtime, versions
+    from kerasmed.diffusion.config import DiffusionConfig
+    from kerasmed.parallel.config import RuntimeConfig
+    from kerasmed.parallel.resolve import resolve_runtime
+    from kerasmed.runtime.backend import load_keras, precision_policy
+    from kerasmed.runtime.versions import versions
 
     policy = "mixed_bfloat16" if precision == "bfloat16" else "float32"
     load_keras()
@@ -30,8 +33,8 @@ def measure_keras(precision: str, batch: int, widths: list[int], blocks: int) ->
 
     from kerasmed.diffusion.cost import forward_flops
     from kerasmed.diffusion.optimizer import EmaAdamW
-    from kerasmed.diffusion.pixels import PixelRange
     from kerasmed.diffusion.unet import build_denoiser
+    from kerasmed.inference.pixels import PixelRange
 
     runtime = resolve_runtime(RuntimeConfig())
     warm_up, steps = _repeats(runtime.on_gpu)
@@ -158,8 +161,8 @@ def main() -> None:
         return
     if arguments.rival_python is None:
         parser.error("--rival-python is missing")
-    from kerasmed.config import DiffusionConfig
-    from kerasmed.hardware import machine
+    from kerasmed.diffusion.config import DiffusionConfig
+    from kerasmed.runtime.hardware import machine
 
     settings = DiffusionConfig.model_validate({"preset": arguments.preset})
     rest = [arguments.batch, settings.widths, settings.blocks]

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from kerasmed.cli import main
+from kerasmed.cli.main import main
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kerasmed.config import Strength
+from kerasmed.classify.config import Strength
 from kerasmed.errors import MachineError
 
 

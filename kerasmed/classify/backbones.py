@@ -11,7 +11,7 @@ import numpy as np
 from keras import ops
 
 from kerasmed.errors import ConfigError
-from kerasmed.runtime import load_keras
+from kerasmed.runtime.backend import load_keras
 
 
 def _to_minus_one_one(x):

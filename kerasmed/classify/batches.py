@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from kerasmed.classify.augment import Augmenter
+from kerasmed.classify.config import Mixing
 from kerasmed.classify.mixing import mix
-from kerasmed.config import Mixing
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random

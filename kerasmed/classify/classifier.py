@@ -5,11 +5,9 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 from keras import ops
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
 from kerasmed.classify.backbones import build_network, find_backbone, resolve_input_size
-from kerasmed.runtime import precision_policy
+from kerasmed.runtime.backend import precision_policy
 
 # Batch normalisation of a network that starts from nothing: Keras's momentum of 0.99 needs more
 # steps than a small set gives before the moving statistics mean anything.
@@ -90,43 +88,3 @@ def predict_outputs(
         outputs = model.predict_on_batch(np.concatenate([batch, padding]))
         parts.append({k: ops.convert_to_numpy(v)[: len(batch)] for k, v in outputs.items()})
     return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
-
-
-def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean negative log-likelihood of labels (n,) under logits (n, classes)."""
-    return float((logsumexp(logits, axis=1) - logits[np.arange(len(labels)), labels]).mean())
-
-
-def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, from 0.05 to 20, that makes the labels likeliest.
-
-    The labels count as a little uncertain, by one image more of every class (Platt 1999): where
-    all images are classified rightly, the least temperature would otherwise be the best.
-
-    Args:
-        logits: float (n, classes).
-        labels: int (n,).
-    """
-    images, classes = logits.shape
-    uncertain = classes / (images + classes)
-
-    def loss(log_temperature: float) -> float:
-        scaled = logits / np.exp(log_temperature)
-        of_any_class = float((logsumexp(scaled, axis=1) - scaled.mean(axis=1)).mean())
-        return (1 - uncertain) * mean_cross_entropy(scaled, labels) + uncertain * of_any_class
-
-    bounds = (np.log(0.05), np.log(20.0))
-    return float(np.exp(minimize_scalar(loss, bounds=bounds, method="bounded").x))
-
-
-def calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy at the temperature that suits these logits best, with which they leave.
-
-    Without it a network that is right more often, but too sure, counts as worse than one that
-    knows less.
-
-    Args:
-        logits: float (n, classes).
-        labels: int (n,).
-    """
-    return mean_cross_entropy(logits / fit_temperature(logits, labels), labels)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from kerasmed.config import Mixing
+from kerasmed.classify.config import Mixing
 
 Pair = tuple[np.ndarray, np.ndarray]
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kerasmed.config import DataConfig
+from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import Entry, Source, relative_path
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.official import Part
@@ -20,7 +20,7 @@ from kerasmed.data.readers import FILTER, check_range, reduce_image
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
-from kerasmed.hardware import cpu_cores
+from kerasmed.runtime.hardware import cpu_cores
 
 # How many entries are under way at once; bounds what waits in memory.
 _BATCH = 64

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasmed.config import Formats
+from kerasmed.data.config import Formats
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb, without_missing
 
 if TYPE_CHECKING:

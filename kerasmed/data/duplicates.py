@@ -8,7 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from kerasmed.data.fingerprints import Fingerprints
-from kerasmed.hardware import cpu_cores
+from kerasmed.runtime.hardware import cpu_cores
 
 # Hashes compared at once by one thread: a block of distances that stays in the processor's cache.
 _BLOCK = 512

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from kerasmed.config import Formats
+from kerasmed.data.config import Formats
 from kerasmed.data.masks import Suspicion, looks_like_mask, suspected_masks
 from kerasmed.data.official import Part
 from kerasmed.data.picture import Picture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kerasmed.config import SplitConfig
+from kerasmed.data.config import SplitConfig
 from kerasmed.data.duplicates import Pairs, equal_pairs, linked_groups
 from kerasmed.data.entries import relative_path
 from kerasmed.data.image_set import ImageFile

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.config import Formats
+from kerasmed.data.config import Formats
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb, without_missing
 from kerasmed.errors import DataError, MachineError
 

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from kerasmed.config import Formats
+from kerasmed.data.config import Formats
 from kerasmed.data.entries import Entry, Read, Source, checked_label, sorted_by_class
 from kerasmed.data.official import part_named
 from kerasmed.data.picture import Picture

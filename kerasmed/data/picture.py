@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:  # for the types only: the engine reads pictures without pydantic
-    from kerasmed.config import Formats
+    from kerasmed.data.config import Formats
 
 Choices: TypeAlias = "Formats | Mapping[str, Any] | None"
 

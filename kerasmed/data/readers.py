@@ -39,8 +39,8 @@ def read_pictures(
 
     Args:
         path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
-        formats: choices of ``kerasmed.config.Formats``, also as plain values; their defaults if
-            None.
+        formats: choices of ``kerasmed.data.config.Formats``, also as plain values; their
+            defaults if None.
         draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
 
     Raises:
@@ -216,14 +216,14 @@ def _read_raster(path: Path, formats: Choices, draft_size: int | None) -> Iterat
 
 
 def _read_dicom(path: Path, formats: Choices, draft_size: int | None) -> Iterator[Picture]:
-    from kerasmed.config import Formats
+    from kerasmed.data.config import Formats
     from kerasmed.data.dicom import read_frames  # pydicom is optional
 
     yield from read_frames(path, Formats.model_validate(formats or {}), starts_as_dicom(path))
 
 
 def _read_nifti(path: Path, formats: Choices, draft_size: int | None) -> Iterator[Picture]:
-    from kerasmed.config import Formats
+    from kerasmed.data.config import Formats
     from kerasmed.data.nifti import read_slices  # nibabel is optional
 
     yield from read_slices(path, Formats.model_validate(formats or {}))

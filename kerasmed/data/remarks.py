@@ -7,12 +7,12 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from kerasmed.config import DataConfig, SplitConfig
+from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.groups import IGNORE_PATIENT, shared_patient
 from kerasmed.data.picture import FEW_LEVELS, pooled_range
 from kerasmed.data.sources import same_folders_inside
-from kerasmed.texts import counted
+from kerasmed.text import counted
 
 # Share of the images that lose grey levels from which on that is worth a line: single slices have
 # hardly any tissue.

@@ -1,17 +1,16 @@
 """What a user's archive holds, before any pixel is read: folder of class folders, CSV or .npz."""
 
-import csv
 import os
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from kerasmed.config import DataConfig, Formats
+from kerasmed.data.config import DataConfig, Formats
+from kerasmed.data.csv_table import list_table
 from kerasmed.data.entries import (
     Entry,
     Source,
-    checked_label,
     root_of,
     sorted_by_class,
     with_suspicions,
@@ -22,7 +21,6 @@ from kerasmed.data.readers import EXPECTED, SUFFIXES, is_hidden, suffix_of
 from kerasmed.errors import DataError
 
 LAYOUT = "a folder with one folder of images for each class"
-_COLUMNS = ("path", "label", "patient", "split")
 
 
 def open_source(data: DataConfig, least_classes: int = 2) -> Source:
@@ -56,7 +54,7 @@ def _open(path: Path, data: DataConfig, least_classes: int) -> Source:
             "known set with `kerasmed data fetch`."
         )
     elif suffix == ".csv" and path.is_file():
-        names, entries = _list_table(path, least_classes)
+        names, entries = list_table(path, least_classes)
     elif suffix == ".npz" and path.is_file():
         return open_npz(path, data.class_names, formats, least_classes)
     else:
@@ -254,49 +252,3 @@ def _walk(folder: Path) -> Iterator[Path]:
 
 def _refuse_folder(error: OSError) -> None:
     raise DataError(f"Cannot open the folder {error.filename}: {error.strerror}; mend it.")
-
-
-def _list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
-    wanted = "a header with the columns path, label and perhaps patient and split, in UTF-8"
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            rows = list(reader)
-            header = list(reader.fieldnames or [])
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"Cannot read {path}: expected {wanted}, received {error}.") from None
-    if not rows:
-        raise DataError(f"{path} lists no image: expected {wanted} and one line an image.")
-    if not {"path", "label"} <= set(header) or len(set(header)) < len(header):
-        raise DataError(f"{path}: expected {wanted}, received the columns {header}; mend it.")
-    entries: dict[Path, Entry] = {}
-    for number, row in enumerate(rows, start=1):
-        where = f"{path}, image {number}"
-        entry = _table_entry(path, row, where)
-        if row.get(None):
-            raise DataError(
-                f"{where}: expected {len(header)} values, received more; "
-                "put a value that has a comma into quotation marks."
-            )
-        if entry.path.resolve() in entries:
-            raise DataError(f"{path} lists {entry.path} twice: expected each once; remove one.")
-        entries[entry.path.resolve()] = entry
-    return sorted_by_class(entries.values(), path, least_classes)
-
-
-def _table_entry(table: Path, row: dict[str, str | None], where: str) -> Entry:
-    values = {name: (row.get(name) or "").strip() for name in _COLUMNS if name in row}
-    split = values.pop("split", "")  # other divisions than into training and test images are none
-    empty = [name for name, value in values.items() if not value]
-    if empty:
-        raise DataError(f"{where}: the column {empty[0]!r} is empty; fill it or remove the line.")
-    path = table.parent / values["path"]
-    if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises on names too long)
-        raise DataError(
-            f"{where}: expected an image at {path} (paths are relative to the table), "
-            "received no file; mend the path or remove the line."
-        )
-    if suffix_of(path) not in SUFFIXES:
-        raise DataError(f"{where}: {path} is no image by its name: expected {EXPECTED}.")
-    label = checked_label(values["label"], where)
-    return Entry(path, label, patient=values.get("patient"), part=part_named(split))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.config import SplitConfig
+from kerasmed.data.config import SplitConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json

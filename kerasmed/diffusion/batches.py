@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
 from kerasmed.diffusion.augmentation import apply_augmentation, draw_augmentation
-from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, add_noise, alphas_cumprod
+from kerasmed.inference.pixels import PixelRange
 
 # Of the random numbers of a training, which no synthetic image is drawn from.
 _TRAINING = 0x7241

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.config import DiffusionConfig
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.progress import say

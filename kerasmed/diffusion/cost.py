@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.runtime import list_gpus
+from kerasmed.runtime.backend import list_gpus
 
 # Backward takes about twice the arithmetic of forward: one product for the inputs, one for the
 # weights (Kaplan et al., arXiv:2001.08361, section 2.1).

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.solvers import SOLVERS
+from kerasmed.inference.pixels import PixelRange
 
 # denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]

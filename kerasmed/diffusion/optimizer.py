@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.distribution import ClippedOverReplicas
+from kerasmed.parallel.devices import ClippedOverReplicas
 
 
 class EmaAdamW(ClippedOverReplicas):

@@ -11,8 +11,8 @@ from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of
-from kerasmed.evaluate.privacy import comparison_pixels, share_closer_to_training
 from kerasmed.files import written_aside
+from kerasmed.metrics.memorisation import comparison_pixels, share_closer_to_training
 
 IMAGES = 48
 PREDICTED_AT_ONCE = 32

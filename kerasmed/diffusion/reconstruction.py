@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 
 from kerasmed.diffusion.generate import Denoiser
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import add_noise
+from kerasmed.inference.pixels import PixelRange
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
 DRAWS = 4  # of noise at each

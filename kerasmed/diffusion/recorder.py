@@ -10,18 +10,18 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.batches import validation_batch
 from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.preview import PREDICTED_AT_ONCE, Preview
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
-from kerasmed.distribution import on_one_device
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
+from kerasmed.parallel.devices import on_one_device
+from kerasmed.parallel.workers import joined, of_chief
 from kerasmed.progress import say
-from kerasmed.workers import joined, of_chief
 
 _TIMED = 10  # steps after the first, from which the length of an interval is estimated
 _LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down

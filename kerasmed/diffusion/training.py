@@ -8,27 +8,28 @@ from zipfile import BadZipFile
 import keras
 import numpy as np
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.batches import NoisyBatches
 from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.cost import forward_flops
 from kerasmed.diffusion.optimizer import EmaAdamW
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.unet import build_denoiser
-from kerasmed.distribution import (
+from kerasmed.files import written_aside
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.parallel.devices import (
     check_batch,
     fit,
     mirrored_variables,
     on_all_devices,
     on_one_device,
 )
-from kerasmed.files import written_aside
-from kerasmed.hardware import cpu_cores
+from kerasmed.parallel.resolve import Runtime
+from kerasmed.parallel.workers import check_agreed, joined, of_chief
 from kerasmed.progress import progress_bar, say
-from kerasmed.runtime import Runtime, precision_policy
-from kerasmed.workers import check_agreed, joined, of_chief
+from kerasmed.runtime.backend import precision_policy
+from kerasmed.runtime.hardware import cpu_cores
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9

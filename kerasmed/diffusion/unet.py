@@ -9,12 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.config import ATTENTION_HEADS, DiffusionConfig
 from kerasmed.diffusion.augmentation import PARAMETERS
+from kerasmed.diffusion.config import ATTENTION_HEADS, DiffusionConfig
 from kerasmed.diffusion.generate import Denoiser
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
-from kerasmed.runtime import load_keras
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.runtime.backend import load_keras
 
 # The layer that training with augmentation has beside those of the finished denoiser.
 AUGMENTATION_LAYER = "augmentation_embedding"

@@ -4,8 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.explain.explainers import PerturbedImage, Predict
 from kerasmed.explain.masks import fill_of
+from kerasmed.explain.perturbation import PerturbedImage, Predict
 
 STEPS = 20
 RANDOM_ORDERS = 5

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from kerasmed import __version__
-from kerasmed.config import ExplainConfig
 from kerasmed.errors import ModelFileError
-from kerasmed.explain.explainers import ROUND, Predict, build_explainer
+from kerasmed.explain.config import ExplainConfig
+from kerasmed.explain.explainers import build_explainer
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
 from kerasmed.explain.masks import (
@@ -20,12 +20,14 @@ from kerasmed.explain.masks import (
     fill_of,
     sample_weights,
 )
+from kerasmed.explain.perturbation import ROUND, Predict
 from kerasmed.explain.randomisation import LOGITS, randomise_weights
 from kerasmed.explain.records import read_recorded, recorded
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation
 from kerasmed.files import sha256_of
-from kerasmed.inference import OnnxClassifier, provider_key
-from kerasmed.runtime import load_keras
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.session import provider_key
+from kerasmed.runtime.backend import load_keras
 
 # Rank correlation of LIME's weights from the same masks from which on a file of another precision
 # explains like the float32 one.
@@ -221,7 +223,7 @@ def _grad_cam(engine: OnnxClassifier, trained: Path) -> _AnyExplainer:
     load_keras()
     import keras
 
-    from kerasmed.explain.grad_cam import GradCamExplainer
+    from kerasmed.explain.cam import GradCamExplainer
 
     model = keras.saving.load_model(trained, compile=False)
     return GradCamExplainer(model, engine.metadata["temperature"])

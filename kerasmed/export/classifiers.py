@@ -18,7 +18,8 @@ from kerasmed.errors import ModelFileError
 from kerasmed.export.conversion import OPSET, convert, optimized_graph, write_model
 from kerasmed.export.precision import greatest_activation, quantize_gated, to_float16
 from kerasmed.files import sha256_of, write_json, written_aside
-from kerasmed.inference import FORMAT, OnnxClassifier
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.metadata import FORMAT
 
 # Greatest difference of probabilities, and of features as a share of the largest of them: of
 # float32 to Keras, and of float16 to float32.

@@ -8,24 +8,27 @@ import numpy as np
 import tensorflow as tf
 
 from kerasmed import __version__
-from kerasmed.diffusion.unet import pixels_of
 from kerasmed.errors import ModelFileError
 from kerasmed.export.conversion import OPSET, convert, write_model
-from kerasmed.files import sha256_of, written_aside
-from kerasmed.inference import FORMAT, OnnxDenoiser
+from kerasmed.files import written_aside
+from kerasmed.inference.denoiser import OnnxDenoiser
+from kerasmed.inference.metadata import FORMAT
 
 # Greatest difference to Keras, as a share of the largest value (at least 1).
 TOLERANCE = 1e-4
 
 
-def export_denoiser(source: Path, metadata: dict[str, Any], path: Path) -> dict[str, Any]:
+def export_denoiser(
+    model: keras.Model, keras_sha256: str, metadata: dict[str, Any], path: Path
+) -> dict[str, Any]:
     """Write a float32 denoiser as ONNX, with the same inputs, checked against Keras.
 
-    A file that was made from this source stays as it is: tf2onnx names the parts of a graph anew
+    A file that was made from this model stays as it is: tf2onnx names the parts of a graph anew
     each time, so that what was drawn with it would pass for drawn with another network.
 
     Args:
-        source: ``denoiser.keras``.
+        model: a float32 denoiser, see ``build_denoiser``.
+        keras_sha256: of the file that it was loaded from.
         metadata: what the file is to say of itself beside its format.
         path: of the file.
 
@@ -35,17 +38,16 @@ def export_denoiser(source: Path, metadata: dict[str, Any], path: Path) -> dict[
     Raises:
         ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
     """
-    model = keras.saving.load_model(source, compile=False)
-    size = model.input[0].shape[1]
+    size, pixels = model.input[0].shape[1], model.get_layer("clean_images").pixels
     metadata = {
         "kerasmed_version": __version__,
         "format": FORMAT,
         "kind": "denoiser",
         "image_size": size,
-        "pixel_mean": list(pixels_of(model).mean),
-        "pixel_scale": pixels_of(model).scale,
+        "pixel_mean": list(pixels.mean),
+        "pixel_scale": pixels.scale,
         "opset": OPSET,
-        "keras_sha256": sha256_of(source),
+        "keras_sha256": keras_sha256,
         **metadata,
     }
     kept = _metadata_of(path)

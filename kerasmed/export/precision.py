@@ -25,7 +25,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
 from kerasmed.errors import ModelFileError
-from kerasmed.inference import OnnxClassifier
+from kerasmed.inference.classifier import OnnxClassifier
 
 # Share of validation images by which int8 may be worse than float32.
 MAX_LOSS = 0.005

@@ -1,14 +1,21 @@
 """``kerasmed export --check``: whether one of our files is whole and says the truth of itself."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
 
 from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, sha256_of
-from kerasmed.inference import OnnxClassifier, OnnxDenoiser, open_session, precision_path
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.denoiser import OnnxDenoiser
+from kerasmed.inference.precisions import precision_path
+from kerasmed.inference.session import open_session
+
+if TYPE_CHECKING:
+    import keras
 
 _COMPLETE = {
     *("backbone", "class_names", "data_hash", "format", "input_size", "kerasmed_version"),
@@ -21,12 +28,17 @@ _COMPLETE_DENOISER = {
 }
 
 
-def verify_file(path: Path) -> dict[str, str]:
+def verify_file(
+    path: Path, open_trained: Callable[[Path], "keras.Model | None"] = lambda _: None
+) -> dict[str, str]:
     """What was looked at in a classifier file or a denoiser, and what came of it.
 
     The ONNX standard, the metadata, of a classifier the sidecar and the SHA-256 in it and the
-    outputs over images made of noise, and, where the file still lies in its run folder, parity with
-    the Keras model.
+    outputs over images made of noise, and parity with the Keras model where there is one.
+
+    Args:
+        path: of the file.
+        open_trained: gives the Keras model that a file was exported from, or None.
 
     Raises:
         ModelFileError: the first thing that is wrong.
@@ -36,14 +48,14 @@ def verify_file(path: Path) -> dict[str, str]:
     if session.get_modelmeta().custom_metadata_map.get("kerasmed.kind") == '"denoiser"':
         metadata = OnnxDenoiser(path, "cpu").metadata
         found["metadata"] = _check_metadata(metadata, _COMPLETE_DENOISER, path)
-        found["parity"] = _check_denoiser_parity(metadata, path)
+        found["parity"] = _check_denoiser_parity(metadata, path, open_trained(path))
         return found
     engine = OnnxClassifier(path, provider="cpu")
     found["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
     found["sidecar"] = _check_sidecar(engine.metadata, path)
     images = _noise_images(engine.input_size)
     found["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
-    found["parity"] = _check_parity(engine.metadata, path, images)
+    found["parity"] = _check_parity(engine.metadata, path, images, open_trained)
     return found
 
 
@@ -116,13 +128,12 @@ def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], pat
     return f"{count} probabilities summing to 1, {outputs['features'].shape[1]} features"
 
 
-def trained_model(path: Path) -> Path:
-    """Where the Keras network of a file in a study's ``exported/`` lies, if it is there."""
-    stem = precision_path(path, "fp32").stem
-    return path.resolve().parent.parent / "classifiers" / stem / "model.keras"
-
-
-def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> str:
+def _check_parity(
+    metadata: dict[str, Any],
+    path: Path,
+    images: np.ndarray,
+    open_trained: Callable[[Path], "keras.Model | None"],
+) -> str:
     float32 = precision_path(path, "fp32")
     source = metadata.get("float32_sha256")
     if source and float32.exists() and sha256_of(float32) != source:
@@ -130,43 +141,33 @@ def _check_parity(metadata: dict[str, Any], path: Path, images: np.ndarray) -> s
             f"{path}: expected to have been made from {float32.name} as it lies beside, received "
             "one made from another; export it again."
         )
-    trained = trained_model(path)
-    if not trained.exists():
+    model = open_trained(path)
+    if model is None:
         return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
-    from kerasmed.runtime import load_keras
-
-    load_keras()
-    import keras
-
     from kerasmed.export.classifiers import TOLERANCES, keras_outputs, parity
 
-    model = keras.saving.load_model(trained, compile=False)
     found = parity(path, keras_outputs(model, metadata["temperature"], images), images)
     allowed = TOLERANCES.get(metadata["precision"])
     if allowed is not None and not all(each <= allowed for each in found.values()):
         raise ModelFileError(
-            f"{path}: expected agreement with {trained} within {allowed}, received {found}; the "
-            "network was trained again since, export it again."
+            f"{path}: expected agreement with its Keras model within {allowed}, received "
+            f"{found}; the network was trained again since, export it again."
         )
     shown = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
     return f"with Keras on {len(images)} noise images: {shown}"
 
 
-def _check_denoiser_parity(metadata: dict[str, Any], path: Path) -> str:
-    trained = path.with_suffix(".keras")
-    if not trained.exists():
+def _check_denoiser_parity(
+    metadata: dict[str, Any], path: Path, model: "keras.Model | None"
+) -> str:
+    if model is None:
         return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
-    from kerasmed.runtime import load_keras
-
-    load_keras()
-    import keras
-
     from kerasmed.export.denoisers import TOLERANCE, denoiser_parity
 
-    found = denoiser_parity(path, keras.saving.load_model(trained, compile=False))
+    found = denoiser_parity(path, model)
     if not found <= TOLERANCE:
         raise ModelFileError(
-            f"{path}: expected agreement with {trained} within {TOLERANCE}, received {found:.2g}; "
-            "the network was trained again since, export it again."
+            f"{path}: expected agreement with its Keras model within {TOLERANCE}, received "
+            f"{found:.2g}; the network was trained again since, export it again."
         )
     return f"with Keras over noise: {found:.2g}"

@@ -3,11 +3,13 @@ import numpy as np
 import pytest
 
 from kerasmed.classify.backbones import build_network
-from kerasmed.classify.classifier import build_classifier, calibrated_loss, predict_outputs
-from kerasmed.classify.training import cosine_schedule, freeze_lower_layers, train_classifier
-from kerasmed.config import ClassifierConfig
+from kerasmed.classify.calibration import calibrated_loss
+from kerasmed.classify.classifier import build_classifier, predict_outputs
+from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.optimizer import cosine_schedule, freeze_lower_layers
+from kerasmed.classify.training import train_classifier
 from kerasmed.errors import ConfigError, StageError
-from kerasmed.runtime import Runtime
+from kerasmed.parallel.resolve import Runtime
 
 FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.config import DataConfig
+from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.readers import read_image
 from kerasmed.errors import DataError, KerasmedError

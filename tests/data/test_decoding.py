@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.config import DataConfig
 from kerasmed.data import decoding, entries
+from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import cache_key, in_parallel, pseudonym, read_images
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.readers import read_image

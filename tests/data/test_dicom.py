@@ -14,15 +14,15 @@ import pytest
 import yaml
 from PIL import Image
 
-from kerasmed.cli import main
-from kerasmed.config import DataConfig, DicomConfig, Formats
+from kerasmed.cli.main import main
+from kerasmed.data.config import DataConfig, DicomConfig, Formats
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
-from kerasmed.inference import OnnxClassifier
-from kerasmed.standalone import predict_files
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.predict import predict_files
 
 pydicom = pytest.importorskip("pydicom")  # optional: what follows imports it
 

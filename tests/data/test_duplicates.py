@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.config import DataConfig
+from kerasmed.data.config import DataConfig
 from kerasmed.data.duplicates import equal_pairs, find_duplicates, near_pairs
-from kerasmed.data.fingerprints import APPEARANCE, Fingerprints, read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.fingerprints import APPEARANCE, Fingerprints
 from kerasmed.data.phantoms import draw_phantom
 
 EDGE = 16

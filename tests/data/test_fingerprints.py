@@ -10,16 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from kerasmed.config import DataConfig
-from kerasmed.data import fingerprints as module
+from kerasmed.data import fingerprinting as module
+from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import root_of
-from kerasmed.data.fingerprints import (
-    BITS,
-    Fingerprints,
-    perceptual_bits,
-    read_fingerprints,
-)
+from kerasmed.data.fingerprinting import perceptual_bits, read_fingerprints
+from kerasmed.data.fingerprints import BITS, Fingerprints
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasmed.config import SplitConfig
+from kerasmed.data.config import SplitConfig
 from kerasmed.data.groups import group_images, neighbour_runs
 from kerasmed.data.image_set import ImageFile
 from kerasmed.errors import DataError

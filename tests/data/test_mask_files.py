@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.cli import main
-from kerasmed.config import DataConfig
+from kerasmed.cli.main import main
+from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.masks import is_mask_folder, suspected_masks
 from kerasmed.errors import DataError
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import yaml
 
-from kerasmed.cli import main
-from kerasmed.config import DataConfig, Formats, NiftiConfig, SplitConfig
+from kerasmed.cli.main import main
+from kerasmed.data.config import DataConfig, Formats, NiftiConfig, SplitConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.duplicates import find_duplicates
-from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.groups import group_images
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source

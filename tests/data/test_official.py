@@ -9,8 +9,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from kerasmed.cli import main
-from kerasmed.config import DataConfig
+from kerasmed.cli.main import main
+from kerasmed.data.config import DataConfig
 from kerasmed.data.official import part_named
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError

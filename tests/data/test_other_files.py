@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasmed.config import DicomConfig, Formats, NiftiConfig
+from kerasmed.data.config import DicomConfig, Formats, NiftiConfig
 from kerasmed.data.readers import read_pictures
 from kerasmed.errors import DataError
 

@@ -17,9 +17,9 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kerasmed.config import DataConfig, Formats, SplitConfig
+from kerasmed.data.config import DataConfig, Formats, SplitConfig
 from kerasmed.data.entries import folder_name, label_of_folder
-from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.picture import FEW_LEVELS, Picture
 from kerasmed.data.readers import read_pictures
 from kerasmed.data.remarks import remarks

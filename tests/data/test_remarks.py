@@ -9,10 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from kerasmed.cli import main
-from kerasmed.config import DataConfig, SplitConfig
+from kerasmed.cli.main import main
+from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprints import read_fingerprints
+from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.remarks import remarks
 
 RNG = np.random.default_rng(0)

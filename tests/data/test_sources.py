@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.config import DataConfig, PhantomConfig
+from kerasmed.data.config import DataConfig, PhantomConfig
 from kerasmed.data.sources import Source, count_class_folders, open_source
 from kerasmed.errors import DataError
 

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.cli import main
-from kerasmed.config import SplitConfig
+from kerasmed.cli.main import main
+from kerasmed.data.config import SplitConfig
 from kerasmed.data.groups import group_images
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.splits import ROLES, make_split, read_split, write_split

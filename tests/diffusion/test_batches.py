@@ -1,15 +1,15 @@
 import numpy as np
 import pytest
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion.batches import (
     NoisyBatches,
     loss_weights,
     noisy_batch,
     validation_batch,
 )
-from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.inference.pixels import PixelRange
 
 PIXELS = PixelRange((120.0, 120.0, 120.0), 90.0)
 

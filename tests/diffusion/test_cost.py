@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import keras
 import pytest
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion import cost
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.cost import forward_flops, matrix_product_rate
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.unet import build_denoiser
+from kerasmed.inference.pixels import PixelRange
 
 
 def test_layers_by_hand():

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from kerasmed.diffusion.generate import generate_images, guided
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.schedule import alphas_cumprod
 from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
+from kerasmed.inference.pixels import PixelRange
 
 UNIT = PixelRange((127.5, 127.5, 127.5), 127.5)  # 0 to 255 as -1 to 1
 WANTED = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.inference.pixels import PixelRange
 
 LEVELS = np.arange(256, dtype=np.uint8)[:, None].repeat(3, axis=1)
 

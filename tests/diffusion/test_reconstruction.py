@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from kerasmed.diffusion.pixels import PixelRange
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
 from kerasmed.diffusion.schedule import alphas_cumprod
+from kerasmed.inference.pixels import PixelRange
 
 PIXELS = PixelRange((128.0, 128.0, 128.0), 128.0)
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)

@@ -14,14 +14,14 @@ import pytest
 from conftest import phantom_set
 from PIL import Image
 
-from kerasmed.config import DiffusionConfig
 from kerasmed.diffusion import training
 from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.training import train_denoiser
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.errors import StageError
-from kerasmed.runtime import Runtime
+from kerasmed.parallel.resolve import Runtime
 
 FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 
@@ -436,9 +436,10 @@ import json, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import phantom_set
-from kerasmed.config import DiffusionConfig, RuntimeConfig
+from kerasmed.diffusion.config import DiffusionConfig
+from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.diffusion.training import train_denoiser
-from kerasmed.runtime import resolve_runtime
+from kerasmed.parallel.resolve import resolve_runtime
 
 settings = DiffusionConfig(
     widths=[8], max_images=24, checkpoint_steps=3, batch_size=4, warmup_steps=2

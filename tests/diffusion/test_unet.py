@@ -4,8 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmed.config import DiffusionConfig
-from kerasmed.diffusion.pixels import PixelRange
+from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, alphas_cumprod
 from kerasmed.diffusion.unet import (
     PixelNormalization,
@@ -14,6 +13,7 @@ from kerasmed.diffusion.unet import (
     build_denoiser,
     pixels_of,
 )
+from kerasmed.inference.pixels import PixelRange
 
 PIXELS = PixelRange((100.0, 120.0, 140.0), 80.0)
 

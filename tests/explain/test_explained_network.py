@@ -9,9 +9,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from kerasmed.config import ExplainConfig
 from kerasmed.errors import ModelFileError
 from kerasmed.explain import network
+from kerasmed.explain.config import ExplainConfig
 from kerasmed.explain.explainers import EXPLAINERS, build_explainer
 from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
 from kerasmed.explain.masks import apply_masks, draw_masks, fill_of, kernel_weights
@@ -19,8 +19,8 @@ from kerasmed.explain.network import NetworkExplainer, agreement_of_precisions
 from kerasmed.explain.randomisation import LOGITS, randomise_weights
 from kerasmed.explain.segments import segment_image
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation
-from kerasmed.inference import OnnxClassifier
-from kerasmed.runtime import load_keras
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.runtime.backend import load_keras
 
 SIZE = 16
 SETTINGS = ExplainConfig(
@@ -333,7 +333,7 @@ def test_grad_cam_without_the_keras_network_is_refused(engine, tmp_path):
 def test_grad_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_path, image, segments):
     load_keras()
     from kerasmed.classify.classifier import build_classifier
-    from kerasmed.explain.grad_cam import GradCamExplainer
+    from kerasmed.explain.cam import GradCamExplainer
 
     model = build_classifier("MobileNet", 2, SIZE, 32, "none", 0.2)
     model.save(tmp_path / "model.keras")

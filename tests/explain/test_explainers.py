@@ -10,20 +10,14 @@ import numpy as np
 import pytest
 from lime.lime_image import LimeImageExplainer
 
-from kerasmed.config import ExplainConfig
 from kerasmed.errors import InputError
-from kerasmed.explain.explainers import (
-    EXPLAINERS,
-    ROUND,
-    SETTLED_OVERLAP,
-    SETTLED_WIDTH,
-    KernelShapExplainer,
-    LimeExplainer,
-    OcclusionExplainer,
-    PerturbedImage,
-    build_explainer,
-)
+from kerasmed.explain.config import ExplainConfig
+from kerasmed.explain.explainers import EXPLAINERS, build_explainer
+from kerasmed.explain.kernel_shap import KernelShapExplainer
+from kerasmed.explain.lime import SETTLED_OVERLAP, SETTLED_WIDTH, LimeExplainer
 from kerasmed.explain.masks import draw_masks, fill_of, kernel_weights
+from kerasmed.explain.occlusion import OcclusionExplainer
+from kerasmed.explain.perturbation import ROUND, PerturbedImage
 from kerasmed.explain.segments import segment_image
 from kerasmed.explain.surrogate import fit_surrogate, top_overlap
 

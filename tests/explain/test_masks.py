@@ -8,8 +8,8 @@ import pytest
 from lime.lime_image import LimeImageExplainer
 from sklearn.metrics import pairwise_distances
 
-from kerasmed.config import ExplainConfig
 from kerasmed.errors import InputError
+from kerasmed.explain.config import ExplainConfig
 from kerasmed.explain.masks import (
     PAIRED,
     SAMPLINGS,

@@ -5,8 +5,8 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from kerasmed.config import ExplainConfig
 from kerasmed.errors import InputError
+from kerasmed.explain.config import ExplainConfig
 from kerasmed.explain.segments import SEGMENTATIONS, segment_image, superpixels_of
 
 

@@ -11,6 +11,7 @@ import pytest
 from kerasmed.errors import ModelFileError
 from kerasmed.export.classifiers import export_float16
 from kerasmed.export.verify import verify_file
+from kerasmed.study.run_folder import open_trained_model
 
 CELL = "MobileNet-real-s0"
 
@@ -42,7 +43,9 @@ def test_a_whole_file_passes(exported):
 
 
 def test_parity_is_tried_again_where_the_keras_model_is(in_run):
-    assert verify_file(in_run)["parity"].startswith("with Keras on 9 noise images: probabilities")
+    assert verify_file(in_run, open_trained_model)["parity"].startswith(
+        "with Keras on 9 noise images: probabilities"
+    )
 
 
 def test_model_that_was_trained_again_is_noticed(in_run):
@@ -52,7 +55,7 @@ def test_model_that_was_trained_again_is_noticed(in_run):
     model.get_layer("logits").set_weights([kernel, bias + np.float32([1, 0])])
     model.save(path)
     with pytest.raises(ModelFileError, match="trained again since, export it again"):
-        verify_file(in_run)
+        verify_file(in_run, open_trained_model)
 
 
 def _spoil(path, change):
@@ -148,7 +151,7 @@ def test_a_denoiser_is_one_of_our_files_too(tiny_run, tmp_path):
     for suffix in (".onnx", ".keras"):
         shutil.copyfile(tiny_run / "diffusion" / f"denoiser{suffix}", tmp_path / f"d{suffix}")
     path = tmp_path / "d.onnx"
-    assert verify_file(path)["parity"].startswith("with Keras over noise: ")
+    assert verify_file(path, open_trained_model)["parity"].startswith("with Keras over noise: ")
     model = keras.saving.load_model(path.with_suffix(".keras"), compile=False)
     for layer in model.layers[::-1]:
         if layer.get_weights():
@@ -156,9 +159,9 @@ def test_a_denoiser_is_one_of_our_files_too(tiny_run, tmp_path):
             break
     model.save(path.with_suffix(".keras"))
     with pytest.raises(ModelFileError, match="trained again since, export it again"):
-        verify_file(path)
+        verify_file(path, open_trained_model)
     path.with_suffix(".keras").unlink()
-    assert "as stated at export" in verify_file(path)["parity"]
+    assert "as stated at export" in verify_file(path, open_trained_model)["parity"]
     _spoil(path, lambda model: model.metadata_props.pop(0))
     with pytest.raises(ModelFileError, match=r"d\.onnx"):
-        verify_file(path)
+        verify_file(path, open_trained_model)

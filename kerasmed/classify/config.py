@@ -1,0 +1,107 @@
+"""Settings of the CNNs."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+    field_validator,
+    model_validator,
+)
+
+from kerasmed.settings import Count, Rate, Section
+
+Regime = Literal["real", "synthetic", "both", "real_all"]
+
+Strength = Literal["none", "light", "medium", "strong"]
+
+Mixing = Literal["none", "mixup", "cutmix"]
+
+InputSize = Annotated[int, Field(ge=32)]
+
+Epochs = Annotated[int, Field(ge=0)]
+
+PositiveShare = Annotated[float, Field(gt=0, le=1)]
+
+Dropout = Annotated[float, Field(ge=0, lt=1)]
+
+
+class BackboneConfig(Section):
+    """What differs for one backbone; null takes the section's own."""
+
+    input_size: InputSize | None = None
+    batch_size: Count | None = None
+    finetune_epochs: Epochs | None = None
+    patience: Count | None = None
+    finetune_learning_rate: Rate | None = None
+    finetune_share: PositiveShare | None = None
+    dropout: Dropout | None = None
+
+
+class ClassifierConfig(Section):
+    """The CNNs: which, trained on what, and how."""
+
+    backbones: Annotated[list[str], Field(min_length=1)] = ["MobileNetV2"]
+    train_on: Annotated[list[Regime], Field(min_length=1)] = ["real", "synthetic", "both"]
+    seeds: Count = 1
+    # "imagenet", "none" or a path; or one of these for each backbone.
+    weights: str | dict[str, str] = "imagenet"
+    input_size: InputSize | None = Field(default=None, description="the backbone's own if null")
+    batch_size: Count = 16
+    finetune_epochs: Epochs = 10
+    patience: Count = Field(
+        default=5, description="epochs of the second half without a lower validation loss"
+    )
+    # An epoch shows as many images as the real share and the main synthetic set have together, so
+    # that all CNNs of a study train for as many steps, whatever is added to it; if false, each
+    # shows its own set once, and a larger one also means longer training.
+    equal_steps: bool = True
+    # Of the logistic regression on frozen features that the training of pretrained networks starts
+    # from; scikit-learn's C.
+    head_inverse_regularisation: Rate = 0.01
+    finetune_learning_rate: Rate = 1e-4
+    dropout: Dropout = 0.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: bool = True
+    # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
+    augment: Strength = "medium"
+    mixing: Mixing = "none"
+    # Share of the backbone's layers, from its output down, that the second phase trains.
+    finetune_share: PositiveShare = 1.0
+    # What differs for some of the backbones, such as {ResNet50: {input_size: 64}}.
+    by_backbone: dict[str, BackboneConfig] = {}
+
+    def of_backbone(self, backbone: str) -> "ClassifierConfig":
+        """The settings of one backbone alone: the section's own with what differs for it."""
+        changes = self.by_backbone.get(backbone, BackboneConfig()).model_dump(exclude_none=True)
+        weights = self.weights
+        if isinstance(weights, dict) and backbone in weights:
+            weights = weights[backbone]
+        changes |= {"backbones": [backbone], "weights": weights, "by_backbone": {}}
+        return self.model_copy(update=changes)
+
+    @field_validator("backbones", "train_on")
+    @classmethod
+    def once_each(cls, values: list[str]) -> list[str]:
+        if len(set(values)) < len(values):
+            raise ValueError(f"expected each once, received {values}; take out what is repeated")
+        return values
+
+    @model_validator(mode="after")
+    def some_training(self) -> "ClassifierConfig":
+        for backbone in self.backbones:
+            self.of_backbone(backbone)._check_some_training()
+        return self
+
+    def _check_some_training(self) -> None:
+        if self.weights != "none":
+            return
+        if not self.finetune_epochs:
+            raise ValueError(
+                "no training is left: classifiers.finetune_epochs is 0 and without weights there "
+                "is no head to fit; raise it"
+            )
+        if self.finetune_share < 1:
+            raise ValueError(
+                "classifiers.finetune_share below 1 would leave the lower layers of a network "
+                "without weights as they were drawn; set it to 1 or give weights"
+            )

@@ -1,0 +1,59 @@
+"""The command line: parse, call, print."""
+
+import sys
+import warnings
+from io import TextIOWrapper
+from typing import Any
+
+from kerasmed.cli.app import app
+from kerasmed.errors import DataWarning, KerasmedError
+
+# Each registers its commands, in the order in which `kerasmed --help` lists them.
+# isort: off
+from kerasmed.cli import study  # noqa: F401
+from kerasmed.cli import data  # noqa: F401
+from kerasmed.cli import train  # noqa: F401
+from kerasmed.cli import models  # noqa: F401
+from kerasmed.cli import judge  # noqa: F401
+# isort: on
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; a user's mistake is one line on stderr and exit code 2."""
+    # Names of files need not be text; they go in and out as they are, or escaped.
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors=errors)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("once", DataWarning)
+            warnings.showwarning = _show_warning
+            app(arguments)
+    except KerasmedError as error:
+        print(f"kerasmed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else 1
+    return 0
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    """Our own warnings as one line; others say nothing to a user of commands."""
+    if issubclass(category, DataWarning):
+        print(f"kerasmed: {message}", file=sys.stderr)
+
+
+def entry() -> None:
+    """The installed command."""
+    import traceback
+
+    from kerasmed.parallel.workers import leave
+    from kerasmed.runtime.hardware import limit_blas_threads
+
+    limit_blas_threads()
+    try:
+        code = main()
+    except Exception:  # a bug; it too must not leave other workers waiting
+        traceback.print_exc()
+        code = 1
+    leave(code)

@@ -1,0 +1,85 @@
+"""Commands on a whole study: demo, study, report, release; and doctor."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kerasmed.cli.app import app
+from kerasmed.cli.options import Assignments, ConfigPath, DataOption, OutOption, parse_shard
+from kerasmed.cli.runs import run_one_stage, run_whole_study
+from kerasmed.errors import ConfigError
+
+
+@app.command()
+def demo(
+    out: OutOption = None,
+    assignments: Assignments = None,
+) -> None:
+    """A whole study on made-up images (phantoms); minutes on two CPU cores."""
+    from importlib import resources
+
+    with resources.as_file(resources.files("kerasmed.study") / "demo.yaml") as path:
+        run_whole_study(path, assignments, None, out)
+
+
+@app.command()
+def study(
+    config: ConfigPath,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="The I-th of N processes on one run folder.")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option(metavar="local|ray|ray://HOST:PORT", help="Where its parts run.")
+    ] = "local",
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Every stage in order, from the first that is not finished, to the report.
+
+    With --shard, N processes or machines that share the run folder divide the synthetic images and
+    the CNNs among them; with --executor ray, Ray does.
+    """
+    if shard is not None and executor != "local":
+        raise ConfigError("--shard and --executor both divide the work; give one of them.")
+    index, shards = parse_shard(shard or "1/1")
+    run_whole_study(config, assignments, data, out, index, shards, executor)
+
+
+@app.command()
+def report(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Draw the page again from the results."""
+    _, run = run_one_stage("report", config, assignments, data, out)
+    print(run.report)
+
+
+@app.command()
+def release(
+    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+) -> None:
+    """Write the synthetic set with its data sheet and checksums, ready to hand over."""
+    from kerasmed.study.release import release
+    from kerasmed.study.run_folder import RunFolder
+
+    folder = RunFolder.at(run)
+    if folder.mirror is not None:
+        folder.mirror.fetch()
+    found = release(folder, directory)
+    print(f"{directory}: {found['released']} images, {found['withheld']} withheld as near copies.")
+    print(f"Read {directory / 'DATASHEET.md'}, and complete its licence, before you pass it on.")
+
+
+@app.command()
+def doctor() -> None:
+    """What this machine has, and what will really run."""
+    from kerasmed.cli.doctor import examine
+    from kerasmed.cli.tables import print_pairs
+
+    print_pairs(examine())

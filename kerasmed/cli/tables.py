@@ -1,0 +1,234 @@
+"""Results as tables on the terminal."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from kerasmed.audit.tables import number_text, over_seeds_text, trained_on
+from kerasmed.text import printable
+
+
+class Table(RichTable):
+    """A table whose cells may be names of files."""
+
+    def add_row(self, *cells: Any, **options: Any) -> None:
+        """One line of the table, each cell on one line."""
+        super().add_row(*(printable(cell) for cell in cells), **options)
+
+
+def _print(table: Table) -> None:
+    """Names of classes and files as they are: no markup, no ``:name:`` of an emoji."""
+    Console(markup=False, emoji=False).print(table)
+
+
+def print_metrics(rows: list[dict[str, Any]]) -> None:
+    """One line a classifier, and what was not computed, with the reason."""
+    table = Table("backbone", "trained on", "seed", "n train", "accuracy %", "95% interval", "F1")
+    for row in rows:
+        low, high = row["accuracy_ci95"]
+        table.add_row(
+            _network(row),
+            trained_on(str(row["trained_on"]), row["variant"]),
+            str(row["seed"]),
+            str(row["n_train"]),
+            f"{100 * row['accuracy']:.1f}",
+            f"{100 * low:.1f} to {100 * high:.1f}",
+            number_text(row["macro_f1"], 3),
+        )
+    _print(table)
+    print(f"{rows[0]['n_test']} test images")
+    if "not_computed" in rows[0]:
+        print(f"Not computed: {rows[0]['not_computed']}.")
+
+
+def print_over_seeds(rows: list[dict[str, Any]]) -> None:
+    """Mean and standard deviation of each network and training set, if there are several seeds."""
+    if all(row["seeds"] == 1 for row in rows):
+        return
+    table = Table("backbone", "trained on", "seeds", "accuracy %", "F1")
+    for row in rows:
+        table.add_row(
+            _network(row),
+            trained_on(row["trained_on"], row["variant"]),
+            str(row["seeds"]),
+            over_seeds_text(row, "accuracy", 1, 100),
+            over_seeds_text(row, "macro_f1", 3),
+        )
+    _print(table)
+
+
+def print_comparisons(rows: list[dict[str, Any]]) -> None:
+    """One line for each two regimes, if there are any."""
+    if not rows:
+        return
+    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
+    for row in rows:
+        low, high = row["interval"]
+        first, second = map(trained_on, row["regimes"], row["variants"])
+        table.add_row(
+            row["backbone"],
+            f"{second} less {first}",
+            f"{100 * row['difference']:+.1f}",
+            f"{100 * low:+.1f} to {100 * high:+.1f}",
+            f"{row['p_value']:.4f}",
+            row["conclusion"],
+        )
+    _print(table)
+
+
+def _network(row: dict[str, Any]) -> str:
+    """Backbone, and the precision where it is not float32."""
+    precision = "" if row["precision"] in ("fp32", None) else f" {row['precision']}"
+    return f"{row['backbone']}{precision}"
+
+
+def print_split(result: dict[str, Any]) -> None:
+    """Images by class and role, and what keeps them together."""
+    roles = result["roles"]
+    table = Table("class", "images", *roles)
+    for name, count in result["images"].items():
+        table.add_row(name, str(count), *(str(counts[name]) for counts in roles.values()))
+    _print(table)
+    print(f"{result['groups']} groups, the largest of {result['largest_group']} images")
+    print("\n".join(_duplicate_lines(result["duplicates"])))
+    if result["skipped"]:
+        print(
+            f"{len(result['skipped'])} unreadable files left out, such as: {result['skipped'][0]}"
+        )
+    _print_remarks(result)
+
+
+def print_leakage(found: dict[str, Any]) -> None:
+    """Accuracy by either kind of split."""
+    table = Table("split", "accuracy %", "standard deviation")
+    for name, title in (("random", "random, by image"), ("grouped", "by group, as in this study")):
+        spread = found[name]["standard_deviation"]  # None of a single split
+        said = "" if spread is None else f"{100 * spread:.1f}"
+        table.add_row(title, f"{100 * found[name]['mean']:.1f}", said)
+    _print(table)
+    print(f"Logistic regression on features of {found['features_of']}.")
+
+
+def print_known(known: dict[str, Any]) -> None:
+    """The data sets that can be fetched by name."""
+    for name, entry in known.items():
+        counts = ", ".join(f"{label} {count}" for label, count in entry.counts.items())
+        print(f"{name}: {sum(entry.counts.values())} images ({counts})")
+        print(f"  {entry.address}")
+        print(f"  Licence: {entry.licence}. Cite: {entry.citation}.")
+
+
+def print_counts(found: dict[str, int], published: dict[str, int]) -> None:
+    """What a copy holds beside what was published."""
+    table = Table("class", "found", "published")
+    for name, count in published.items():
+        table.add_row(name, str(found[name]), str(count))
+    _print(table)
+
+
+def print_findings(findings: dict[str, Any], as_json: bool) -> None:
+    """What ``kerasmed data check`` found, in short or as JSON."""
+    if as_json:
+        print(json.dumps(findings, indent=2))
+        return
+    table = Table("class", "images")
+    for name, count in findings["classes"].items():
+        table.add_row(name, str(count))
+    _print(table)
+    patients = findings["patients"]
+    unreadable = findings["unreadable"]
+    print(f"{findings['images']} images, {findings['sizes']['different']} different sizes")
+    print("Patients: " + ("not named" if patients is None else str(patients)))
+    print(f"Unreadable: {len(unreadable)}" + (f", such as: {unreadable[0]}" if unreadable else ""))
+    print("\n".join(_duplicate_lines(findings["duplicates"])))
+    print(f"Outliers in brightness: {len(findings['brightness_outliers'])}")
+    for row in findings["shortcuts"]:
+        print(
+            f"Class from {row['clue']} alone: {100 * row['accuracy']:.1f}% right "
+            f"(most frequent class: {100 * row['most_frequent_class']:.1f}%)"
+        )
+    _print_remarks(findings)
+
+
+def _print_remarks(found: dict[str, Any]) -> None:
+    if found["grey_range"]:
+        black, white = found["grey_range"]
+        print(f"Grey range, where files name none: {black:.6g} (black) to {white:.6g} (white)")
+    for line in found["remarks"]:
+        print(f"Note: {line}")
+
+
+def _duplicate_lines(found: dict[str, Any]) -> list[str]:
+    conflicts = len(found["label_conflicts"])
+    across = found["near_across_labels"]
+    lines = [
+        f"Copies: {found['byte_identical']} of bytes, {found['pixel_identical']} of pixels",
+        f"Near-duplicates: {found['near_duplicates']} images, and "
+        f"{found['only_mirrored_or_turned']} more when mirrored or turned",
+        f"Under two labels: {conflicts} pairs of equal pixels, {len(across)} near-duplicate pairs",
+    ]
+    return lines + [f"  {a} and {b}" for a, b in across[:10]]
+
+
+def print_predictions(
+    rows: Iterable[dict[str, Any]], class_names: list[str], as_json: bool
+) -> tuple[int, list[str]]:
+    """One line an image, as a table or, as they come, as JSON lines.
+
+    Returns:
+        How many images there were, and the errors of those that could not be read.
+    """
+    count, errors = 0, []
+    table = Table("image", "predicted", *map(printable, class_names))
+    for row in rows:
+        count += 1
+        if "error" in row:
+            errors.append(row["error"])
+        else:
+            numbers = (f"{value:.3f}" for value in row["probabilities"].values())
+            table.add_row(row["image"], row["predicted"], *numbers)
+        if as_json:
+            print(json.dumps(row), flush=True)
+    if not as_json and table.row_count:
+        _print(table)
+    return count, errors
+
+
+def print_pairs(pairs: dict[str, Any]) -> None:
+    """One line a finding."""
+    table = Table("what", "found", show_header=False)
+    for name, value in pairs.items():
+        table.add_row(name, str(value))
+    _print(table)
+
+
+def print_explanation(path: Path, record: dict[str, Any]) -> None:
+    """One line an explanation, and one for each reason not to rely on it."""
+    name = record["predicted_class"]
+    told = [f"{name} {100 * record['probabilities'][name]:.1f}%"]
+    if record["r2"]:
+        told.append(f"R² {record['r2'][name]:.2f}")
+    if record["stability"]:
+        told.append(f"stability {record['stability']['top_overlap']:.2f}")
+    told += [f"{record['num_samples']} samples", f"{record['duration_s']:.2f} s"]
+    print(f"{path}: {', '.join(told)}", flush=True)
+    for warning in record["warnings"]:
+        print(f"  do not rely on it: {warning}", flush=True)
+
+
+def print_explanations(summary: dict[str, Any]) -> None:
+    """One table an explainer, with one column a network."""
+    from kerasmed.explain.summary import FIGURES, figure_texts  # which needs SciPy
+
+    for explainer, each in summary.items():
+        networks = each["networks"]
+        table = Table(explainer, *networks)
+        columns = [figure_texts(found) for found in networks.values()]
+        for (title, _, _), *cells in zip(FIGURES, *columns, strict=True):
+            if any(cells):
+                table.add_row(title, *cells)
+        _print(table)

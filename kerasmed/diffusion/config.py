@@ -1,0 +1,131 @@
+"""Settings of the denoiser, its training and the sampling."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    Field,
+    model_validator,
+)
+
+from kerasmed.diffusion.presets import PRESETS
+from kerasmed.settings import NAME, Count, Fraction, Rate, Section, UnitInterval
+
+Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
+
+SolverSteps = Annotated[int, Field(ge=1, le=1000)]
+
+Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would not count
+
+ATTENTION_HEADS = 4  # of the denoiser
+
+
+class DiffusionConfig(Section):
+    """The denoiser and its training."""
+
+    # Limits of which the first that is reached ends the training.
+    BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
+
+    # Fills in what the file leaves out of this section; see PRESETS.
+    preset: Literal["cpu", "small", "base", "large"] = "cpu"
+    widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
+    blocks: Count = 1
+    patch_size: Literal[1, 2, 4, 8] = 2
+    predict: Literal["x0", "v"] = "x0"
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    # Chance that an image is scaled, turned or shifted, each; the network is told how, and draws
+    # images to which nothing was done.
+    augment: UnitInterval = 0.0
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    min_snr_gamma: Rate = 5.0
+    min_snr_floor: Annotated[float, Field(ge=0)] = 0.05
+    batch_size: Count = 16
+    learning_rate: Rate = 1e-3
+    warmup_steps: Count = 200
+    # UnitInterval of the budget, at its end, over which the learning rate falls to nearly nothing.
+    cooldown: UnitInterval = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip_norm: Rate = 1.0
+    ema_decay: Fraction = 0.9995
+    max_minutes: Rate | None = 60.0
+    max_images: Count | None = Field(default=None, description="shown in all")
+    max_epochs: Count | None = Field(default=None, description="times that each image is shown")
+    # Steps between two checkpoints, each with its validation loss; previews count checkpoints.
+    checkpoint_steps: Count = 200
+    preview_every: Count = 10
+    patience: Count = Field(default=50, description="checkpoints without a lower validation loss")
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_from_preset(cls, values: Any) -> Any:
+        # What is no section, or no preset, is refused when it is checked.
+        if not isinstance(values, dict):
+            return values
+        return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
+
+    @model_validator(mode="after")
+    def floor_is_below_gamma(self) -> "DiffusionConfig":
+        if self.min_snr_floor > self.min_snr_gamma:
+            raise ValueError(
+                "diffusion.min_snr_floor must not exceed diffusion.min_snr_gamma; received "
+                f"{self.min_snr_floor} and {self.min_snr_gamma}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def heads_divide_and_training_ends(self) -> "DiffusionConfig":
+        if self.widths[-1] % ATTENTION_HEADS:
+            raise ValueError(
+                f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the heads "
+                f"of attention; received {self.widths}"
+            )
+        if self.max_minutes is None and self.max_images is None and self.max_epochs is None:
+            raise ValueError(
+                "give one of diffusion.max_minutes, diffusion.max_images and diffusion.max_epochs"
+            )
+        return self
+
+    def budget(self) -> str:
+        """The limits in words."""
+        limits = (
+            (self.max_minutes, "minutes"),
+            (self.max_images, "images"),
+            (self.max_epochs, "epochs"),
+        )
+        return " or ".join(f"{limit:,.12g} {unit}" for limit, unit in limits if limit is not None)
+
+
+class VariantConfig(Section):
+    """What a further synthetic set changes; null takes the section's own."""
+
+    per_class: Count | None = None
+    times_real: Rate | None = None
+    solver: Solver | None = None
+    steps: SolverSteps | None = None
+    guidance_scale: Guidance | None = None
+
+
+class SamplingConfig(Section):
+    """The synthetic set, and further ones to compare it with."""
+
+    per_class: Count | None = Field(default=None, description="by times_real if null")
+    times_real: Rate = Field(default=1.0, description="of the largest class of the real share")
+    solver: Solver = "unipc"
+    steps: SolverSteps = 15
+    guidance_scale: Guidance = 1.0  # 1 is unguided, at half the cost
+    batch_size: Count = 32
+    engine: Literal["onnx", "keras"] = "onnx"
+    # An image that is a copy of a training image, also mirrored, turned, shifted or blended, is
+    # drawn again.
+    copy_filter: bool = True
+    # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
+    # CNNs are trained on each of them too.
+    variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
+
+    def of_set(self, variant: str | None) -> "SamplingConfig":
+        """The settings of one set: the section's own, or those of a variant."""
+        changes: dict[str, Any] = {"variants": {}}
+        if variant is not None:
+            changes |= self.variants[variant].model_dump(exclude_none=True)
+            if "times_real" in changes:
+                changes.setdefault("per_class", None)
+        return self.model_copy(update=changes)

@@ -1,0 +1,34 @@
+"""Sizes of the diffusion model, with the recipe that suits each."""
+
+from typing import Any
+
+# What differs from the defaults of DiffusionConfig, which are the preset "cpu". The larger networks
+# learn a few hundred images by heart without augmentation (docs/diffusion.md).
+PRESETS: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "small": {
+        "widths": [64, 128, 192, 256],
+        "blocks": 2,
+        "batch_size": 32,
+        "learning_rate": 5e-4,
+        "augment": 0.3,
+    },
+    "base": {
+        "widths": [96, 192, 288, 384],
+        "blocks": 3,
+        "batch_size": 64,
+        "learning_rate": 3e-4,
+        "dropout": 0.1,
+        "augment": 0.3,
+        "checkpoint_steps": 1000,
+    },
+    "large": {
+        "widths": [128, 256, 384, 512],
+        "blocks": 4,
+        "batch_size": 128,
+        "learning_rate": 2e-4,
+        "dropout": 0.1,
+        "augment": 0.3,
+        "checkpoint_steps": 1000,
+    },
+}

@@ -1,1 +1,0 @@
-"""Accuracy, fidelity and privacy: NumPy in, plain results out."""

@@ -1,0 +1,118 @@
+"""What the explainers share that hide superpixels and watch the probabilities."""
+
+import time
+from abc import ABC, abstractmethod
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from kerasmed.errors import InputError
+from kerasmed.explain.config import ExplainConfig
+from kerasmed.explain.explanation import Explanation
+from kerasmed.explain.masks import (
+    fill_of,
+)
+from kerasmed.explain.perturbation import PerturbedImage, Predict
+from kerasmed.explain.segments import superpixels_of
+
+LEAST_CHANGE = 1e-3
+
+ONE_SUPERPIXEL = "there is one superpixel, so nothing to compare"
+
+DEFAULTS = ExplainConfig()
+
+
+class Explainer(ABC):
+    """What all explainers share that hide superpixels.
+
+    Args:
+        predict: from uint8 (batch, height, width, 3) to probabilities (batch, classes), for
+            instance the method ``predict`` of an ``OnnxClassifier``.
+        segmentation: a key of SEGMENTATIONS.
+        superpixels: the wanted number, see ``segment_image``.
+        hide: what hidden superpixels show: "mean", their mean colour, or a grey level, 0 to 255.
+    """
+
+    name: str
+    # Settings of ``ExplainConfig``, and the seed, that it takes.
+    takes: tuple[str, ...] = ("segmentation", "superpixels", "hide")
+
+    def __init__(
+        self,
+        predict: Predict,
+        segmentation: str = DEFAULTS.segmentation,
+        superpixels: int = DEFAULTS.superpixels,
+        hide: str | int = DEFAULTS.hide,
+    ):
+        if not callable(predict):
+            raise InputError(
+                "Predict: expected a function from uint8 images to probabilities, received "
+                f"{type(predict).__name__}; give for instance the method predict of a model."
+            )
+        check_count("Superpixels", superpixels, 1)
+        self.predict = predict
+        self.segmentation = segmentation
+        self.superpixels = superpixels
+        self.hide = hide
+
+    def explain(self, image: np.ndarray, segments: np.ndarray | None = None) -> Explanation:
+        """Explain the probabilities of one image, for all classes.
+
+        Args:
+            image: uint8 (height, width, 3), 0 to 255.
+            segments: int (height, width), its superpixels, with any ids; made by the explainer's
+                segmentation if None.
+
+        Raises:
+            InputError: an image of another form, segments of another size, or a predict function
+                that does not give probabilities.
+        """
+        started = time.perf_counter()
+        segments = superpixels_of(image, segments, self.segmentation, self.superpixels)
+        fill = fill_of(image, segments, self.hide)
+        found = self._explain(PerturbedImage(image, segments, fill, self.predict))
+        found.duration_s = time.perf_counter() - started
+        return found
+
+    @abstractmethod
+    def _explain(self, perturbed: PerturbedImage) -> Explanation:
+        """The explanation, but for its duration."""
+
+    def _explanation(
+        self,
+        perturbed: PerturbedImage,
+        weights: np.ndarray,
+        probabilities: np.ndarray,
+        **others: Any,
+    ) -> Explanation:
+        """One from weights (segments, classes) and probabilities (samples, classes)."""
+        return Explanation(
+            image=perturbed.image,
+            segments=perturbed.segments,
+            superpixel_weights=weights,
+            probabilities=probabilities[0],
+            explainer=self.name,
+            num_samples=len(probabilities),
+            warnings=_warnings(perturbed.num_segments, probabilities),
+            **others,
+        )
+
+
+def _warnings(num_segments: int, probabilities: np.ndarray) -> list[str]:
+    """Why the weights of any explainer should not be relied on: (samples, classes)."""
+    found = []
+    if num_segments == 1:
+        found.append(ONE_SUPERPIXEL)
+    if len(probabilities) < num_segments:
+        found.append(f"{len(probabilities)} samples are fewer than the {num_segments} superpixels")
+    if np.ptp(probabilities[:, probabilities[0].argmax()]) < LEAST_CHANGE:
+        found.append("the probability does not change, whatever is hidden")
+    return found
+
+
+def check_count(name: str, value: int, least: int) -> None:
+    if not isinstance(value, Integral) or value < least:
+        raise InputError(
+            f"{name}: expected a whole number of {least} or more, received {value!r}; mend it."
+        )

@@ -1,0 +1,22 @@
+"""Occlusion of one superpixel at a time."""
+
+import numpy as np
+
+from kerasmed.explain.explainer import Explainer
+from kerasmed.explain.explanation import Explanation
+from kerasmed.explain.perturbation import PerturbedImage
+
+
+class OcclusionExplainer(Explainer):
+    """How much each probability falls when one superpixel is hidden (arXiv:1311.2901)."""
+
+    name = "occlusion"
+
+    def _explain(self, perturbed: PerturbedImage) -> Explanation:
+        count = perturbed.num_segments
+        found = perturbed.probabilities(
+            np.concatenate([[[True] * count], ~np.eye(count, dtype=bool)])
+        )
+        weights = found[0].astype(np.float64) - found[1:]
+        intercepts = found[0] - weights.sum(axis=0)
+        return self._explanation(perturbed, weights, found, seed=None, intercepts=intercepts)

@@ -1,0 +1,19 @@
+"""Settings of the ONNX files."""
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    Field,
+)
+
+from kerasmed.settings import Section
+
+Precision = Literal["fp32", "fp16", "int8"]
+
+
+class ExportConfig(Section):
+    """The ONNX files."""
+
+    # float32 is always written; the others are made from it.
+    precisions: Annotated[list[Precision], Field(min_length=1)] = ["fp32"]
+    calibration_images: Annotated[int, Field(ge=16)] = 64

@@ -1,0 +1,25 @@
+"""An exported denoiser through onnxruntime."""
+
+from pathlib import Path
+
+import numpy as np
+
+from kerasmed.inference.metadata import read_metadata
+from kerasmed.inference.session import open_session
+
+
+class OnnxDenoiser:
+    """An exported denoiser: ``denoiser(x_t, timesteps, labels) -> x_0``, all float32 or int32.
+
+    Raises:
+        ModelFileError: no such file, not ONNX, not a kerasmed denoiser, or of a later kerasmed.
+        MachineError: the provider that was asked for does not run here.
+    """
+
+    def __init__(self, path: Path | str, provider: str = "auto"):
+        self._session, self.provider = open_session(Path(path), provider)
+        self.metadata = read_metadata(self._session, Path(path), "denoiser")
+
+    def __call__(self, x_t: np.ndarray, timesteps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        feeds = {"noisy_images": x_t, "timesteps": timesteps, "labels": labels}
+        return self._session.run(["clean_images"], feeds)[0]

@@ -1,0 +1,124 @@
+"""One ONNX file tested on images that belong to no study."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from kerasmed.data.config import DataConfig, Formats, SplitConfig
+from kerasmed.data.decoding import read_images
+from kerasmed.data.entries import folder_name, root_of
+from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.official import Part
+from kerasmed.data.remarks import masks_line, note_lines
+from kerasmed.data.sources import open_source
+from kerasmed.errors import DataError
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.metrics.classification import classification_metrics
+from kerasmed.progress import say
+from kerasmed.text import counted
+
+
+def evaluate_folder(
+    model: Path,
+    directory: Path,
+    data: DataConfig | None = None,
+    split: SplitConfig | None = None,
+    grey_range: tuple[float, float] | None = None,
+) -> dict[str, Any]:
+    """Metrics of one file on images from elsewhere, in classes named as the model names its own.
+
+    Some of the classes may be missing, see ``classification_metrics``. Of what the files tell
+    (patients of DICOM, slices of a volume, equal bytes) intervals are over groups, as in a study.
+
+    Args:
+        model: the classifier file.
+        directory: a folder of class folders, a ``.csv`` or an ``.npz``.
+        data: how it is listed; size and formats are the model's.
+        split: what belongs together.
+        grey_range: see ``OnnxClassifier``.
+
+    Raises:
+        DataError: classes that the model does not have, or numbers for which it has no names.
+    """
+    engine = OnnxClassifier(model, grey_range=grey_range)
+    split = split or SplitConfig()
+    formats = Formats.model_validate(engine.formats)
+    data = (data or DataConfig(source=directory)).model_copy(
+        update={
+            "class_names": _names_of_numbers(engine) if _is_archive(directory) else None,
+            "image_size": engine.input_size,
+            **{name: getattr(formats, name) for name in Formats.model_fields},
+        }
+    )
+    label_of = _labels_by_name(engine.class_names)
+    with TemporaryDirectory() as cache:
+        part: Part | None = "test" if data.official_split == "keep" else None
+        parts = {entry.part for entry in open_source(data, least_classes=1).entries} - {None}
+        if part is None and "test" in parts and len(parts) > 1:
+            say(
+                "The set comes divided, and all images are tested on; set "
+                "data.official_split: keep to take only its test images."
+            )
+        images = read_images(data, Path(cache) / "images", "", least_classes=1, part=part)
+        if unknown := [name for name in images.class_names if name not in label_of]:
+            raise DataError(
+                f"{directory}: expected classes of the model, {engine.class_names}, received also "
+                f"{unknown}; rename or remove them, or give the folder that holds its classes."
+            )
+        _say_remarks(images, split)
+        no_pairs = np.empty((0, 2), np.int64)  # of copies that are not the same bytes
+        groups = group_images(images.files, no_pairs, split, root_of(directory))
+        metrics = classification_metrics(
+            engine.predict(images.images),
+            np.array([label_of[name] for name in images.class_names])[images.labels],
+            engine.class_names,
+            groups=np.array(groups),
+        )
+    keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
+    known = {key: engine.metadata.get(key) for key in keys}
+    return {**known, **metrics}
+
+
+def _say_remarks(images: ImageSet, split: SplitConfig) -> None:
+    """What is left out of a set, or makes its figures doubtful, a line each."""
+    lines = [masks_line(images.masks, []), *note_lines(images.notes)]
+    if images.skipped:
+        files = counted(len(images.skipped), "file")
+        lines.append(f"Left out as unreadable: {files}, such as: {images.skipped[0]}")
+    patients = [file.patient for file in images.files]
+    classes = [file.class_name for file in images.files]
+    if split.patient == "together" and (shared := shared_patient(patients, classes)):
+        lines.append(f"{shared}, so the intervals mean little; {IGNORE_PATIENT}.")
+    for line in filter(None, lines):
+        say(line)
+
+
+def _is_archive(path: Path) -> bool:
+    return path.suffix.lower() == ".npz" and path.is_file()
+
+
+def _labels_by_name(class_names: list[str]) -> dict[str, int]:
+    """Position of each class, by its name and by that of the folder which stands for it."""
+    by_folder = {folder_name(name): at for at, name in enumerate(class_names)}
+    return by_folder | {name: at for at, name in enumerate(class_names)}
+
+
+def _names_of_numbers(engine: OnnxClassifier) -> list[str]:
+    """The classes that the labels 0, 1, ... of an .npz stand for.
+
+    Raises:
+        DataError: the model does not tell.
+    """
+    if names := engine.metadata.get("data_class_names"):
+        return names
+    if not all(name.isdecimal() for name in engine.class_names):
+        raise DataError(
+            f"{engine.path}: expected a model of numbered classes or one trained on an .npz, since "
+            f"an .npz has numbers for labels; received the classes {engine.class_names}; give a "
+            ".csv or a folder of class folders."
+        )
+    by_number = {int(name): name for name in engine.class_names}
+    return [by_number.get(number, str(number)) for number in range(max(by_number) + 1)]

@@ -1,0 +1,108 @@
+"""What a model file says of itself: reading and checking it."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from kerasmed.errors import InputError, ModelFileError
+
+# Of the metadata of a file; a file of a later format may mean something else by what it says.
+FORMAT = 1
+
+OUTPUTS = ("probabilities", "features")
+
+
+def resolved_formats(
+    stored: dict[str, Any], grey_range: tuple[float, float] | None, path: Path
+) -> dict[str, Any]:
+    """How a model reads files, from its metadata."""
+    formats = dict(stored)
+    for name in ("dicom", "nifti"):
+        formats[name] = {**stored.get(name, {}), "frames": "split"}
+    if grey_range is None:
+        return formats
+    if "grey_range" in stored:
+        raise InputError(
+            f"{path} was trained with the grey range {stored['grey_range']}: expected no other, "
+            f"received {list(grey_range)}; leave it out."
+        )
+    if not grey_range[0] < grey_range[1]:
+        raise InputError(f"Grey range: expected LOW below HIGH, received {list(grey_range)}.")
+    return {**formats, "grey_range": list(grey_range)}
+
+
+def check_graph(
+    session: onnxruntime.InferenceSession, path: Path, metadata: dict[str, Any]
+) -> None:
+    """Refuse a file that says something else of itself than its graph does."""
+    names, size = metadata["class_names"], metadata["input_size"]
+    image = {each.name: each for each in session.get_inputs()}.get("images")
+    shape = image.shape[1:] if image is not None else None
+    said = {each.name: each.shape for each in session.get_outputs()}
+    width = said["probabilities"][-1] if said.get("probabilities") else None
+    if shape != [size, size, 3] or (isinstance(width, int) and width != len(names)):
+        raise ModelFileError(
+            f"{path}: expected images of {size} pixels and {len(names)} classes, as its metadata "
+            f"say, received a graph of images {shape} and probabilities {width}; export it again."
+        )
+
+
+def read_metadata(session: onnxruntime.InferenceSession, path: Path, kind: str) -> dict[str, Any]:
+    """What a kerasmed file says of itself.
+
+    Raises:
+        ModelFileError: the file is not one of ours, of another kind, or of a later kerasmed.
+    """
+    stored = session.get_modelmeta().custom_metadata_map
+    prefix = "kerasmed."
+    try:
+        metadata = {
+            key.removeprefix(prefix): json.loads(value)
+            for key, value in stored.items()
+            if key.startswith(prefix)
+        }
+    except ValueError:
+        metadata = {}
+    if metadata.get("kind") != kind:
+        raise ModelFileError(
+            f"{path} is ONNX but not a kerasmed {kind}: expected metadata kerasmed.kind={kind}, "
+            f"received {metadata.get('kind', 'none')}; use a file that kerasmed wrote."
+        )
+    if not isinstance(metadata.get("format", 1), int) or metadata.get("format", 1) > FORMAT:
+        raise ModelFileError(
+            f"{path} is of kerasmed {metadata.get('kerasmed_version')}: expected format {FORMAT} "
+            f"or below, received {metadata['format']}; update kerasmed."
+        )
+    missing = {key for key, is_right in _REQUIRED[kind].items() if not is_right(metadata.get(key))}
+    if missing:
+        raise ModelFileError(
+            f"{path}: expected metadata for {', '.join(sorted(_REQUIRED[kind]))}, received none "
+            f"that can be used for {', '.join(sorted(missing))}; export it again."
+        )
+    return metadata
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value > 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+# What each kind of file must say of itself, and how that is told from something else.
+_REQUIRED: dict[str, dict[str, Callable[[Any], bool]]] = {
+    "classifier": {"class_names": _are_names, "input_size": _is_size},
+    "denoiser": {
+        "image_size": _is_size,
+        "pixel_mean": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+        "pixel_scale": _is_number,
+    },
+}

@@ -1,0 +1,1 @@
+"""Measures: NumPy arrays in, plain results out."""

@@ -1,0 +1,241 @@
+"""Accuracy and its kin from probabilities and labels."""
+
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from kerasmed.errors import InputError
+from kerasmed.metrics.statistics import grouped_interval
+
+_CALIBRATION_BINS = 15
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Counts, int64 (num_classes, num_classes): rows are the true class, columns the predicted."""
+    cells = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
+    """Confidence and accuracy of the images in each of 15 equal bins of confidence.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,).
+
+    Returns:
+        ``confidence``, ``accuracy`` (means) and ``share`` of the images, for each bin that has any.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
+    return [
+        {
+            "confidence": float(confidence[bins == b].mean()),
+            "accuracy": float(correct[bins == b].mean()),
+            "share": float((bins == b).mean()),
+        }
+        for b in np.unique(bins)
+    ]
+
+
+def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean gap between confidence and accuracy over 15 equal bins (Guo et al., 1706.04599).
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,).
+    """
+    bins = reliability(probabilities, labels)
+    return sum(b["share"] * abs(b["accuracy"] - b["confidence"]) for b in bins)
+
+
+def classification_curves(
+    probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]
+) -> dict[str, Any]:
+    """What is drawn of one classifier on one set.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,).
+        class_names: names, in the order of the columns.
+
+    Returns:
+        ``roc``, by class against the rest, ``false_positives`` and ``true_positives`` (shares,
+        rising), or ``not_computed`` where all images are of that class or none; ``reliability``,
+        see there.
+    """
+    roc: dict[str, Any] = {}
+    for i, name in enumerate(class_names):
+        if len(np.unique(labels == i)) < 2:
+            roc[name] = {"not_computed": f"the images are all of {name!r}, or none is"}
+            continue
+        false_positives, true_positives, _ = roc_curve(labels == i, probabilities[:, i])
+        roc[name] = {
+            "false_positives": false_positives.round(5).tolist(),
+            "true_positives": true_positives.round(5).tolist(),
+        }
+    return {"roc": roc, "reliability": reliability(probabilities, labels)}
+
+
+def classification_metrics(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    class_names: list[str],
+    bootstrap_samples: int = 1000,
+    seed: int = 0,
+    groups: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """All the figures of one classifier on one set.
+
+    Precision of a class that is never predicted is 0. ``auroc`` is the mean over classes of one
+    against the rest. Where the set lacks classes, the means are over those that it has; images of
+    one class alone say how many of them are recognised and no more.
+
+    Args:
+        probabilities: float (n, classes), rows summing to 1.
+        labels: int (n,), of one class at least.
+        class_names: names, in the order of the columns.
+        bootstrap_samples: resamples for the interval of the accuracy.
+        seed: of the resampling.
+        groups: (n,), equal for images that belong together, which are drawn together; every
+            image for itself if None.
+
+    Returns:
+        Plain values under the names of ``evaluation/metrics.json``. Where classes are missing,
+        ``not_computed`` says what is None, and why.
+
+    Raises:
+        InputError: no image, or shapes that do not fit.
+    """
+    num_classes = len(class_names)
+    _check_shapes(probabilities, labels, num_classes)
+    predicted = probabilities.argmax(axis=1)
+    correct = (predicted == labels).astype(np.float64)
+    drawn = np.arange(len(labels)) if groups is None else groups
+    confusion = confusion_matrix(labels, predicted, num_classes)
+    counts = confusion.sum(axis=1)
+    per_class = _figures_by_class(confusion, class_names)
+    present = [per_class[class_names[i]] for i in np.flatnonzero(counts)]
+
+    def macro(figure: str) -> float | None:
+        return None if len(present) == 1 else float(np.mean([each[figure] for each in present]))
+
+    recall = macro("recall")
+    return {
+        "n_test": len(labels),
+        "accuracy": float(correct.mean()),
+        "accuracy_ci95": list(grouped_interval(correct, drawn, bootstrap_samples, seed)),
+        "balanced_accuracy": recall,
+        "macro_precision": macro("precision"),
+        "macro_recall": recall,
+        "macro_f1": macro("f1"),
+        "auroc": _mean_auroc(probabilities, labels),
+        "ece": expected_calibration_error(probabilities, labels) if len(present) > 1 else None,
+        "per_class": per_class,
+        "confusion": confusion.tolist(),
+        **_not_computed(counts, class_names),
+    }
+
+
+def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    if probabilities.shape != (len(labels), num_classes):
+        raise InputError(
+            f"Probabilities: expected shape {(len(labels), num_classes)}, "
+            f"received {probabilities.shape}; give one row a label and one column a class."
+        )
+    if not len(labels):
+        raise InputError("Labels: expected at least one, received none; add test images.")
+    if not np.isfinite(probabilities).all():
+        raise InputError(
+            "Probabilities: expected finite numbers, received NaN or infinity; check the model."
+        )
+
+
+def _figures_by_class(confusion: np.ndarray, class_names: list[str]) -> dict[str, dict[str, Any]]:
+    """Number of images, precision, recall and F1 of each class, as far as the set tells them."""
+    hits, counts = np.diag(confusion), confusion.sum(axis=1)
+    recall = hits / np.maximum(counts, 1)
+    precision = hits / np.maximum(confusion.sum(axis=0), 1)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    alone = (counts > 0).sum() == 1
+    per_class: dict[str, dict[str, Any]] = {}
+    for i, name in enumerate(class_names):
+        figures: dict[str, Any] = {
+            "n": int(counts[i]),
+            "precision": None if alone else float(precision[i]),
+            "recall": float(recall[i]),
+            "f1": None if alone else float(f1[i]),
+        }
+        if not counts[i]:
+            figures |= {"precision": None, "recall": None, "f1": None}
+            figures["not_computed"] = f"no test image of {name!r}"
+        elif alone:
+            figures["not_computed"] = f"precision and F1: every test image is of {name!r}"
+        per_class[name] = figures
+    return per_class
+
+
+def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+    """Mean area under the curve of each class that is there against the rest."""
+    present = np.unique(labels)
+    if len(present) < 2:
+        return None
+    return float(np.mean([roc_auc_score(labels == i, probabilities[:, i]) for i in present]))
+
+
+def _not_computed(counts: np.ndarray, class_names: list[str]) -> dict[str, str]:
+    """Nothing where every class is there, else ``not_computed`` with what is not, and why."""
+    absent = ", ".join(repr(class_names[i]) for i in np.flatnonzero(counts == 0))
+    if not absent:
+        return {}
+    if (counts > 0).sum() > 1:
+        reason = f"figures of {absent}, for lack of test images; means are over the other classes"
+    else:
+        name = class_names[int(counts.argmax())]
+        reason = (
+            f"all but the sensitivity of {name!r}, which is the accuracy, since every test image "
+            "is of that class"
+        )
+    return {"not_computed": reason}
+
+
+def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean and spread over the seeds of each network, training set and precision.
+
+    Args:
+        rows: of ``metrics.json``.
+
+    Returns:
+        In the order of ``rows``: ``backbone``, ``trained_on``, ``variant``, ``precision``,
+        ``seeds`` (how many), and ``mean`` and ``standard_deviation`` (n - 1) of accuracy, balanced
+        accuracy, macro F1, AUROC and ECE; the deviation of one seed is None, and so are both of
+        what was not computed.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[key] for key in _CELL), []).append(row)
+    found = []
+    for key, members in groups.items():
+        spread = {name: _mean_and_deviation([row[name] for row in members]) for name in _SPREAD}
+        found.append(
+            {
+                **dict(zip(_CELL, key, strict=True)),
+                "seeds": len(members),
+                "mean": {name: mean for name, (mean, _) in spread.items()},
+                "standard_deviation": {name: deviation for name, (_, deviation) in spread.items()},
+            }
+        )
+    return found
+
+
+def _mean_and_deviation(values: list[float | None]) -> tuple[float | None, float | None]:
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None, None
+    return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
+
+
+_CELL = ("backbone", "trained_on", "variant", "precision")
+_SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")

@@ -1,0 +1,81 @@
+"""What the search for copies would find: copies that are planted, plain and altered."""
+
+import io
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kerasmed.metrics.copies import CopySearch
+
+PLANTED = 60  # of each kind
+SHARES = (0.001, 0.01, 0.05)  # of a set, for the chance that it is found out
+
+
+def _brightened(image: np.ndarray, _: np.ndarray, __: np.random.Generator) -> np.ndarray:
+    return np.clip(image * 1.3 + 15, 0, 255).astype(np.uint8)
+
+
+def _rotated(image: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    angle = rng.choice([-1, 1]) * rng.uniform(2, 8)
+    return np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))
+
+
+def _compressed(image: np.ndarray, _: np.ndarray, __: np.random.Generator) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=40)
+    return np.asarray(Image.open(file))
+
+
+def _blended(image: np.ndarray, other: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return ((image.astype(np.uint16) + other) // 2).astype(np.uint8)
+
+
+# alteration(image, another training image, rng) -> image, all uint8 (size, size, 3).
+ALTERATIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
+    "exact": lambda image, *_: image,
+    "mirrored": lambda image, *_: image[:, ::-1],
+    "brightened by 30%": _brightened,
+    "rotated by 2 to 8 degrees": _rotated,
+    "JPEG of quality 40": _compressed,
+    "blended half and half": _blended,
+}
+
+
+def detection_power(
+    search: CopySearch, training: np.ndarray, threshold: float, size: int, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Share of planted copies that the search finds, by what was done to them.
+
+    Args:
+        search: over the training images.
+        training: these images, uint8 (m, size, size, 3).
+        threshold: similarity above which an image is called a copy.
+        size: of the set that copies would be planted in.
+        seed: of the choice of images and of the alterations.
+
+    Returns:
+        ``alteration``, ``planted``, ``found`` (a share), and ``set_found_out``: for each share of
+        the set, the chance that at least one of so many copies is found.
+    """
+    rng = np.random.default_rng(seed)
+    chosen = rng.choice(len(training), min(PLANTED, len(training)), replace=False)
+    others = (chosen + rng.integers(1, len(training), len(chosen))) % len(training)
+    rows = []
+    for name, alter in ALTERATIONS.items():
+        pairs = zip(training[chosen], training[others], strict=True)
+        altered = np.stack([alter(image, other, rng) for image, other in pairs])
+        similarities, _ = search.nearest(altered)
+        found = float((similarities > threshold).mean())
+        rows.append(
+            {
+                "alteration": name,
+                "planted": len(chosen),
+                "found": found,
+                "set_found_out": {
+                    f"{share:g}": 1 - (1 - found) ** max(1, round(share * size)) for share in SHARES
+                },
+            }
+        )
+    return rows

@@ -1,0 +1,176 @@
+"""Training on several devices, of one machine or of several, that divide every batch."""
+
+import itertools
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import keras
+
+from kerasmed.errors import ConfigError
+from kerasmed.parallel import workers
+from kerasmed.parallel.config import Distribution
+from kerasmed.parallel.resolve import Runtime
+from kerasmed.runtime.backend import list_devices
+
+
+def on_all_devices(distribution: Distribution) -> AbstractContextManager[Any]:
+    """On JAX, spread what is built and run inside over the devices; around a whole training."""
+    if distribution != "none" and keras.backend.backend() == "jax":
+        return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
+    return nullcontext()
+
+
+def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any]:
+    """On TensorFlow, the scope in which a network that is to be trained is built and compiled.
+
+    Others are built outside: such a network predicts every batch once on each device.
+    """
+    if keras.backend.backend() != "tensorflow" or distribution == "none":
+        return nullcontext()
+    if distribution == "multi_worker":
+        return workers.strategy().scope()
+    import tensorflow as tf
+
+    return tf.distribute.MirroredStrategy([name.upper() for name in list_devices()]).scope()
+
+
+@contextmanager
+def on_one_device() -> Iterator[None]:
+    """Build and predict on this process's first device, also inside ``on_all_devices``."""
+    before = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)
+    try:
+        yield
+    finally:
+        keras.distribution.set_distribution(before)
+
+
+def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
+    """Refuse a batch that cannot be divided among the devices.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    if batch_size % runtime.replicas:
+        raise ConfigError(
+            f"{key}: expected a multiple of the {runtime.replicas} devices that "
+            f"runtime.distribution: {runtime.distribution} divides a batch among, received "
+            f"{batch_size}; change it, or set runtime.distribution: none."
+        )
+
+
+def fit(
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    callbacks: list[keras.callbacks.Callback],
+    steps_per_epoch: int,
+    initial_epoch: int,
+    epochs: int,
+) -> None:
+    """``model.fit``, also over TensorFlow's workers, where Keras has none (its issue 20585).
+
+    Args:
+        model: compiled in ``mirrored_variables``.
+        batches: an endless sequence of this process's part of each batch.
+        callbacks: told of the beginning and end of the training, of epochs and of batches.
+        steps_per_epoch, initial_epoch, epochs: as those of ``model.fit``.
+    """
+    if workers.strategy() is not None:
+        events = keras.callbacks.CallbackList(callbacks, model=model)
+        _fit_over_workers(model, batches, events, steps_per_epoch, initial_epoch, epochs)
+        return
+    model.fit(
+        batches,
+        steps_per_epoch=steps_per_epoch,
+        initial_epoch=initial_epoch,
+        epochs=epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=0,
+    )
+
+
+def _fit_over_workers(
+    model: keras.Model,
+    batches: keras.utils.PyDataset,
+    events: keras.callbacks.CallbackList,
+    steps_per_epoch: int,
+    initial_epoch: int,
+    epochs: int,
+) -> None:
+    import tensorflow as tf
+
+    strategy = workers.strategy()
+    here = strategy.num_replicas_in_sync // len(workers.joined().addresses)
+
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        strategy.run(model.train_step, args=(batch,))
+
+    def divided(batch: Any) -> Any:
+        def of_device(context: Any) -> Any:
+            part = context.replica_id_in_sync_group % here
+            return keras.tree.map_structure(
+                lambda each: tf.constant(
+                    each[len(each) // here * part : len(each) // here * (part + 1)]
+                ),
+                batch,
+            )
+
+        return strategy.experimental_distribute_values_from_function(of_device)
+
+    model.stop_training = False
+    events.on_train_begin()
+    logs: dict[str, float] = {}
+    with ThreadPoolExecutor(batches.workers) as ahead:
+        fetched = (ahead.submit(batches.__getitem__, index) for index in itertools.count())
+        coming = deque(itertools.islice(fetched, batches.workers))
+        for epoch in range(initial_epoch, epochs):
+            events.on_epoch_begin(epoch)
+            model.reset_metrics()
+            for place in range(steps_per_epoch):
+                batch = coming.popleft().result()
+                coming.append(next(fetched))
+                events.on_train_batch_begin(place)
+                step(divided(batch))
+                events.on_train_batch_end(place)
+            logs = {key: float(value) for key, value in model.get_metrics_result().items()}
+            events.on_epoch_end(epoch, logs)
+            if model.stop_training:
+                break
+    events.on_train_end(logs)
+
+
+class ClippedOverReplicas(keras.optimizers.Optimizer):
+    """An optimiser that clips the gradient of the whole batch.
+
+    Under a TensorFlow strategy Keras clips the gradient of each device's part before it adds them
+    up. Here all devices hold their mean first; the norm to clip to shrinks alike, and the sum that
+    Keras then takes is that of the whole batch.
+    """
+
+    def __init__(self, *, global_clipnorm: float | None = None, **kwargs: Any):
+        if global_clipnorm is not None:
+            global_clipnorm /= _replicas_here()
+        super().__init__(global_clipnorm=global_clipnorm, **kwargs)
+
+    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
+        """One step from the gradients of a device's part of the batch."""
+        if _replicas_here() > 1:
+            import tensorflow as tf
+
+            context = tf.distribute.get_replica_context()
+            grads = context.all_reduce(tf.distribute.ReduceOp.MEAN, list(grads))
+        super().apply(grads, trainable_variables)
+
+
+def _replicas_here() -> int:
+    """Devices of TensorFlow's strategy in whose scope this is."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync

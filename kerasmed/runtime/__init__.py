@@ -1,0 +1,1 @@
+"""This machine and its Keras: cores, devices, settings, versions."""

@@ -1,0 +1,1 @@
+"""A whole study on a run folder: settings, stages, report, release."""

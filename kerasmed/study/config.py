@@ -1,0 +1,174 @@
+"""The experiment file: every setting of a study, its default and its range.
+
+Relative paths in it are relative to the working directory.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import (
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from kerasmed.audit.config import AuditConfig, EvaluationConfig
+from kerasmed.classify.config import ClassifierConfig
+from kerasmed.data.config import DataConfig, SplitConfig
+from kerasmed.diffusion.config import DiffusionConfig, SamplingConfig
+from kerasmed.errors import ConfigError
+from kerasmed.explain.config import ExplainConfig
+from kerasmed.export.config import ExportConfig
+from kerasmed.parallel.config import RuntimeConfig
+from kerasmed.settings import NAME, Section
+
+
+class Config(Section):
+    """A whole experiment."""
+
+    name: Annotated[str, Field(pattern=NAME)]
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    data: DataConfig
+    split: SplitConfig = SplitConfig()
+    diffusion: DiffusionConfig = DiffusionConfig()
+    sampling: SamplingConfig = SamplingConfig()
+    classifiers: ClassifierConfig = ClassifierConfig()
+    export: ExportConfig = ExportConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    audit: AuditConfig = AuditConfig()
+    explain: ExplainConfig = ExplainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+
+    @model_validator(mode="after")
+    def guidance_was_trained_for(self) -> "Config":
+        sets = [None, *self.sampling.variants]
+        scales = [self.sampling.of_set(name).guidance_scale for name in sets]
+        if not self.diffusion.label_dropout and any(scale != 1.0 for scale in scales):
+            raise ValueError(
+                "a guidance_scale other than 1 needs a denoiser that has learned without labels: "
+                f"diffusion.label_dropout is 0, sampling asks for {scales}; change one of the two"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def size_fits_network(self) -> "Config":
+        stride = self.diffusion.patch_size * 2 ** (len(self.diffusion.widths) - 1)
+        # On a lowest level of a single pixel tf2onnx 1.17 makes a graph that does not run.
+        if self.data.image_size % stride or self.data.image_size < 2 * stride:
+            raise ValueError(
+                f"data.image_size must be a multiple of {stride} "
+                f"(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)), {2 * stride} or more; "
+                f"received {self.data.image_size}; change one of the three"
+            )
+        return self
+
+
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a key that is given twice, of which YAML would drop the first without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+def load_config(
+    path: Path, assignments: list[str] | None = None, data: Path | None = None
+) -> Config:
+    """The settings in a YAML file, with single keys overridden.
+
+    Args:
+        path: the experiment file.
+        assignments: ``key.path=value`` strings; the value is read as YAML.
+        data: folder, .csv or .npz that takes the place of the file's own source.
+
+    Raises:
+        ConfigError: the file or an override is not valid, naming each key at fault.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
+    except FileNotFoundError:
+        raise ConfigError(
+            f"No experiment file at {path}: expected a YAML file; configs/ has examples."
+        ) from None
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not readable YAML: {_one_line(error)}; mend it.") from None
+    if not isinstance(values, dict):
+        raise ConfigError(
+            f"{path} holds no settings: expected `key: value` lines, "
+            f"received {type(values).__name__}; see configs/ for examples."
+        )
+    if data is not None:
+        _assign(values, "data.source", str(data))
+        _assign(values, "data.phantoms", None)
+    return override(values, assignments, source=str(path))
+
+
+def override(values: dict[str, Any], assignments: list[str] | None, source: str) -> Config:
+    """Checked settings from plain values and ``key.path=value`` strings that change them.
+
+    Raises:
+        ConfigError: a value or an override is not valid; ``source`` names where they came from.
+    """
+    for assignment in assignments or []:
+        _assign(values, *_parse(assignment))
+    return parse_config(values, source)
+
+
+def parse_config(values: dict[str, Any], source: str) -> Config:
+    """Checked settings from plain values; ``source`` names them in errors."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_describe(error)}") from None
+
+
+def _parse(assignment: str) -> tuple[str, Any]:
+    key, equals, text = assignment.partition("=")
+    if not equals or not key:
+        raise ConfigError(
+            f"--set takes key.path=value, received {assignment!r}; "
+            "for example --set diffusion.max_minutes=20."
+        )
+    try:
+        return key, yaml.load(text, _EachKeyOnce)
+    except (ValueError, yaml.YAMLError) as error:
+        raise ConfigError(f"--set {assignment}: {_one_line(error)}; quote the value.") from None
+
+
+def _assign(values: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    section = values
+    for parent in parents:
+        if section.get(parent) is None:
+            section[parent] = {}
+        section = section[parent]
+        if not isinstance(section, dict):
+            raise ConfigError(f"Setting {key}: {parent!r} is a value, not a section of keys.")
+    section[last] = value
+
+
+def _describe(error: ValidationError) -> str:
+    problems = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"])
+        if problem["type"] == "extra_forbidden":
+            problems.append(f"unknown key {key}; remove it or mend its spelling")
+            continue
+        if problem["type"] == "missing":
+            problems.append(f"missing key {key}; add it")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        received = "" if isinstance(problem["input"], dict) else f", received {problem['input']!r}"
+        problems.append(f"{key}: {message}{received}".removeprefix(": "))
+    return "; ".join(dict.fromkeys(problems)) + "."
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -1,0 +1,152 @@
+"""``kerasmed data check``: examine a set, and show the findings on one HTML page."""
+
+import base64
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+from PIL import Image
+
+from kerasmed.data.config import DataConfig, SplitConfig
+from kerasmed.data.duplicates import Duplicates, find_duplicates
+from kerasmed.data.entries import relative_path
+from kerasmed.data.examine import examine
+from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.data.image_set import ImageFile
+from kerasmed.data.remarks import remarks
+from kerasmed.data.sources import open_source
+from kerasmed.files import write_json, write_text
+
+_EDGE = 96
+_PER_CLASS = 12
+_PAIRS = 12
+# A clue that tells the class this much better than the most frequent class would.
+NOTABLE_GAIN = 0.1
+
+
+def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, Any]:
+    """Examine a set; write ``check.html`` and ``check.json``.
+
+    Args:
+        data: source and choices of format.
+        split: how copies are looked for, and whether patients are believed.
+        folder: where the page, its numbers and the cache go.
+
+    Returns:
+        What ``examine`` found.
+
+    Raises:
+        DataError: the source's layout, or no image in it can be read.
+    """
+    fingerprints = read_fingerprints(data, folder / "cache" / "fingerprints")
+    fingerprints.refuse_empty(data)
+    duplicates = find_duplicates(fingerprints, split.near_duplicate_bits)
+    grey_range = fingerprints.common_range()
+    findings = {
+        "source": str(data.source),
+        "remarks": remarks(fingerprints, grey_range, data, split),
+        "grey_range": grey_range and list(grey_range),
+        **examine(fingerprints.in_range(grey_range), duplicates),
+    }
+    if grey_range is not None:  # for the thumbnails
+        data = data.model_copy(update={"grey_range": grey_range})
+    write_json(folder / "check.json", findings)
+    _write_page(data, folder, findings, fingerprints, duplicates)
+    return findings
+
+
+def _write_page(
+    data: DataConfig,
+    folder: Path,
+    findings: dict[str, Any],
+    fingerprints: Fingerprints,
+    duplicates: Duplicates,
+) -> None:
+    per_class = {
+        str(name): _spread(np.flatnonzero(fingerprints.classes == name), _PER_CLASS)
+        for name in np.unique(fingerprints.classes)
+    }
+    pairs = _pairs_by_distance(duplicates)
+    outliers = [entry["image"] for entry in findings["brightness_outliers"][:_PER_CLASS]]
+    rows = {row for at in per_class.values() for row in at}
+    rows |= {row for _, group in pairs for a, b, _ in group for row in (a, b)}
+    names = {str(fingerprints.names[row]) for row in rows} | set(outliers)
+    pictures = _thumbnails(data, folder, names)
+
+    def picture(row: int) -> dict[str, str]:
+        name = str(fingerprints.names[row])
+        return {"name": name, "uri": pictures[name]}
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
+    )
+    page = environment.get_template("data_check.html.j2").render(
+        findings=findings,
+        notable_gain=NOTABLE_GAIN,
+        examples={name: [picture(row) for row in at] for name, at in per_class.items()},
+        pairs=[
+            (title, [(picture(a), picture(b), bits) for a, b, bits in group])
+            for title, group in pairs
+        ],
+        outliers=[
+            {**entry, "uri": pictures[entry["image"]]}
+            for entry in findings["brightness_outliers"][:_PER_CLASS]
+        ],
+    )
+    write_text(folder / "check.html", page)
+
+
+def _spread(rows: np.ndarray, count: int) -> list[int]:
+    """Some rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist()
+
+
+def _pairs_by_distance(
+    duplicates: Duplicates,
+) -> list[tuple[str, list[tuple[int, int, int]]]]:
+    """Some near-duplicates, from equal to barely alike, and some that are mirrored or turned."""
+    kinds = (
+        ("Near-duplicates, from the closest to those at the limit", ~duplicates.altered),
+        ("Near-duplicates of a mirrored or turned image", duplicates.altered),
+    )
+    shown = []
+    for title, chosen in kinds:
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.argsort(duplicates.distances[rows], kind="stable")]
+        group = [
+            (*duplicates.near[row].tolist(), int(duplicates.distances[row]))
+            for row in _spread(rows, _PAIRS)
+        ]
+        if group:
+            shown.append((title, group))
+    return shown
+
+
+def _thumbnails(data: DataConfig, folder: Path, names: set[str]) -> dict[str, str]:
+    """Small pictures as data addresses, by name."""
+    source = open_source(data)
+    found: dict[str, str] = {}
+    wanted_files = {name.rsplit("#", 1)[0] for name in names} | names
+    with source.opened(folder / "cache") as read:
+        for entry in source.entries:
+            relative = relative_path(entry.path, source.root)
+            if str(relative) not in wanted_files:
+                continue
+            if entry.row is not None and f"{relative}#{entry.row}" not in names:
+                continue
+            for _, each in read(entry, _EDGE):
+                name = ImageFile(relative, "", "", each.part).name
+                if name in names:
+                    found[name] = _data_uri(each.image)
+    return found
+
+
+def _data_uri(image: Image.Image) -> str:
+    small = image.copy()
+    small.thumbnail((_EDGE, _EDGE))
+    stream = io.BytesIO()
+    small.save(stream, "JPEG", quality=80)
+    return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,0 +1,127 @@
+"""The synthetic set of a study, ready to hand over: images, labels, data sheet, checksums."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from PIL import Image
+
+from kerasmed import __version__
+from kerasmed.audit.tables import trained_on
+from kerasmed.data.datasets import KNOWN
+from kerasmed.data.entries import folder_name
+from kerasmed.data.image_set import ImageSet
+from kerasmed.errors import StageError
+from kerasmed.files import folder_written_aside, read_json, sha256_of, write_text, written_aside
+from kerasmed.study.config import parse_config
+from kerasmed.study.engine import check_finished
+from kerasmed.study.inputs import load_synthetic
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import STAGES
+from kerasmed.study.stages.report import read_verdicts
+from kerasmed.text import text_for_markdown
+
+
+def release(run: RunFolder, target: Path) -> dict[str, int]:
+    """Write a folder with the synthetic set of a finished study, and nothing of the real one.
+
+    ``images/<class>/*.png`` anew from their pixels; ``labels.csv``; ``DATASHEET.md`` with how
+    the set was made and what the evaluation and the audit found; ``SHA256SUMS`` of all of these.
+    Images that the audit calls copies are left out.
+
+    Args:
+        run: a run folder whose stages up to evaluate and audit have finished.
+        target: the folder to write; it must not be there yet.
+
+    Returns:
+        ``released`` and ``withheld``, numbers of images.
+
+    Raises:
+        StageError: the folder is there already, a stage has not finished or is older than one that
+            it builds on, the synthetic set has changed, or the audit could not look for copies.
+    """
+    record = run.record()
+    for name in ("evaluate", "audit"):
+        run.require(name, STAGES[name].command)
+    config = parse_config(record["config"], str(run.record_path))
+    for name in ("evaluate", "audit"):
+        check_finished(STAGES[name], config, run)
+    generated = load_synthetic(config, run)
+    privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
+    withheld = _copies(privacy, run)
+    kept = [i for i in range(len(generated)) if i not in withheld]
+    with folder_written_aside(target, replace=False) as folder:
+        _write_images(generated, kept, folder)
+        values = _values(run, record, generated.subset(kept), len(withheld), privacy)
+        environment = Environment(loader=FileSystemLoader(Path(__file__).parent))
+        environment.globals["trained_on"] = trained_on
+        environment.filters["text"] = text_for_markdown
+        environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
+        sheet = environment.get_template("datasheet.md.j2").render(values)
+        write_text(folder / "DATASHEET.md", sheet)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        lines = [f"{sha256_of(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+        write_text(folder / "SHA256SUMS", "".join(lines))
+    return {"released": len(kept), "withheld": len(withheld)}
+
+
+def _copies(privacy: dict[str, Any], run: RunFolder) -> set[int]:
+    """Positions of the generated images that the audit calls copies."""
+    copies = privacy["copies"]
+    if "not_computed" in copies:
+        raise StageError(
+            f"The audit of {run.root} did not look for copies: {copies['not_computed']}"
+        )
+    return {pair["generated"] for pair in copies["found"]}
+
+
+def _write_images(generated: ImageSet, kept: list[int], folder: Path) -> None:
+    counts = dict.fromkeys(generated.class_names, 0)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["file", "label"])
+    for position in kept:
+        name = generated.class_names[generated.labels[position]]
+        folder_of_class = folder_name(name)
+        path = f"images/{folder_of_class}/{folder_of_class}-{counts[name]:05d}.png"
+        counts[name] += 1
+        with written_aside(folder / path) as temporary:
+            Image.fromarray(np.asarray(generated.images[position])).save(temporary)
+        writer.writerow([path, name])
+    write_text(folder / "labels.csv", table.getvalue())
+
+
+def _values(
+    run: RunFolder,
+    record: dict[str, Any],
+    released: ImageSet,
+    withheld: int,
+    privacy: dict[str, Any],
+) -> dict[str, Any]:
+    """What the data sheet says; of the real images, their number by class alone."""
+    data = record["stages"]["data"]["result"]
+    published = [
+        known
+        for known in KNOWN.values()
+        if set(known.counts) == set(data["classes"]) and Path(known.config).stem == record["name"]
+    ]
+    return {
+        "name": record["name"],
+        "version": __version__,
+        "record": record,
+        "size": released.image_size,
+        "counts": released.counts(),
+        "withheld": withheld,
+        "real": {role: data["roles"][role] for role in ("diffusion", "train", "test")},
+        "manifest": read_json(run.synthetic / "manifest.json", "kerasmed sample"),
+        "training": record["stages"]["diffusion"]["result"],
+        "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
+        "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
+        "fidelity": read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
+        "privacy": privacy,
+        "verdicts": read_verdicts(run),
+        "published": published[0] if published else None,
+    }

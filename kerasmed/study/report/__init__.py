@@ -1,0 +1,1 @@
+"""The report of a study: one page, its figures and its pictures."""

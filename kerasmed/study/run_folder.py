@@ -1,0 +1,254 @@
+"""The run folder: where each stage's files lie, and the record of what has been done."""
+
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import portalocker
+
+from kerasmed import __version__
+from kerasmed.errors import StageError
+from kerasmed.files import make_folder, read_json, sha256_of, write_json, writing
+from kerasmed.inference.precisions import precision_path
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import Config
+from kerasmed.study.object_store import Mirror
+
+if TYPE_CHECKING:
+    import keras
+
+_AT_ONCE = portalocker.LockFlags.NON_BLOCKING
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of one run (``runs/<name>/`` unless --out says otherwise)."""
+
+    root: Path
+    mirror: Mirror | None = None
+
+    @classmethod
+    def at(cls, address: str | Path) -> "RunFolder":
+        """The run folder at a path, or at an address with ``://`` in it, see ``Mirror``."""
+        if "://" not in str(address):
+            return cls(Path(address))
+        mirror = Mirror(str(address))
+        return cls(mirror.local, mirror)
+
+    @property
+    def record_path(self) -> Path:
+        """Resolved config, versions, and one entry for each finished stage."""
+        return self.root / "run.json"
+
+    @property
+    def split_path(self) -> Path:
+        """Role of every file."""
+        return self.root / "split.json"
+
+    @property
+    def cache(self) -> Path:
+        """Decoded images; may be deleted at any time."""
+        return self.root / "cache"
+
+    @property
+    def images(self) -> Path:
+        """What the run made itself, such as phantoms."""
+        return self.root / "images"
+
+    @property
+    def diffusion(self) -> Path:
+        """Checkpoints, denoiser, history and previews."""
+        return self.root / "diffusion"
+
+    @property
+    def synthetic(self) -> Path:
+        """The synthetic set, one folder a class, see ``folder_name``."""
+        return self.root / "synthetic"
+
+    @property
+    def variants(self) -> Path:
+        """The further synthetic sets of a sweep, one folder each."""
+        return self.root / "variants"
+
+    def synthetic_set(self, variant: str | None) -> Path:
+        """The synthetic set, or a further one of a sweep."""
+        return self.synthetic if variant is None else self.variants / variant
+
+    @property
+    def classifiers(self) -> Path:
+        """One folder for each trained CNN."""
+        return self.root / "classifiers"
+
+    @property
+    def exported(self) -> Path:
+        """One ONNX file for each trained CNN, with its sidecar."""
+        return self.root / "exported"
+
+    @property
+    def evaluation(self) -> Path:
+        """Metrics of classifiers, fidelity and privacy."""
+        return self.root / "evaluation"
+
+    @property
+    def explanations(self) -> Path:
+        """LIME overlays and their numbers."""
+        return self.root / "explanations"
+
+    @property
+    def figures(self) -> Path:
+        """Pictures of the report."""
+        return self.root / "figures"
+
+    @property
+    def report(self) -> Path:
+        """The one page."""
+        return self.root / "report.html"
+
+    @contextmanager
+    def locked(self, index: int = 1, shards: int = 1) -> Iterator[None]:
+        """Keep other processes from writing to the run folder while this one does.
+
+        Processes with different shards of one number may write at once. The operating system
+        lets go of the lock when the process ends, however it ends.
+
+        Raises:
+            StageError: another process writes to the folder, or shards were asked for at an address
+                whose copies the processes would not share.
+        """
+        if shards > 1:
+            self.check_shared(f"--shard {index}/{shards}")
+        make_folder(self.root)
+        with ExitStack() as stack:
+            if shards > 1:
+                self._lock(stack, "", portalocker.LockFlags.SHARED)
+                self._lock(stack, f".{index}-of-{shards}", portalocker.LockFlags.EXCLUSIVE)
+            else:
+                self._lock(stack, "", portalocker.LockFlags.EXCLUSIVE)
+            if self.mirror is not None:
+                stack.enter_context(self.mirror.held())
+            yield
+
+    def check_shared(self, process: str) -> None:
+        """Refuse several processes at an address, of which each would have a copy of its own.
+
+        Raises:
+            StageError: naming the address.
+        """
+        if self.mirror is not None:
+            raise StageError(
+                f"{process}: expected a run folder that the processes share, received "
+                f"{self.mirror.address}; take a path."
+            )
+
+    def is_held(self, index: int, shards: int) -> bool:
+        """Whether a process writes to the folder as this one of so many."""
+        with (self.root / f".lock.{index}-of-{shards}").open("a", encoding="utf-8") as file:
+            try:
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | _AT_ONCE)
+            except portalocker.LockException:
+                return True
+        return False
+
+    def _lock(self, stack: ExitStack, name: str, flag: portalocker.LockFlags) -> None:
+        path = self.root / f".lock{name}"
+        with writing(path):
+            file = stack.enter_context(path.open("a", encoding="utf-8"))
+        try:
+            portalocker.lock(file, flag | _AT_ONCE)
+        except portalocker.LockException:
+            holder = path.read_text(encoding="utf-8").strip() or "another process"
+            raise StageError(
+                f"{holder} writes to {self.root}: expected a run folder for this process alone; "
+                "wait for it, take another --out, or divide a study with --shard I/N."
+            ) from None
+        path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
+
+    def record(self) -> dict[str, Any]:
+        """The run record; a new one where there is none."""
+        if not self.record_path.exists():
+            return {"stages": {}}
+        record = read_json(self.record_path, "kerasmed study")
+        if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
+            raise StageError(
+                f"{self.record_path} is no record of a run: expected `stages`; put back the file "
+                "that kerasmed wrote, or start a new run folder with --out."
+            )
+        return record
+
+    def split_hash(self) -> str | None:
+        """SHA-256 of ``split.json``; None where there is none."""
+        return sha256_of(self.split_path) if self.split_path.exists() else None
+
+    def finished_stages(self) -> dict[str, dict[str, Any]]:
+        """Record of each finished stage by name."""
+        return self.record()["stages"]
+
+    def write_stage(
+        self,
+        config: Config,
+        stage: str,
+        settings: dict[str, Any],
+        result: dict[str, Any],
+        duration_s: float,
+    ) -> None:
+        """Note a stage as finished, with its settings, its result, the machine and the time."""
+        record = self.record()
+        record.update(
+            name=config.name,
+            kerasmed=__version__,
+            seed=config.seed,
+            config=config.model_dump(mode="json"),
+        )
+        if stage == "data":
+            record["data_hash"] = result["data_hash"]
+        record["stages"][stage] = {
+            "settings": settings,
+            "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
+            "duration_s": round(duration_s, 2),
+            "machine": machine(),
+            "versions": versions(),
+            "split_sha256": self.split_hash(),
+            "result": result,
+        }
+        write_json(self.record_path, record)
+
+    def require(self, stage: str, command: str) -> dict[str, Any]:
+        """The record of a stage that another one needs.
+
+        Raises:
+            StageError: it has not finished.
+        """
+        try:
+            return self.finished_stages()[stage]
+        except KeyError:
+            raise StageError(
+                f"The stage {stage!r} has not finished in {self.root}; run `{command}` first."
+            ) from None
+
+
+def trained_model_path(path: Path) -> Path:
+    """Where the Keras model of an ONNX file lies, if the file still lies in its run folder."""
+    if path.with_suffix(".keras").exists():  # of a denoiser
+        return path.with_suffix(".keras")
+    stem = precision_path(path, "fp32").stem
+    return path.resolve().parent.parent / "classifiers" / stem / "model.keras"
+
+
+def open_trained_model(path: Path) -> "keras.Model | None":
+    """The Keras model that an ONNX file was exported from; None where it is not there."""
+    trained = trained_model_path(path)
+    if not trained.exists():
+        return None
+    load_keras()
+    import keras
+
+    import kerasmed.diffusion.unet  # noqa: F401  the layers of denoisers
+
+    return keras.saving.load_model(trained, compile=False)

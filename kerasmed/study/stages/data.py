@@ -1,0 +1,108 @@
+"""The stage that reads the images and splits them."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kerasmed.data.config import DataConfig
+from kerasmed.data.decoding import refuse_unreadable
+from kerasmed.data.duplicates import find_duplicates
+from kerasmed.data.entries import root_of
+from kerasmed.data.examine import describe_duplicates
+from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
+from kerasmed.data.phantoms import write_phantoms
+from kerasmed.data.remarks import remarks
+from kerasmed.data.splits import Split, make_split, write_split
+from kerasmed.errors import DataError
+from kerasmed.files import folder_written_aside
+from kerasmed.study.config import Config
+from kerasmed.study.inputs import load_images, real_source
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.text import counted
+
+
+def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Decode the images (or make the phantoms) and write the split."""
+    phantoms = config.data.phantoms
+    if phantoms is not None:
+        size = config.data.image_size
+        with folder_written_aside(run.images) as folder:
+            write_phantoms(folder, phantoms.family, phantoms.per_class, size, config.seed)
+    source = real_source(config, run)
+    fingerprints = read_fingerprints(source, run.cache / "fingerprints")
+    refuse_unreadable(fingerprints.unreadable.tolist(), source)
+    fingerprints.refuse_empty(source)
+    root = root_of(Path(str(source.source)))
+    files = fingerprints.files(root)
+    duplicates = find_duplicates(fingerprints, config.split.near_duplicate_bits)
+    groups = group_images(files, duplicates.pairs, config.split, root)
+    split = _split(fingerprints, groups, config)
+    grey_range = fingerprints.common_range(split["diffusion"])
+    image_set = load_images(config, run, grey_range)
+    if [file.name for file in image_set.files] != [file.name for file in files]:
+        raise DataError(
+            f"{source.source} changed while it was read: expected the same files twice; run the "
+            "command again."
+        )
+    write_split(run.split_path, image_set, groups, split)
+    sizes = Counter(groups)
+    patients = {file.patient for file in files}
+    return {
+        "data_hash": image_set.data_hash,
+        "classes": list(image_set.class_names),
+        "images": image_set.counts(),
+        "roles": {role: image_set.counts(at) for role, at in split.items()},
+        "groups": len(sizes),
+        "largest_group": max(sizes.values()),
+        "patients": None if None in patients else len(patients),
+        "duplicates": describe_duplicates(fingerprints, duplicates),
+        "skipped": list(image_set.skipped),
+        "grey_range": grey_range and list(grey_range),
+        "remarks": [
+            *remarks(fingerprints, grey_range, source, config.split),
+            *_moved_to_test(fingerprints, split, source),
+        ],
+    }
+
+
+def _split(fingerprints: Fingerprints, groups: list[str], config: Config) -> Split:
+    """The roles; where they cannot be filled for a patient whom all files name, that is said.
+
+    Raises:
+        DataError: too few groups.
+    """
+    names, labels = np.unique(fingerprints.classes, return_inverse=True)
+    official_test = None
+    if config.data.official_split == "keep":
+        official_test = np.flatnonzero(fingerprints.official == "test")
+        lacking = np.setdiff1d(names, fingerprints.classes[official_test]).tolist()
+        if lacking:
+            raise DataError(
+                f"data.official_split: keep: expected test images of every class in the set's own "
+                f"test part, received none of {lacking}; set it to merge."
+            )
+    try:
+        class_names = tuple(names.tolist())
+        return make_split(labels, groups, class_names, config.split, config.seed, official_test)
+    except DataError as error:
+        named = set(fingerprints.patients.tolist()) - {""}
+        if config.split.patient == "ignore" or not named:
+            raise
+        images = counted(len(fingerprints), "image")
+        shared = shared_patient(fingerprints.patients.tolist(), fingerprints.classes.tolist())
+        shared = shared or f"The {images} name only {counted(len(named), 'patient')}"
+        raise DataError(f"{shared}, so they cannot be split; {IGNORE_PATIENT}. {error}") from None
+
+
+def _moved_to_test(fingerprints: Fingerprints, split: Split, data: DataConfig) -> list[str]:
+    others = (fingerprints.official[split["test"]] != "test").sum()
+    if data.official_split != "keep" or not others:
+        return []
+    return [
+        f"{counted(int(others), 'image')} of other parts of the set are copies of its test images, "
+        "or show the same patients; they are in the role `test` too."
+    ]

@@ -1,0 +1,46 @@
+"""The stage that trains the diffusion model."""
+
+from typing import Any
+
+from kerasmed.files import sha256_of
+from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.parallel.workers import joined
+from kerasmed.progress import say
+from kerasmed.study.config import Config
+from kerasmed.study.inputs import load_split
+from kerasmed.study.run_folder import RunFolder
+
+
+def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
+    """Train the denoiser on the role `diffusion`, and export it where TensorFlow is the backend.
+
+    Of several workers each takes part in the training, and the chief alone writes.
+    """
+    runtime = resolve_runtime(config.runtime)
+    from kerasmed.diffusion.training import train_denoiser
+
+    image_set, split = load_split(config, run)
+    result = train_denoiser(
+        image_set.subset(split["diffusion"]),
+        image_set.subset(split["validation"]),
+        config.diffusion,
+        config.data.symmetry,
+        config.seed,
+        runtime,
+        run.diffusion,
+    )
+    if not joined().is_chief:
+        return {}
+    if runtime.backend == "tensorflow":
+        import keras
+
+        from kerasmed.export.denoisers import export_denoiser
+
+        metadata = {"class_names": list(image_set.class_names), "data_hash": image_set.data_hash}
+        source, path = run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"
+        model = keras.saving.load_model(source, compile=False)
+        export_denoiser(model, sha256_of(source), metadata, path)
+    else:
+        (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # of an earlier training
+        say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
+    return result

@@ -1,0 +1,301 @@
+"""One synthetic set while it is drawn, by one process or by several."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from kerasmed.data.entries import folder_name
+from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
+from kerasmed.diffusion.generate import generate_images
+from kerasmed.diffusion.solvers import sampling_timesteps
+from kerasmed.errors import DataError, InputError, StageError
+from kerasmed.files import (
+    make_folder,
+    process_name,
+    read_json,
+    sha256_of,
+    write_json,
+    written_aside,
+)
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.metrics.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
+from kerasmed.metrics.sample_size import MINIMUM, require_enough
+from kerasmed.progress import progress_bar, say
+from kerasmed.study.config import Config
+from kerasmed.study.inputs import (
+    denoiser_path,
+    images_per_class,
+    load_split,
+    read_synthetic,
+)
+from kerasmed.study.run_folder import RunFolder
+
+# Draws of one image, of which each but the last was a copy.
+_ATTEMPTS = 20
+_SEARCHED_AT_ONCE = 32
+# In the unfinished set, beside its classes: what the manifest will hold, notes on copies among it,
+# and the images that the threshold for copies is taken from (hidden, as no class is).
+MANIFEST = "manifest.json"
+_CALIBRATION = "calibration.json"
+_REJECTED = "rejected-*.json"
+_FIRST_DRAWS = ".first_draws"
+_MADE_BY = "kerasmed sample CONFIG"
+
+
+class SyntheticSet:
+    """One synthetic set while it is drawn, in a folder beside the one that it will have.
+
+    Args:
+        config: the study's settings.
+        run: its folder.
+        variant: which set.
+    """
+
+    def __init__(self, config: Config, run: RunFolder, variant: str | None):
+        self._config, self._run, self._variant = config, run, variant
+        self._settings = config.sampling.of_set(variant)
+        self._image_set, self._split = load_split(config, run)
+        self._names = self._image_set.class_names
+        real = self._image_set.counts(self._split["diffusion"])
+        self._per_class = images_per_class(config, real, variant)
+        self._manifest = {
+            "seed": config.seed,
+            "per_class": self._per_class,
+            "classes": list(self._names),
+            **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
+            "timesteps": sampling_timesteps(self._settings.steps).tolist(),
+            "denoiser_sha256": sha256_of(denoiser_path(config, run)),
+        }
+        self.target = run.synthetic_set(variant)
+        self._folder = self.target.with_name(f"{self.target.name}.unfinished")
+
+    def is_finished(self) -> bool:
+        """Whether the set is in its place, drawn with these settings and not touched since."""
+        if not (self.target / MANIFEST).exists():
+            return False
+        found = read_json(self.target / MANIFEST, _MADE_BY)
+        if any(found.get(key) != value for key, value in self._manifest.items()):
+            return False
+        try:
+            images = read_synthetic(self._config, self._run, self._variant)
+        except DataError as error:
+            say(f"The set is drawn again. {error}")
+            return False
+        return images.data_hash == found.get("data_hash")
+
+    def draw(self, index: int = 1, shards: int = 1) -> int:
+        """Draw a part of it; how many images of the whole set are still missing."""
+        self._begin()
+        wanted = [(label, i) for label in range(len(self._names)) for i in range(self._per_class)]
+        mine = wanted[index - 1 :: shards]
+        missing = [each for each in mine if not self._path_of(*each).exists()]
+        if len(missing) < len(mine):
+            say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
+        if missing:
+            self._draw_missing(missing, self._copy_filter(index))
+        return sum(not self._path_of(*each).exists() for each in wanted)
+
+    def finish(self) -> None:
+        """Put the set in the place of the one before, with the hash that says it is whole."""
+        for left_over in self._folder.rglob(".*.tmp*"):  # of a process that was killed
+            left_over.unlink()
+        notes = sorted(self._folder.glob(_REJECTED))
+        manifest = read_json(self._folder / MANIFEST, _MADE_BY)
+        # Else a process was killed below, and some of the notes may be gone already.
+        if "data_hash" not in manifest:
+            manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
+            if (self._folder / _CALIBRATION).exists():
+                manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
+            images = read_synthetic(self._config, self._run, self._variant, self._folder)
+            manifest["data_hash"] = images.data_hash
+            write_json(self._folder / MANIFEST, manifest)
+        for path in (*notes, self._folder / _CALIBRATION):
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self._folder / _FIRST_DRAWS, ignore_errors=True)
+        shutil.rmtree(self.target, ignore_errors=True)
+        self._folder.rename(self.target)
+
+    def _path_of(self, label: int, image: int) -> Path:
+        return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
+
+    def _begin(self) -> None:
+        """Start the set, or make sure that the one begun is the same."""
+        # On this machine a set appears with its manifest inside; one without is none that another
+        # process has just begun, but came from an object store, where manifests are written last.
+        if self._folder.exists() and not (self._folder / MANIFEST).exists():
+            shutil.rmtree(self._folder, ignore_errors=True)
+        new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
+        for name in self._names:
+            make_folder(new / folder_name(name))
+        write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})
+        try:
+            new.rename(self._folder)  # fails where another process has begun, so that one wins
+            return
+        except OSError:
+            shutil.rmtree(new)
+        begun = read_json(self._folder / MANIFEST, _MADE_BY)
+        for key, value in self._manifest.items():
+            if begun.get(key) != value:
+                raise StageError(
+                    f"The set in {self._folder} was begun with {key} {begun.get(key)}, received "
+                    f"{value}; take that back to go on, or delete {self._folder}."
+                )
+
+    def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
+        """Write these images, and a note on each draw that was a copy."""
+        training = [self._image_set.files[at].name for at in self._split["diffusion"]]
+        name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
+        with progress_bar(name, len(missing), "images") as advance:
+            for label, index, attempt, image, copied in self._attempts(missing, copies):
+                if not self._folder.exists():
+                    raise StageError(
+                        f"{self._folder} is gone: expected the set that is being drawn; another "
+                        "process has finished or deleted it, so start this one again."
+                    )
+                path = self._path_of(label, index)
+                if copied is not None:
+                    self._reject(path, attempt, copied, training[copied.position])
+                    continue
+                _write_image(path, image)
+                advance(1, "")
+
+    def _attempts(
+        self, wanted: list[tuple[int, int]], copies: CopyFilter | None
+    ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
+        """Each draw of each image until it is no copy: class, index, attempt, pixels, its original.
+
+        Raises:
+            StageError: the denoiser draws nothing but copies.
+        """
+        for attempt in range(_ATTEMPTS):
+            drawn = self._draws(wanted, attempt)
+            wanted = []
+            while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
+                images = np.stack([image for *_, image in batch])
+                found = [None] * len(batch) if copies is None else copies.find(images)
+                for (label, index, image), copied in zip(batch, found, strict=True):
+                    if copied is not None:
+                        wanted.append((label, index))
+                    yield label, index, attempt, image, copied
+            if not wanted:
+                return
+        label, index = wanted[0]
+        raise StageError(
+            f"Image {index} of {self._names[label]}: each of {_ATTEMPTS} draws was a copy of a "
+            "training image, so the denoiser knows its images by heart. Delete "
+            f"{self._folder}, and train on more of them or for a shorter time; or set "
+            "sampling.copy_filter: false, and do not give the set away."
+        )
+
+    def _draws(
+        self, wanted: Sequence[tuple[int, int]], attempt: int
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """These images, as they come out at this attempt: class, index, pixels."""
+        missing = []
+        for each in wanted:
+            image = self._first_draw(*each) if attempt == 0 else None
+            if image is None:
+                missing.append((*each, attempt))
+            else:
+                yield *each, image
+        if not missing:
+            return
+        denoiser, pixels = self._denoiser
+        yield from generate_images(
+            denoiser,
+            pixels,
+            missing,
+            len(self._names),
+            self._config.data.image_size,
+            self._config.seed,
+            self._settings.solver,
+            sampling_timesteps(self._settings.steps),
+            self._settings.guidance_scale,
+            self._settings.batch_size,
+        )
+
+    @cached_property
+    def _denoiser(self) -> tuple[Denoiser, PixelRange]:
+        return open_denoiser(denoiser_path(self._config, self._run))
+
+    def _copy_filter(self, index: int) -> CopyFilter | None:
+        """What tells copies, or nothing where that was not asked for or cannot be."""
+        if not self._settings.copy_filter:
+            return None
+        training, held_out = (
+            self._image_set.subset(self._split[r]) for r in ("diffusion", "train")
+        )
+        search = CopySearch(np.asarray(training.images))
+        path = self._folder / _CALIBRATION
+        if not path.exists():
+            try:
+                write_json(path, self._calibrate(search, held_out.images, index))
+            except InputError as error:
+                say(f"Copies are not looked for. {error}")
+                return None
+        return CopyFilter(search, read_json(path, _MADE_BY)["threshold"])
+
+    def _calibrate(self, search: CopySearch, held_out: np.ndarray, index: int) -> dict[str, Any]:
+        require_enough("Copies", {"held-out images": len(held_out)}, "add images")
+        enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
+        each = -(-enough // len(self._names))
+        drawn = self._first_draws(
+            [(label, i) for label in range(len(self._names)) for i in range(each)], index
+        )
+        searched = sum(min(len(images), CALIBRATED_ON) for images in (held_out, drawn))
+        with progress_bar("Likeness of images that are no copies", searched, "images") as advance:
+            return calibrate(
+                search, held_out, drawn, self._config.seed, lambda count: advance(count, "")
+            )
+
+    def _first_draws(self, wanted: list[tuple[int, int]], index: int) -> np.ndarray:
+        """These images as first drawn, uint8 (n, size, size, 3), kept until the set is finished.
+
+        Each process draws what it finds missing, in an order of its own, so that those that run at
+        once seldom draw the same.
+        """
+        at_once = self._settings.batch_size
+        batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+        with progress_bar("First draws", len(wanted), "images") as advance:
+            for at in np.random.default_rng(index).permutation(len(batches)):
+                missing = [each for each in batches[at] if self._first_draw(*each) is None]
+                for label, i, image in self._draws(missing, attempt=0):
+                    _write_image(self._first_draw_path(label, i), image)
+                advance(len(batches[at]), "")
+        drawn = (self._first_draw(*each) for each in wanted)
+        return np.stack([image for image in drawn if image is not None])
+
+    def _first_draw_path(self, label: int, image: int) -> Path:
+        return self._folder / _FIRST_DRAWS / f"{label}-{image:06d}.png"
+
+    def _first_draw(self, label: int, image: int) -> np.ndarray | None:
+        """An image as first drawn, where it is there and can be read."""
+        try:
+            with Image.open(self._first_draw_path(label, image)) as opened:
+                return np.asarray(opened)
+        except OSError:  # Pillow's errors among them
+            return None
+
+    def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
+        """Note that an image was not kept, in a file of its own, as other processes draw too."""
+        note = {
+            "image": f"{path.parent.name}/{path.name}",
+            "attempt": attempt,
+            "reason": "a copy of a training image",
+            "training_image": training,
+            "similarity": copied.similarity,
+            "threshold": copied.threshold,
+        }
+        name = f"{path.parent.name}-{path.stem}-{attempt}"
+        write_json(self._folder / _REJECTED.replace("*", name), note)
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    with written_aside(path) as temporary:
+        Image.fromarray(image).save(temporary)

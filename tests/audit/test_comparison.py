@@ -1,0 +1,202 @@
+"""Comparisons on the same images against scipy's exact test, hand-worked cases and simulation."""
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from kerasmed.audit.comparison import TrainedOn, compare_regimes
+from kerasmed.errors import InputError
+from kerasmed.metrics import statistics
+from kerasmed.metrics.statistics import grouped_interval, holm, permutation_p_value
+
+
+def test_interval_holds_the_mean_and_narrows_with_more_values():
+    few, many = np.tile([1.0, 1.0, 0.0], 10), np.tile([1.0, 1.0, 0.0], 1000)
+
+    wide, narrow = (grouped_interval(each, np.arange(len(each)), 1000, 0) for each in (few, many))
+
+    for low, high in (wide, narrow):
+        assert low < 2 / 3 < high
+    # The normal approximation: 2 * 1.96 * sqrt(p (1 - p) / n).
+    assert wide[1] - wide[0] == pytest.approx(0.337, abs=0.05)
+    assert narrow[1] - narrow[0] == pytest.approx(0.0337, abs=0.005)
+
+
+@pytest.mark.parametrize(("groups", "least"), [(5, 86), (8, 91), (30, 91)])
+def test_interval_draws_groups_whole_and_covers_where_they_are_few(groups, least):
+    of_image, covered = np.repeat(np.arange(groups), 20), 0
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        correct = rng.random((groups, 20)) < rng.beta(8, 2, (groups, 1))  # 0.8 in the mean
+        low, high = grouped_interval(correct.ravel().astype(float), of_image, 500, seed)
+        covered += low < 0.8 < high
+    assert covered >= least  # of 95; plain percentiles cover 82, 86 and 91
+
+
+@pytest.mark.parametrize("groups", [1, 3, 30])
+def test_interval_of_groups_without_an_error_is_clopper_and_pearsons(groups):
+    of_image = np.repeat(np.arange(groups), 10)
+
+    low, high = grouped_interval(np.ones(len(of_image)), of_image, 100, 0)
+
+    expected = binomtest(groups, groups).proportion_ci(0.95, "exact")
+    assert (low, high) == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_of_few_groups_says_how_little_is_known():
+    values, of_image = np.array([1.0, 0, 0, 0, 1, 1, 1, 0]), np.repeat([0, 1], 4)
+
+    low, high = grouped_interval(values, of_image, 100, 0)
+    difference = grouped_interval(values[:4], of_image[:4], 100, 0, (-1.0, 1.0))
+
+    missed = 1 - 0.025**0.5
+    assert (low, high) == pytest.approx((0.25 * (1 - missed), 0.75 + 0.25 * missed))
+    assert difference == pytest.approx((0.25 - 0.975 * 1.25, 0.25 + 0.975 * 0.75))
+
+
+def test_interval_is_the_same_drawn_in_parts(monkeypatch):
+    values, groups = np.random.default_rng(0).random(50), np.arange(50)
+    whole = grouped_interval(values, groups, 100, 0)
+
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 400)
+
+    assert grouped_interval(values, groups, 100, 0) == whole
+
+
+@pytest.mark.parametrize(("better", "worse"), [(9, 1), (14, 6), (5, 5), (30, 12)])
+def test_p_value_of_single_images_is_mcnemars(better, worse):
+    difference = np.concatenate([np.ones(better), -np.ones(worse), np.zeros(50)])
+
+    found = permutation_p_value(difference, np.arange(len(difference)), 0)
+
+    expected = binomtest(better, better + worse).pvalue
+    assert found == pytest.approx(expected, abs=0.012)
+
+
+def test_p_value_of_groups_does_not_count_their_images_apart():
+    difference = np.ones(40)
+
+    alone = permutation_p_value(difference, np.arange(40), 0)
+    in_four = permutation_p_value(difference, np.repeat(np.arange(4), 10), 0)
+
+    assert alone < 0.001
+    assert in_four == pytest.approx(2 / 16, abs=0.012)  # all four signs equal
+
+
+def test_p_value_without_a_difference_is_one():
+    assert permutation_p_value(np.zeros(9), np.arange(9), 0) == 1.0
+    assert permutation_p_value(np.array([1.0, -1.0]), np.arange(2), 0) == 1.0
+
+
+def test_p_values_of_equal_networks_are_uniform():
+    rng = np.random.default_rng(0)
+    groups = np.repeat(np.arange(30), 3)
+    found = [
+        permutation_p_value(rng.normal(size=30)[groups] + 0.1 * rng.normal(size=90), groups, i)
+        for i in range(200)
+    ]
+
+    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.04)
+    assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+
+
+def test_holm_by_hand():
+    # Sorted 0.01, 0.02, 0.03, 0.04 times 4, 3, 2, 1: 0.04, 0.06, 0.06, 0.04, and never falling.
+    assert holm([0.04, 0.01, 0.03, 0.02]) == pytest.approx([0.06, 0.04, 0.06, 0.06])
+    assert holm([0.6, 0.5]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+@pytest.fixture
+def correct() -> dict[tuple[str, str], np.ndarray]:
+    """Two backbones; of the first, synthetic is clearly worse and both hardly differs."""
+    real = np.ones(200)
+    real[:10] = 0
+    synthetic, both = real.copy(), real.copy()
+    synthetic[50:90] = 0
+    both[:1] = 1
+    return {
+        TrainedOn("A", "real"): real,
+        TrainedOn("A", "synthetic"): synthetic,
+        TrainedOn("A", "both"): both,
+        TrainedOn("B", "real"): real,
+        TrainedOn("B", "both"): both,
+    }
+
+
+def test_every_two_regimes_of_a_backbone_are_compared(correct):
+    found = compare_regimes(correct, np.arange(200), 500, 0)
+
+    assert [(each["backbone"], *each["regimes"]) for each in found] == [
+        ("A", "real", "synthetic"),
+        ("A", "real", "both"),
+        ("A", "synthetic", "both"),
+        ("B", "real", "both"),
+    ]
+    first, second = found[:2]
+    assert first["accuracy"] == pytest.approx([0.95, 0.75])
+    assert first["difference"] == pytest.approx(-0.2)
+    assert first["interval"][0] < -0.2 < first["interval"][1] < 0
+    assert [each["conclusion"] for each in found] == [
+        "lower", "no difference shown", "higher", "no difference shown",
+    ]  # fmt: skip
+    assert second["p_value"] == 1.0
+
+
+def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
+    synthetic = correct[TrainedOn("A", "synthetic")]
+    correct = {key: value for key, value in correct.items() if key.backbone == "A"}
+    correct |= {TrainedOn("A", "synthetic", name): synthetic for name in ("x3", "x10")}
+
+    found = compare_regimes(correct, np.arange(200), 100, 0)
+
+    pairs = [(*each["regimes"], *each["variants"]) for each in found]
+    assert ("real", "synthetic", None, "x3") in pairs
+    assert not [pair for pair in pairs if pair[2:] == ("x3", "x10")]
+    assert len(pairs) == 3 + 2 * 3
+
+
+def test_p_values_are_corrected_for_all_comparisons(correct):
+    alone = {key: correct[key] for key in (TrainedOn("A", "real"), TrainedOn("A", "synthetic"))}
+
+    (single,) = compare_regimes(alone, np.arange(200), 100, 0)
+    among_four = compare_regimes(correct, np.arange(200), 100, 0)[0]
+
+    assert among_four["p_value"] == pytest.approx(4 * single["p_value"])
+
+
+def test_one_regime_has_nothing_to_compare(correct):
+    assert (
+        compare_regimes(
+            {TrainedOn("A", "real"): correct[TrainedOn("A", "real")]}, np.arange(200), 100, 0
+        )
+        == []
+    )
+
+
+def test_predictions_of_other_images_are_refused(correct):
+    correct[TrainedOn("A", "both")] = correct[TrainedOn("A", "both")][:-1]
+
+    with pytest.raises(InputError, match="one for each of 200 test images"):
+        compare_regimes(correct, np.arange(200), 100, 0)
+
+
+def test_order_in_which_a_study_names_its_regimes_changes_nothing():
+    rng = np.random.default_rng(0)
+    keys = [
+        TrainedOn(backbone, regime, variant)
+        for backbone in "BA"
+        for regime, variant in (("real", None), ("synthetic", None), ("both", None), ("both", "x3"))
+    ]
+    correct = {key: rng.integers(0, 2, 40).astype(float) for key in keys}
+    backwards = {
+        TrainedOn(b, r, v): correct[b, r, v]
+        for b in "BA"
+        for r, v in (("both", None), ("both", "x3"), ("synthetic", None), ("real", None))
+    }
+
+    one, other = (compare_regimes(each, np.arange(40), 100, 0) for each in (correct, backwards))
+
+    assert one == other
+    assert [row["backbone"] for row in one] == ["B"] * 6 + ["A"] * 6
+    assert one[0]["regimes"] == ["real", "synthetic"]

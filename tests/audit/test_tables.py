@@ -1,0 +1,145 @@
+"""CSV that reads back, and LaTeX that compiles."""
+
+import csv
+import io
+import re
+
+import pytest
+
+from kerasmed.audit.tables import (
+    comparisons_csv,
+    fidelity_csv,
+    metrics_csv,
+    metrics_latex,
+    number_text,
+    over_seeds_text,
+    privacy_csv,
+    spaces_of,
+)
+
+
+def row(accuracy: float, seed: int = 0, **changes: object) -> dict:
+    return {
+        "backbone": "Mobile_Net", "trained_on": "both", "variant": None, "seed": seed,
+        "precision": "fp32", "n_train": 1234, "n_test": 50, "accuracy": accuracy,
+        "accuracy_ci95": [accuracy - 0.05, accuracy + 0.05], "macro_precision": 0.7,
+        "macro_recall": 0.6, "macro_f1": 0.65, "auroc": 0.9, "ece": 0.1, "balanced_accuracy": 0.6,
+        "accuracy_on_synthetic": None, "confusion": [[1]], **changes,
+    }  # fmt: skip
+
+
+def read(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_metrics_read_back():
+    (found,) = read(metrics_csv([row(0.8, variant="x3")]))
+
+    assert (found["trained_on"], found["variant"], found["n_train"]) == ("both", "x3", "1234")
+    assert float(found["accuracy_low"]) == pytest.approx(0.75)
+    assert (found["accuracy_on_synthetic"], "confusion" in found) == ("", False)
+
+
+def test_comparisons_name_both_sides():
+    compared = {
+        "backbone": "A", "regimes": ["real", "both"], "variants": [None, "x3"],
+        "accuracy": [0.8, 0.9], "difference": 0.1, "interval": [0.02, 0.18], "p_value": 0.01,
+        "conclusion": "higher",
+    }  # fmt: skip
+
+    (found,) = read(comparisons_csv([compared]))
+
+    assert (found["first"], found["second"]) == ("real", "both x3")
+    assert (found["first_accuracy"], found["low"], found["high"]) == ("0.8", "0.02", "0.18")
+
+
+def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
+    each = {"kid": 0.1, "interval": [0.0, 0.2], "fid": None, "precision": 0.9}
+    found = {"generated_to_held_out": each, "seen_to_held_out": each}
+    whole = {**found, "per_class": {"a": found, "b": {"not_computed": "too few"}}}
+    fidelity = {
+        "features_of": "N", "in_features": whole, "in_pixels": whole,
+        "in_networks": {"InceptionV3 (imagenet)": whole}, "of_variants": {"x3": whole},
+    }  # fmt: skip
+
+    rows = read(fidelity_csv(spaces_of(fidelity)))
+
+    assert [(r["class"], r["images"]) for r in rows[:4]] == [
+        ("all", "synthetic"), ("all", "real"), ("a", "synthetic"), ("a", "real"),
+    ]  # fmt: skip
+    assert list(dict.fromkeys(r["compared_in"] for r in rows)) == [
+        "features of N", "features of InceptionV3 (imagenet)", "pixels", "features of N, set x3",
+    ]  # fmt: skip
+    assert len(rows) == 4 * 4
+
+
+def test_privacy_has_a_line_for_each_figure_that_was_computed():
+    close = {"share_closer_to_training": 0.5, "c_t": 1.5, "authenticity": {"held_out": 0.8}}
+    level = {"auc": 0.6, "interval": [0.5, 0.7], "true_positives": 0.02}
+    found = {
+        "copies": {
+            "drawn": 12, "rejected": 2, "found": [], "threshold": 0.9,
+            "calibration": {"held_out": {"above": 0.01}}, "closer_to_training": {"share": 0.4},
+            "power": [{"alteration": "mirrored", "found": 0.95}],
+        },
+        "in_pixels": close, "in_features": {"not_computed": "too few"},
+        "membership": {
+            "levels": [{"timestep": "all", "true_positives_interval": [0, 0.1], **level}]
+        },
+    }  # fmt: skip
+
+    rows = {each["measure"]: each for each in read(privacy_csv(found))}
+
+    assert rows["planted copies found, mirrored, share"]["value"] == "0.95"
+    assert rows["C_T in pixels"]["value"] == "1.5"
+    area = rows["membership, timestep all, area under the curve"]
+    assert (area["value"], area["low"], area["high"]) == ("0.6", "0.5", "0.7")
+    assert not any("features" in name for name in rows)
+    found["copies"]["rejected"] = None  # not looked for while they were drawn
+    assert not any("left out" in each["measure"] for each in read(privacy_csv(found)))
+    nothing = {"not_computed": "too few"}
+    assert read(privacy_csv(dict.fromkeys(found, nothing))) == []
+
+
+def test_latex_escapes_and_shows_an_interval_or_a_spread():
+    rows = [row(0.8), row(0.7, 0, trained_on="real"), row(0.9, 1, trained_on="real")]
+    rows.append(row(0.1, precision="int8"))
+
+    table = metrics_latex(rows, "50% of R&D_1")
+
+    assert r"\caption{50\% of R\&D\_1}" in table
+    assert r"Mobile\_Net & both & 1\,234 & 80.0 (75.0 to 85.0) & 0.700 & 0.600" in table
+    assert r" & real & 1\,234 & 80.0 $\pm$ 14.1 &" in table
+    body = [line for line in table.splitlines() if line.endswith(r"\\")]
+    assert len(body) == 3
+    assert {len(re.findall(r"(?<!\\)&", line)) for line in body} == {7}
+    assert "10.0" not in table
+
+
+def test_rows_of_latex_start_with_no_argument_of_the_row_above():
+    rows = [row(0.8, backbone="[1] a"), row(0.7, backbone="*b"), row(0.6, backbone="肺_{炎}")]
+
+    table = metrics_latex(rows, "$x$ [y]\n\n%")
+
+    assert r"\caption{\$x\$ {[}y{]}\textbackslash{}n\textbackslash{}n\%}" in table
+    starts = [line.split(" & ")[0] for line in table.splitlines() if line.endswith(r"\\")]
+    assert starts[1:] == ["{[}1{]} a", "{*}b", r"肺\_\{炎\}"]
+
+
+def test_figures_that_were_not_computed_are_dashes():
+    rows = [row(0.8, auroc=None, macro_f1=None)]
+
+    assert metrics_latex(rows, "").count("& --") == 2
+    assert [read(metrics_csv(rows))[0][name] for name in ("auroc", "macro_f1")] == ["", ""]
+    assert number_text(None, 3) == "-"
+    assert number_text(0.5, 1, 100) == "50.0"
+    nothing = {"mean": {"auroc": None}, "standard_deviation": {"auroc": None}}
+    assert over_seeds_text(nothing, "auroc", 3) == "-"
+
+
+@pytest.mark.parametrize("name", ["=1+1", '肺,"炎"', "a\nb", "-x", "@x"])
+def test_csv_gives_names_back_as_they_were(name):
+    each = {"kid": 0.1, "interval": [0.0, 0.2]}
+    found = {"generated_to_held_out": each, "per_class": {name: {"generated_to_held_out": each}}}
+
+    assert [line["class"] for line in read(fidelity_csv({"pixels": found}))] == ["all", name]

@@ -1,0 +1,73 @@
+"""The figures of a study are over the groups of its split."""
+
+from functools import wraps
+from inspect import signature
+
+import numpy as np
+import pytest
+
+from kerasmed.audit import comparison
+from kerasmed.metrics import classification
+from kerasmed.study.config import parse_config
+from kerasmed.study.inputs import load_grouped_split
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import audit
+from kerasmed.study.stages.audit import audit_synthetic
+from kerasmed.study.stages.evaluate import evaluate_classifiers
+
+
+@pytest.fixture
+def handed_in(monkeypatch):
+    """``handed_in(module, function, argument)``: what a function is given, call by call."""
+
+    def spy(module, function: str, argument: str) -> list:
+        original, found = getattr(module, function), []
+
+        @wraps(original)
+        def spied(*args, **options):
+            found.append(signature(original).bind(*args, **options).arguments.get(argument))
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, function, spied)
+        return found
+
+    return spy
+
+
+@pytest.fixture
+def study(run_copy):
+    run = RunFolder(run_copy)
+    config = parse_config(run.record()["config"], "test")
+    _, split, groups = load_grouped_split(config, run)
+    return config, run, {role: groups[split[role]] for role in ("diffusion", "train", "test")}
+
+
+def test_accuracies_and_differences_are_over_groups(study, handed_in):
+    config, run, groups = study
+    metrics = handed_in(classification, "classification_metrics", "groups")
+    compared = handed_in(comparison, "compare_regimes", "groups")
+
+    evaluate_classifiers(config, run)
+    assert metrics
+    assert compared
+    for given in metrics + compared:
+        np.testing.assert_array_equal(given, groups["test"])
+
+
+def test_fidelity_and_privacy_are_over_groups(study, handed_in):
+    config, run, groups = study
+    fidelity = handed_in(audit, "fidelity_by_class", "groups")
+    copying = handed_in(audit, "memorisation", "groups")
+    members = handed_in(audit, "membership_inference", "member_groups")
+    others = handed_in(audit, "membership_inference", "other_groups")
+
+    audit_synthetic(config, run)
+    assert fidelity
+    for given in fidelity:
+        np.testing.assert_array_equal(given["seen"], groups["diffusion"])
+        np.testing.assert_array_equal(given["held_out"], groups["train"])
+    assert len(copying) == 2
+    for given in copying:
+        np.testing.assert_array_equal(given, groups["train"])
+    assert set(members[0]) <= set(groups["diffusion"])
+    assert set(others[0]) <= set(groups["train"])

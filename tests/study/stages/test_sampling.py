@@ -1,0 +1,351 @@
+"""Copies that a denoiser draws are not kept."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kerasmed.errors import DataError, StageError
+from kerasmed.metrics.copies import Copy
+from kerasmed.study import synthetic_set
+from kerasmed.study.config import Config, parse_config
+from kerasmed.study.object_store import _travels
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages.sampling import draw_samples, draw_shard
+
+
+@pytest.fixture
+def run(run_copy) -> RunFolder:
+    return RunFolder(run_copy)
+
+
+@pytest.fixture
+def config(run):
+    """The settings of a run whose main set alone has yet to be drawn again."""
+    manifest = run.synthetic / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"steps": 3', '"steps": 4'))
+    return parse_config(run.record()["config"], "test")
+
+
+def calls_copies(monkeypatch, is_copy):
+    """Puts a search in place that calls the n-th image looked at a copy if ``is_copy(n)``."""
+    looked_at = iter(range(10_000))
+
+    class Filter:
+        def find(self, images: np.ndarray) -> list[Copy | None]:
+            return [Copy(0.9, 0.5, 3) if is_copy(next(looked_at)) else None for _ in images]
+
+    monkeypatch.setattr(synthetic_set, "CopyFilter", lambda *_: Filter())
+    monkeypatch.setattr(synthetic_set, "calibrate", lambda *_: {"threshold": 0.5})
+
+
+def pixels_of(run: RunFolder) -> dict[str, bytes]:
+    return {path.name + path.parent.name: path.read_bytes() for path in run.synthetic.glob("*/*")}
+
+
+def times_of(run: RunFolder) -> dict[Path, int]:
+    """When each image was written."""
+    return {path: path.stat().st_mtime_ns for path in run.synthetic.rglob("*.png")}
+
+
+def test_copies_are_drawn_again_and_listed(run, config, monkeypatch):
+    before = pixels_of(run)
+    real_copies = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
+    drawn_again = {"".join(note["image"].split("/")[::-1]) for note in real_copies}
+    calls_copies(monkeypatch, lambda n: n in (0, 5))
+
+    result = draw_samples(config, run)
+
+    rejected = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
+    assert result["rejected"] == len(rejected) == 2
+    for note in rejected:
+        assert note["attempt"] == 0
+        assert (note["similarity"], note["threshold"]) == (0.9, 0.5)
+    after = pixels_of(run)
+    changed = {name for name in before if before[name] != after[name]}
+    assert before.keys() == after.keys()
+    assert len(changed - drawn_again) == 2
+    assert {path.name for path in run.synthetic.iterdir()} == {
+        "clear",
+        "ground_glass",
+        "manifest.json",
+    }
+
+
+def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkeypatch):
+    calls_copies(monkeypatch, lambda n: n in (0, 5))
+    unlink = Path.unlink
+
+    def killed(path, **options):
+        unlink(path, **options)
+        if path.name.startswith("rejected-"):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(config, run)
+
+    assert draw_samples(config, run)["rejected"] == 2
+
+
+def test_notes_on_copies_go_along_to_another_machine(run, config, monkeypatch):
+    calls_copies(monkeypatch, lambda n: n == 0)
+    write, begun = synthetic_set._write_image, run.synthetic.with_name("synthetic.unfinished")
+
+    def killed(path, image):
+        write(path, image)
+        if sum(1 for _ in begun.glob("[!.]*/*.png")) == 40:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic_set, "_write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(config, run)
+    for path in begun.rglob("*"):
+        if path.is_file() and not _travels(path.relative_to(run.root).as_posix()):
+            path.unlink()
+
+    assert draw_samples(config, run)["rejected"] == 1
+
+
+def test_set_of_which_only_images_arrived_is_begun_again(run, config):
+    begun = run.synthetic.with_name("synthetic.unfinished")
+    (begun / "clear").mkdir(parents=True)
+    (begun / "clear" / "000000.png").write_bytes(b"of other settings")
+
+    assert draw_samples(config, run)["images"] == {"clear": 22, "ground_glass": 22}
+
+
+def test_set_that_another_process_begins_meanwhile_stays(run, config, monkeypatch):
+    begun = run.synthetic.with_name("synthetic.unfinished")
+    one, other = (synthetic_set._Drawing(config, run, None) for _ in range(2))
+    exists = Path.exists
+
+    def other_begins(path):
+        found = exists(path)
+        if begun in (path, path.parent):
+            monkeypatch.setattr(Path, "exists", exists)
+            other._begin()
+            (begun / "clear" / "000000.png").write_bytes(b"drawn")
+        return found
+
+    monkeypatch.setattr(Path, "exists", other_begins)
+    one._begin()
+    assert (begun / "clear" / "000000.png").read_bytes() == b"drawn"
+
+
+def test_first_draw_that_cannot_be_read_is_drawn_again(run, config, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic_set, "calibrate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(config, run)
+    first = next(run.root.rglob(".first_draws/0-000003.png"))
+    first.write_bytes(first.read_bytes()[:20])
+
+    assert draw_samples(config, run)["images"] == {"clear": 22, "ground_glass": 22}
+
+
+def test_class_may_be_called_as_the_notes_on_copies_are(run, config, monkeypatch):
+    image_set, split = synthetic_set.load_split(config, run)
+    named = dataclasses.replace(image_set, class_names=("rejected", "wanted"))
+    monkeypatch.setattr(synthetic_set, "load_split", lambda *_: (named, split))
+    calls_copies(monkeypatch, lambda n: n == 0)
+
+    result = draw_samples(config, run)
+    assert result["rejected"] == 1
+    assert result["images"]["rejected"] == result["images"]["wanted"] > 1
+
+
+def test_kill_between_two_sets_draws_none_of_the_first_again(run, config, monkeypatch):
+    values = config.model_dump()
+    values["sampling"] |= {"copy_filter": False, "variants": {"half": {"times_real": 0.5}}}
+    sweep = parse_config(values, "test")
+    draw = synthetic_set._Drawing.draw
+
+    def killed(drawing, *shard):
+        if drawing.target != run.synthetic:
+            raise KeyboardInterrupt
+        return draw(drawing, *shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic_set._Drawing, "draw", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(sweep, run)
+    written = times_of(run)
+
+    draw_samples(sweep, run)
+    assert written == times_of(run)
+
+
+def test_denoiser_that_draws_nothing_but_copies_is_refused(run, config, monkeypatch):
+    before = pixels_of(run)
+    calls_copies(monkeypatch, lambda n: True)
+
+    with pytest.raises(StageError, match="each of 20 draws was a copy of a training image") as e:
+        draw_samples(config, run)
+    assert f"Delete {run.synthetic}.unfinished" in str(e.value)
+    assert pixels_of(run) == before
+
+
+def test_sets_of_a_sweep_lie_beside_the_main_one_and_leave_with_their_names(run, config):
+    def with_variants(variants: dict) -> Config:
+        values = config.model_dump()
+        values["sampling"] |= {"copy_filter": False, "variants": variants}
+        return parse_config(values, "test")
+
+    sweep = with_variants({"half": {"times_real": 0.5}, "finer": {"steps": 6}})
+    result = draw_samples(sweep, run)
+
+    main_set, half, finer = (
+        sorted(run.synthetic_set(name).rglob("*.png")) for name in (None, "half", "finer")
+    )
+    assert (len(half), len(finer)) == (len(main_set) // 2, len(main_set))
+    assert half[0].read_bytes() == main_set[0].read_bytes() != finer[0].read_bytes()
+    assert result["variants"]["half"]["images"] == {"clear": 11, "ground_glass": 11}
+
+    draw_samples(with_variants({"half": {"times_real": 0.5}}), run)
+    assert [folder.name for folder in run.synthetic_set("half").parent.iterdir()] == ["half"]
+
+
+def test_set_that_is_there_is_kept_until_it_or_its_settings_change(run):
+    config = parse_config(run.record()["config"], "test")
+    image = next(run.synthetic.rglob("*.png"))
+    written = image.stat().st_mtime_ns
+
+    draw_samples(config, run)
+    assert image.stat().st_mtime_ns == written
+
+    image.write_bytes(next(run.synthetic.rglob("*1.png")).read_bytes())
+    draw_samples(config, run)
+    assert image.stat().st_mtime_ns > written
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_set_that_cannot_be_read_is_drawn_again(run, damage):
+    config = parse_config(run.record()["config"], "test")
+    before = pixels_of(run)
+    if damage == "cut":
+        image = next(run.synthetic.rglob("*.png"))
+        image.write_bytes(image.read_bytes()[:50])
+    else:
+        shutil.rmtree(run.synthetic / "clear")
+
+    draw_samples(config, run)
+    assert pixels_of(run) == before
+
+
+def test_damaged_image_of_an_unfinished_set_is_told_with_the_way_out(run, config):
+    assert draw_shard(config, run) == 0
+    image = next(run.synthetic.with_name("synthetic.unfinished").rglob("*.png"))
+    image.write_bytes(image.read_bytes()[:50])
+
+    with pytest.raises(
+        DataError, match=r"remove it\. `kerasmed sample CONFIG` then draws it again"
+    ):
+        draw_samples(config, run)
+    image.unlink()
+    assert draw_samples(config, run)["images"] == {"clear": 22, "ground_glass": 22}
+
+
+def test_set_in_its_place_is_whole_whenever_the_process_is_killed(run, config, monkeypatch):
+    rename = Path.rename
+
+    def killed(path, target):
+        rename(path, target)
+        if target == run.synthetic:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_samples(config, run)
+    written = times_of(run)
+
+    draw_samples(config, run)
+    assert written == times_of(run)
+
+
+def test_draws_that_set_the_threshold_are_not_made_twice(run, config, monkeypatch):
+    generate, asked = synthetic_set.generate_images, []
+
+    def counted(denoiser, pixels, wanted, *rest):
+        asked.extend(wanted)
+        return generate(denoiser, pixels, wanted, *rest)
+
+    monkeypatch.setattr(synthetic_set, "generate_images", counted)
+    draw_samples(config, run)
+    assert len(asked) == len(set(asked)) >= len(pixels_of(run))
+
+
+def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypatch):
+    values = config.model_dump()
+    values["sampling"]["batch_size"] = 4
+    config = parse_config(values, "test")
+    generate, asked, opened = synthetic_set.generate_images, [], []
+    monkeypatch.setattr(
+        synthetic_set, "generate_images", lambda *a: asked.extend(a[2]) or generate(*a)
+    )
+    opens = synthetic_set.open_denoiser
+    monkeypatch.setattr(synthetic_set, "open_denoiser", lambda *a: opened.append(1) or opens(*a))
+    write, written = synthetic_set._write_image, []
+
+    def killed(path, image):
+        write(path, image)
+        written.append(path)
+        if len(written) == 12:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic_set, "_write_image", killed)
+        with pytest.raises(KeyboardInterrupt):
+            draw_shard(config, run, 2, 2)
+    assert len(asked) == 12
+
+    assert draw_shard(config, run, 1, 2) > 0
+    assert draw_shard(config, run, 2, 2) == 0
+    draw_samples(config, run)
+    drawn_again = [each for each in asked if each[2]]
+    assert len(asked) == len(set(asked)) == 44 + len(drawn_again)
+    assert len(opened) <= 3
+    assert not list(run.root.rglob(".first_draws"))
+
+
+def test_processes_that_begin_at_once_do_not_draw_the_same(run, config, monkeypatch):
+    values = config.model_dump()
+    values["sampling"]["batch_size"] = 4
+    config = parse_config(values, "test")
+    asked = []
+
+    def killed(denoiser, pixels, wanted, *rest):
+        asked.append(tuple(wanted))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(synthetic_set, "generate_images", killed)
+    for index in (1, 2, 3):
+        with pytest.raises(KeyboardInterrupt):
+            draw_shard(config, run, index, 3)
+    assert len(set(asked)) == 3
+    assert {len(each) for each in asked} == {4}
+
+
+def test_file_that_is_no_variant_stays(run, config):
+    run.variants.mkdir(exist_ok=True)
+    (run.variants / ".DS_Store").write_bytes(b"")
+    draw_samples(config, run)
+    assert (run.variants / ".DS_Store").exists()
+
+
+def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):
+    calls_copies(monkeypatch, lambda n: True)
+    off = config.model_copy(
+        update={"sampling": config.sampling.model_copy(update={"copy_filter": False})}
+    )
+
+    assert draw_samples(off, run)["rejected"] == 0

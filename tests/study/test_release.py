@@ -1,0 +1,190 @@
+"""The synthetic set as it is handed over."""
+
+import csv
+import hashlib
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kerasmed.cli.main import main
+from kerasmed.errors import StageError
+from kerasmed.files import write_json
+from kerasmed.study.release import release
+from kerasmed.study.run_folder import RunFolder
+
+
+@pytest.fixture
+def run(run_copy) -> RunFolder:
+    return RunFolder(run_copy)
+
+
+@pytest.fixture
+def copies(run):
+    """Makes the audit name these generated images as copies."""
+
+    def name(found=()) -> None:
+        path = run.evaluation / "privacy.json"
+        privacy = json.loads(path.read_text())
+        privacy["copies"]["found"] = [
+            {"generated": position, "seen": 0, "similarity": 0.9} for position in found
+        ]
+        write_json(path, privacy)
+
+    name()
+    return name
+
+
+def test_release_holds_the_images_their_labels_and_the_checksums(run, copies, tmp_path, capsys):
+    target = tmp_path / "handed" / "over"
+    assert main(["release", str(run.root), str(target)]) == 0
+
+    assert {path.name for path in target.iterdir()} == {
+        "images", "labels.csv", "DATASHEET.md", "SHA256SUMS",
+    }  # fmt: skip
+    rows = list(csv.DictReader((target / "labels.csv").read_text().splitlines()))
+    drawn = sorted(run.synthetic.glob("*/*.png"))
+    assert len(rows) == len(drawn) > 0
+    for row, source in zip(rows, drawn, strict=True):
+        assert row["label"] == source.parent.name
+        np.testing.assert_array_equal(
+            np.asarray(Image.open(target / row["file"])), np.asarray(Image.open(source))
+        )
+    listed = dict(
+        reversed(line.split("  ")) for line in (target / "SHA256SUMS").read_text().splitlines()
+    )
+    assert listed.keys() == {row["file"] for row in rows} | {"labels.csv", "DATASHEET.md"}
+    for name, digest in listed.items():
+        assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
+    assert f"{len(rows)} images, 0 withheld" in capsys.readouterr().out
+
+
+def test_data_sheet_gives_the_three_answers(run, copies, tmp_path):
+    release(run, tmp_path / "set")
+
+    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    metrics = json.loads((run.evaluation / "metrics.json").read_text())
+    for row in metrics:
+        assert f"| {row['trained_on']} | {row['n_train']} | {100 * row['accuracy']:.1f}%" in sheet
+    for heading in ("useful", "faithful", "private"):
+        assert f"## Is it {heading}?" in sheet
+        assert f"**Is it {heading}? " in sheet
+    assert "not a proof of privacy" in sheet
+    assert "No differential privacy" in sheet
+    assert "Write here under which terms" in sheet
+
+
+def test_data_sheet_reads_names_as_text(run, copies, tmp_path):
+    record = run.record()
+    write_json(run.record_path, {**record, "name": "a_b | <c>"})
+    release(run, tmp_path / "set")
+
+    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    assert sheet.startswith(r"# a\_b \| \<c\>: synthetic images")
+    assert r"| ground\_glass |" in sheet
+
+
+def test_nothing_of_the_real_images_is_released(run, copies, tmp_path):
+    release(run, tmp_path / "set")
+
+    names = ("DATASHEET.md", "labels.csv", "SHA256SUMS")
+    text = "".join((tmp_path / "set" / name).read_text() for name in names)
+    split = json.loads(run.split_path.read_text())["files"]
+    real = {entry["sha256"] for entry in split}
+    assert str(run.root) not in text
+    for path in (tmp_path / "set").rglob("*.png"):
+        with Image.open(path) as picture:
+            assert not picture.info
+        assert hashlib.sha256(path.read_bytes()).hexdigest() not in real
+    for entry in split:
+        assert entry["sha256"] not in text
+        assert entry["path"] not in text
+        assert entry["group"] not in text
+
+
+def test_copies_are_withheld(run, copies, tmp_path):
+    copies([0, 2, 5])
+
+    found = release(run, tmp_path / "set")
+
+    drawn = sorted(run.synthetic.glob("*/*.png"))
+    assert found == {"released": len(drawn) - 3, "withheld": 3}
+    released = sorted((tmp_path / "set").rglob("*.png"))
+    kept = [path for i, path in enumerate(drawn) if i not in (0, 2, 5)]
+    for path, source in zip(released, kept, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(source)))
+    assert (
+        "3 copies of real images were left out" in (tmp_path / "set" / "DATASHEET.md").read_text()
+    )
+
+
+def test_folder_that_is_there_is_left_alone(run, copies, tmp_path):
+    with pytest.raises(StageError, match="is there already"):
+        release(run, tmp_path)
+
+
+def test_set_that_was_edited_by_hand_is_refused(run, copies, tmp_path):
+    edited = sorted(run.synthetic.glob("*/*.png"))[0]
+    pixels = np.asarray(Image.open(edited)).copy()
+    pixels[0, 0] ^= 255
+    Image.fromarray(pixels).save(edited)
+
+    with pytest.raises(StageError, match="has changed since it was drawn"):
+        release(run, tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+@pytest.mark.parametrize("stage", ["evaluate", "audit"])
+def test_unfinished_study_is_refused(run, copies, tmp_path, stage):
+    record = run.record()
+    del record["stages"][stage]
+    write_json(run.record_path, record)
+
+    with pytest.raises(StageError, match=f"stage '{stage}' has not finished"):
+        release(run, tmp_path / "set")
+
+
+def test_audit_of_an_older_set_is_refused(run, copies, tmp_path):
+    record = run.record()
+    record["stages"]["export"]["finished"] = "2999-01-01T00:00:00+00:00"
+    write_json(run.record_path, record)
+
+    with pytest.raises(StageError, match="is older than one that it builds on"):
+        release(run, tmp_path / "set")
+
+
+def test_set_in_which_nobody_looked_for_copies_while_drawing_says_so(run, copies, tmp_path):
+    path = run.evaluation / "privacy.json"
+    privacy = json.loads(path.read_text())
+    privacy["copies"]["rejected"] = None
+    write_json(path, privacy)
+    release(run, tmp_path / "set")
+
+    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    assert "Copies were not looked for when the set was drawn; 0 of" in sheet
+
+
+def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
+    path = run.evaluation / "privacy.json"
+    privacy = json.loads(path.read_text())
+    privacy["copies"] = {"not_computed": "too few images."}
+    write_json(path, privacy)
+
+    with pytest.raises(StageError, match="did not look for copies: too few images"):
+        release(run, tmp_path / "set")
+
+
+def test_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    assert main(["release", str(tmp_path), str(tmp_path / "set")]) == 2
+    assert "has not finished" in capsys.readouterr().err
+
+
+def test_interrupted_release_leaves_nothing(run, copies, tmp_path, monkeypatch):
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kerasmed.study.release._values", fail)
+    with pytest.raises(KeyboardInterrupt):
+        release(run, tmp_path / "set")
+    assert not list(tmp_path.glob("*set*"))
