@@ -12,7 +12,7 @@ PACKAGE = ROOT / "kerasmed"
 
 # From the bottom up: a module may import only from layers before its own, or from its own package.
 LAYERS = (
-    *("errors", "text", "settings", "files", "progress", "runtime"),
+    *("errors", "text", "settings", "files", "progress", "random_streams", "runtime"),
     *("data", "parallel", "metrics", "inference", "export", "diffusion", "classify"),
     *("explain", "audit", "study", "serve", "cli", "__main__"),
 )

@@ -4,6 +4,8 @@ from typing import Any
 
 import numpy as np
 
+from kerasmed.random_streams import Purpose, random_stream
+
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BINS = 64
 # Images that are looked at, at most.
@@ -54,7 +56,8 @@ def appearance(images: np.ndarray, seed: int = 0) -> dict[str, Any]:
         seed: of the choice.
     """
     count = min(len(images), _MOST)
-    chosen = np.sort(np.random.default_rng(seed).choice(len(images), count, replace=False))
+    rng = random_stream(seed, Purpose.APPEARANCE_CHOICE)
+    chosen = np.sort(rng.choice(len(images), count, replace=False))
     return {
         "spectrum": power_spectrum(images[chosen]).tolist(),
         "histogram": intensity_histogram(images[chosen]).tolist(),

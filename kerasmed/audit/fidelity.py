@@ -12,6 +12,7 @@ from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.kernel_distance import kernel_distance, kernel_distance_interval
 from kerasmed.metrics.manifold import overlap
 from kerasmed.metrics.sample_size import or_reason, require_enough, require_groups
+from kerasmed.random_streams import Purpose, random_stream
 
 # Images of a set that are compared at most: memory grows with the square.
 _COMPARED = 4000
@@ -45,7 +46,7 @@ def fidelity(
     require_enough("Fidelity", counts)
     compared = min(_COMPARED, *counts.values())
     scale = max(float(features["held_out"].std()), 1e-12)
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.FIDELITY_CHOICE)
     chosen = {n: rng.choice(len(each), compared, replace=False) for n, each in features.items()}
     some = {name: features[name][at] / scale for name, at in chosen.items()}
     of_group = {
@@ -131,7 +132,7 @@ def _as_frequent(labels: np.ndarray, reference: np.ndarray, seed: int) -> np.nda
     wanted = np.bincount(reference)
     there = np.bincount(labels, minlength=len(wanted))
     scale = min(there[label] / count for label, count in enumerate(wanted) if count)
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.FIDELITY_FREQUENCIES)
     taken = [
         rng.choice(np.flatnonzero(labels == label), int(scale * count), replace=False)
         for label, count in enumerate(wanted)
@@ -166,7 +167,7 @@ def class_distances(
             groups, or classes of real images that do not lie apart, so that there is no scale.
     """
     scale = max(float(features["held_out"].std()), 1e-12)
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.CLASS_DISTANCE_CHOICE)
 
     def positions(name: str, label: int) -> np.ndarray:
         found = np.flatnonzero(labels[name] == label)

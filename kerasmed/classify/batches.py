@@ -9,6 +9,7 @@ from kerasmed.classify.mixing import mix
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.order import EpochOrder
 from kerasmed.data.symmetry import transform_at_random
+from kerasmed.random_streams import Purpose, random_stream
 
 
 class LabelledBatches(keras.utils.PyDataset):
@@ -46,7 +47,7 @@ class LabelledBatches(keras.utils.PyDataset):
         self.seed = seed
         size = batch_size // part[1]
         self._part = slice(size * part[0], size * (part[0] + 1))
-        self._order = EpochOrder(len(image_set), seed)
+        self._order = EpochOrder(len(image_set), seed, Purpose.CLASSIFIER_ORDER)
 
     @property
     def num_batches(self) -> None:
@@ -61,13 +62,13 @@ class LabelledBatches(keras.utils.PyDataset):
         images, labels, rngs = [], [], []
         for sample in samples:
             epoch, position = self._order(first + sample)
-            rng = np.random.default_rng([self.seed, epoch, position])
+            rng = random_stream(self.seed, Purpose.CLASSIFIER_AUGMENTATION, epoch, position)
             image = self.image_set.images[position]
             images.append(transform_at_random(image, self.symmetry, rng))
             labels.append(self.image_set.labels[position])
             rngs.append(rng)
         one_hot = np.eye(len(self.class_weights), dtype=np.float32)[labels]
-        rng = np.random.default_rng([self.seed, index])
+        rng = random_stream(self.seed, Purpose.CLASSIFIER_MIXING, index)
         mixed, shares = mix(self.augment(np.stack(images), rngs), one_hot, self.mixing, rng)
         if self.mixing != "none":
             mixed, shares = mixed[self._part], shares[self._part]

@@ -28,6 +28,7 @@ from kerasmed.parallel.devices import (
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.parallel.workers import joined
 from kerasmed.progress import progress_bar, say
+from kerasmed.random_streams import Purpose, derived_seed
 
 
 def train_classifier(
@@ -76,7 +77,7 @@ def train_classifier(
     with on_all_devices(runtime.distribution):
         with on_one_device():
             plain = _build(backbone, train, settings, "none", "float32")
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(derived_seed(seed, Purpose.CLASSIFIER_WEIGHTS))
         with mirrored_variables(runtime.distribution):
             model = _build(backbone, train, settings, weights, runtime.precision)
             steps = max(1, -(-(images_per_epoch or len(train)) // settings.batch_size))

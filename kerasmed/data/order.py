@@ -2,16 +2,20 @@
 
 import numpy as np
 
+from kerasmed.random_streams import Purpose, random_stream
+
 
 class EpochOrder:
     """Position of the image that the n-th sample of a training shows.
 
-    Every epoch visits each image once, in an order drawn from (seed, epoch). Threads may share one.
+    Every epoch visits each image once, in an order drawn from the seed, the purpose and the epoch.
+    Threads may share one.
     """
 
-    def __init__(self, num_images: int, seed: int):
+    def __init__(self, num_images: int, seed: int, purpose: Purpose):
         self.num_images = num_images
         self.seed = seed
+        self.purpose = purpose
         self._last = (-1, np.array([], dtype=np.int64))
 
     def __call__(self, sample: int) -> tuple[int, int]:
@@ -19,6 +23,6 @@ class EpochOrder:
         epoch, place = divmod(sample, self.num_images)
         last, order = self._last  # together, as another thread may be in another epoch
         if epoch != last:
-            order = np.random.default_rng([self.seed, epoch]).permutation(self.num_images)
+            order = random_stream(self.seed, self.purpose, epoch).permutation(self.num_images)
             self._last = (epoch, order)
         return epoch, int(order[place])

@@ -12,6 +12,8 @@ import numpy as np
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
+from kerasmed.random_streams import Purpose, random_stream
+
 # A painter draws a canvas, float (size, size, 3) in 0..1, and a mask, bool (size, size).
 Painter = Callable[[int, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 
@@ -211,8 +213,8 @@ def draw_phantom(
         class that has no such region.
     """
     names = list(FAMILIES[family])
-    rng = np.random.default_rng(
-        [seed, list(FAMILIES).index(family), names.index(class_name), index]
+    rng = random_stream(
+        seed, Purpose.PHANTOM, list(FAMILIES).index(family), names.index(class_name), index
     )
     canvas, mask = FAMILIES[family][class_name](size, rng)
     return np.rint(np.clip(canvas, 0, 1) * 255).astype(np.uint8), mask

@@ -10,9 +10,8 @@ from kerasmed.diffusion.augmentation import apply_augmentation, draw_augmentatio
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS, add_noise, alphas_cumprod
 from kerasmed.inference.pixels import PixelRange
+from kerasmed.random_streams import Purpose, random_stream
 
-# Of the random numbers of a training, which no synthetic image is drawn from.
-_TRAINING = 0x7241
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
@@ -65,7 +64,7 @@ class NoisyBatches(keras.utils.PyDataset):
         self.size = settings.batch_size // part[1]
         self.offset = self.size * part[0]
         self.pixels = pixels
-        self._order = EpochOrder(len(image_set), seed)
+        self._order = EpochOrder(len(image_set), seed, Purpose.DENOISER_ORDER)
 
     @property
     def num_batches(self) -> None:
@@ -87,7 +86,7 @@ class NoisyBatches(keras.utils.PyDataset):
     def _draw(self, sample: int, noise: np.ndarray) -> tuple[np.ndarray, int, int, np.ndarray]:
         """Image, timestep, label and augmentation of a sample, whose noise is written in place."""
         epoch, position = self._order(sample)
-        rng = np.random.default_rng([self.seed, _TRAINING, epoch, position])
+        rng = random_stream(self.seed, Purpose.DENOISER_SAMPLE, epoch, position)
         image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
         label = int(self.image_set.labels[position])
         if rng.random() < self.settings.label_dropout:
@@ -123,7 +122,7 @@ def validation_batch(
 
     Of a large set 256 images, evenly spread; a small one several times.
     """
-    rng = np.random.default_rng([seed, 0xE7A1])
+    rng = random_stream(seed, Purpose.DENOISER_VALIDATION)
     count = min(len(image_set), 256)
     chosen = np.linspace(0, len(image_set) - 1, count).round().astype(np.int64)
     repeats = max(1, 128 // count)

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.backend import list_gpus
 
 # Backward takes about twice the arithmetic of forward: one product for the inputs, one for the
@@ -53,7 +54,7 @@ def matrix_product_rate(dtype: str) -> float:
         dtype: "float32", "bfloat16" or "float16".
     """
     edge = _EDGE_ON_GPU if list_gpus() else _EDGE
-    rng = np.random.default_rng(0)
+    rng = random_stream(0, Purpose.MATRIX_PRODUCT)
     a = ops.cast(rng.standard_normal((edge, edge), dtype=np.float32), dtype)
 
     def wait() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasmed.diffusion.solvers import SOLVERS
 from kerasmed.inference.pixels import PixelRange
+from kerasmed.random_streams import Purpose, random_stream
 
 # denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -56,9 +57,9 @@ def generate_images(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.
 
-    Image ``i`` of class ``c`` starts from the generator seeded with (seed, c, i), or for a further
-    attempt ``a`` with (seed, c, i, a), and draws from nothing else; the last batch is padded to the
-    same size. So the set does not depend on how the work was cut up.
+    Image ``i`` of class ``c``, at its attempt ``a``, has a random stream of its own and draws from
+    nothing else; the last batch is padded to the same size. So the set does not depend on how the
+    work was cut up.
 
     Args:
         denoiser: predicts clean images.
@@ -79,7 +80,7 @@ def generate_images(
     for start in range(0, len(wanted), batch_size):
         batch = list(wanted[start : start + batch_size])
         padded = batch + [batch[-1]] * (batch_size - len(batch))
-        rngs = [np.random.default_rng([seed, *each]) for each in padded]
+        rngs = [random_stream(seed, Purpose.SYNTHETIC_IMAGE, *(*keys, 0)[:3]) for keys in padded]
 
         def draw_noise(rngs: list[np.random.Generator] = rngs) -> np.ndarray:
             return np.stack([rng.standard_normal(shape, dtype=np.float32) for rng in rngs])

@@ -7,6 +7,7 @@ import numpy as np
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.schedule import add_noise
 from kerasmed.inference.pixels import PixelRange
+from kerasmed.random_streams import Purpose, random_stream
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
 DRAWS = 4  # of noise at each
@@ -39,7 +40,7 @@ def reconstruction_errors(
     errors = np.empty((len(images), len(TIMESTEPS)))
     for i, image in enumerate(images):
         x_0 = pixels.to_model(image)
-        rng = np.random.default_rng([seed, i])
+        rng = random_stream(seed, Purpose.RECONSTRUCTION, i)
         noise = rng.standard_normal((len(steps), *x_0.shape), dtype=np.float32)
         label = np.full(len(steps), labels[i], np.int32)
         restored = denoiser(add_noise(x_0, noise, steps), steps, label)

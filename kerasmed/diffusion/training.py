@@ -28,6 +28,7 @@ from kerasmed.parallel.devices import (
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.parallel.workers import check_agreed, joined, of_chief
 from kerasmed.progress import progress_bar, say
+from kerasmed.random_streams import Purpose, derived_seed
 from kerasmed.runtime.backend import precision_policy
 from kerasmed.runtime.hardware import cpu_cores
 
@@ -73,7 +74,7 @@ def train_denoiser(
     created = time.monotonic()
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
     with on_all_devices(runtime.distribution):
-        keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(derived_seed(seed, Purpose.DENOISER_WEIGHTS))
         num_classes = len(train.class_names)
         pixels = PixelRange.of(train.images)
         with mirrored_variables(runtime.distribution):

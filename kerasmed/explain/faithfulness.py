@@ -6,6 +6,7 @@ import numpy as np
 
 from kerasmed.explain.masks import fill_of
 from kerasmed.explain.perturbation import PerturbedImage, Predict
+from kerasmed.random_streams import Purpose, random_stream
 
 STEPS = 20
 RANDOM_ORDERS = 5
@@ -42,7 +43,7 @@ def deletion_and_insertion(
     """
     perturbed = PerturbedImage(image, segments, fill_of(image, segments, hide), predict)
     count = perturbed.num_segments
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.RANDOM_ORDERS)
     orders = [np.argsort(-weights, kind="stable")]
     orders += [rng.permutation(count) for _ in range(RANDOM_ORDERS)]
     cuts = np.unique(np.linspace(0, count, STEPS + 1).round().astype(int))

@@ -10,6 +10,7 @@ from scipy.linalg import circulant
 from scipy.special import gammaln
 
 from kerasmed.errors import InputError
+from kerasmed.random_streams import Purpose, random_stream
 
 # Of `lime` 0.2.0.1: a sample weighs sqrt(exp(-d^2 / width^2)), d its mask's cosine distance to the
 # mask that keeps all.
@@ -36,7 +37,8 @@ def draw_masks(num_segments: int, num_samples: int, seed: int, sampling: str) ->
             f"Sampling: expected one of {', '.join(SAMPLINGS)}; received {sampling!r}."
         )
     masks = np.ones((num_samples, num_segments), dtype=bool)
-    filled, blocks = 1, SAMPLINGS[sampling](num_segments, np.random.default_rng(seed))
+    rng = random_stream(seed, Purpose.MASKS)
+    filled, blocks = 1, SAMPLINGS[sampling](num_segments, rng)
     while filled < num_samples:
         block = next(blocks)[: num_samples - filled]
         masks[filled : filled + len(block)] = block

@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from kerasmed.errors import ModelFileError
 from kerasmed.files import written_aside
+from kerasmed.random_streams import Purpose, random_stream
 
 LOGITS = "shuffled_logits"
 
@@ -27,7 +28,7 @@ def randomise_weights(source: Path, target: Path, seed: int) -> None:
     Raises:
         ModelFileError: no softmax at its end.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.SHUFFLED_WEIGHTS)
     model = onnx.load(source)
     for array in model.graph.initializer:
         values = numpy_helper.to_array(array)

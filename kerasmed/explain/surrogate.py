@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.stats import rankdata
 
+from kerasmed.random_streams import Purpose, random_stream
+
 # Of `lime` 0.2.0.1.
 RIDGE_ALPHA = 1.0
 # Share of the largest absolute weight below which a superpixel is not counted among the strongest.
@@ -60,7 +62,7 @@ class Surrogate:
         noise = np.square(influences).sum(axis=0).mean()
         signal = max(0.0, 1 - noise / max(weights.var(), 1e-30)) ** 0.5
         centre = weights.mean() + signal * (weights - weights.mean())
-        rng = np.random.default_rng(seed)
+        rng = random_stream(seed, Purpose.STABILITY)
         one, other = (
             centre + rng.standard_normal((_DRAWS, len(influences))) @ influences for _ in range(2)
         )

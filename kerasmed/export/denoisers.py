@@ -13,6 +13,7 @@ from kerasmed.export.conversion import OPSET, convert, write_model
 from kerasmed.files import written_aside
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import FORMAT
+from kerasmed.random_streams import Purpose, random_stream
 
 # Greatest difference to Keras, as a share of the largest value (at least 1).
 TOLERANCE = 1e-4
@@ -87,7 +88,7 @@ def _metadata_of(path: Path) -> dict[str, Any]:
 def denoiser_parity(path: Path, model: keras.Model) -> float:
     """Greatest difference between a denoiser file and Keras, as a share of the largest value."""
     size = model.input[0].shape[1]
-    rng = np.random.default_rng(0)
+    rng = random_stream(0, Purpose.DENOISER_PARITY)
     noise = rng.standard_normal((3, size, size, 3), dtype=np.float32)
     arguments = (noise, np.array([0, 500, 999], np.int32), np.array([0, 1, 0], np.int32))
     with tf.device("CPU"):  # a GPU's convolutions are rounded further

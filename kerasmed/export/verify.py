@@ -13,6 +13,7 @@ from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.precisions import precision_path
 from kerasmed.inference.session import open_session
+from kerasmed.random_streams import Purpose, random_stream
 
 if TYPE_CHECKING:
     import keras
@@ -107,7 +108,7 @@ def _check_sidecar(metadata: dict[str, Any], path: Path) -> str:
 
 def _noise_images(size: int) -> np.ndarray:
     """Nine images from dark to bright: uint8 (9, size, size, 3)."""
-    rng = np.random.default_rng(0)
+    rng = random_stream(0, Purpose.CLASSIFIER_PARITY)
     images = rng.integers(0, 256, (9, size, size, 3))
     return (images * np.linspace(0.1, 1, 9)[:, None, None, None]).astype(np.uint8)
 

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from kerasmed.data.symmetry import all_versions
 from kerasmed.metrics.sample_size import require_enough
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.hardware import cpu_cores
 
 # Images of either kind that the threshold is taken from, at most.
@@ -156,7 +157,7 @@ def calibrate(
     sets = {"held_out": held_out, "drawn": drawn}
     counts = {f"{name.replace('_', '-')} images": len(each) for name, each in sets.items()}
     require_enough("Copies", counts)
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.COPY_CALIBRATION)
     similarities, thresholds = {}, {}
     for name, images in sets.items():
         count = min(len(images), CALIBRATED_ON)

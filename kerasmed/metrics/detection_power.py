@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.metrics.copies import CopySearch
+from kerasmed.random_streams import Purpose, random_stream
 
 PLANTED = 60  # of each kind
 SHARES = (0.001, 0.01, 0.05)  # of a set, for the chance that it is found out
@@ -59,7 +60,7 @@ def detection_power(
         ``alteration``, ``planted``, ``found`` (a share), and ``set_found_out``: for each share of
         the set, the chance that at least one of so many copies is found.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.DETECTION_POWER)
     chosen = rng.choice(len(training), min(PLANTED, len(training)), replace=False)
     others = (chosen + rng.integers(1, len(training), len(chosen))) % len(training)
     rows = []

@@ -3,6 +3,7 @@
 import numpy as np
 
 from kerasmed.metrics.statistics import expanded_interval
+from kerasmed.random_streams import Purpose, random_stream
 
 _RESAMPLES = 200
 
@@ -54,7 +55,7 @@ def kernel_distance_interval(
         second_groups: (m,).
         seed: of the resampling.
     """
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.KERNEL_DISTANCE_INTERVAL)
     times_first, times_second = (_times_drawn(each, rng) for each in (first_groups, second_groups))
     found = _weighted_kernel_distances(
         first, second, times_first, times_second, first_groups, second_groups

@@ -8,6 +8,7 @@ from scipy.stats import rankdata
 
 from kerasmed.metrics.sample_size import require_enough, require_groups
 from kerasmed.metrics.statistics import expanded_interval, mann_whitney
+from kerasmed.random_streams import Purpose, random_stream
 
 _FALSE_POSITIVES = 0.01
 
@@ -48,7 +49,7 @@ def membership_inference(
     require_enough("Membership inference", counts, "add images")
     ranks = rankdata(np.concatenate([members, others]), axis=0).mean(axis=1, keepdims=True)
     table = np.concatenate([np.concatenate([members, others]), ranks], axis=1)
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.MEMBERSHIP_BOOTSTRAP)
     inside_groups, outside_groups = (
         [np.flatnonzero(groups == name) for name in np.unique(groups)]
         for groups in (member_groups, other_groups)

@@ -8,6 +8,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from kerasmed.metrics.sample_size import MINIMUM, require_enough
 from kerasmed.metrics.statistics import mann_whitney
+from kerasmed.random_streams import Purpose, derived_seed, random_stream
 
 # Of one held-out image a group, for the data-copying statistic.
 _CHOICES = 20
@@ -172,10 +173,11 @@ def data_copying(
         groups: (m,), equal for held-out images of one group; each image for itself if None.
     """
     count = max(1, min(10, len(seen) // MINIMUM))
-    cells = KMeans(count, n_init=1, random_state=seed).fit(seen.astype(np.float64))
+    kmeans_seed = derived_seed(seed, Purpose.COPYING_CELLS)
+    cells = KMeans(count, n_init=1, random_state=kmeans_seed).fit(seen.astype(np.float64))
     in_cell = [cells.predict(images.astype(np.float64)) for images, _ in (held_out, generated)]
     groups = np.arange(len(held_out[1])) if groups is None else groups
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.COPYING_CHOICE)
 
     def score(chosen: np.ndarray) -> float:
         scores, weights = [], []
@@ -201,7 +203,7 @@ def _distances_to_either(
     seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Distances of generated images to the nearest of as many seen and held-out ones."""
-    size, rng = min(len(seen), len(held_out)), np.random.default_rng(seed)
+    size, rng = min(len(seen), len(held_out)), random_stream(seed, Purpose.CLOSER_CHOICE)
     some_seen = seen[rng.choice(len(seen), size, replace=False)]
     some_held_out = held_out[rng.choice(len(held_out), size, replace=False)]
     to_seen, _ = nearest_of_versions(generated, some_seen)

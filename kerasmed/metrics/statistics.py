@@ -4,6 +4,7 @@ import numpy as np
 from scipy.stats import norm, rankdata, t
 
 from kerasmed.metrics.sample_size import MINIMUM_GROUPS
+from kerasmed.random_streams import Purpose, random_stream
 
 # Orders of signs that the permutation test draws.
 _PERMUTATIONS = 10_000
@@ -39,7 +40,8 @@ def grouped_interval(
         missed = 1 - 0.025 ** (1 / count)
         low, high = means.min(), means.max()
         return float(low - missed * (low - bounds[0])), float(high + missed * (bounds[1] - high))
-    rng, at_once = np.random.default_rng(seed), max(1, _DRAWS_AT_ONCE // count)
+    rng = random_stream(seed, Purpose.INTERVAL)
+    at_once = max(1, _DRAWS_AT_ONCE // count)
     resampled = []
     for start in range(0, samples, at_once):
         draws = rng.integers(count, size=(min(at_once, samples - start), count))
@@ -59,7 +61,7 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     _, of_value = np.unique(groups, return_inverse=True)
     sums = np.bincount(of_value, difference)
     sums = sums[sums != 0]
-    rng, least = np.random.default_rng(seed), np.abs(sums.sum()) - 1e-9
+    rng, least = random_stream(seed, Purpose.PERMUTATION), np.abs(sums.sum()) - 1e-9
     at_once = max(1, min(_PERMUTATIONS, _DRAWS_AT_ONCE // max(1, len(sums))))
     extreme = 0
     for start in range(0, _PERMUTATIONS, at_once):

@@ -27,6 +27,7 @@ from kerasmed.inference.pixels import PixelRange
 from kerasmed.metrics.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
 from kerasmed.metrics.sample_size import MINIMUM, require_enough
 from kerasmed.progress import progress_bar, say
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import (
     denoiser_path,
@@ -263,7 +264,7 @@ class SyntheticSet:
         at_once = self._settings.batch_size
         batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
         with progress_bar("First draws", len(wanted), "images") as advance:
-            for at in np.random.default_rng(index).permutation(len(batches)):
+            for at in random_stream(index, Purpose.FIRST_DRAW_ORDER).permutation(len(batches)):
                 missing = [each for each in batches[at] if self._first_draw(*each) is None]
                 for label, i, image in self._draws(missing, attempt=0):
                     _write_image(self._first_draw_path(label, i), image)

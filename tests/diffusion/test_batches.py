@@ -61,19 +61,6 @@ def test_batch_depends_on_seed_and_step_alone(phantoms):
     assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
 
 
-def test_no_synthetic_image_starts_from_the_noise_of_a_training_step(phantoms):
-    batches = NoisyBatches(phantoms, PIXELS, DiffusionConfig(), "none", seed=3)
-    noise = np.empty(phantoms.images.shape[1:], np.float32)
-    for sample in range(len(phantoms)):
-        epoch, position = batches._order(sample)
-        batches._draw(sample, noise)
-        # Where generate_images starts image `position` of class `epoch`.
-        start = np.random.default_rng([3, epoch, position]).standard_normal(
-            noise.shape, dtype=np.float32
-        )
-        assert np.isin(noise, start).mean() < 0.01
-
-
 def test_parts_of_a_batch_are_the_whole_one(phantoms):
     settings = DiffusionConfig(batch_size=8)
     arguments = (phantoms, PIXELS, settings, "mirror", 3, 4)

@@ -21,6 +21,7 @@ from kerasmed.metrics.membership import membership_inference
 from kerasmed.metrics.memorisation import comparison_pixels, memorisation
 from kerasmed.metrics.sample_size import or_reason
 from kerasmed.progress import progress_bar, say
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import (
     cells_of,
@@ -216,7 +217,7 @@ def _closer_after_alignment(
 
     About one half without memorisation. 300 of them at most.
     """
-    rng, count = np.random.default_rng(seed), min(len(seen), len(held_out))
+    rng, count = random_stream(seed, Purpose.COPY_ALIGNMENT), min(len(seen), len(held_out))
     some = generated[np.sort(rng.choice(len(generated), min(len(generated), _ALIGNED), False))]
     to_seen, to_held_out = (
         CopySearch(each.images[np.sort(rng.choice(len(each), count, False))]).nearest(some)[0]
@@ -234,7 +235,7 @@ def _membership(
 ) -> dict[str, Any]:
     denoiser, pixels = open_denoiser(denoiser_path(config, run))
     count = min(len(seen), len(held_out), _MEMBERS)
-    rng = np.random.default_rng(config.seed)
+    rng = random_stream(config.seed, Purpose.MEMBERSHIP_IMAGES)
     losses, of_image = [], []
     with progress_bar("Guessing members", 2 * count, "images") as advance:
         for name, images in (("seen", seen), ("held_out", held_out)):

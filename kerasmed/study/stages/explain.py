@@ -10,6 +10,7 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.data.readers import read_image
 from kerasmed.files import write_json
 from kerasmed.progress import progress_bar
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import Cell, cells_of, load_split, open_classifier
 from kerasmed.study.run_folder import RunFolder
@@ -115,7 +116,7 @@ def _remove_others(folder: Path, found: dict[str, dict[str, list[dict[str, Any]]
 def _choose_per_class(
     image_set: ImageSet, positions: np.ndarray, per_class: int, seed: int
 ) -> list[int]:
-    rng = np.random.default_rng(seed)
+    rng = random_stream(seed, Purpose.EXPLAINED_IMAGES)
     chosen: list[int] = []
     for label in range(len(image_set.class_names)):
         candidates = positions[image_set.labels[positions] == label]

@@ -12,6 +12,7 @@ from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, sha256_of, write_json
 from kerasmed.progress import say
+from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.backend import load_keras
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import (
@@ -112,7 +113,7 @@ def _export_cell(
     if "int8" in config.export.precisions:
         train = training_images(cell, config, run, image_set, split)
         count = min(config.export.calibration_images, len(train))
-        rng = np.random.default_rng(config.seed)
+        rng = random_stream(config.seed, Purpose.QUANTIZATION_IMAGES)
         calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
         small = exported_path(cell, run, "int8")
         arguments = (calibration, np.asarray(validation.images), validation.labels)

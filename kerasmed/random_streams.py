@@ -1,0 +1,64 @@
+"""Random numbers, each stream named by what it is for, so that no two streams coincide."""
+
+from enum import IntEnum, unique
+
+import numpy as np
+
+
+@unique
+class Purpose(IntEnum):
+    """What a stream is for. A number that was once given to a purpose stays with it."""
+
+    PHANTOM = 1
+    DENOISER_WEIGHTS = 2
+    DENOISER_ORDER = 3
+    DENOISER_SAMPLE = 4
+    DENOISER_VALIDATION = 5
+    SYNTHETIC_IMAGE = 6
+    FIRST_DRAW_ORDER = 7
+    RECONSTRUCTION = 8
+    CLASSIFIER_WEIGHTS = 9
+    CLASSIFIER_ORDER = 10
+    CLASSIFIER_AUGMENTATION = 11
+    CLASSIFIER_MIXING = 12
+    COPY_CALIBRATION = 13
+    COPY_ALIGNMENT = 14
+    DETECTION_POWER = 15
+    MEMBERSHIP_IMAGES = 16
+    MEMBERSHIP_BOOTSTRAP = 17
+    COPYING_CELLS = 18
+    COPYING_CHOICE = 19
+    CLOSER_CHOICE = 20
+    INTERVAL = 21
+    PERMUTATION = 22
+    KERNEL_DISTANCE_INTERVAL = 23
+    FIDELITY_CHOICE = 24
+    FIDELITY_FREQUENCIES = 25
+    CLASS_DISTANCE_CHOICE = 26
+    APPEARANCE_CHOICE = 27
+    EXPLAINED_IMAGES = 28
+    MASKS = 29
+    STABILITY = 30
+    RANDOM_ORDERS = 31
+    SHUFFLED_WEIGHTS = 32
+    QUANTIZATION_IMAGES = 33
+    CLASSIFIER_PARITY = 34
+    DENOISER_PARITY = 35
+    MATRIX_PRODUCT = 36
+
+
+def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
+    """The stream of a purpose, and of one item of it.
+
+    Args:
+        seed: of the study or the call, 0 or more.
+        purpose: what the numbers are for.
+        keys: which item, such as a class and the number of an image in it; 0 or more, and equally
+            many wherever the purpose is used.
+    """
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *keys)))
+
+
+def derived_seed(seed: int, purpose: Purpose) -> int:
+    """A seed for a library that takes a number, such as Keras or scikit-learn: 0 to 2**31 - 1."""
+    return int(random_stream(seed, purpose).integers(2**31))
