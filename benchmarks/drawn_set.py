@@ -3,7 +3,7 @@
     python benchmarks/drawn_set.py CONFIG --data DIR --weights PATH --run RUN
 
 RUN is the folder of a study whose synthetic set is drawn. It is judged as in benchmarks/recipe.py,
-on the role `train`, in parts with as many images of each class as the role `diffusion` holds, so
+on the role `reserve`, in parts with as many images of each class as the role `train` holds, so
 that the figures compare with those of other recipes; how far the parts differ is what chance does.
 The same of the real images comes first. `off_the_middle` means something where a picture shows one
 thing that lies in its middle, such as a head.

@@ -3,8 +3,8 @@
     python benchmarks/finetuning.py CONFIG --data DIR --weights PATH --out DIR \
         --variant NAME "classifiers.finetune_learning_rate=0.0001" --variant ...
 
-Each variant trains the first backbone of CONFIG on the role `diffusion`, stops on `validation` and
-is judged on the role `train`; `--role test` reports what was chosen, and chooses nothing. The
+Each variant trains the first backbone of CONFIG on the role `train`, stops on `validation` and
+is judged on the role `reserve`; `--role test` reports what was chosen, and chooses nothing. The
 baseline is logistic regression on the frozen features of the same network with the same weights.
 One line each, also added to OUT/results.jsonl.
 """
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--weights", required=True, help="of the backbone, without top")
-    parser.add_argument("--role", choices=["train", "test"], default="train")
+    parser.add_argument("--role", choices=["reserve", "test"], default="reserve")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--variant", nargs=2, action="append", metavar=("NAME", "SETTINGS"))
@@ -50,7 +50,7 @@ def main() -> None:
         perform(STAGES["data"], base, run)
     image_set, split = load_split(base, run)
     seen, validation, held_out = (
-        image_set.subset(split[role]) for role in ("diffusion", "validation", arguments.role)
+        image_set.subset(split[role]) for role in ("train", "validation", arguments.role)
     )
     backbone, input_size = base.classifiers.backbones[0], base.classifiers.input_size
     frozen = build_classifier(

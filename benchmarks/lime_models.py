@@ -2,9 +2,9 @@
 
     python benchmarks/lime_models.py CONFIG --data DIR --weights PATH --out DIR
 
-The backbone's ImageNet features and a logistic regression on the role `diffusion`. With `--weights
+The backbone's ImageNet features and a logistic regression on the role `train`. With `--weights
 none` a network trained from scratch for `--epochs`, or an untrained one, which is enough for times.
-The images are of the role `train`, as many of each class. Leaves model.keras, model.onnx and
+The images are of the role `reserve`, as many of each class. Leaves model.keras, model.onnx and
 images.npz.
 """
 
@@ -55,7 +55,7 @@ def main() -> None:
         perform(STAGES["data"], config, run)
     image_set, split = load_split(config, run)
     seen, validation, held_out = (
-        image_set.subset(split[role]) for role in ("diffusion", "validation", "train")
+        image_set.subset(split[role]) for role in ("train", "validation", "reserve")
     )
     temperature = 1.0
     if not trained:

@@ -3,8 +3,8 @@
     python benchmarks/recipe.py CONFIG --data DIR --weights PATH --minutes 10 --out DIR \
         --variant NAME "diffusion.learning_rate=0.002 diffusion.cooldown=0.3" --variant ...
 
-Each variant trains a denoiser on the role `diffusion`, draws as many images as that holds, and is
-judged on the role `train`, never on `test`: kernel distance and the accuracy of logistic
+Each variant trains a denoiser on the role `train`, draws as many images as that holds, and is
+judged on the role `reserve`, never on `test`: kernel distance and the accuracy of logistic
 regression, trained on the synthetic images, both on features of an ImageNet MobileNet. One line a
 variant is printed and added to OUT/results.jsonl.
 """
@@ -44,7 +44,7 @@ class Judge:
     """Kernel distance and train-on-synthetic accuracy on real images that nothing has seen.
 
     Attributes:
-        seen: the role `diffusion`, to learn from.
+        seen: the role `train`, to learn from.
         validation: the role `validation`.
     """
 
@@ -52,13 +52,13 @@ class Judge:
         if "data" not in run.finished_stages():
             perform(STAGES["data"], config, run)
         image_set, split, groups = load_grouped_split(config, run)
-        self.seen: ImageSet = image_set.subset(split["diffusion"])
+        self.seen: ImageSet = image_set.subset(split["train"])
         self.validation: ImageSet = image_set.subset(split["validation"])
-        held_out = image_set.subset(split["train"])
+        held_out = image_set.subset(split["reserve"])
         self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
         self._held_out = self._features(held_out.images), held_out.labels
         self._seen = self._features(self.seen.images), self.seen.labels
-        roles = {"held_out": "train", "seen": "diffusion"}
+        roles = {"held_out": "reserve", "seen": "train"}
         self._groups = {name: groups[split[role]] for name, role in roles.items()}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
@@ -109,7 +109,7 @@ def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
 def draw(
     judge: Judge, opened: tuple[Denoiser, PixelRange], seed: int, **options
 ) -> tuple[np.ndarray, np.ndarray, float]:
-    """As many images as the role `diffusion` holds, their labels, and the seconds taken."""
+    """As many images as the role `train` holds, their labels, and the seconds taken."""
     counts = np.bincount(judge.seen.labels)
     wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
     size = judge.seen.image_size

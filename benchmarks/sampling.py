@@ -2,7 +2,7 @@
 
     python benchmarks/sampling.py CONFIG --data DIR --weights PATH --run RUN --rival-python PATH
 
-RUN is the folder of a study whose denoiser is trained. As many images as the role `diffusion` holds
+RUN is the folder of a study whose denoiser is trained. As many images as the role `train` holds
 are drawn by each row and judged as in benchmarks/recipe.py; times are scaled to 400 images. The
 int8 denoiser is made here from RUN's float32 one (static, per channel, calibrated on states of 32
 other images along their way). The rivals are timed with untrained

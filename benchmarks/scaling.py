@@ -32,7 +32,7 @@ from kerasmed.study.stage import Share
 SETTINGS = """
 name: scaling
 data: {phantoms: {family: mri, per_class: 120}, image_size: 64}
-split: {diffusion: 0.4, test: 0.3}
+split: {train: 0.4, test: 0.3}
 diffusion: {max_minutes: null, max_images: 4800, checkpoint_steps: 50, preview_every: 1000}
 sampling: {per_class: 4, copy_filter: false}
 classifiers: {backbones: [MobileNet], weights: none, input_size: 160, finetune_epochs: 1,

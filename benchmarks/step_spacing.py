@@ -3,7 +3,7 @@
     python benchmarks/step_spacing.py CONFIG --data DIR --weights PATH --run RUN
 
 RUN is the folder of a study whose denoiser is trained. For each spacing as many images as the role
-`diffusion` holds are drawn by the study's own solver, steps and guidance, and judged as in
+`train` holds are drawn by the study's own solver, steps and guidance, and judged as in
 benchmarks/recipe.py; the brightness deviation of the real images is printed first.
 """
 

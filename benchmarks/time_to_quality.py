@@ -5,8 +5,8 @@
 
 PATH of --rival-python is the interpreter of an environment with torch, diffusers and
 denoising-diffusion-pytorch (see benchmarks/rivals.py, which says with which settings they run).
-All learn from the role `diffusion` and are judged as in benchmarks/recipe.py, on the role `train`.
-Ours draws as many images as the role `diffusion` holds, the others fewer, since their networks
+All learn from the role `train` and are judged as in benchmarks/recipe.py, on the role `reserve`.
+Ours draws as many images as the role `train` holds, the others fewer, since their networks
 take minutes for them. Run it under `taskset` for fewer cores.
 """
 

@@ -34,7 +34,7 @@ TINY = {
         "image_size": 16,
         "symmetry": "mirror",
     },
-    "split": {"diffusion": 0.4, "test": 0.2},
+    "split": {"train": 0.4, "test": 0.2},
     "diffusion": {
         "widths": [8, 16],
         "max_images": 32,

@@ -116,10 +116,10 @@ class DataConfig(Formats):
 
 
 class SplitConfig(Section):
-    """Shares of each class. What is left over after diffusion and test is the role `train`."""
+    """Shares of each class. What is left over after train and test is the role `reserve`."""
 
-    diffusion: Fraction = 0.2
-    validation: Fraction = Field(default=0.1, description="of the diffusion share")
+    train: Fraction = 0.2
+    validation: Fraction = Field(default=0.1, description="of train")
     test: Fraction = 0.2
     # What else may not be torn apart, beside duplicates: the images of a patient whom a table or a
     # DICOM header names, or whom `pattern` finds in the path; or runs of neighbouring files.
@@ -137,9 +137,9 @@ class SplitConfig(Section):
     )
 
     @model_validator(mode="after")
-    def leaves_train(self) -> "SplitConfig":
-        if self.diffusion + self.test >= 1:
-            raise ValueError("split.diffusion + split.test must stay below 1")
+    def leaves_a_reserve(self) -> "SplitConfig":
+        if self.train + self.test >= 1:
+            raise ValueError("split.train + split.test must stay below 1")
         return self
 
     @model_validator(mode="after")

@@ -12,10 +12,10 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 
-# `diffusion` trains the diffusion model and the CNNs of the regimes real and both; `validation` is
-# the tenth of that share that stops and calibrates them; `train` is held out for fidelity and the
-# audit, and joins real_all; `test` is what every CNN is tested on, and nothing else.
-ROLES = ("diffusion", "validation", "train", "test")
+# `train` trains the diffusion model and the CNNs of the regimes real and both; `validation`, a
+# tenth of it, stops and calibrates trainings; `test` is what every CNN is tested on, and nothing
+# else; `reserve` is what fidelity and privacy are measured against, and joins real_all.
+ROLES = ("train", "validation", "test", "reserve")
 
 Split = dict[str, np.ndarray]
 
@@ -31,8 +31,8 @@ def make_split(
     """Positions of each role's images; a group never crosses roles.
 
     Groups are put into the order of a hash of (seed, group). `test` is filled from the front,
-    `validation` and then `diffusion` from the back, and `train` is what is left, so that files
-    which are added shift few groups and none from `test` to `diffusion`. A group is taken where it
+    `validation` and then `train` from the back, and `reserve` is what is left, so that files which
+    are added shift few groups and none from `test` to `train`. A group is taken where it
     brings the role nearer to what was asked for, in all its classes together.
 
     Args:
@@ -56,22 +56,22 @@ def make_split(
     keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
     order = sorted(range(len(names)), key=keys.__getitem__)
     wanted = _wanted_counts(counts.sum(axis=0), settings)
-    role_of = dict.fromkeys(order, "train")
+    role_of = dict.fromkeys(order, "reserve")
     left = (counts > 0).sum(axis=0)
-    roles_to_fill = ["test", "validation", "diffusion"]
+    roles_to_fill = ["test", "validation", "train"]
     if official_test is not None:
         roles_to_fill.remove("test")
         for group in np.unique(group_of[official_test]).tolist():
             role_of[group] = "test"
             left[counts[group] > 0] -= 1
     for later, role in zip(range(len(roles_to_fill), 0, -1), roles_to_fill, strict=True):
-        free = [group for group in order if role_of[group] == "train"]
+        free = [group for group in order if role_of[group] == "reserve"]
         direction = free if role == "test" else free[::-1]
         taken = _fill(direction, counts, wanted[role], left, later)
         role_of.update(dict.fromkeys(taken, role))
-        if role == "validation":  # what it took too much or too little, `diffusion` makes up for
+        if role == "validation":  # what it took too much or too little, `train` makes up for
             more = wanted[role] - counts[taken].sum(axis=0)
-            wanted["diffusion"] = np.maximum(1, wanted["diffusion"] + more)
+            wanted["train"] = np.maximum(1, wanted["train"] + more)
     roles = {
         role: np.array([i for i, group in enumerate(group_of) if role_of[group] == role], np.int64)
         for role in ROLES
@@ -81,12 +81,12 @@ def make_split(
 
 
 def _wanted_counts(totals: np.ndarray, settings: SplitConfig) -> dict[str, np.ndarray]:
-    share = np.rint(totals * settings.diffusion)
+    share = np.rint(totals * settings.train)
     validation = np.maximum(1, np.rint(share * settings.validation))
     return {
         "test": np.maximum(1, np.rint(totals * settings.test)),
         "validation": validation,
-        "diffusion": np.maximum(1, share - validation),
+        "train": np.maximum(1, share - validation),
     }
 
 

@@ -23,7 +23,7 @@ _SETTINGS = {
     "precision": "runtime.precision",
 }
 _IMAGES = {
-    "data_hash": "has learned from other images than the role `diffusion`",
+    "data_hash": "has learned from other images than the role `train`",
     "validation_hash": "was judged by other images than the role `validation`",
 }
 

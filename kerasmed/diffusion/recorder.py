@@ -36,7 +36,7 @@ class Recorder(keras.callbacks.Callback):
         folder: the run folder's ``diffusion/``.
         settings: budget, rates and intervals.
         train: images learned from.
-        validation: images of the diffusion share that are not learned from.
+        validation: images like those of train that are not learned from.
         symmetry: of the domain, for the memorisation probe.
         seed: of the validation noise and of the previews.
         averaged: a float32 network that receives the averaged weights.

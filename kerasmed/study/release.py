@@ -115,7 +115,7 @@ def _values(
         "size": released.image_size,
         "counts": released.counts(),
         "withheld": withheld,
-        "real": {role: data["roles"][role] for role in ("diffusion", "train", "test")},
+        "real": {role: data["roles"][role] for role in ("train", "test", "reserve")},
         "manifest": read_json(run.synthetic / "manifest.json", "kerasmed sample"),
         "training": record["stages"]["diffusion"]["result"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),

@@ -63,7 +63,7 @@ class SyntheticSet:
         self._settings = config.sampling.of_set(variant)
         self._image_set, self._split = load_split(config, run)
         self._names = self._image_set.class_names
-        real = self._image_set.counts(self._split["diffusion"])
+        real = self._image_set.counts(self._split["train"])
         self._per_class = images_per_class(config, real, variant)
         self._manifest = {
             "seed": config.seed,
@@ -150,7 +150,7 @@ class SyntheticSet:
 
     def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
         """Write these images, and a note on each draw that was a copy."""
-        training = [self._image_set.files[at].name for at in self._split["diffusion"]]
+        training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
             for label, index, attempt, image, copied in self._attempts(missing, copies):
@@ -229,9 +229,7 @@ class SyntheticSet:
         """What tells copies, or nothing where that was not asked for or cannot be."""
         if not self._settings.copy_filter:
             return None
-        training, held_out = (
-            self._image_set.subset(self._split[r]) for r in ("diffusion", "train")
-        )
+        training, held_out = (self._image_set.subset(self._split[r]) for r in ("train", "reserve"))
         search = CopySearch(np.asarray(training.images))
         path = self._folder / _CALIBRATION
         if not path.exists():

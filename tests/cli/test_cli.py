@@ -260,7 +260,7 @@ def test_train_classifier_takes_what_is_there_and_adds_what_is_asked(tiny_config
 def test_split_that_was_edited_after_the_training_is_refused(refused, tiny_config, run_copy):
     path = run_copy / "split.json"
     content = json.loads(path.read_text())
-    group = next(each["group"] for each in content["files"] if each["role"] == "diffusion")
+    group = next(each["group"] for each in content["files"] if each["role"] == "train")
     for each in content["files"]:
         if each["group"] == group:
             each["role"] = "test"
@@ -589,7 +589,7 @@ def test_data_split_prints_roles_and_copies(tiny_config, tmp_path, capsys):
         for name in PHANTOMS
     ]
     assert result["images"] == {"clear": 26, "ground_glass": 25}
-    assert all(word in printed for word in ("diffusion", "validation", "train", "test"))
+    assert all(word in printed for word in ("train", "validation", "test", "reserve"))
     assert "48 groups, the largest of 2 images" in printed
     assert "Copies: 2 of bytes, 2 of pixels" in printed
     assert "Near-duplicates: 4 images, and 2 more when mirrored or turned" in printed

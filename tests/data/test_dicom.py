@@ -1223,7 +1223,7 @@ def split(folder: Path, out: Path, **data: Any) -> dict[str, Any]:
     values = {
         "name": "x",
         "data": {"source": "x", "image_size": 32, **data},
-        "split": {"diffusion": 0.4, "test": 0.2, "near_duplicate_bits": None},
+        "split": {"train": 0.4, "test": 0.2, "near_duplicate_bits": None},
     }
     config.write_text(yaml.safe_dump(values))
     assert main(["data", "split", str(config), "--data", str(folder), "--out", str(out)]) == 0

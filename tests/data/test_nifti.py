@@ -553,7 +553,7 @@ def test_no_volume_crosses_roles(tmp_path, capfd):
     values = {
         "name": "x",
         "data": {"source": "x", "image_size": 32, "nifti": {"slices": [0.4, 1]}},
-        "split": {"diffusion": 0.4, "test": 0.2, "near_duplicate_bits": None},
+        "split": {"train": 0.4, "test": 0.2, "near_duplicate_bits": None},
     }
     config.write_text(yaml.safe_dump(values))
     run = tmp_path / "run"

@@ -180,7 +180,7 @@ def split(source: Path, run: Path, *assignments: str) -> tuple[dict, list[dict]]
     values = {
         "name": "x",
         "data": {"source": "x", "image_size": 32},
-        "split": {"diffusion": 0.3, "near_duplicate_bits": None},
+        "split": {"train": 0.3, "near_duplicate_bits": None},
     }
     config.write_text(yaml.safe_dump(values))
     sets = [word for assignment in assignments for word in ("--set", assignment)]
@@ -201,7 +201,7 @@ def test_kept_test_images_are_the_role_test(tmp_path, capsys):
     }
     assert record["roles"]["test"] == dict.fromkeys(CLASSES, 7)
     # 0.3 of all 27, of which a tenth is for validation.
-    assert record["roles"]["diffusion"] == dict.fromkeys(CLASSES, 7)
+    assert record["roles"]["train"] == dict.fromkeys(CLASSES, 7)
     assert "its test images are the role `test`" in capsys.readouterr().out
 
 

@@ -216,7 +216,7 @@ def test_an_ignored_patient_is_not_spoken_of(tmp_path):
 
 def split(source: Path, run: Path, *assignments: str, near: int | None = None) -> int:
     config = run.with_suffix(".yaml")
-    settings = {"diffusion": 0.3, "near_duplicate_bits": near}
+    settings = {"train": 0.3, "near_duplicate_bits": near}
     values = {"name": "x", "data": {"source": "x", "image_size": 32}, "split": settings}
     config.write_text(yaml.safe_dump(values))
     sets = [word for assignment in assignments for word in ("--set", assignment)]
@@ -251,13 +251,13 @@ def test_the_range_of_a_split_is_that_of_its_training_images(tmp_path, capsys):
 
     result = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]["data"]["result"]
     files = json.loads((tmp_path / "run" / "split.json").read_text())["files"]
-    trained = [np.array(Image.open(f["path"])) for f in files if f["role"] == "diffusion"]
+    trained = [np.array(Image.open(f["path"])) for f in files if f["role"] == "train"]
     wanted = np.percentile(np.stack(trained), (0.1, 99.9))
     assert result["grey_range"] == pytest.approx(wanted.tolist(), abs=0.02 * np.ptp(wanted))
     printed = capsys.readouterr().out
     assert "Grey range, where files name none: " in printed
     images = np.load(tmp_path / "run" / "cache" / "real-32.npy")[..., 0]
-    shown = [images[i] for i, file in enumerate(files) if file["role"] == "diffusion"]
+    shown = [images[i] for i, file in enumerate(files) if file["role"] == "train"]
     for pixels, values in zip(shown, trained, strict=True):
         low, high = result["grey_range"]
         grey = np.rint(np.clip((values - low) / (high - low), 0, 1) * 255)

@@ -20,7 +20,7 @@ from kerasmed.data.splits import ROLES, make_split, read_split, write_split
 from kerasmed.errors import DataError, StageError
 
 SHARES = SplitConfig()
-MANY = [SplitConfig(), SplitConfig(diffusion=0.4, validation=0.3, test=0.35)]
+MANY = [SplitConfig(), SplitConfig(train=0.4, validation=0.3, test=0.35)]
 NONE = np.zeros((0, 2), dtype=np.int64)
 
 # What is to be split: labels, groups and names of classes.
@@ -73,11 +73,11 @@ def random_counts(seed: int) -> np.ndarray:
 
 def asked(totals: np.ndarray, shares: SplitConfig) -> dict[str, np.ndarray]:
     """Images of each class that every role should get."""
-    both = totals * shares.diffusion
+    both = totals * shares.train
     return {
-        "diffusion": both * (1 - shares.validation),
+        "train": both * (1 - shares.validation),
         "validation": both * shares.validation,
-        "train": totals * (1 - shares.diffusion - shares.test),
+        "reserve": totals * (1 - shares.train - shares.test),
         "test": totals * shares.test,
     }
 
@@ -126,13 +126,13 @@ def test_every_role_gets_something_of_every_class(seed):
 
 
 def test_shares_by_hand():
-    # Of 100: 20 test; 20 diffusion, a tenth of which validates; the rest trains.
+    # Of 100: 20 test; 20 train, a tenth of which validates; the rest is reserve.
     labels, groups, names = distinct(100, 100)
 
     split = make_split(labels, groups, names, SHARES, seed=0)
 
     sizes = {role: len(positions) for role, positions in split.items()}
-    assert sizes == {"diffusion": 36, "validation": 4, "train": 120, "test": 40}
+    assert sizes == {"train": 36, "validation": 4, "test": 40, "reserve": 120}
 
 
 def test_shares_by_hand_in_groups_of_five():
@@ -146,19 +146,19 @@ def test_shares_by_hand_in_groups_of_five():
 
 
 @pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize(("diffusion", "validation", "test"), [(0.2, 0.1, 0.2), (0.4, 0.3, 0.35)])
-def test_every_class_has_the_shares_asked_for(seed, diffusion, validation, test):
+@pytest.mark.parametrize(("train", "validation", "test"), [(0.2, 0.1, 0.2), (0.4, 0.3, 0.35)])
+def test_every_class_has_the_shares_asked_for(seed, train, validation, test):
     counts = (211, 47, 90)
     labels, groups, names = distinct(*counts)
-    shares = SplitConfig(diffusion=diffusion, validation=validation, test=test)
+    shares = SplitConfig(train=train, validation=validation, test=test)
 
     sizes = sizes_of(make_split(labels, groups, names, shares, seed), labels, 3)
 
     for label, count in enumerate(counts):
         size = {role: sizes[role][label] for role in ROLES}
         assert abs(size["test"] - count * test) <= 1
-        assert abs(size["diffusion"] + size["validation"] - count * diffusion) <= 1
-        assert abs(size["validation"] - count * diffusion * validation) <= 1
+        assert abs(size["train"] + size["validation"] - count * train) <= 1
+        assert abs(size["validation"] - count * train * validation) <= 1
 
 
 def misses(counts: np.ndarray, shares: SplitConfig, seed: int, roles: tuple[str, ...]) -> list:
@@ -180,7 +180,7 @@ def misses(counts: np.ndarray, shares: SplitConfig, seed: int, roles: tuple[str,
 def test_roles_miss_by_one_group_at_most(shares):
     for seed in range(60):
         counts = of_one_class(random_sizes(np.random.default_rng(seed)))
-        assert not misses(counts, shares, seed, ("diffusion", "validation", "test"))
+        assert not misses(counts, shares, seed, ("train", "validation", "test"))
 
 
 def test_a_giant_group_is_missed_by_itself_at_most():
@@ -189,7 +189,7 @@ def test_a_giant_group_is_missed_by_itself_at_most():
         sizes = random_sizes(rng)
         for row in sizes:
             row[0] = sum(row)
-        assert not misses(of_one_class(sizes), SHARES, seed, ("diffusion", "validation", "test"))
+        assert not misses(of_one_class(sizes), SHARES, seed, ("train", "validation", "test"))
 
 
 def test_train_misses_by_one_group_at_most():
@@ -197,7 +197,7 @@ def test_train_misses_by_one_group_at_most():
     for seed in range(400):
         rng = np.random.default_rng(seed)
         sizes = [rng.integers(1, rng.integers(2, 60), rng.integers(20, 40)) for _ in range(2)]
-        missed += misses(of_one_class(sizes), MANY[seed % 2], seed, ("train",))
+        missed += misses(of_one_class(sizes), MANY[seed % 2], seed, ("reserve",))
     assert not missed
 
 
@@ -230,7 +230,7 @@ def test_roles_of_patients_of_several_classes_miss_by_two_patients_at_most():
         wanted = asked(counts.sum(axis=0), SHARES)
         missed += [
             (seed, role, abs(sizes[role] - wanted[role]).tolist())
-            for role in ("diffusion", "validation", "test")
+            for role in ("train", "validation", "test")
             if (abs(sizes[role] - wanted[role]) >= 2 * largest + 1).any()
         ]
     assert not missed
@@ -242,7 +242,7 @@ def test_every_role_gets_a_group_of_every_class_however_few(seed):
     sizes = [rng.integers(1, 9, rng.integers(4, 7)).tolist() for _ in range(2)]
     labels, groups, names = structure(of_one_class(sizes))
 
-    split = make_split(labels, groups, names, SplitConfig(diffusion=0.5, test=0.45), seed)
+    split = make_split(labels, groups, names, SplitConfig(train=0.5, test=0.45), seed)
 
     for positions in split.values():
         assert set(labels[positions]) == {0, 1}
@@ -321,11 +321,11 @@ def moves(
     old = roles_of_groups(make_split(*before, shares, seed), before[1])
     new = roles_of_groups(make_split(*after, shares, seed), after[1])
     changed = [(old[group], new[group]) for group in old if old[group] != new[group]]
-    crossed = [pair for pair in changed if "test" in pair and "train" not in pair]
+    crossed = [pair for pair in changed if "test" in pair and "reserve" not in pair]
     return len(old), len(changed), crossed
 
 
-@pytest.mark.parametrize("shares", [SHARES, SplitConfig(diffusion=0.4, test=0.3)])
+@pytest.mark.parametrize("shares", [SHARES, SplitConfig(train=0.4, test=0.3)])
 @pytest.mark.parametrize("kind", ["single images", "pairs and triples", "mostly small"])
 def test_unrelated_files_move_few_groups_and_none_between_test_and_training(kind, shares):
     draw = {
@@ -364,7 +364,7 @@ def test_unrelated_files_move_no_group_between_test_and_training_where_few_group
         # Runs of twenty neighbours and a few stray images.
         draw = [rng.choice([1, 2, 20], count, p=[0.1, 0.2, 0.7]).tolist() for count in (60, 60)]
         added = [rng.choice([1, 2, 20], 3, p=[0.1, 0.2, 0.7]).tolist() for _ in range(2)]
-        crossings += moves(draw, added, SplitConfig(diffusion=0.4, test=0.3), seed)[2]
+        crossings += moves(draw, added, SplitConfig(train=0.4, test=0.3), seed)[2]
     assert not crossings
 
 
@@ -637,12 +637,12 @@ def test_test_image_that_is_also_in_training_is_refused_by_name(stored, key, mea
     path, image_set, _ = stored
     content = json.loads(path.read_text())
     first = {entry["role"]: entry for entry in content["files"]}
-    first["test"][key] = first["diffusion"][key]
+    first["test"][key] = first["train"][key]
     path.write_text(json.dumps(content))
 
     with pytest.raises(StageError, match=f"they are {meaning}: expected one role") as refused:
         read_split(path, image_set)
-    assert all(first[role]["path"] in str(refused.value) for role in ("test", "diffusion"))
+    assert all(first[role]["path"] in str(refused.value) for role in ("test", "train"))
 
 
 def test_missing_split_names_its_command(tmp_path):

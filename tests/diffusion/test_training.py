@@ -239,7 +239,7 @@ def test_checkpoint_of_another_recipe_is_refused(phantoms, three_steps):
     ):
         _train(phantoms, three_steps, learning_rate=0.01)
     others = phantom_set(per_class=9)
-    with pytest.raises(StageError, match="learned from other images than the role `diffusion` now"):
+    with pytest.raises(StageError, match="learned from other images than the role `train` now"):
         _train(others, three_steps)
     with pytest.raises(StageError, match="judged by other images than the role `validation` now"):
         train_denoiser(phantoms, others, _settings(), "mirror", 0, FLOAT32, three_steps)

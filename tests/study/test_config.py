@@ -44,7 +44,7 @@ def test_defaults_fill_what_the_file_leaves_out(experiment):
     assert config.seed == 0
     assert config.data.image_size == 64
     assert config.data.phantoms.family == "mri"
-    assert config.split.diffusion == config.split.test == 0.2
+    assert config.split.train == config.split.test == 0.2
     assert (config.split.group_by, config.split.near_duplicate_bits) == ("patient", 32)
     assert config.data.dicom.window is None
     assert config.data.nifti.slices == (0.0, 1.0)
@@ -190,11 +190,9 @@ def test_all_faults_are_in_one_message(experiment):
 
 
 def test_shares_must_leave_something_to_train():
-    message = refusal(
-        parse_config, PHANTOMS | {"split": {"diffusion": 0.5, "test": 0.5}}, "my.yaml"
-    )
+    message = refusal(parse_config, PHANTOMS | {"split": {"train": 0.5, "test": 0.5}}, "my.yaml")
 
-    assert "split.diffusion + split.test must stay below 1" in message
+    assert "split.train + split.test must stay below 1" in message
 
 
 @pytest.mark.parametrize("data", [{}, {"source": "images", "phantoms": {}}])

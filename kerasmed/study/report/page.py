@@ -43,7 +43,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     record = run.record()
     fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
     with fonts_for(map(printable, image_set.class_names)):
-        _draw_figures(run, image_set.subset(split["diffusion"]), synthetic)
+        _draw_figures(run, image_set.subset(split["train"]), synthetic)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )

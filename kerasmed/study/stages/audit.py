@@ -44,13 +44,13 @@ _AT_ONCE = 256
 
 
 def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Fidelity and privacy of the synthetic set against the roles `diffusion` and `train`.
+    """Fidelity and privacy of the synthetic set against the roles `train` and `reserve`.
 
     Features are those of the first backbone's network trained on real images, where there is one.
     """
     image_set, split, all_groups = load_grouped_split(config, run)
-    seen, held_out = image_set.subset(split["diffusion"]), image_set.subset(split["train"])
-    groups = {"seen": all_groups[split["diffusion"]], "held_out": all_groups[split["train"]]}
+    seen, held_out = image_set.subset(split["train"]), image_set.subset(split["reserve"])
+    groups = {"seen": all_groups[split["train"]], "held_out": all_groups[split["reserve"]]}
     generated = load_synthetic(config, run)
     extractor = min(cells_of(config), key=lambda cell: _EXTRACTORS.index(cell.trained_on))
     engine = open_classifier(extractor, run)

@@ -71,7 +71,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     missing = 0
     images_per_epoch = None
     if config.classifiers.equal_steps:
-        real = image_set.counts(split["diffusion"])
+        real = image_set.counts(split["train"])
         synthetic = images_per_class(config, real) * len(real)
         images_per_epoch = sum(real.values()) + synthetic
     for number, cell in enumerate(cells):
@@ -134,10 +134,10 @@ def training_record(cell: Cell, run: RunFolder) -> Path:
 def training_images(
     cell: Cell, config: Config, run: RunFolder, image_set: ImageSet, split: Split
 ) -> ImageSet:
-    real = image_set.subset(split["diffusion"])
+    real = image_set.subset(split["train"])
     if cell.trained_on == "real":
         return real
     if cell.trained_on == "real_all":
-        return concatenate(real, image_set.subset(split["train"]))
+        return concatenate(real, image_set.subset(split["reserve"]))
     synthetic = load_synthetic(config, run, cell.variant)
     return synthetic if cell.trained_on == "synthetic" else concatenate(real, synthetic)

@@ -41,7 +41,7 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
     duplicates = find_duplicates(fingerprints, config.split.near_duplicate_bits)
     groups = group_images(files, duplicates.pairs, config.split, root)
     split = _split(fingerprints, groups, config)
-    grey_range = fingerprints.common_range(split["diffusion"])
+    grey_range = fingerprints.common_range(split["train"])
     image_set = load_images(config, run, grey_range)
     if [file.name for file in image_set.files] != [file.name for file in files]:
         raise DataError(

@@ -12,7 +12,7 @@ from kerasmed.study.run_folder import RunFolder
 
 
 def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the denoiser on the role `diffusion`, and export it where TensorFlow is the backend.
+    """Train the denoiser on the role `train`, and export it where TensorFlow is the backend.
 
     Of several workers each takes part in the training, and the chief alone writes.
     """
@@ -21,7 +21,7 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
 
     image_set, split = load_split(config, run)
     result = train_denoiser(
-        image_set.subset(split["diffusion"]),
+        image_set.subset(split["train"]),
         image_set.subset(split["validation"]),
         config.diffusion,
         config.data.symmetry,

@@ -39,7 +39,7 @@ def study(run_copy):
     run = RunFolder(run_copy)
     config = parse_config(run.record()["config"], "test")
     _, split, groups = load_grouped_split(config, run)
-    return config, run, {role: groups[split[role]] for role in ("diffusion", "train", "test")}
+    return config, run, {role: groups[split[role]] for role in ("train", "reserve", "test")}
 
 
 def test_accuracies_and_differences_are_over_groups(study, handed_in):
@@ -64,10 +64,10 @@ def test_fidelity_and_privacy_are_over_groups(study, handed_in):
     audit_synthetic(config, run)
     assert fidelity
     for given in fidelity:
-        np.testing.assert_array_equal(given["seen"], groups["diffusion"])
-        np.testing.assert_array_equal(given["held_out"], groups["train"])
+        np.testing.assert_array_equal(given["seen"], groups["train"])
+        np.testing.assert_array_equal(given["held_out"], groups["reserve"])
     assert len(copying) == 2
     for given in copying:
-        np.testing.assert_array_equal(given, groups["train"])
-    assert set(members[0]) <= set(groups["diffusion"])
-    assert set(others[0]) <= set(groups["train"])
+        np.testing.assert_array_equal(given, groups["reserve"])
+    assert set(members[0]) <= set(groups["train"])
+    assert set(others[0]) <= set(groups["reserve"])
