@@ -1,10 +1,10 @@
 # make demo    a whole study on made-up images, with a report at runs/demo/report.html
 # make test    the tests
-# make test-all  these and the slow ones
-# make setup   the virtual environment alone
-# make check   lint, types and tests: what .ci/run calls
+# make test-all  the tests, slow ones included
+# make setup   only the virtual environment
+# make check   lint, types and tests, as in continuous integration
 # make bench   the benchmarks
-# make clean   forget the environment and the runs
+# make clean   delete the environment and the runs
 #
 # The first call makes .venv and installs; later calls install nothing again.
 

@@ -2,11 +2,11 @@
 
     python benchmarks/drawn_set.py CONFIG --data DIR --weights PATH --run RUN
 
-RUN is the folder of a study whose synthetic set is drawn. It is judged as in benchmarks/recipe.py,
-on the role `reserve`, in parts with as many images of each class as the role `train` holds, so
-that the figures compare with those of other recipes; how far the parts differ is what chance does.
-The same of the real images comes first. `off_the_middle` means something where a picture shows one
-thing that lies in its middle, such as a head.
+RUN is the folder of a study whose synthetic set is drawn. The set is judged on the role `reserve`,
+as in benchmarks/recipe.py, in subsets with as many images of each class as the role `train` holds.
+So the figures compare with those of other recipes, and the spread between subsets shows chance.
+The first line is of the real images. `off_the_middle` applies to pictures of one object in the
+middle, such as a head.
 """
 
 import json
@@ -23,7 +23,7 @@ from kerasmed.study.run_folder import RunFolder
 
 
 def off_the_middle(images: np.ndarray) -> float:
-    """Share of images whose centre of brightness is over 5/64 of the width off the middle line."""
+    """Fraction of images whose centre of brightness is over 5/64 of the width off centre."""
     columns = images.mean(axis=(1, 3)) + 1e-6
     width = columns.shape[1]
     centre = columns @ np.arange(width) / columns.sum(axis=1)
@@ -46,15 +46,17 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.run)
     judge, drawn = Judge(config, run, arguments.weights), load_synthetic(config, run)
-    print(json.dumps({"set": "real", **look(judge.seen.images, judge.seen.labels)}), flush=True)
-    counts = np.bincount(judge.seen.labels)
-    rows = [np.flatnonzero(drawn.labels == label) for label in range(len(counts))]
-    for part in range(min(len(row) // count for row, count in zip(rows, counts, strict=True))):
-        here = [row[part * n : (part + 1) * n] for row, n in zip(rows, counts, strict=True)]
-        taken = np.concatenate(here)
-        images, labels = drawn.images[taken], drawn.labels[taken]
-        found = {"set": f"part {part}", **look(images, labels), **judge.verdict(images, labels)}
-        print(json.dumps(found), flush=True)
+    print(json.dumps({"set": "real", **look(judge.train.images, judge.train.labels)}), flush=True)
+    counts = np.bincount(judge.train.labels)
+    by_class = [np.flatnonzero(drawn.labels == label) for label in range(len(counts))]
+    subsets = min(len(rows) // count for rows, count in zip(by_class, counts, strict=True))
+    for k in range(subsets):
+        chosen = np.concatenate(
+            [rows[k * n : (k + 1) * n] for rows, n in zip(by_class, counts, strict=True)]
+        )
+        images, labels = drawn.images[chosen], drawn.labels[chosen]
+        line = {"set": f"subset {k}", **look(images, labels), **judge.verdict(images, labels)}
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/fidelity_against_others.py
 
-Needs torch-fidelity and prdc beside NumPy and SciPy; not the rest of kerasmed's environment.
+Needs torch-fidelity, prdc, NumPy and SciPy, but not the rest of kerasmed's environment.
 """
 
 import json
@@ -28,29 +28,31 @@ def features(count: int, shift: float, seed: int) -> np.ndarray:
     return np.maximum(rng.normal(shift, 1, (count, WIDTH)) @ mixing, 0).astype(np.float32)
 
 
-def theirs(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    statistics = [fid_features_to_statistics(torch.from_numpy(each)) for each in (real, made)]
+def theirs(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    statistics = [
+        fid_features_to_statistics(torch.from_numpy(features)) for features in (real, synthetic)
+    ]
     kernel = [
         (a.astype(np.float64) @ b.T / WIDTH + 1) ** 3
-        for a, b in ((real, real), (real, made), (made, made))
+        for a, b in ((real, real), (real, synthetic), (synthetic, synthetic))
     ]
-    found = compute_prdc(real_features=real, fake_features=made, nearest_k=NEIGHBOURS)
+    manifold = compute_prdc(real_features=real, fake_features=synthetic, nearest_k=NEIGHBOURS)
     return {
         "frechet": fid_statistics_to_metric(*statistics, False)["frechet_inception_distance"],
         "kernel": mmd2(*kernel),
-        **{name: float(found[name]) for name in ("precision", "recall", "density", "coverage")},
+        **{name: float(manifold[name]) for name in ("precision", "recall", "density", "coverage")},
     }
 
 
-def ours(real: np.ndarray, made: np.ndarray) -> dict[str, float]:
-    found = overlap(real, made)
+def ours(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
+    manifold = overlap(real, synthetic)
     return {
-        "frechet": frechet_distance(real, made),
-        "kernel": kernel_distance(real, made),
-        "precision": found.precision,
-        "recall": found.recall,
-        "density": found.density,
-        "coverage": found.coverage,
+        "frechet": frechet_distance(real, synthetic),
+        "kernel": kernel_distance(real, synthetic),
+        "precision": manifold.precision,
+        "recall": manifold.recall,
+        "density": manifold.density,
+        "coverage": manifold.coverage,
     }
 
 
@@ -59,11 +61,11 @@ def main() -> None:
     print(json.dumps({name: version(name) for name in names}))
     worst: dict[str, float] = {}
     for seed, shift in enumerate((0.0, 0.1, 0.5, 1.0)):
-        real, made = features(400, 0.0, 10 + seed), features(400, shift, 20 + seed)
-        one, other = ours(real, made), theirs(real, made)
-        print(json.dumps({"shift": shift, "ours": one, "theirs": other}))
-        for name, value in one.items():
-            worst[name] = max(worst.get(name, 0.0), abs(value - other[name]))
+        real, synthetic = features(400, 0.0, 10 + seed), features(400, shift, 20 + seed)
+        our_values, their_values = ours(real, synthetic), theirs(real, synthetic)
+        print(json.dumps({"shift": shift, "ours": our_values, "theirs": their_values}))
+        for name, value in our_values.items():
+            worst[name] = max(worst.get(name, 0.0), abs(value - their_values[name]))
     print(json.dumps({"largest difference": worst}))
 
 

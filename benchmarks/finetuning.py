@@ -3,10 +3,10 @@
     python benchmarks/finetuning.py CONFIG --data DIR --weights PATH --out DIR \
         --variant NAME "classifiers.finetune_learning_rate=0.0001" --variant ...
 
-Each variant trains the first backbone of CONFIG on the role `train`, stops on `validation` and
-is judged on the role `reserve`; `--role test` reports what was chosen, and chooses nothing. The
-baseline is logistic regression on the frozen features of the same network with the same weights.
-One line each, also added to OUT/results.jsonl.
+Each variant trains the first backbone of CONFIG on the role `train` and stops on `validation`. Its
+accuracy is on the role `reserve`; use `--role test` only to report the recipe that was chosen.
+The baseline is logistic regression on the frozen features of the same network with the same
+weights. Each result is one line, also added to OUT/results.jsonl.
 """
 
 import argparse
@@ -49,17 +49,17 @@ def main() -> None:
     if "data" not in run.finished_stages():
         perform(STAGES["data"], base, run)
     image_set, split = load_split(base, run)
-    seen, validation, held_out = (
+    train, validation, judged = (
         image_set.subset(split[role]) for role in ("train", "validation", arguments.role)
     )
     backbone, input_size = base.classifiers.backbones[0], base.classifiers.input_size
     frozen = build_classifier(
-        backbone, len(seen.class_names), seen.image_size, input_size, arguments.weights, 0.0
+        backbone, len(train.class_names), train.image_size, input_size, arguments.weights, 0.0
     )
-    features, held_out_features = (
-        predict_outputs(frozen, each.images)["features"] for each in (seen, held_out)
+    features, judged_features = (
+        predict_outputs(frozen, subset.images)["features"] for subset in (train, judged)
     )
-    accuracy = probe_accuracy(features, seen.labels, held_out_features, held_out.labels)
+    accuracy = probe_accuracy(features, train.labels, judged_features, judged.labels)
     print(json.dumps({"variant": "logistic regression, frozen", "accuracy": round(accuracy, 4)}))
     for name, settings in arguments.variant or [("default", "")]:
         config = load_config(arguments.config, [weights, *settings.split()], arguments.data)
@@ -68,7 +68,7 @@ def main() -> None:
         for seed in range(config.seed, config.seed + arguments.seeds):
             trained, result = train_classifier(
                 backbone,
-                seen,
+                train,
                 validation,
                 config.classifiers.of_backbone(backbone),
                 config.data.symmetry,
@@ -76,8 +76,8 @@ def main() -> None:
                 runtime,
                 arguments.out / name,
             )
-            logits = predict_outputs(trained.model, held_out.images)["logits"]
-            accuracies.append(float((logits.argmax(axis=1) == held_out.labels).mean()))
+            logits = predict_outputs(trained.model, judged.images)["logits"]
+            accuracies.append(float((logits.argmax(axis=1) == judged.labels).mean()))
             line = {"variant": name, "settings": settings, "role": arguments.role, "seed": seed}
             line |= {"accuracy": round(accuracies[-1], 4), **result}
             print(json.dumps(line), flush=True)

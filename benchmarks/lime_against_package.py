@@ -81,10 +81,10 @@ class Subject:
             perturbed = PerturbedImage(image, segments, fill, self.engine.predict)
             path.parent.mkdir(exist_ok=True)
             np.savez(path, masks=masks, p=perturbed.probabilities(masks))
-        found = np.load(path)
-        masks = found["masks"]
+        samples = np.load(path)
+        masks = samples["masks"]
         kernel = kernel_weights(masks.mean(axis=1))
-        return fit_surrogate(masks, found["p"], kernel, False).weights[:, self.label(number)]
+        return fit_surrogate(masks, samples["p"], kernel, False).weights[:, self.label(number)]
 
 
 def by_lime(
@@ -93,21 +93,21 @@ def by_lime(
     """Weights of every class by the package at its defaults, which segments by itself if None."""
     segmentation = None if segments is None else lambda _: segments
     with contextlib.redirect_stderr(io.StringIO()):  # its progress bar
-        found = LimeImageExplainer(random_state=seed).explain_instance(
+        explanation = LimeImageExplainer(random_state=seed).explain_instance(
             image, predict, top_labels=4, num_samples=samples, segmentation_fn=segmentation
         )
     return {
-        label: np.array([w for _, w in sorted(pairs)]) for label, pairs in found.local_exp.items()
+        label: np.array([weight for _, weight in sorted(pairs)])
+        for label, pairs in explanation.local_exp.items()
     }
 
 
 def fidelity(subject: Subject, images: int) -> dict[str, list[float]]:
     """Rank correlations with the reference, one an image."""
-    found: dict[str, list[float]] = {}
+    correlations: dict[str, list[float]] = {}
     for number in range(images):
-        segments, label, truth = (
-            part(number) for part in (subject.segments, subject.label, subject.reference)
-        )
+        segments, label = subject.segments(number), subject.label(number)
+        reference = subject.reference(number)
         image = subject.images[number]
         weights = {"lime 1000": by_lime(image, subject.plain, 1000, number, segments)[label]}
         fill = fill_of(image, segments, "mean")
@@ -120,10 +120,10 @@ def fidelity(subject: Subject, images: int) -> dict[str, list[float]]:
             weights[f"kerasmed {count}"] = fitted.weights[:, label]
         stopped = LimeExplainer(subject.engine.predict, seed=number).explain(image, segments)
         weights["kerasmed, stopped by its rule"] = stopped.superpixel_weights[:, label]
-        found.setdefault("samples of the rule", []).append(stopped.num_samples)
-        for name, each in weights.items():
-            found.setdefault(name, []).append(rank_correlation(each, truth))
-    return found
+        correlations.setdefault("samples of the rule", []).append(stopped.num_samples)
+        for name, values in weights.items():
+            correlations.setdefault(name, []).append(rank_correlation(values, reference))
+    return correlations
 
 
 def times(subject: Subject, images: int, samples: int) -> dict[str, float]:
@@ -141,41 +141,41 @@ def times(subject: Subject, images: int, samples: int) -> dict[str, float]:
         f"kerasmed {samples}": own.explain,
         "kerasmed, stopped by its rule": LimeExplainer(engine).explain,
     }
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for name, way in ways.items():
         way(subject.images[0])  # warms up
         for image in subject.images[:images]:
             started = time.perf_counter()
             way(image)
-            found.setdefault(name, []).append(time.perf_counter() - started)
-    return {name: statistics.median(each) for name, each in found.items()}
+            seconds.setdefault(name, []).append(time.perf_counter() - started)
+    return {name: statistics.median(values) for name, values in seconds.items()}
 
 
 def stability(subject: Subject, images: int, samples: int, equal_time: int) -> dict[str, float]:
     """Mean Jaccard index of the strongest superpixels over pairs of seeds."""
-    found: dict[str, list[float]] = {}
+    overlaps: dict[str, list[float]] = {}
     for number in range(images):
         segments, label = subject.segments(number), subject.label(number)
         image = subject.images[number]
-        ours = [
+        explanations = [
             LimeExplainer(
                 subject.engine.predict, num_samples=samples, min_samples=samples, seed=seed
             ).explain(image, segments)
             for seed in range(SEEDS)
         ]
         sides = {
-            f"kerasmed {samples}": [each.superpixel_weights[:, label] for each in ours],
+            f"kerasmed {samples}": [run.superpixel_weights[:, label] for run in explanations],
             f"lime {equal_time}, as long": [
                 by_lime(image, subject.plain, equal_time, seed, segments)[label]
                 for seed in range(SEEDS)
             ],
         }
         for name, weights in sides.items():
-            one, other = (np.array(each) for each in zip(*combinations(weights, 2), strict=True))
-            found.setdefault(name, []).append(top_overlap(one, other, TOP))
-        said = [each.stability["top_overlap"] for each in ours]
-        found.setdefault("kerasmed, as stated by one run", []).append(float(np.mean(said)))
-    return {name: float(np.mean(each)) for name, each in found.items()}
+            first, second = map(np.array, zip(*combinations(weights, 2), strict=True))
+            overlaps.setdefault(name, []).append(top_overlap(first, second, TOP))
+        stated = [run.stability["top_overlap"] for run in explanations]
+        overlaps.setdefault("kerasmed, as stated by one run", []).append(float(np.mean(stated)))
+    return {name: float(np.mean(values)) for name, values in overlaps.items()}
 
 
 def main() -> None:
@@ -184,26 +184,28 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=20, help="of each folder, for the fidelity")
     parser.add_argument("--timed", type=int, default=3)
     parser.add_argument("--samples", type=int, default=640, help="of kerasmed when it is timed")
-    parts = ("fidelity", "times", "stability")
-    parser.add_argument("--parts", nargs="+", choices=parts, default=parts)
+    measures = ("fidelity", "times", "stability")
+    parser.add_argument("--measures", nargs="+", choices=measures, default=measures)
     parser.add_argument("--results", type=Path, required=True)
     arguments = parser.parse_args()
     lines = [{**machine(), **versions()}]
     for folder in arguments.folders:
         subject = Subject(folder)
         line: dict = {"folder": folder.name, "backbone": subject.engine.metadata["backbone"]}
-        if "fidelity" in arguments.parts:
-            each = fidelity(subject, arguments.images)
+        if "fidelity" in arguments.measures:
+            correlations = fidelity(subject, arguments.images)
             line["images"] = arguments.images
-            line["fidelity"] = {name: round(float(np.mean(v)), 3) for name, v in each.items()}
-        if {"times", "stability"} & set(arguments.parts):  # the latter is in equal time
+            line["fidelity"] = {
+                name: round(float(np.mean(values)), 3) for name, values in correlations.items()
+            }
+        if {"times", "stability"} & set(arguments.measures):  # the latter is in equal time
             seconds = times(subject, arguments.timed, arguments.samples)
             line["seconds"] = {name: round(value, 2) for name, value in seconds.items()}
             ours = seconds[f"kerasmed {arguments.samples}"]
             line["times as fast"] = {
                 name: round(value / ours, 1) for name, value in seconds.items() if "lime" in name
             }
-            if "stability" in arguments.parts:
+            if "stability" in arguments.measures:
                 equal = round(1000 * ours / seconds["lime over onnxruntime"])
                 line["top 5 overlap"] = stability(
                     subject, arguments.timed, arguments.samples, equal

@@ -1,10 +1,10 @@
-"""What the benchmarks of LIME explain: a CNN on a real set, and 20 held-out images of 224 pixels.
+"""What the benchmarks of LIME explain: a CNN on a real set, and 20 unseen images of 224 pixels.
 
     python benchmarks/lime_models.py CONFIG --data DIR --weights PATH --out DIR
 
-The backbone's ImageNet features and a logistic regression on the role `train`. With `--weights
-none` a network trained from scratch for `--epochs`, or an untrained one, which is enough for times.
-The images are of the role `reserve`, as many of each class. Leaves model.keras, model.onnx and
+The CNN is the backbone with ImageNet weights and a logistic regression on the role `train`. With
+`--weights none` it is trained from scratch for `--epochs`, or untrained, which is enough for times.
+The images are of the role `reserve`, equally many of each class. Writes model.keras, model.onnx and
 images.npz.
 """
 
@@ -54,20 +54,20 @@ def main() -> None:
     if "data" not in run.finished_stages():
         perform(STAGES["data"], config, run)
     image_set, split = load_split(config, run)
-    seen, validation, held_out = (
+    train, validation, reserve = (
         image_set.subset(split[role]) for role in ("train", "validation", "reserve")
     )
     temperature = 1.0
     if not trained:
-        classes = len(seen.class_names)
+        classes = len(train.class_names)
         model = build_classifier(
-            arguments.backbone, classes, seen.image_size, arguments.input_size, "none", 0.0
+            arguments.backbone, classes, train.image_size, arguments.input_size, "none", 0.0
         )
         model.save(arguments.out / "model.keras")
     else:
         classifier, _ = train_classifier(
             arguments.backbone,
-            seen,
+            train,
             validation,
             config.classifiers.of_backbone(arguments.backbone).model_copy(
                 update={"input_size": arguments.input_size}
@@ -83,13 +83,13 @@ def main() -> None:
         "backbone": arguments.backbone,
         "trained_on": "real",
         "seed": config.seed,
-        "n_train": len(seen),
+        "n_train": len(train),
     }
     model = keras.saving.load_model(arguments.out / "model.keras", compile=False)
     path = arguments.out / "model.onnx"
     print(export_classifier(model, temperature, metadata, validation.images[:33], path)["parity"])
-    chosen = np.concatenate([_spread(held_out.labels, label) for label in np.unique(seen.labels)])
-    np.savez(arguments.out / "images.npz", images=held_out.images[np.sort(chosen)])
+    chosen = np.concatenate([_spread(reserve.labels, label) for label in np.unique(train.labels)])
+    np.savez(arguments.out / "images.npz", images=reserve.images[np.sort(chosen)])
 
 
 def _spread(labels: np.ndarray, label: int) -> np.ndarray:

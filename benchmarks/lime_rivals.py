@@ -70,10 +70,10 @@ def kerasmed_ways(image: np.ndarray, model: Path) -> dict[str, Callable]:
     predict = OnnxClassifier(model).predict
 
     def explainer(samples: int) -> Callable:
-        made = LimeExplainer(
+        lime = LimeExplainer(
             predict, num_samples=samples, min_samples=samples, segmentation="quickshift"
         )
-        return lambda: made.explain(image)
+        return lambda: lime.explain(image)
 
     ways = {f"kerasmed, {count} samples": explainer(count) for count in (50, 150, 1000)}
     stopping = LimeExplainer(predict)
@@ -82,7 +82,7 @@ def kerasmed_ways(image: np.ndarray, model: Path) -> dict[str, Callable]:
 
 def timed(ways: dict[str, Callable]) -> dict[str, float]:
     """Median seconds of each way, warmed up."""
-    found = {}
+    medians = {}
     for name, way in ways.items():
         way()
         seconds = []
@@ -90,8 +90,8 @@ def timed(ways: dict[str, Callable]) -> dict[str, float]:
             started = time.perf_counter()
             way()
             seconds.append(time.perf_counter() - started)
-        found[name] = round(statistics.median(seconds), 2)
-    return found
+        medians[name] = round(statistics.median(seconds), 2)
+    return medians
 
 
 def main() -> None:
@@ -114,8 +114,8 @@ def main() -> None:
     for side in ("captum", "xplique"):
         if python := getattr(arguments, side):
             command = [python, __file__, str(arguments.folder), "--side", side]
-            found = subprocess.run(command, capture_output=True, text=True, check=True)
-            print(found.stdout.strip().splitlines()[-1])
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            print(done.stdout.strip().splitlines()[-1])
 
 
 if __name__ == "__main__":

@@ -29,15 +29,16 @@ def images_a_minute(engine: OnnxClassifier, images: np.ndarray, count: int, **se
     explainer = LimeExplainer(engine.predict, **settings)
     explainer.explain(images[0])
     started = time.perf_counter()
-    found = [explainer.explain(image) for image in islice(cycle(images), count)]
+    explanations = [explainer.explain(image) for image in islice(cycle(images), count)]
     seconds = time.perf_counter() - started
+    superpixels = np.mean([len(run.superpixel_weights) for run in explanations])
     return {
         **settings,
         "images": count,
         "images a minute": round(60 * count / seconds, 1),
-        "superpixels in the mean": round(np.mean([len(e.superpixel_weights) for e in found]), 1),
-        "samples in the mean": round(np.mean([e.num_samples for e in found])),
-        "with warnings": sum(bool(e.warnings) for e in found),
+        "superpixels in the mean": round(superpixels, 1),
+        "samples in the mean": round(np.mean([run.num_samples for run in explanations])),
+        "with warnings": sum(bool(run.warnings) for run in explanations),
     }
 
 
@@ -76,8 +77,8 @@ def main() -> None:
         for size in (64, 128, 224, 384):
             sized = np.stack([np.asarray(Image.fromarray(i).resize((size, size))) for i in images])
             network = of_size(engine.metadata["backbone"], size, Path(temporary))
-            found = images_a_minute(network, sized, FEW, **fixed(SAMPLES))
-            print(json.dumps({"resolution": size, **found}), flush=True)
+            line = images_a_minute(network, sized, FEW, **fixed(SAMPLES))
+            print(json.dumps({"resolution": size, **line}), flush=True)
 
 
 if __name__ == "__main__":

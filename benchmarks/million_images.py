@@ -2,12 +2,11 @@
 
     python benchmarks/million_images.py DIR --images 1000000
 
-Draws the set into DIR once: phantoms of 64 pixels, of which 4,000 are painted and each
-image is two of them, turned, shifted and blended. Then the commands of a study run in processes
-of their own, and for each the time and the most memory that it held of its own are printed;
-pages of files that are mapped are not counted, since the system takes them back when it needs
-them. To see it run within a limit that counts all, start it under one, such as
-`systemd-run --scope -p MemoryMax=4G python ...` with the images already drawn.
+Draws the set into DIR once: 4,000 phantoms of 64 pixels are painted, and each image blends two of
+them, turned and shifted. Then each command of a study runs in a process of its own. The script
+prints its time and the peak of its own memory, without mapped pages of files, which the system
+takes back when it needs them. To test a limit that counts these too, draw the images first and run
+it again under one, such as `systemd-run --scope -p MemoryMax=4G python ...`.
 """
 
 import argparse
@@ -46,15 +45,15 @@ def blend(folder: Path, painted: np.ndarray, start: int, stop: int) -> None:
         rng = np.random.default_rng(index)
         label = index % len(CLASSES)
         own = label + len(CLASSES) * rng.integers(len(painted) // len(CLASSES))
-        parts = []
+        layers = []
         for which in (own, rng.integers(len(painted))):
             shift = tuple(rng.uniform(-8, 8, 2))
             image = Image.fromarray(painted[which])
-            parts.append(
+            layers.append(
                 image.rotate(rng.uniform(0, 360), Image.Resampling.BILINEAR, translate=shift)
             )
         path = folder / CLASSES[label] / f"{index // 10000:03d}" / f"{index:07d}.png"
-        Image.blend(*parts, alpha=rng.uniform(0.3, 0.5)).save(path, compress_level=1)
+        Image.blend(*layers, alpha=rng.uniform(0.3, 0.5)).save(path, compress_level=1)
 
 
 def draw_set(folder: Path, count: int) -> None:
@@ -64,9 +63,9 @@ def draw_set(folder: Path, count: int) -> None:
     with ProcessPoolExecutor() as pool:
         painted = np.stack(list(pool.map(paint, range(PAINTED), chunksize=50)))
         starts = range(0, count, 5000)
-        parts = [pool.submit(blend, folder, painted, i, min(i + 5000, count)) for i in starts]
-        for part in parts:
-            part.result()
+        chunks = [pool.submit(blend, folder, painted, i, min(i + 5000, count)) for i in starts]
+        for chunk in chunks:
+            chunk.result()
 
 
 def run(*arguments: str) -> tuple[float, float]:

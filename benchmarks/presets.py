@@ -32,10 +32,10 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.export.denoisers import export_denoiser
     from kerasmed.parallel.config import RuntimeConfig
 
-    given = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
+    values = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
     if batch_size is not None:
-        given["batch_size"] = batch_size
-    settings = DiffusionConfig.model_validate(given)
+        values["batch_size"] = batch_size
+    settings = DiffusionConfig.model_validate(values)
     settings = settings.model_copy(update={"max_images": 8 * settings.batch_size})
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, size, size, 3), dtype=np.uint8)
@@ -51,7 +51,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     export_s = time.perf_counter() - started
     exported = _peak_gib()
     possible = matrix_product_rate(result["precision"].removeprefix("mixed_"))
-    share = TRAINING_PASSES * 1e9 * result["gflop_per_image"] * images_per_s / possible
+    fraction = TRAINING_PASSES * 1e9 * result["gflop_per_image"] * images_per_s / possible
     return {
         "parameters": result["parameters"],
         "gflop_per_image": result["gflop_per_image"],
@@ -59,7 +59,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
         "batch_size": settings.batch_size,
         "first_step_s": result["first_step_s"],
         "images_per_s": images_per_s,
-        "share_of_matrix_product_rate": round(share, 3),
+        "fraction_of_matrix_product_rate": round(fraction, 3),
         "training_peak_gib": trained,
         "export_s": round(export_s, 1),
         "peak_gib_with_export": exported,
@@ -74,8 +74,8 @@ def sample(size: int, folder: Path) -> dict:
     from kerasmed.inference.pixels import PixelRange
 
     denoiser = OnnxDenoiser(folder / "denoiser.onnx")
-    said = denoiser.metadata
-    pixels = PixelRange(tuple(said["pixel_mean"]), said["pixel_scale"])
+    metadata = denoiser.metadata
+    pixels = PixelRange(tuple(metadata["pixel_mean"]), metadata["pixel_scale"])
     wanted = [(0, i) for i in range(SAMPLES)]
     started = time.perf_counter()
     for _ in generate_images(

@@ -3,10 +3,10 @@
     python benchmarks/recipe.py CONFIG --data DIR --weights PATH --minutes 10 --out DIR \
         --variant NAME "diffusion.learning_rate=0.002 diffusion.cooldown=0.3" --variant ...
 
-Each variant trains a denoiser on the role `train`, draws as many images as that holds, and is
-judged on the role `reserve`, never on `test`: kernel distance and the accuracy of logistic
-regression, trained on the synthetic images, both on features of an ImageNet MobileNet. One line a
-variant is printed and added to OUT/results.jsonl.
+Each variant trains a denoiser on the role `train` and draws as many images as that role holds. They
+are judged on the role `reserve`, never on `test`: by kernel distance, and by the accuracy of a
+logistic regression trained on them, both on features of an ImageNet MobileNet. One line a variant
+is printed and added to OUT/results.jsonl.
 """
 
 import argparse
@@ -41,10 +41,10 @@ from kerasmed.diffusion.training import train_denoiser  # noqa: E402
 
 
 class Judge:
-    """Kernel distance and train-on-synthetic accuracy on real images that nothing has seen.
+    """Kernel distance and train-on-synthetic accuracy on unseen real images.
 
     Attributes:
-        seen: the role `train`, to learn from.
+        train: the role `train`, to learn from.
         validation: the role `validation`.
     """
 
@@ -52,38 +52,39 @@ class Judge:
         if "data" not in run.finished_stages():
             perform(STAGES["data"], config, run)
         image_set, split, groups = load_grouped_split(config, run)
-        self.seen: ImageSet = image_set.subset(split["train"])
+        self.train: ImageSet = image_set.subset(split["train"])
         self.validation: ImageSet = image_set.subset(split["validation"])
-        held_out = image_set.subset(split["reserve"])
+        reserve = image_set.subset(split["reserve"])
         self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
-        self._held_out = self._features(held_out.images), held_out.labels
-        self._seen = self._features(self.seen.images), self.seen.labels
-        roles = {"held_out": "reserve", "seen": "train"}
-        self._groups = {name: groups[split[role]] for name, role in roles.items()}
+        self._reserve = self._features(reserve.images), reserve.labels
+        self._train = self._features(self.train.images), self.train.labels
+        self._groups = {role: groups[split[role]] for role in ("reserve", "train")}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         return predict_outputs(self._network, images)["features"]
 
     def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
-        made = self._features(images)
-        sets = {"held_out": self._held_out[0], "seen": self._seen[0], "generated": made}
-        found = fidelity(sets, self._groups)
+        synthetic = self._features(images)
+        features = {"reserve": self._reserve[0], "train": self._train[0], "synthetic": synthetic}
+        distances = fidelity(features, self._groups)
         return {
-            "accuracy": round(probe_accuracy(made, labels, *self._held_out), 4),
-            "accuracy_real": round(probe_accuracy(*self._seen, *self._held_out), 4),
-            "kid": round(found["generated_to_held_out"]["kid"], 4),
-            "kid_interval": [round(v, 4) for v in found["generated_to_held_out"]["interval"]],
-            "kid_real": round(found["seen_to_held_out"]["kid"], 4),
+            "accuracy": round(probe_accuracy(synthetic, labels, *self._reserve), 4),
+            "accuracy_real": round(probe_accuracy(*self._train, *self._reserve), 4),
+            "kid": round(distances["synthetic_to_reserve"]["kid"], 4),
+            "kid_interval": [
+                round(end, 4) for end in distances["synthetic_to_reserve"]["interval"]
+            ],
+            "kid_real": round(distances["train_to_reserve"]["kid"], 4),
         }
 
 
 def brightness_deviation(images: np.ndarray, labels: np.ndarray) -> float:
-    """How much the images of a class differ in mean brightness, as a share of full white.
+    """Standard deviation of the images' mean brightness within a class, as a fraction of white.
 
-    The standard deviation of their means, the mean over the classes.
+    Averaged over the classes.
     """
     means = images.mean(axis=(1, 2, 3)) / 255
-    return round(float(np.mean([means[labels == each].std() for each in np.unique(labels)])), 4)
+    return round(float(np.mean([means[labels == label].std() for label in np.unique(labels)])), 4)
 
 
 def save_grid(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
@@ -94,9 +95,9 @@ def save_grid(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
 
 
 def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
-    """A denoiser in the folder, trained for that long; what really ran."""
+    """Train a denoiser in the folder for so many minutes; the record of the training."""
     return train_denoiser(
-        judge.seen,
+        judge.train,
         judge.validation,
         config.diffusion.model_copy(update={"max_minutes": minutes}),
         config.data.symmetry,
@@ -110,18 +111,18 @@ def draw(
     judge: Judge, opened: tuple[Denoiser, PixelRange], seed: int, **options
 ) -> tuple[np.ndarray, np.ndarray, float]:
     """As many images as the role `train` holds, their labels, and the seconds taken."""
-    counts = np.bincount(judge.seen.labels)
+    counts = np.bincount(judge.train.labels)
     wanted = [(label, i) for label, count in enumerate(counts) for i in range(count)]
-    size = judge.seen.image_size
+    size = judge.train.image_size
     started = time.monotonic()
-    made = list(generate_images(*opened, wanted, len(counts), size, seed, **options))
+    drawn = list(generate_images(*opened, wanted, len(counts), size, seed, **options))
     seconds = time.monotonic() - started
-    images = np.stack([image for _, _, image in made])
-    return images, np.array([label for label, _, _ in made]), seconds
+    images = np.stack([image for _, _, image in drawn])
+    return images, np.array([label for label, _, _ in drawn]), seconds
 
 
 def judged_parser(doc: str) -> argparse.ArgumentParser:
-    """With what every script needs that judges: experiment file, settings, data and weights."""
+    """A parser of the arguments common to all judging scripts."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", type=Path)

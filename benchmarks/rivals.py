@@ -4,8 +4,8 @@
     python benchmarks/rivals.py NAME DATA.npz OUT.npz --minutes 60 --threads 2
 
 NAME is one of RIVALS. DATA.npz holds `images` uint8 (n, size, size, 3) and `labels`. OUT.npz then
-holds drawn `images`, their `labels`, and `log`, a JSON string. Minutes are of
-processor time divided by threads, so that other work on the machine costs the rival nothing.
+holds drawn `images`, their `labels`, and `log`, a JSON string. Minutes are processor time divided
+by threads, so that other work on the machine costs the rival nothing.
 `benchmarks/time_to_quality.py` calls it and judges what comes out.
 
 denoising-diffusion-pytorch: class-conditional U-Net and settings of its README (dim 64, multipliers
@@ -220,7 +220,7 @@ def main() -> None:
     trained = minutes()
     if arguments.per_class is not None:
         labels = torch.arange(int(labels.max()) + 1).repeat_interleave(arguments.per_class)
-    parts = [rival.sample(part) for part in labels.split(40)]
+    batches = [rival.sample(batch_labels) for batch_labels in labels.split(40)]
     log = {
         "rival": arguments.name,
         "parameters": sum(p.numel() for p in rival.model.parameters()),
@@ -232,7 +232,7 @@ def main() -> None:
         "threads": arguments.threads,
         "torch": torch.__version__,
     }
-    drawn = torch.cat(parts).float().clamp(-1, 1).add(1).mul(127.5).round().byte()
+    drawn = torch.cat(batches).float().clamp(-1, 1).add(1).mul(127.5).round().byte()
     np.savez(
         arguments.out,
         images=drawn.permute(0, 2, 3, 1).numpy(),

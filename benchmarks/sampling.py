@@ -2,12 +2,12 @@
 
     python benchmarks/sampling.py CONFIG --data DIR --weights PATH --run RUN --rival-python PATH
 
-RUN is the folder of a study whose denoiser is trained. As many images as the role `train` holds
-are drawn by each row and judged as in benchmarks/recipe.py; times are scaled to 400 images. The
-int8 denoiser is made here from RUN's float32 one (static, per channel, calibrated on states of 32
-other images along their way). The rivals are timed with untrained
-networks of their own, so that they have no quality: denoising-diffusion-pytorch's 1000 steps from
-ten of them, and diffusers' DPM-Solver++ at as many steps as ours over a U-Net of our shape.
+RUN is the folder of a study whose denoiser is trained. Each row draws as many images as the role
+`train` holds and is judged as in benchmarks/recipe.py; times are scaled to 400 images. The script
+makes the int8 denoiser from RUN's float32 one: static, per channel, calibrated on the noisy states
+of 32 other images. The rivals are timed with untrained networks, so their quality is not judged:
+denoising-diffusion-pytorch's 1000 steps from ten of them, and diffusers' DPM-Solver++ at as many
+steps as ours over a U-Net of our shape.
 """
 
 import contextlib
@@ -36,13 +36,13 @@ IMAGES = 400
 
 
 class States(CalibrationDataReader):
-    """What the denoiser is asked on the way of a few images."""
+    """Inputs of the denoiser while it draws a few images."""
 
     def __init__(self, denoiser: Denoiser, pixels: PixelRange, size: int, num_classes: int):
-        self.seen: list[dict[str, np.ndarray]] = []
+        self.states: list[dict[str, np.ndarray]] = []
 
         def recorded(x_t, timesteps, labels):
-            self.seen.append({"noisy_images": x_t, "timesteps": timesteps, "labels": labels})
+            self.states.append({"noisy_images": x_t, "timesteps": timesteps, "labels": labels})
             return denoiser(x_t, timesteps, labels)
 
         wanted = [(i % num_classes, i) for i in range(32)]
@@ -52,7 +52,7 @@ class States(CalibrationDataReader):
         )
 
     def get_next(self):
-        return self.seen.pop() if self.seen else None
+        return self.states.pop() if self.states else None
 
 
 def to_int8(source: Path, target: Path, states: States) -> None:
@@ -70,11 +70,10 @@ def to_int8(source: Path, target: Path, states: States) -> None:
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["Conv", "MatMul"],
     )
-    # The quantiser drops what the file says of itself.
+    # The quantiser drops the metadata.
     model = onnx.load(target)
-    onnx.helper.set_model_props(
-        model, {each.key: each.value for each in onnx.load(source).metadata_props}
-    )
+    properties = {entry.key: entry.value for entry in onnx.load(source).metadata_props}
+    onnx.helper.set_model_props(model, properties)
     onnx.save(model, target)
 
 
@@ -88,7 +87,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.run)
     judge = Judge(config, run, arguments.weights)
-    size, num_classes = judge.seen.image_size, len(judge.seen.class_names)
+    size, num_classes = judge.train.image_size, len(judge.train.class_names)
     float32 = run.diffusion / "denoiser.onnx"
     denoiser, pixels = open_denoiser(float32)
 

@@ -2,11 +2,11 @@
 
     python benchmarks/scaling.py DIR
 
-Makes a small study of phantoms in DIR (64 pixels, the network of the preset `cpu`, MobileNet), and
-measures with its commands, each in processes of its own: drawing by one process and by two with
---shard, explaining by one and by two, training by one process and by two workers, what a process
-takes to start, and what a task of Ray takes. From these follows what N machines like this one, each
-with one process, would take.
+Makes a small study of phantoms in DIR (64 pixels, the network of the preset `cpu`, MobileNet). Its
+commands, each in processes of its own, are then measured: drawing by one process and by two with
+--shard, explaining by one and by two, training by one process and by two workers, the start of a
+process, and a task of Ray. From these follows the time of N machines like this one, each with one
+process.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from kerasmed.runtime.versions import versions
 from kerasmed.study.config import Config, load_config
 from kerasmed.study.ray_executor import RayCluster
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stage import Share
+from kerasmed.study.stage import Sharding
 
 SETTINGS = """
 name: scaling
@@ -56,19 +56,19 @@ def together(*commands: list[str], **environment: str) -> float:
         for command, tf_config in zip(commands, _tf_configs(len(commands)), strict=True)
     ]
     for process in running:
-        told = process.communicate()[1]
+        errors = process.communicate()[1]
         if process.returncode:
-            sys.exit(told)
+            sys.exit(errors)
     return time.monotonic() - started
 
 
 def _tf_configs(count: int) -> list[dict[str, str]]:
     sockets = [socket.socket() for _ in range(count)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    addresses = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
-    for each in sockets:
-        each.close()
+    for probe in sockets:
+        probe.bind(("127.0.0.1", 0))
+    addresses = [f"127.0.0.1:{probe.getsockname()[1]}" for probe in sockets]
+    for probe in sockets:
+        probe.close()
     tasks = [{"type": "worker", "index": index} for index in range(count)]
     return [
         {"TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task})}
@@ -76,10 +76,10 @@ def _tf_configs(count: int) -> list[dict[str, str]]:
     ]
 
 
-def drawing(config: Path, made: Path, per_class: int, processes: int) -> float:
-    folder = made.with_name("drawing")
+def drawing(config: Path, study: Path, per_class: int, processes: int) -> float:
+    folder = study.with_name("drawing")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("synthetic"))
+    shutil.copytree(study, folder, ignore=shutil.ignore_patterns("synthetic"))
     command = ["sample", config, "--out", folder, "--per-class", per_class]
     return together(*([*command, "--shard", f"{i + 1}/{processes}"] for i in range(processes)))
 
@@ -91,11 +91,11 @@ def explaining(model: Path, images: list[Path], processes: int) -> float:
     return together(*([*command, *images[i::processes]] for i in range(processes)))
 
 
-def training(config: Path, made: Path, workers: int) -> float:
+def training(config: Path, study: Path, workers: int) -> float:
     """Images a second in the median."""
-    folder = made.with_name("training")
+    folder = study.with_name("training")
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(made, folder, ignore=shutil.ignore_patterns("diffusion"))
+    shutil.copytree(study, folder, ignore=shutil.ignore_patterns("diffusion"))
     command = ["train", "diffusion", config, "--out", folder]
     command += ["--set", "runtime.distribution=multi_worker"] if workers > 1 else []
     together(*[command] * workers)
@@ -103,17 +103,17 @@ def training(config: Path, made: Path, workers: int) -> float:
     return float(np.median([float(row["images_per_s"]) for row in rows[1:]]))
 
 
-def nothing(config: Config, run: RunFolder, index: int, parts: int) -> int:
+def nothing(config: Config, run: RunFolder, index: int, shards: int) -> int:
     return 0
 
 
 def ray_task(config: Config, run: RunFolder) -> float:
     """Seconds that Ray takes for a task that does nothing, once its workers are there."""
-    share = Share(nothing, lambda config, cpus: TASKS, 1, 0.1, wants_gpu=False)
+    sharding = Sharding(nothing, lambda config, cpus: TASKS, 1, 0.1, wants_gpu=False)
     with RayCluster("ray") as cluster:
-        cluster.share("starting", share, config, run)
+        cluster.run_stage("starting", sharding, config, run)
         started = time.monotonic()
-        cluster.share("measured", share, config, run)
+        cluster.run_stage("measured", sharding, config, run)
         return (time.monotonic() - started) / TASKS
 
 
@@ -122,21 +122,21 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    config, made = folder / "scaling.yaml", folder / "made"
+    config, study = folder / "scaling.yaml", folder / "study"
     config.write_text(SETTINGS)
     for command in (["train", "diffusion"], ["sample"], ["train", "classifier"], ["export"]):
-        together([*command, config, "--out", made])
+        together([*command, config, "--out", study])
     print(machine(), versions())
 
-    few, many = (drawing(config, made, n, 1) for n in (4, PER_CLASS))
+    few, many = (drawing(config, study, n, 1) for n in (4, PER_CLASS))
     an_image = (many - few) / (CLASSES * (PER_CLASS - 4))
     start = few - 4 * CLASSES * an_image
-    two = drawing(config, made, PER_CLASS, 2)
+    two = drawing(config, study, PER_CLASS, 2)
     print(f"{CLASSES * PER_CLASS} images: {many:.1f} s by one process, {two:.1f} s by two;")
     print(f"    {start:.1f} s to start, {an_image:.4f} s an image")
 
-    model = next((made / "exported").glob("*.onnx"))
-    images = sorted((made / "images" / "phantoms").glob("*/*.png"))[:EXPLAINED]
+    model = next((study / "exported").glob("*.onnx"))
+    images = sorted((study / "images" / "phantoms").glob("*/*.png"))[:EXPLAINED]
     one_of_them, all_of_them = (explaining(model, images[:n], 1) for n in (1, EXPLAINED))
     an_explanation = (all_of_them - one_of_them) / (EXPLAINED - 1)
     start_explaining = one_of_them - an_explanation
@@ -144,13 +144,13 @@ def main() -> None:
     print(f"{EXPLAINED} explanations: {all_of_them:.1f} s by one process, {two:.1f} s by two;")
     print(f"    {start_explaining:.1f} s to start, {an_explanation:.3f} s an explanation")
 
-    alone, shared = training(config, made, 1), training(config, made, 2)
-    record = read_json(made / "run.json", "kerasmed study")["stages"]["diffusion"]["result"]
+    one_rate, two_rate = training(config, study, 1), training(config, study, 2)
+    record = read_json(study / "run.json", "kerasmed study")["stages"]["diffusion"]["result"]
     moved = 2 * 4 * record["parameters"] / 1e6
-    print(f"training: {alone:.0f} images/s by one process, {shared:.0f} by two workers here;")
+    print(f"training: {one_rate:.0f} images/s by one process, {two_rate:.0f} by two workers here;")
     print(f"    {record['parameters']:,} parameters, gradients of {moved:.0f} MB summed a step")
 
-    task = ray_task(load_config(config), RunFolder(made))
+    task = ray_task(load_config(config), RunFolder(study))
     print(f"a task of Ray that does nothing: {1000 * task:.0f} ms")
 
     print(f"\n| workers | {WANTED_IMAGES:,} images | {WANTED_EXPLANATIONS:,} explanations |")

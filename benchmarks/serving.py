@@ -34,7 +34,7 @@ serve(OnnxClassifier(sys.argv[1]), "127.0.0.1", int(sys.argv[2]), limits)
 async def load(address: str, content: bytes, name: str, clients: int, seconds: float) -> dict:
     latencies: list[float] = []
 
-    async def one(client: httpx2.AsyncClient) -> None:
+    async def send_until_end(client: httpx2.AsyncClient) -> None:
         while time.perf_counter() < end:
             started = time.perf_counter()
             answer = await client.post(f"{address}/predict", files={"image": (name, content)})
@@ -44,11 +44,11 @@ async def load(address: str, content: bytes, name: str, clients: int, seconds: f
     limits = httpx2.Limits(max_connections=clients)
     async with httpx2.AsyncClient(limits=limits, timeout=60) as client:
         end = time.perf_counter() + seconds / 5
-        await asyncio.gather(*(one(client) for _ in range(clients)))
+        await asyncio.gather(*(send_until_end(client) for _ in range(clients)))
         latencies.clear()
         started = time.perf_counter()
         end = started + seconds
-        await asyncio.gather(*(one(client) for _ in range(clients)))
+        await asyncio.gather(*(send_until_end(client) for _ in range(clients)))
         taken = time.perf_counter() - started
     p50, p99 = np.percentile(latencies, [50, 99])
     rate = len(latencies) / taken
@@ -72,7 +72,7 @@ def main() -> None:
             server.stdout.readline()
             time.sleep(2)
             for clients in (1, 8, 32):
-                found = asyncio.run(
+                rates = asyncio.run(
                     load(
                         f"http://127.0.0.1:{port}",
                         content,
@@ -81,7 +81,7 @@ def main() -> None:
                         arguments.seconds,
                     )
                 )
-                print(json.dumps({"max_batch": max_batch, "clients": clients, **found}))
+                print(json.dumps({"max_batch": max_batch, "clients": clients, **rates}))
             server.terminate()
 
 

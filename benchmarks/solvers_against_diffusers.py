@@ -55,14 +55,14 @@ def denoise(x_t: np.ndarray, timestep: int) -> np.ndarray:
 
 def ours(name: str, start: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
     """x_t at each evaluation, and the result."""
-    seen, draws = [], iter(fresh)
+    visited, draws = [], iter(fresh)
 
     def recorded(x_t, timestep):
-        seen.append(x_t)
+        visited.append(x_t)
         return denoise(x_t, timestep)
 
     end = SOLVERS[name](recorded, start, TIMESTEPS, lambda: next(draws))
-    return [*seen[1:], end]
+    return [*visited[1:], end]
 
 
 def theirs(name: str, start: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
@@ -73,12 +73,12 @@ def theirs(name: str, start: np.ndarray, fresh: np.ndarray) -> list[np.ndarray]:
     scheduler = scheduler_of(name)
     scheduler.set_timesteps(STEPS)
     assert scheduler.timesteps.tolist() == TIMESTEPS.tolist(), name
-    x_t, seen = torch.from_numpy(start), []
+    x_t, visited = torch.from_numpy(start), []
     for timestep in scheduler.timesteps:
         x_0 = torch.from_numpy(denoise(x_t.numpy(), int(timestep)))
         x_t = scheduler.step(x_0, timestep, x_t).prev_sample.float()
-        seen.append(x_t.numpy())
-    return seen
+        visited.append(x_t.numpy())
+    return visited
 
 
 def main() -> None:

@@ -31,10 +31,10 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set, arguments.data)
     run, drawing = RunFolder(arguments.run), config.sampling
     judge = Judge(config, run, arguments.weights)
-    real = brightness_deviation(judge.seen.images, judge.seen.labels)
+    real = brightness_deviation(judge.train.images, judge.train.labels)
     print(json.dumps({"spacing": "real images", "brightness_deviation": real}), flush=True)
     evenly = np.linspace(NUM_TIMESTEPS - 1, 0, drawing.steps).round().astype(np.int64)
-    roots = {f"root {each:g}": sampling_timesteps(drawing.steps, each) for each in arguments.roots}
+    roots = {f"root {root:g}": sampling_timesteps(drawing.steps, root) for root in arguments.roots}
     for name, timesteps in {"evenly in time": evenly, **roots}.items():
         images, labels, _ = draw(
             judge,
@@ -44,12 +44,12 @@ def main() -> None:
             timesteps=timesteps,
             guidance_scale=drawing.guidance_scale,
         )
-        found = {
+        line = {
             "spacing": name,
             **judge.verdict(images, labels),
             "brightness_deviation": brightness_deviation(images, labels),
         }
-        print(json.dumps(found), flush=True)
+        print(json.dumps(line), flush=True)
 
 
 if __name__ == "__main__":

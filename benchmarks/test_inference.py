@@ -47,22 +47,22 @@ def network(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def medians(note):
     """Seconds by network, batch and way; the ratios are shown at the end."""
-    found: dict[tuple[str, int, str], float] = {}
-    yield found
-    for batch in sorted({batch for _, batch, _ in found}):
+    seconds: dict[tuple[str, int, str], float] = {}
+    yield seconds
+    for batch in sorted({batch for _, batch, _ in seconds}):
         gains: dict[str, list[float]] = {way: [] for way in WAYS[1:]}
         for name in NETWORKS:
-            if (name, batch, WAYS[0]) not in found:
+            if (name, batch, WAYS[0]) not in seconds:
                 continue
-            keras_s = found[name, batch, WAYS[0]]
+            keras_s = seconds[name, batch, WAYS[0]]
             for way in gains:
-                gains[way].append(keras_s / found[name, batch, way])
+                gains[way].append(keras_s / seconds[name, batch, way])
             shown = ", ".join(f"{way} {gains[way][-1]:.2f}" for way in gains)
             note(
                 f"{name}, batch {batch}: Keras predict {1000 * keras_s / batch:.2f} ms an image; "
                 f"times as fast: {shown}"
             )
-        means = ", ".join(f"{w} {statistics.geometric_mean(g):.2f}" for w, g in gains.items())
+        means = ", ".join(f"{way} {statistics.geometric_mean(gains[way]):.2f}" for way in gains)
         note(f"Geometric mean over {len(gains[WAYS[1]])} networks, batch {batch}: {means}")
 
 

@@ -42,7 +42,7 @@ def main() -> None:
     config = load_config(arguments.config, arguments.set, arguments.data)
     judge = Judge(config, RunFolder(arguments.out), arguments.weights)
     data = arguments.out / "images.npz"
-    np.savez(data, images=judge.seen.images, labels=judge.seen.labels)
+    np.savez(data, images=judge.train.images, labels=judge.train.labels)
     for name in arguments.rivals:
         drawn = arguments.out / f"{name}.npz"
         command = [
@@ -52,8 +52,8 @@ def main() -> None:
             "--per-class", str(arguments.rival_per_class),
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with np.load(drawn) as found:
-            images, labels, log = found["images"], found["labels"], json.loads(str(found["log"]))
+        with np.load(drawn) as arrays:
+            images, labels, log = arrays["images"], arrays["labels"], json.loads(str(arrays["log"]))
         save_grid(images, labels, drawn.with_suffix(".png"))
         print(json.dumps({**log, **judge.verdict(images, labels)}), flush=True)
     for minutes in arguments.ours:

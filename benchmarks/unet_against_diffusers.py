@@ -169,18 +169,18 @@ def main() -> None:
     print(json.dumps(machine()))
     sides = {"keras": sys.executable, "torch": arguments.rival_python}
     for precision in arguments.precisions:
-        found: dict[str, list[dict]] = {name: [] for name in sides}
+        rounds: dict[str, list[dict]] = {name: [] for name in sides}
         for _ in range(arguments.rounds):
             for name, python in sides.items():
                 side = json.dumps([name, precision, *rest])
                 command = [python, __file__, "--side", side]
                 done = subprocess.run(command, check=True, capture_output=True, text=True)
-                found[name].append(json.loads(done.stdout.splitlines()[-1]))
+                rounds[name].append(json.loads(done.stdout.splitlines()[-1]))
         medians = {
             name: {key: statistics.median(r[key] for r in rows) for key in ("train", "forward")}
-            for name, rows in found.items()
+            for name, rows in rounds.items()
         }
-        for name, rows in found.items():
+        for name, rows in rounds.items():
             first = rows[0]
             print(
                 f"{precision} {name}: {medians[name]['train']:.1f} images/s training, "

@@ -1,4 +1,4 @@
-"""``python -m kerasmed``: the command line."""
+"""The command line, as ``python -m kerasmed``."""
 
 from kerasmed.cli.main import entry
 

@@ -1,25 +1,25 @@
-"""What can go wrong through no bug of ours.
+"""Errors that are no bugs of kerasmed.
 
 KerasmedError            the command line prints its message as one line and exits with 2
 ├── ConfigError          the experiment file: an unknown key, a value out of range
 ├── DataError            the images: missing, unreadable, too few
-├── ModelFileError       a model file: not ONNX, not ours, of another architecture
+├── ModelFileError       a model file: not ONNX, not from kerasmed, of another architecture
 ├── InputError           a call: wrong shape, dtype, rank or range
-├── StageError           a stage whose input an earlier stage has not written, or has changed
-└── MachineError         this machine: a library, device or provider that was asked for is absent
+├── StageError           a stage: its input is missing or has changed
+└── MachineError         this machine: a requested library, device or provider is missing
 """
 
 
 class KerasmedError(Exception):
-    """An error that a user can mend; its message says what, expected, received, remedy."""
+    """An error that a user can correct; its message says what, expected, received, remedy."""
 
 
 class ConfigError(KerasmedError):
-    """The experiment file cannot be used as it is."""
+    """The experiment file is not valid."""
 
 
 class DataError(KerasmedError):
-    """The images cannot be used as they are."""
+    """The images cannot be used."""
 
 
 class ModelFileError(KerasmedError):
@@ -27,24 +27,24 @@ class ModelFileError(KerasmedError):
 
 
 class InputError(KerasmedError):
-    """A function was called with arrays that it does not take."""
+    """A function was called with arguments that it does not accept."""
 
 
 class StageError(KerasmedError):
-    """A stage cannot run on what the run folder holds."""
+    """A stage cannot run on the contents of the run folder."""
 
 
 class MachineError(KerasmedError):
-    """The machine lacks what was asked for."""
+    """The machine lacks something that was requested."""
 
 
 class DataWarning(UserWarning):
-    """A fault in a file's metadata that was ignored."""
+    """An ignored fault in a file's metadata."""
 
 
 def brief(error: BaseException) -> str:
-    """Type and message of an exception of others in one short line, for a message of ours."""
-    # TensorFlow repeats the traceback of what failed as the message of an error of its own.
+    """Type and message of another library's exception, in one short line."""
+    # TensorFlow raises errors whose message is the traceback of their cause.
     while str(error).startswith("Traceback") and (cause := error.__cause__ or error.__context__):
         error = cause
     return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files and folders that are written completely or not at all."""
 
 import csv
 import errno
@@ -17,39 +17,39 @@ from kerasmed.errors import StageError
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it, where they are not there yet.
+    """Create a folder and its parents if they do not exist.
 
     Raises:
-        StageError: it cannot be made.
+        StageError: the folder cannot be created.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise StageError(
-            f"Cannot make the folder {path}: expected a place to write, received {error.strerror}; "
-            "choose another --out or mend its permissions."
+            f"Cannot make the folder {path}: expected a writable place, received {error.strerror}; "
+            "choose another --out or change the permissions."
         ) from None
 
 
 def process_name() -> str:
-    """Of this process among those of all machines; in containers many have the same number."""
+    """A name for this process; process ids repeat between machines and containers."""
     return f"{platform.node()}.{os.getpid()}"
 
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "make room"),
-    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "mend its permissions"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), "change its permissions"),
 }
 
 
 @contextmanager
 def written_aside(path: Path) -> Iterator[Path]:
-    """A temporary path beside ``path`` that is moved onto it when the block ends without error.
+    """A temporary path, moved to ``path`` in the same folder when the block ends without error.
 
-    The suffix is kept, because Keras and Pillow choose the format by it.
+    It has the suffix of ``path``, by which Keras and Pillow choose the format.
 
     Raises:
-        StageError: the disk or the quota is full, or the folder cannot be written to.
+        StageError: the disk or the quota is full, or the folder is not writable.
     """
     make_folder(path.parent)
     temporary = path.with_name(f".{path.stem}.{process_name()}.tmp{path.suffix}")
@@ -63,10 +63,10 @@ def written_aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def nameless_file(folder: Path) -> Iterator[IO[bytes]]:
-    """A file that is gone when nothing holds it any more.
+    """An unnamed file, deleted when nothing refers to it any more.
 
     Raises:
-        StageError: as of ``written_aside``.
+        StageError: as for ``written_aside``.
     """
     with writing(folder), tempfile.TemporaryFile(dir=folder) as file:
         yield file
@@ -74,10 +74,10 @@ def nameless_file(folder: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Errors of the disk while this path is written, in one line with the remedy.
+    """Turn disk errors while this path is written into one line with a remedy.
 
     Raises:
-        StageError: the disk or the quota is full, or the folder cannot be written to.
+        StageError: the disk or the quota is full, or the folder is not writable.
     """
     try:
         yield
@@ -86,59 +86,57 @@ def writing(path: Path) -> Iterator[None]:
             raise
         raise StageError(
             f"Cannot write {path}: {error.strerror}; {_REMEDIES[error.errno]} and run the command "
-            "again, it goes on from what is finished."
+            "again; it continues from what is finished."
         ) from None
 
 
 @contextmanager
 def folder_written_aside(path: Path, replace: bool = True) -> Iterator[Path]:
-    """A temporary folder beside ``path`` that takes its place when the block ends without error.
+    """A temporary folder, moved to ``path`` when the block ends without error.
 
     Args:
-        path: the folder to be.
-        replace: whether it may be there already.
+        path: the final folder.
+        replace: whether an existing folder may be replaced.
 
     Raises:
-        StageError: it is there, and may not be replaced.
+        StageError: the folder exists and may not be replaced.
     """
     if not replace and path.exists():
-        raise _is_there(path)
+        raise _already_exists(path)
     temporary = path.with_name(f".{path.name}.{process_name()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)  # of a process that had the same name
+    shutil.rmtree(temporary, ignore_errors=True)  # left by a process of the same name
     make_folder(temporary)
     try:
         yield temporary
         if replace:
             shutil.rmtree(path, ignore_errors=True)
-        elif path.exists():  # since the block began
-            raise _is_there(path)
+        elif path.exists():  # created since the block began
+            raise _already_exists(path)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _is_there(path: Path) -> StageError:
-    return StageError(
-        f"{path} is there already: expected a folder to make; choose another or remove it."
-    )
+def _already_exists(path: Path) -> StageError:
+    return StageError(f"{path} already exists: expected a new folder; choose another or remove it.")
 
 
-# File names need not be UTF-8, and may be part of the text; JSON has the same escapes for them.
+# The text may hold file names that are not UTF-8; JSON reads the same escapes for them.
 _TEXT: Any = {"encoding": "utf-8", "errors": "backslashreplace"}
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text whole or not at all."""
+    """Write UTF-8 text, completely or not at all."""
     with written_aside(path) as temporary:
         temporary.write_text(text, **_TEXT)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON whole or not at all; NaN and infinity are refused, since JSON has neither."""
-    # Piece by piece: a whole text of a million entries would fill the memory.
-    pieces = json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=False).iterencode(value)
+    """Write JSON, completely or not at all; NaN and infinity are refused, as JSON has neither."""
+    # Written in chunks, since the text of a million entries would fill the memory.
+    chunks = json.JSONEncoder(indent=2, allow_nan=False, ensure_ascii=False).iterencode(value)
     with written_aside(path) as temporary, temporary.open("w", **_TEXT) as stream:
-        stream.writelines(pieces)
+        stream.writelines(chunks)
         stream.write("\n")
 
 
@@ -147,7 +145,7 @@ def read_json(path: Path, made_by: str) -> Any:
 
     Args:
         path: the file.
-        made_by: the command that writes it, for the error message.
+        made_by: the command that writes the file, for the error message.
 
     Raises:
         StageError: the file is missing or is not JSON.
@@ -155,7 +153,7 @@ def read_json(path: Path, made_by: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise StageError(f"Missing {path}: it is written by `{made_by}`; run that first.") from None
+        raise StageError(f"Missing {path}: run `{made_by}`, which writes it.") from None
     except (OSError, ValueError) as error:
         raise StageError(
             f"Cannot read {path}: expected JSON written by `{made_by}`, received {error}; "
@@ -164,7 +162,7 @@ def read_json(path: Path, made_by: str) -> Any:
 
 
 def read_history(path: Path) -> list[dict[str, str]]:
-    """The rows of a training's ``history.csv``; none where there is no file yet."""
+    """The rows of a training's ``history.csv``; none if the file does not exist."""
     try:
         with path.open(encoding="utf-8", newline="") as stream:
             return list(csv.DictReader(stream))

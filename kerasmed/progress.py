@@ -1,4 +1,4 @@
-"""One progress display for all long work."""
+"""The progress display of all long work."""
 
 import sys
 import time
@@ -20,10 +20,10 @@ console = Console(stderr=True)
 
 @contextmanager
 def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float, str], None]]:
-    """A bar with count, rate and time left; a line at the start and one at the end in a log file.
+    """A bar with count, rate and time left; in a log file, a line at the start and at the end.
 
     Yields:
-        ``advance(count, note)``: count more units are done; the note stands behind the bar.
+        ``advance(count, note)``: adds ``count`` finished units and shows the note after the bar.
     """
     columns = (
         TextColumn("{task.description}", markup=False),
@@ -40,7 +40,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
         yield _ignore
         say(f"{title}: ended after {time.monotonic() - started:.0f} s")
         return
-    # What is printed meanwhile goes above the bar; but not what is sent to a file or a pipe.
+    # Text printed meanwhile goes above the bar, unless stdout is a file or a pipe.
     redirected = sys.stdout.isatty()
     with Progress(*columns, console=console, redirect_stdout=redirected) as progress:
         task = progress.add_task(title, total=total, rate="", note="")
@@ -54,9 +54,9 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
 
 
 def say(message: str) -> None:
-    """One line of news on stderr."""
+    """Print one line on stderr."""
     console.print(message, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def _ignore(count: float, note: str = "") -> None:
-    """Progress in a log file: nothing between the start and the end."""
+    """Progress in a log file, where nothing is printed between start and end."""

@@ -1,4 +1,4 @@
-"""Random numbers, each stream named by what it is for, so that no two streams coincide."""
+"""Random numbers, each stream named by its purpose, so that no two streams coincide."""
 
 from enum import IntEnum, unique
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @unique
 class Purpose(IntEnum):
-    """What a stream is for. A number that was once given to a purpose stays with it."""
+    """What a stream is for. The number of a purpose never changes."""
 
     PHANTOM = 1
     DENOISER_WEIGHTS = 2
@@ -26,7 +26,7 @@ class Purpose(IntEnum):
     DETECTION_POWER = 15
     MEMBERSHIP_IMAGES = 16
     MEMBERSHIP_BOOTSTRAP = 17
-    COPYING_CELLS = 18
+    COPYING_CLUSTERS = 18
     COPYING_CHOICE = 19
     CLOSER_CHOICE = 20
     INTERVAL = 21
@@ -48,13 +48,13 @@ class Purpose(IntEnum):
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
-    """The stream of a purpose, and of one item of it.
+    """The stream of a purpose, and of one item within it.
 
     Args:
-        seed: of the study or the call, 0 or more.
+        seed: seed of the study or the call, 0 or more.
         purpose: what the numbers are for.
-        keys: which item, such as a class and the number of an image in it; 0 or more, and equally
-            many wherever the purpose is used.
+        keys: the item, such as a class and the number of an image in it, each 0 or more. A purpose
+            always has the same number of keys.
     """
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(purpose, *keys)))
 

@@ -1,4 +1,4 @@
-"""The base of every settings class, and the kinds of value that several of them take."""
+"""The base of every settings class, and the types that several of them use."""
 
 from typing import Annotated
 
@@ -20,6 +20,6 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 
 class Section(BaseModel):
-    """One block of the experiment file; a key that it does not name is an error."""
+    """One block of the experiment file; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

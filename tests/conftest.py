@@ -1,4 +1,4 @@
-"""Small sets and one tiny study that the tests share."""
+"""Small sets and one tiny study for all tests."""
 
 import json
 import shutil

@@ -19,6 +19,6 @@ def test_links_and_named_files_are_there(page):
     text = page.read_text()
     links = re.findall(r"\]\((?!https?:)([^)#]+)\)", text)
     named = re.findall(r"`((?:benchmarks|configs|tests|kerasmed)/[\w./]*\w)", text)
-    missing = [each for each in links if not (page.parent / each).exists()]
-    missing += [each for each in named if not (ROOT / each).exists()]
+    missing = [name for name in links if not (page.parent / name).exists()]
+    missing += [name for name in named if not (ROOT / name).exists()]
     assert not missing

@@ -98,7 +98,7 @@ def test_missing_json_names_file_and_command(tmp_path):
         read_json(path, "kerasmed data split")
 
     message = str(caught.value)
-    assert message == f"Missing {path}: it is written by `kerasmed data split`; run that first."
+    assert message == f"Missing {path}: run `kerasmed data split`, which writes it."
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def fail_with(path, reason):
     ("reason", "remedy"),
     [
         (errno.ENOSPC, "make room"), (errno.EDQUOT, "make room"),
-        (errno.EROFS, "mend its permissions"), (errno.EACCES, "mend its permissions"),
+        (errno.EROFS, "change its permissions"), (errno.EACCES, "change its permissions"),
     ],
 )  # fmt: skip
 def test_what_keeps_from_writing_is_one_line_and_leaves_the_old_file(tmp_path, reason, remedy):
@@ -177,11 +177,11 @@ def test_folder_that_may_not_be_replaced_is_kept(tmp_path):
             path.mkdir()  # by another, meanwhile
             (path / "old").touch()
 
-    with pytest.raises(StageError, match="is there already"):
+    with pytest.raises(StageError, match="already exists"):
         make()
 
-    assert [each.name for each in tmp_path.iterdir()] == ["mine"]
-    assert [each.name for each in path.iterdir()] == ["old"]
+    assert [entry.name for entry in tmp_path.iterdir()] == ["mine"]
+    assert [entry.name for entry in path.iterdir()] == ["old"]
 
 
 def test_what_a_process_of_the_same_name_left_is_gone(tmp_path):

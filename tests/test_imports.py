@@ -1,4 +1,4 @@
-"""The import graph: dependencies go one way, and the light parts stay light."""
+"""The import graph: dependencies go one way, and light modules stay light."""
 
 import ast
 import subprocess
@@ -22,8 +22,8 @@ def _modules() -> list[Path]:
     return [path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py"]
 
 
-def _layer(parts: tuple[str, ...]) -> str:
-    return parts[0].removesuffix(".py")
+def _layer(names: tuple[str, ...]) -> str:
+    return names[0].removesuffix(".py")
 
 
 def _imports(path: Path) -> list[tuple[str, ...]]:
@@ -101,15 +101,15 @@ def test_no_module_is_called_utils():
 
 def _names(path):
     """What a module defines or takes in at its top level, or within an ``if`` or ``try`` there."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
-            found.add(node.name)
+            names.add(node.name)
         elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.Import | ast.ImportFrom):
-            found |= {each.asname or each.name for each in node.names}
-    return found
+            names |= {alias.asname or alias.name for alias in node.names}
+    return names
 
 
 @pytest.mark.parametrize(
@@ -121,5 +121,5 @@ def test_benchmarks_name_what_is_there(path):
             continue
         module = ROOT.joinpath(*node.module.split("."))
         file = module / "__init__.py" if module.is_dir() else module.with_suffix(".py")
-        there = _names(file) | {each.stem for each in module.glob("*.py")}
-        assert {each.name for each in node.names} <= there
+        defined = _names(file) | {path.stem for path in module.glob("*.py")}
+        assert {alias.name for alias in node.names} <= defined

@@ -51,5 +51,7 @@ def test_each_purpose_is_used_in_one_place(purpose):
 
 
 def test_nothing_else_makes_a_generator():
-    made = re.compile(r"default_rng|SeedSequence|RandomState|np\.random\.(seed|rand|choice|perm)")
-    assert not [name for name, text in _source().items() if made.search(text)]
+    makes_generator = re.compile(
+        r"default_rng|SeedSequence|RandomState|np\.random\.(seed|rand|choice|perm)"
+    )
+    assert not [name for name, text in _source().items() if makes_generator.search(text)]

@@ -1,4 +1,4 @@
-"""What images look like in the mean: spatial frequencies and intensities."""
+"""The mean appearance of a set: spatial frequencies and intensities."""
 
 from typing import Any
 
@@ -8,18 +8,17 @@ from kerasmed.random_streams import Purpose, random_stream
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BINS = 64
-# Images that are looked at, at most.
-_MOST = 2000
+_MAX_IMAGES = 2000
 
 
 def power_spectrum(images: np.ndarray) -> np.ndarray:
-    """Mean power by spatial frequency, of grey images less their own mean.
+    """Mean power by spatial frequency of grey images, each less its own mean.
 
     Args:
         images: uint8 (n, size, size, 3).
 
     Returns:
-        float64 (size // 2,), over the frequencies 1, 2, ... of ``size // 2`` cycles an image, in
+        float64 (size // 2,), for the frequencies 1, 2, ... ``size // 2`` in cycles per image, over
         all directions.
     """
     size = images.shape[1]
@@ -35,7 +34,7 @@ def power_spectrum(images: np.ndarray) -> np.ndarray:
 
 
 def intensity_histogram(images: np.ndarray) -> np.ndarray:
-    """Share of the pixels in each of 64 equal ranges of red, green and blue: float64 (3, 64).
+    """Fraction of the pixels in each of 64 equal ranges of red, green and blue: float64 (3, 64).
 
     Args:
         images: uint8 (n, size, size, 3).
@@ -49,13 +48,13 @@ def intensity_histogram(images: np.ndarray) -> np.ndarray:
 
 
 def appearance(images: np.ndarray, seed: int = 0) -> dict[str, Any]:
-    """Spectrum and histogram of a set as plain lists; of more than 2,000 images a random choice.
+    """Spectrum and histogram of a set as plain lists, of a random choice of at most 2,000 images.
 
     Args:
         images: uint8 (n, size, size, 3).
-        seed: of the choice.
+        seed: Seed of the choice.
     """
-    count = min(len(images), _MOST)
+    count = min(len(images), _MAX_IMAGES)
     rng = random_stream(seed, Purpose.APPEARANCE_CHOICE)
     chosen = np.sort(rng.choice(len(images), count, replace=False))
     return {

@@ -2,24 +2,21 @@
 
 from typing import Annotated
 
-from pydantic import (
-    Field,
-    model_validator,
-)
+from pydantic import Field, model_validator
 
 from kerasmed.settings import Section
 
 
 class EvaluationConfig(Section):
-    """Intervals of the figures."""
+    """Bootstrap intervals of the figures."""
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
 
 
 class AuditConfig(Section):
-    """What fidelity is measured in, beside the features of a CNN of the study and pixels."""
+    """Further networks whose features fidelity is measured in."""
 
-    # Backbones by name, such as InceptionV3.
+    # Names of backbones, such as InceptionV3.
     extractors: list[str] = []
     extractor_weights: str | dict[str, str] = "imagenet"
 
@@ -29,6 +26,6 @@ class AuditConfig(Section):
         if "none" in (weights.values() if isinstance(weights, dict) else [weights]):
             raise ValueError(
                 'audit.extractor_weights: expected "imagenet" or a path, received "none"; a '
-                "network without weights sees nothing"
+                "network without weights has learned no features"
             )
         return self

@@ -1,4 +1,4 @@
-"""Pretrained networks as feature extractors, as ONNX like every other network."""
+"""Pretrained networks as feature extractors, in ONNX like every other network."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,12 +16,12 @@ def open_extractors(
 ) -> Iterator[tuple[str, OnnxClassifier]]:
     """The networks of ``audit.extractors``, one at a time, each with a name for its figures.
 
-    They are exported on the first call.
+    The first call exports them.
 
     Args:
-        settings: which networks, and their weights.
-        images: some of the study's, uint8 (n, size, size, 3), for the parity check of the export.
-        folder: where their files go.
+        settings: Names and weights of the networks.
+        images: Images of the study, uint8 (n, size, size, 3), for the parity check of the export.
+        folder: Folder of the exported files.
     """
     size = images.shape[1]
     for backbone in settings.extractors:
@@ -35,7 +35,7 @@ def open_extractors(
         version = weights if weights == "imagenet" else sha256_of(Path(weights))[:16]
         path = folder / f"{backbone}-{size}-{version}.onnx"
         if not path.exists():
-            # Its head is not used.
+            # Only the features are used, not the head.
             model = build_classifier(backbone, 2, size, None, weights, 0.0)
             metadata = {"class_names": ["unused", "also unused"], "backbone": backbone}
             export_classifier(model, 1.0, metadata, images[:33], path)

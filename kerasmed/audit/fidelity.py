@@ -1,9 +1,9 @@
-"""How close a generated set is to the real one, in the features of a classifier."""
+"""How close a synthetic set is to the real one, in features of any kind."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -11,79 +11,95 @@ from kerasmed.errors import InputError
 from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.kernel_distance import kernel_distance, kernel_distance_interval
 from kerasmed.metrics.manifold import overlap
-from kerasmed.metrics.sample_size import or_reason, require_enough, require_groups
+from kerasmed.metrics.sample_size import computed_or_reason, require_groups, require_images
 from kerasmed.random_streams import Purpose, random_stream
 
-# Images of a set that are compared at most: memory grows with the square.
+# At most this many images of a set are compared: memory grows with the square.
 _COMPARED = 4000
+
+
+class _Sample(NamedTuple):
+    """Features (n, d) of chosen images, divided by a scale, and their groups (n,)."""
+
+    features: np.ndarray
+    groups: np.ndarray
 
 
 def fidelity(
     features: dict[str, np.ndarray], groups: dict[str, np.ndarray] | None = None, seed: int = 0
 ) -> dict[str, Any]:
-    """Distance of the generated set to held-out real images, beside that of real to real.
+    """Distance of the synthetic set to reserve images, and that of training to reserve images.
 
-    All is of one random choice of as many images of each set, 4,000 at most, since most of it
-    depends on their number. Features are divided by their overall standard deviation on the
-    held-out images, so that networks of different scales can be compared.
+    Most figures depend on the number of images. So each set contributes equally many, 4,000 at
+    most, in one random choice. Features are divided by their overall standard deviation on the
+    reserve images, so that networks of different scales can be compared.
 
     Args:
-        features: float (n, d) of ``held_out`` (real images that the diffusion model did not see),
-            ``seen`` (those that it learned from; the reference) and ``generated``.
-        groups: (n,) of ``held_out`` and ``seen``, equal for images that belong together; each image
-            for itself if None.
-        seed: of the choice and the interval.
+        features: float (n, d) of ``reserve`` (real images that the diffusion model was not trained
+            on), ``train`` (its training images, for comparison) and ``synthetic``.
+        groups: (n,) of ``reserve`` and ``train``, equal for images that belong together. If None,
+            each image is a group.
+        seed: Seed of the choice and the interval.
 
     Returns:
-        ``generated_to_held_out`` and ``seen_to_held_out``, each with ``kid`` (the kernel distance),
-        its 95% ``interval``, ``fid`` (None where there are no more images than features), and what
-        ``Overlap`` has; ``compared``, the images of each set.
+        ``compared``, the number of images of each set. And ``synthetic_to_reserve`` and
+        ``train_to_reserve``, each with ``kid`` (the kernel distance), its 95% ``interval``, ``fid``
+        (None where there are no more images than features), and the figures of ``Overlap``.
 
     Raises:
-        InputError: fewer than 20 images in one of the sets, or of fewer than five groups.
+        InputError: One of the sets has fewer than 20 images, or fewer than five groups.
     """
-    counts = {f"{name.replace('_', ' ')} images": len(each) for name, each in features.items()}
-    require_enough("Fidelity", counts)
+    counts = {f"{name} images": len(of_set) for name, of_set in features.items()}
+    require_images("Fidelity", counts)
     compared = min(_COMPARED, *counts.values())
-    scale = max(float(features["held_out"].std()), 1e-12)
     rng = random_stream(seed, Purpose.FIDELITY_CHOICE)
-    chosen = {n: rng.choice(len(each), compared, replace=False) for n, each in features.items()}
-    some = {name: features[name][at] / scale for name, at in chosen.items()}
-    of_group = {
-        name: groups[name][at] if groups and name in groups else at for name, at in chosen.items()
+    chosen = {
+        name: rng.choice(len(of_set), compared, replace=False) for name, of_set in features.items()
     }
-    require_groups(
-        "Fidelity",
-        {f"{n.replace('_', ' ')} images": len(np.unique(each)) for n, each in of_group.items()},
-    )
-
-    def distances(name: str) -> dict[str, Any]:
-        real, others = some["held_out"], some[name]
-        try:
-            frechet = frechet_distance(real, others)
-        except InputError:  # too few images
-            frechet = None
-        interval = kernel_distance_interval(
-            real, others, of_group["held_out"], of_group[name], seed
-        )
-        return {
-            "kid": kernel_distance(real, others, of_group["held_out"], of_group[name]),
-            "interval": list(interval),
-            "fid": frechet,
-            **asdict(
-                overlap(
-                    real,
-                    others,
-                    real_groups=of_group["held_out"],
-                    generated_groups=of_group[name],
-                )
-            ),
-        }
-
+    samples = {name: _sample(name, at, features, groups) for name, at in chosen.items()}
+    num_groups = {
+        f"{name} images": len(np.unique(sample.groups)) for name, sample in samples.items()
+    }
+    require_groups("Fidelity", num_groups)
     return {
         "compared": compared,
-        "generated_to_held_out": distances("generated"),
-        "seen_to_held_out": distances("seen"),
+        "synthetic_to_reserve": _distances(samples["reserve"], samples["synthetic"], seed),
+        "train_to_reserve": _distances(samples["reserve"], samples["train"], seed),
+    }
+
+
+def _sample(
+    name: str,
+    positions: np.ndarray,
+    features: dict[str, np.ndarray],
+    groups: dict[str, np.ndarray] | None,
+) -> _Sample:
+    scale = max(float(features["reserve"].std()), 1e-12)
+    of_set = (groups or {}).get(name)
+    return _Sample(
+        features[name][positions] / scale, positions if of_set is None else of_set[positions]
+    )
+
+
+def _distances(real: _Sample, others: _Sample, seed: int) -> dict[str, Any]:
+    """The figures of one set against reserve images."""
+    try:
+        frechet = frechet_distance(real.features, others.features)
+    except InputError:  # too few images
+        frechet = None
+    sets = (real.features, others.features, real.groups, others.groups)
+    return {
+        "kid": kernel_distance(*sets),
+        "interval": list(kernel_distance_interval(*sets, seed)),
+        "fid": frechet,
+        **asdict(
+            overlap(
+                real.features,
+                others.features,
+                real_groups=real.groups,
+                synthetic_groups=others.groups,
+            )
+        ),
     }
 
 
@@ -96,48 +112,50 @@ def fidelity_by_class(
 ) -> dict[str, Any]:
     """As ``fidelity``, over all classes and within each, or the reason where it is not computed.
 
-    Over all classes as many generated images of each are taken as make the classes as frequent as
-    among the held-out ones, so that what differs is the images and not their classes.
+    Over all classes, synthetic images are chosen so that their classes are as frequent as among the
+    reserve images. The figures then compare images and not class frequencies.
 
     Args:
-        features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
-        labels: int (n,) of each.
-        class_names: names of the classes.
-        groups: as of ``fidelity``.
-        seed: of the choices.
+        features: float (n, d) of the sets ``reserve``, ``train`` and ``synthetic``.
+        labels: int (n,) of each set.
+        class_names: Names of the classes.
+        groups: As of ``fidelity``.
+        seed: Seed of the choices.
 
     Returns:
-        What ``fidelity`` returns, or ``not_computed``; ``class_distances``, see there; and
-        ``per_class``, the same by class name.
+        The result of ``fidelity``, or ``not_computed``; ``class_distances``, see the function of
+        that name; and ``per_class``, the result or ``not_computed`` by class name.
     """
 
     def compare(label: int | None) -> dict[str, Any]:
         chosen = {
-            name: np.arange(len(of)) if label is None else np.flatnonzero(of == label)
-            for name, of in labels.items()
+            name: np.arange(len(of_set)) if label is None else np.flatnonzero(of_set == label)
+            for name, of_set in labels.items()
         }
         if label is None:
-            chosen["generated"] = _as_frequent(labels["generated"], labels["held_out"], seed)
-        parts = {name: each[chosen[name]] for name, each in features.items()}
-        of_group = {name: each[chosen[name]] for name, each in (groups or {}).items()}
-        return or_reason(lambda: fidelity(parts, of_group, seed))
+            chosen["synthetic"] = _as_frequent(labels["synthetic"], labels["reserve"], seed)
+        features_of = {name: of_set[chosen[name]] for name, of_set in features.items()}
+        groups_of = {name: of_set[chosen[name]] for name, of_set in (groups or {}).items()}
+        return computed_or_reason(lambda: fidelity(features_of, groups_of, seed))
 
     by_class = {name: compare(label) for label, name in enumerate(class_names)}
-    distances = or_reason(lambda: class_distances(features, labels, class_names, groups, seed))
+    distances = computed_or_reason(
+        lambda: class_distances(features, labels, class_names, groups, seed)
+    )
     return {**compare(None), "class_distances": distances, "per_class": by_class}
 
 
 def _as_frequent(labels: np.ndarray, reference: np.ndarray, seed: int) -> np.ndarray:
-    """Positions of as many images as can be, of classes as frequent as in the reference."""
+    """Positions of as many images as possible, of classes as frequent as in the reference."""
     wanted = np.bincount(reference)
-    there = np.bincount(labels, minlength=len(wanted))
-    scale = min(there[label] / count for label, count in enumerate(wanted) if count)
+    available = np.bincount(labels, minlength=len(wanted))
+    scale = min(available[label] / count for label, count in enumerate(wanted) if count)
     rng = random_stream(seed, Purpose.FIDELITY_FREQUENCIES)
-    taken = [
+    chosen = [
         rng.choice(np.flatnonzero(labels == label), int(scale * count), replace=False)
         for label, count in enumerate(wanted)
     ]
-    return np.sort(np.concatenate(taken))
+    return np.sort(np.concatenate(chosen))
 
 
 def class_distances(
@@ -147,63 +165,83 @@ def class_distances(
     groups: dict[str, np.ndarray] | None = None,
     seed: int = 0,
 ) -> dict[str, float]:
-    """How far the images of a class are from held-out real ones of it, where classes lie apart.
+    """Distance of each class to reserve images of it, relative to the distance between classes.
 
     Args:
-        features: float (n, d) of the sets ``held_out``, ``seen`` and ``generated``.
-        labels: int (n,) of each.
-        class_names: names of the classes.
-        groups: as of ``fidelity``.
-        seed: of the choice of at most 4,000 images of a class, and of the intervals.
+        features: float (n, d) of the sets ``reserve``, ``train`` and ``synthetic``.
+        labels: int (n,) of each set.
+        class_names: Names of the classes.
+        groups: As of ``fidelity``.
+        seed: Seed of the choice of at most 4,000 images of a class, and of the intervals.
 
     Returns:
-        ``between``, the mean kernel distance of two classes of held-out images; ``generated`` and
-        ``seen``, the mean over the classes of the distance of their images to held-out ones of the
-        same class, over ``between``: 0 where they are alike, 1 where they are as far apart as
-        classes are.
+        ``between``, the mean kernel distance of two classes of reserve images. And ``synthetic``
+        and ``train``, the mean over the classes of the distance of their images to reserve images
+        of the same class, over ``between``. That is 0 where they are distributed alike, and 1 where
+        they are as far apart as two classes.
 
     Raises:
-        InputError: fewer than 20 images of a class in one of the sets, or of fewer than five
-            groups, or classes of real images that do not lie apart, so that there is no scale.
+        InputError: A class has fewer than 20 images or fewer than five groups in one of the sets,
+            or classes of real images are not apart, so that there is no scale.
     """
-    scale = max(float(features["held_out"].std()), 1e-12)
+    samples = _class_samples(features, labels, class_names, groups, seed)
+    between = _between_classes(samples["reserve"], seed)
+
+    def within(name: str) -> float:
+        distances = [
+            kernel_distance(real.features, others.features, real.groups, others.groups)
+            for real, others in zip(samples["reserve"], samples[name], strict=True)
+        ]
+        return float(np.mean(distances)) / between
+
+    return {"between": between, "synthetic": within("synthetic"), "train": within("train")}
+
+
+def _class_samples(
+    features: dict[str, np.ndarray],
+    labels: dict[str, np.ndarray],
+    class_names: Sequence[str],
+    groups: dict[str, np.ndarray] | None,
+    seed: int,
+) -> dict[str, list[_Sample]]:
+    """A random choice of the images of each class, by set."""
     rng = random_stream(seed, Purpose.CLASS_DISTANCE_CHOICE)
 
     def positions(name: str, label: int) -> np.ndarray:
-        found = np.flatnonzero(labels[name] == label)
-        return rng.choice(found, min(len(found), _COMPARED), replace=False)
+        of_class = np.flatnonzero(labels[name] == label)
+        return rng.choice(of_class, min(len(of_class), _COMPARED), replace=False)
 
-    chosen = {name: [positions(name, i) for i in range(len(class_names))] for name in features}
-    of_class = {name: [features[name][at] / scale for at in each] for name, each in chosen.items()}
-    of_group = {
-        name: [groups[name][at] if groups and name in groups else at for at in each]
-        for name, each in chosen.items()
+    samples = {
+        name: [
+            _sample(name, positions(name, label), features, groups)
+            for label in range(len(class_names))
+        ]
+        for name in features
     }
-    parts = {
-        f"{name.replace('_', ' ')} images of {class_name}": each
-        for name, sets in of_group.items()
-        for class_name, each in zip(class_names, sets, strict=True)
+    group_names = {
+        f"{name} images of {class_name}": sample.groups
+        for name, of_set in samples.items()
+        for class_name, sample in zip(class_names, of_set, strict=True)
     }
-    require_enough("Distance of classes", {name: len(each) for name, each in parts.items()})
-    groups_of_parts = {name: len(np.unique(each)) for name, each in parts.items()}
-    require_groups("Distance of classes", groups_of_parts)
-    real, drawn = of_class["held_out"], of_group["held_out"]
-    pairs = list(combinations(range(len(real)), 2))
-    between = float(
-        np.mean([kernel_distance(real[i], real[j], drawn[i], drawn[j]) for i, j in pairs])
-    )
-    lows = [
-        kernel_distance_interval(real[i], real[j], drawn[i], drawn[j], seed)[0] for i, j in pairs
+    counts = {name: len(of_class) for name, of_class in group_names.items()}
+    require_images("Distance of classes", counts)
+    num_groups = {name: len(np.unique(of_class)) for name, of_class in group_names.items()}
+    require_groups("Distance of classes", num_groups)
+    return samples
+
+
+def _between_classes(reserve: list[_Sample], seed: int) -> float:
+    """Mean kernel distance of two classes of real images, refused if within chance of 0."""
+    pairs = [
+        (first.features, second.features, first.groups, second.groups)
+        for first, second in combinations(reserve, 2)
     ]
+    between = float(np.mean([kernel_distance(*pair) for pair in pairs]))
+    lows = [kernel_distance_interval(*pair, seed)[0] for pair in pairs]
     if np.mean(lows) <= 0:
         raise InputError(
             "Distance of classes: expected classes of real images that lie apart in these "
             f"features, received a kernel distance of {between:.3g}, within chance of 0; compare "
-            "in features that tell the classes."
+            "in features that separate the classes."
         )
-
-    def within(name: str) -> float:
-        pairs = zip(real, of_class[name], drawn, of_group[name], strict=True)
-        return float(np.mean([kernel_distance(*each) for each in pairs])) / between
-
-    return {"between": between, "generated": within("generated"), "seen": within("seen")}
+    return between

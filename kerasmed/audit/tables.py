@@ -1,4 +1,4 @@
-"""The figures of a study as CSV, for other programs, and as LaTeX, for a paper."""
+"""The figures of a study as CSV for other programs, and as LaTeX for a paper."""
 
 import csv
 import io
@@ -24,16 +24,16 @@ _FIDELITY = (
 
 
 def trained_on(regime: str, variant: str | None) -> str:
-    """What a CNN was trained on, in a word or two."""
+    """The name of a training set: the regime, and the variant of the synthetic set if any."""
     return regime if variant is None else f"{regime} {variant}"
 
 
 def number_text(value: float | None, digits: int, factor: float = 1) -> str:
-    """A figure of ``metrics.json``, or a dash where it was not computed.
+    """A figure of ``metrics.json`` as text, or a dash where it was not computed.
 
     Args:
-        value: the figure.
-        digits: after the point.
+        value: The figure.
+        digits: Digits after the point.
         factor: 100 for percent.
     """
     return "-" if value is None else f"{factor * value:.{digits}f}"
@@ -43,9 +43,9 @@ def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float
     """Mean ± standard deviation, or the value of one seed; a dash where it was not computed.
 
     Args:
-        row: of ``over_seeds.json``.
-        figure: its key.
-        digits: after the point.
+        row: A row of ``over_seeds.json``.
+        figure: Its key.
+        digits: Digits after the point.
         factor: 100 for percent.
     """
     spread = row["standard_deviation"][figure]
@@ -54,10 +54,10 @@ def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float
 
 
 def metrics_csv(rows: list[dict[str, Any]]) -> str:
-    """One line a classifier.
+    """CSV with one line for each classifier.
 
     Args:
-        rows: of ``metrics.json``.
+        rows: Those of ``metrics.json``.
     """
     return _csv(
         _METRICS,
@@ -73,62 +73,62 @@ def metrics_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def comparisons_csv(rows: list[dict[str, Any]]) -> str:
-    """One line for each two ways of training.
+    """CSV with one line for each comparison of two regimes.
 
     Args:
-        rows: of ``comparisons.json``.
+        rows: Those of ``comparisons.json``.
     """
     flat = []
     for row in rows:
         first, second = map(trained_on, row["regimes"], row["variants"])
         low, high = row["interval"]
-        one, two = row["accuracy"]
+        first_accuracy, second_accuracy = row["accuracy"]
         flat.append(
             {
                 **row,
                 **{"first": first, "second": second, "low": low, "high": high},
-                **{"first_accuracy": one, "second_accuracy": two},
+                **{"first_accuracy": first_accuracy, "second_accuracy": second_accuracy},
             }
         )
     return _csv(_COMPARISONS, flat)
 
 
 def spaces_of(fidelity: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """What ``fidelity.json`` holds, by a name of what the images were compared in."""
+    """The results in ``fidelity.json``, by a name of the space that images were compared in."""
     of_cnn = f"features of {fidelity['features_of']}"
     return {
         of_cnn: fidelity["in_features"],
-        **{f"features of {name}": each for name, each in fidelity["in_networks"].items()},
+        **{f"features of {name}": result for name, result in fidelity["in_networks"].items()},
         "pixels": fidelity["in_pixels"],
-        **{f"{of_cnn}, set {name}": each for name, each in fidelity["of_variants"].items()},
+        **{f"{of_cnn}, set {name}": result for name, result in fidelity["of_variants"].items()},
     }
 
 
 def fidelity_csv(spaces: dict[str, dict[str, Any]]) -> str:
-    """One line for each space, class, and synthetic or real images.
+    """CSV with one line for each space, each class, and synthetic or real images.
 
     Args:
-        spaces: by name, what ``fidelity_by_class`` returns.
+        spaces: Results of ``fidelity_by_class``, by the name of the space.
     """
     flat = []
-    for space, found in spaces.items():
-        for name, each in [("all", found), *found["per_class"].items()]:
+    for space, result in spaces.items():
+        for name, of_class in [("all", result), *result["per_class"].items()]:
             for images, key in (
-                ("synthetic", "generated_to_held_out"),
-                ("real", "seen_to_held_out"),
+                ("synthetic", "synthetic_to_reserve"),
+                ("real", "train_to_reserve"),
             ):
-                if key in each:
-                    low, high = each[key]["interval"]
-                    named = {"compared_in": space, "class": name, "images": images}
-                    flat.append({**each[key], **named, "kid_low": low, "kid_high": high})
+                if key in of_class:
+                    low, high = of_class[key]["interval"]
+                    names = {"compared_in": space, "class": name, "images": images}
+                    flat.append({**of_class[key], **names, "kid_low": low, "kid_high": high})
     return _csv(_FIDELITY, flat)
 
 
-def privacy_csv(found: dict[str, Any]) -> str:
-    """One line a figure of the audit, without a name of a file; what was not computed is left out.
+def privacy_csv(privacy: dict[str, Any]) -> str:
+    """CSV with one line for each computed figure of ``privacy.json``, without file names.
 
     Args:
-        found: of ``privacy.json``.
+        privacy: The content of ``privacy.json``.
     """
     rows: list[dict[str, Any]] = []
 
@@ -136,27 +136,27 @@ def privacy_csv(found: dict[str, Any]) -> str:
         low, high = interval
         rows.append({"measure": measure, "value": value, "low": low, "high": high})
 
-    copies = found["copies"]
+    copies = privacy["copies"]
     if "not_computed" not in copies:
         add("images drawn", copies["drawn"])
-        if copies["rejected"] is not None:  # else they were not looked for
+        if copies["rejected"] is not None:  # None where the sampling did not look for copies
             add("of these copies, left out", copies["rejected"])
         add("copies in the set", len(copies["found"]))
         add("threshold of similarity", copies["threshold"])
-        add("held-out images above it, share", copies["calibration"]["held_out"]["above"])
-        closer = copies["closer_to_training"]["share"]
-        add("closer to training than to held-out after alignment, share", closer)
+        add("reserve images above it, fraction", copies["calibration"]["reserve"]["above"])
+        closer = copies["closer_to_train"]["fraction"]
+        add("closer to training than to reserve images after alignment, fraction", closer)
         for row in copies["power"]:
-            add(f"planted copies found, {row['alteration']}, share", row["found"])
+            add(f"planted copies found, {row['alteration']}, fraction", row["found"])
     for space in ("in_pixels", "in_features"):
-        if "not_computed" not in found[space]:
+        if "not_computed" not in privacy[space]:
             name = space.replace("_", " ")
-            closer = found[space]["share_closer_to_training"]
-            add(f"closer to training than to held-out {name}, share", closer)
-            add(f"C_T {name}", found[space]["c_t"])
-            for images, share in found[space]["authenticity"].items():
-                add(f"authentic {name}, {images.replace('_', '-')}, share", share)
-    for row in found["membership"].get("levels", []):
+            closer = privacy[space]["fraction_closer_to_train"]
+            add(f"closer to training than to reserve images {name}, fraction", closer)
+            add(f"C_T {name}", privacy[space]["c_t"])
+            for images, fraction in privacy[space]["authenticity"].items():
+                add(f"authentic {name}, {images}, fraction", fraction)
+    for row in privacy["membership"].get("levels", []):
         level = f"membership, timestep {row['timestep']}"
         add(f"{level}, area under the curve", row["auc"], row["interval"])
         add(
@@ -168,20 +168,20 @@ def privacy_csv(found: dict[str, Any]) -> str:
 
 
 def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
-    """The results as a table for LaTeX with the package booktabs.
+    """The float32 results as a LaTeX table that needs the package booktabs.
 
-    One line for each network and training set, float32 alone: with the 95% interval of the accuracy
-    for one seed, else mean and standard deviation over the seeds.
+    It has one line for each network and training set. The accuracy has its 95% interval if there is
+    one seed, else mean and standard deviation over the seeds.
 
     Args:
-        rows: of ``metrics.json``.
-        caption: plain text.
+        rows: Those of ``metrics.json``.
+        caption: Caption in plain text.
     """
-    cells: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if row["precision"] == "fp32":
             key = (row["backbone"], trained_on(row["trained_on"], row["variant"]))
-            cells.setdefault(key, []).append(row)
+            by_line.setdefault(key, []).append(row)
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -191,20 +191,20 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
         r"CNN & trained on & images & accuracy \% & precision & recall & F1 & AUROC \\",
         r"\midrule",
     ]
-    above = ""
-    for (backbone, name), members in cells.items():
-        if above and backbone != above:
+    backbone_above = ""
+    for (backbone, name), members in by_line.items():
+        if backbone_above and backbone != backbone_above:
             lines.append(r"\midrule")
         figures = [
             "--" if None in values else f"{mean(values):.3f}"
             for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
             for values in [[row[key] for row in members]]
         ]
-        shown = text_for_latex(backbone) if backbone != above else ""
+        shown = text_for_latex(backbone) if backbone != backbone_above else ""
         images = f"{members[0]['n_train']:,}".replace(",", r"\,")
         fields = [shown, text_for_latex(name), images, _accuracy(members), *figures]
         lines.append(" & ".join(fields) + r" \\")
-        above = backbone
+        backbone_above = backbone
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

@@ -11,13 +11,13 @@ from kerasmed.errors import MachineError
 
 @dataclass(frozen=True)
 class _Range:
-    """How far an image is changed at most.
+    """The greatest changes of an image.
 
     Attributes:
-        colour: brightness, contrast and saturation, as a share.
-        turn: angle, as a share of a whole turn.
-        zoom: size, as a share.
-        shift: as a share of height and width.
+        colour: brightness, contrast and saturation, as a fraction.
+        turn: angle, as a fraction of a full turn.
+        zoom: size, as a fraction.
+        shift: shift, as a fraction of height and width.
     """
 
     colour: float
@@ -37,27 +37,27 @@ Augmenter = Callable[[np.ndarray, Sequence[np.random.Generator]], np.ndarray]
 
 
 def make_augmenter(strength: Strength) -> Augmenter:
-    """A function that changes the colours, angle, size and place of images at random.
+    """A function that changes the colours, angle, size and position of images at random.
 
     Flips and quarter turns come from ``data.symmetry``. RandAugment is not used: it also shears and
-    posterises, which can remove what decides the class.
+    posterises, which can remove the features that decide the class.
 
     Args:
-        strength: "none" leaves the images as they are.
+        strength: "none" leaves the images unchanged.
 
     Returns:
-        From uint8 (batch, height, width, 3) and a generator for each image, from which alone its
-        changes are drawn, to uint8 of the same shape.
+        A function from uint8 (batch, height, width, 3) and one generator per image to uint8 of the
+        same shape. The changes of an image are drawn only from its own generator.
 
     Raises:
-        MachineError: KerasCV is missing, or TensorFlow, without which it does not import.
+        MachineError: KerasCV is missing, or TensorFlow, which it needs.
     """
     if strength == "none":
         return lambda images, rngs: images
     try:
         import keras_cv
         import tensorflow as tf
-    except (ImportError, ValueError) as error:  # the latter where tf.keras is not Keras 3
+    except (ImportError, ValueError) as error:  # ValueError if tf.keras is not Keras 3
         raise MachineError(
             f"classifiers.augment needs keras-cv and tensorflow: {error}; "
             "install them or set classifiers.augment: none."
@@ -71,36 +71,36 @@ def make_augmenter(strength: Strength) -> Augmenter:
     translation = keras_cv.layers.RandomTranslation(limit.shift, limit.shift)
 
     def changed_by(amounts, layer, images):
-        # Its own draws would depend on all that was drawn before.
+        # The layer's own draws would depend on all earlier ones.
         layer.get_random_transformation_batch = lambda *arguments, **options: amounts
         return layer(images, training=True)
 
     # Traced, because the eager layers take several times as long as a training step.
     @tf.function(reduce_retracing=True)
-    def change(images, by):
-        images = changed_by(by["brightness"][:, None, None, None], brightness, images)
-        images = changed_by(by["contrast"][:, None, None, None], contrast, images)
-        images = changed_by(by["saturation"], saturation, images)
-        images = changed_by({"angles": by["angle"]}, rotation, images)
-        size, down, right = (by[key][:, None] for key in ("size", "down", "right"))
+    def change(images, amounts):
+        images = changed_by(amounts["brightness"][:, None, None, None], brightness, images)
+        images = changed_by(amounts["contrast"][:, None, None, None], contrast, images)
+        images = changed_by(amounts["saturation"], saturation, images)
+        images = changed_by({"angles": amounts["angle"]}, rotation, images)
+        size, down, right = (amounts[key][:, None] for key in ("size", "down", "right"))
         images = changed_by({"height_zooms": size, "width_zooms": size}, zoom, images)
         shift = {"height_translations": down, "width_translations": right}
         return changed_by(shift, translation, images)
 
     def augment(images: np.ndarray, rngs: Sequence[np.random.Generator]) -> np.ndarray:
-        drawn = [_draw(limit, rng) for rng in rngs]
-        by = {key: np.array([each[key] for each in drawn], np.float32) for key in drawn[0]}
-        changed = change(tf.constant(images, dtype=tf.float32), by).numpy()
+        draws = [_draw(limit, rng) for rng in rngs]
+        amounts = {key: np.array([draw[key] for draw in draws], np.float32) for key in draws[0]}
+        changed = change(tf.constant(images, dtype=tf.float32), amounts).numpy()
         return np.rint(np.clip(changed, 0, 255)).astype(np.uint8)
 
     return augment
 
 
 def _draw(limit: _Range, rng: np.random.Generator) -> dict[str, float]:
-    """By how much an image is changed, in the terms of KerasCV's layers."""
+    """Amounts by which an image is changed, in the units of KerasCV's layers."""
     brightness, contrast, saturation = limit.colour * rng.uniform(-1, 1, 3)
     angle, size, down, right = rng.uniform(-1, 1, 4)
-    # Each of these blurs small images, so that one at most is done, and half stay sharp.
+    # Each of these blurs small images, so at most one is applied and half the images stay sharp.
     moved = rng.choice(["angle", "size", "place", "", "", ""])
     return {
         "brightness": 255 * brightness,

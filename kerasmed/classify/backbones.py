@@ -1,4 +1,4 @@
-"""The one table of backbones: Keras Applications networks and what each wants to see."""
+"""The one table of backbones: Keras Applications networks and the preprocessing of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ def _to_minus_one_one(x):
 
 
 def _to_imagenet_normal(x):
-    """torchvision's normalisation, as DenseNet was trained with."""
+    """torchvision's normalisation, which DenseNet was trained with."""
     return keras.layers.Rescaling(
         [1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)],
         [-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))],
@@ -27,29 +27,31 @@ def _to_imagenet_normal(x):
 
 
 def _to_centred_bgr(x):
-    """Caffe's order and centring, as VGG and ResNet were trained with."""
+    """Caffe's channel order and centring, which VGG and ResNet were trained with."""
     swapped = ops.take(x, [2, 1, 0], axis=-1)
     return keras.layers.Rescaling([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])(swapped)
 
 
-def _as_it_is(x):
-    """EfficientNet rescales inside itself."""
+def _unchanged(x):
+    """EfficientNet rescales its input itself."""
     return x
 
 
-def _leave(network: keras.Model) -> None:
-    """Most networks are the same with weights of a file as with those that Keras downloads."""
+def _do_nothing(network: keras.Model) -> None:
+    """Most networks are the same with weights from a file as with those that Keras downloads."""
 
 
 def _scale_stem(network: keras.Model) -> None:
     """Divide EfficientNet's input by the root of ImageNet's deviations, in the first kernel.
 
-    Keras does so in a layer that it builds for ``weights="imagenet"`` alone, and not for the same
-    weights in a file (keras.applications.efficientnet). A file of a network that was not trained
-    with ImageNet's mean is left as it is.
+    Keras does so in a layer that it builds only for ``weights="imagenet"``, and not for the same
+    weights in a file (keras.applications.efficientnet). A network with a mean of 0 was not trained
+    with ImageNet's mean and stays unchanged.
     """
-    norm = next(each for each in network.layers if isinstance(each, keras.layers.Normalization))
-    if np.any(ops.convert_to_numpy(norm.mean)):
+    normalization = next(
+        layer for layer in network.layers if isinstance(layer, keras.layers.Normalization)
+    )
+    if np.any(ops.convert_to_numpy(normalization.mean)):
         kernel = network.get_layer("stem_conv").kernel
         kernel.assign(kernel / np.sqrt([0.229, 0.224, 0.225])[:, None].astype("float32"))
 
@@ -59,12 +61,12 @@ class Backbone:
     """One network.
 
     Attributes:
-        network: its function in ``keras.applications``.
+        network: name of its function in ``keras.applications``.
         input_size: height and width that its ImageNet weights were trained at.
-        smallest: the least input size that it accepts.
-        preprocess: from float32 0 to 255 to what it expects.
+        smallest: the smallest input size that it accepts.
+        preprocess: from float32 pixels, 0 to 255, to the values that it expects.
         options: further arguments of the function.
-        complete: what is to be done to it after weights of a file are loaded.
+        complete: applied to the network after its weights are loaded from a file.
     """
 
     network: str
@@ -72,7 +74,7 @@ class Backbone:
     smallest: int
     preprocess: Callable[[Any], Any]
     options: dict[str, Any] = field(default_factory=dict)
-    complete: Callable[[keras.Model], None] = _leave
+    complete: Callable[[keras.Model], None] = _do_nothing
 
 
 BACKBONES: dict[str, Backbone] = {
@@ -83,20 +85,20 @@ BACKBONES: dict[str, Backbone] = {
     "InceptionV3": Backbone("InceptionV3", 299, 75, _to_minus_one_one),
     "Xception": Backbone("Xception", 299, 71, _to_minus_one_one),
     "MobileNetV2": Backbone("MobileNetV2", 224, 32, _to_minus_one_one),
-    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _as_it_is, complete=_scale_stem),
+    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _unchanged, complete=_scale_stem),
     "MobileNet": Backbone("MobileNet", 224, 32, _to_minus_one_one, {"alpha": 0.75}),
 }
 
 
 def find_backbone(name: str) -> Backbone:
-    """The table's entry of that name.
+    """The backbone of that name.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: the table has no such backbone.
     """
     if name not in BACKBONES:
         close = get_close_matches(name, BACKBONES, n=1)
-        hint = f"did you mean {close[0]}?" if close else "mend the name."
+        hint = f"did you mean {close[0]}?" if close else "correct the name."
         raise ConfigError(
             f"Unknown backbone: expected one of {', '.join(BACKBONES)}; received {name!r}; {hint}"
         )
@@ -104,16 +106,16 @@ def find_backbone(name: str) -> Backbone:
 
 
 def resolve_input_size(name: str, input_size: int | None) -> int:
-    """The input size that was asked for, or the backbone's own.
+    """The given input size, or the backbone's own if None.
 
     Raises:
-        ConfigError: the backbone takes no images that small.
+        ConfigError: the size is too small for the backbone.
     """
     backbone = find_backbone(name)
     if input_size is not None and input_size < backbone.smallest:
         raise ConfigError(
             f"classifiers.input_size: {name} needs at least {backbone.smallest}, "
-            f"received {input_size}; raise it or leave it out."
+            f"received {input_size}; raise it or omit it."
         )
     return input_size or backbone.input_size
 
@@ -122,9 +124,9 @@ def weights_for(name: str, weights: str | dict[str, str], key: str = "classifier
     """The weights setting of one backbone: "imagenet", "none" or an existing path.
 
     Args:
-        name: of the backbone.
-        weights: one for all, or by backbone.
-        key: of the setting, for messages.
+        name: name of the backbone.
+        weights: one setting for all backbones, or one by backbone.
+        key: name of the setting, for error messages.
 
     Raises:
         ConfigError: no setting for this backbone, or no file at the path.
@@ -139,7 +141,7 @@ def weights_for(name: str, weights: str | dict[str, str], key: str = "classifier
     if weights not in ("imagenet", "none") and not Path(weights).is_file():
         raise ConfigError(
             f'{key}: expected "imagenet", "none" or a weights file, '
-            f"received {weights!r}, which is no file; mend the path."
+            f"received {weights!r}, which is not a file; correct the path."
         )
     return weights
 
@@ -150,7 +152,7 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     Raises:
         ConfigError: the weights cannot be downloaded or do not fit the network.
     """
-    load_keras()  # which refuses channels_first, where another program has set it
+    load_keras()  # refuses channels_first, if another program has set it
     backbone = find_backbone(name)
     build = getattr(keras.applications, backbone.network)
     try:

@@ -13,17 +13,17 @@ from kerasmed.random_streams import Purpose, random_stream
 
 
 class LabelledBatches(keras.utils.PyDataset):
-    """An endless sequence of augmented batches; batch ``i`` shows samples of EpochOrder.
+    """An endless sequence of augmented batches, in the order of EpochOrder.
 
     Args:
-        image_set: what is learned from.
-        batch_size: images of a whole batch.
+        image_set: images to learn from.
+        batch_size: images in a whole batch.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
         augment: changes a batch of images; see ``make_augmenter``.
-        mixing: of the images of a batch, see ``mix``.
+        mixing: how the images of a batch are mixed, see ``mix``.
         class_weights: weight of each class in the loss.
-        seed: of all that is drawn.
-        part: which part of each batch this process makes, of how many.
+        seed: seed of everything drawn.
+        shard: index of the shard of each batch that this process makes, and number of shards.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class LabelledBatches(keras.utils.PyDataset):
         mixing: Mixing,
         class_weights: np.ndarray,
         seed: int,
-        part: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ):
         super().__init__()
         self.image_set = image_set
@@ -45,20 +45,20 @@ class LabelledBatches(keras.utils.PyDataset):
         self.mixing = mixing
         self.class_weights = class_weights
         self.seed = seed
-        size = batch_size // part[1]
-        self._part = slice(size * part[0], size * (part[0] + 1))
+        size = batch_size // shard[1]
+        self._rows = slice(size * shard[0], size * (shard[0] + 1))
         self._order = EpochOrder(len(image_set), seed, Purpose.CLASSIFIER_ORDER)
 
     @property
     def num_batches(self) -> None:
-        """Endless."""
+        """None: the sequence is endless."""
         return None
 
     def __getitem__(self, index: int):
         first = index * self.batch_size
         samples = range(self.batch_size)
-        if self.mixing == "none":  # else images are mixed with others of the whole batch
-            samples = samples[self._part]
+        if self.mixing == "none":  # mixing needs the images of the whole batch
+            samples = samples[self._rows]
         images, labels, rngs = [], [], []
         for sample in samples:
             epoch, position = self._order(first + sample)
@@ -69,10 +69,10 @@ class LabelledBatches(keras.utils.PyDataset):
             rngs.append(rng)
         one_hot = np.eye(len(self.class_weights), dtype=np.float32)[labels]
         rng = random_stream(self.seed, Purpose.CLASSIFIER_MIXING, index)
-        mixed, shares = mix(self.augment(np.stack(images), rngs), one_hot, self.mixing, rng)
+        batch, targets = mix(self.augment(np.stack(images), rngs), one_hot, self.mixing, rng)
         if self.mixing != "none":
-            mixed, shares = mixed[self._part], shares[self._part]
-        return mixed, shares, (shares @ self.class_weights).astype(np.float32)
+            batch, targets = batch[self._rows], targets[self._rows]
+        return batch, targets, (targets @ self.class_weights).astype(np.float32)
 
 
 def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:

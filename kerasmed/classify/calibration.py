@@ -1,4 +1,4 @@
-"""The temperature that calibrates probabilities, and the loss at it."""
+"""The temperature that calibrates probabilities, and the loss at that temperature."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -11,10 +11,10 @@ def mean_cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature, from 0.05 to 20, that makes the labels likeliest.
+    """The temperature, from 0.05 to 20, that maximises the likelihood of the labels.
 
-    The labels count as a little uncertain, by one image more of every class (Platt 1999): where
-    all images are classified rightly, the least temperature would otherwise be the best.
+    The labels count as slightly uncertain, as if there were one more image of every class (Platt
+    1999). Otherwise the lowest temperature would be best if all images are classified correctly.
 
     Args:
         logits: float (n, classes).
@@ -33,10 +33,10 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
 
 
 def calibrated_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy at the temperature that suits these logits best, with which they leave.
+    """Mean cross-entropy at the temperature that calibrates these logits.
 
-    Without it a network that is right more often, but too sure, counts as worse than one that
-    knows less.
+    Without calibration, a network that is more often right but overconfident would count as worse
+    than a less accurate one.
 
     Args:
         logits: float (n, classes).

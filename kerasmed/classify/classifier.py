@@ -1,4 +1,4 @@
-"""A CNN: enlargement, preprocessing, backbone and head in one graph, and its calibration."""
+"""A CNN: enlargement, preprocessing, backbone and head in one graph, and its temperature."""
 
 from dataclasses import dataclass
 
@@ -9,18 +9,18 @@ from keras import ops
 from kerasmed.classify.backbones import build_network, find_backbone, resolve_input_size
 from kerasmed.runtime.backend import precision_policy
 
-# Batch normalisation of a network that starts from nothing: Keras's momentum of 0.99 needs more
-# steps than a small set gives before the moving statistics mean anything.
+# Batch normalisation of a network that is trained from scratch: with Keras's momentum of 0.99 the
+# moving statistics need more steps than a small set gives.
 _MOMENTUM_FROM_SCRATCH = 0.9
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A trained network with what its exported file needs to know.
+    """A trained network and its temperature.
 
     Attributes:
         model: from uint8 images (batch, size, size, 3) to ``features`` and ``logits``.
-        temperature: what the logits are divided by before softmax.
+        temperature: divides the logits before softmax.
     """
 
     model: keras.Model
@@ -42,9 +42,9 @@ def build_classifier(
         backbone: a key of BACKBONES.
         num_classes: width of the last layer.
         image_size: height and width of the images of the study.
-        input_size: what they are enlarged to; the backbone's own if None.
+        input_size: height and width after enlargement; the backbone's own if None.
         weights: "imagenet", "none" or a path.
-        dropout: share of features dropped before the last layer.
+        dropout: fraction of features dropped before the last layer.
         precision: a Keras dtype policy.
 
     Returns:
@@ -66,9 +66,9 @@ def build_classifier(
                 if weights == "none":
                     layer.momentum = _MOMENTUM_FROM_SCRATCH
                 else:
-                    # Pretrained statistics hold better than those of a few hundred images. Calling
+                    # Pretrained statistics are better than those of a few hundred images. Calling
                     # the network with training=False is not enough: Keras 3.15 calls it again with
-                    # what the outer model is called with.
+                    # the arguments of the outer model.
                     layer.trainable = False
         x = network(x)
         features = keras.layers.GlobalAveragePooling2D(name="features", dtype="float32")(x)
@@ -80,11 +80,13 @@ def build_classifier(
 def predict_outputs(
     model: keras.Model, images: np.ndarray, batch_size: int = 32
 ) -> dict[str, np.ndarray]:
-    """Features and logits of images, batch after batch, the last one padded."""
-    parts: list[dict[str, np.ndarray]] = []
+    """Features and logits of images, computed batch by batch; the last batch is padded."""
+    batches: list[dict[str, np.ndarray]] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         padding = np.zeros((batch_size - len(batch), *batch.shape[1:]), batch.dtype)
         outputs = model.predict_on_batch(np.concatenate([batch, padding]))
-        parts.append({k: ops.convert_to_numpy(v)[: len(batch)] for k, v in outputs.items()})
-    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+        batches.append(
+            {name: ops.convert_to_numpy(value)[: len(batch)] for name, value in outputs.items()}
+        )
+    return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

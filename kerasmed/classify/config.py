@@ -2,11 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
 from kerasmed.settings import Count, Rate, Section
 
@@ -20,30 +16,30 @@ InputSize = Annotated[int, Field(ge=32)]
 
 Epochs = Annotated[int, Field(ge=0)]
 
-PositiveShare = Annotated[float, Field(gt=0, le=1)]
+PositiveFraction = Annotated[float, Field(gt=0, le=1)]
 
 Dropout = Annotated[float, Field(ge=0, lt=1)]
 
 
 class BackboneConfig(Section):
-    """What differs for one backbone; null takes the section's own."""
+    """Settings of one backbone; null keeps the section's own value."""
 
     input_size: InputSize | None = None
     batch_size: Count | None = None
     finetune_epochs: Epochs | None = None
     patience: Count | None = None
     finetune_learning_rate: Rate | None = None
-    finetune_share: PositiveShare | None = None
+    finetune_fraction: PositiveFraction | None = None
     dropout: Dropout | None = None
 
 
 class ClassifierConfig(Section):
-    """The CNNs: which, trained on what, and how."""
+    """The CNNs: which backbones, trained on what, and how."""
 
     backbones: Annotated[list[str], Field(min_length=1)] = ["MobileNetV2"]
     train_on: Annotated[list[Regime], Field(min_length=1)] = ["real", "synthetic", "both"]
     seeds: Count = 1
-    # "imagenet", "none" or a path; or one of these for each backbone.
+    # "imagenet", "none" or a path, for all backbones or one for each.
     weights: str | dict[str, str] = "imagenet"
     input_size: InputSize | None = Field(default=None, description="the backbone's own if null")
     batch_size: Count = 16
@@ -51,12 +47,12 @@ class ClassifierConfig(Section):
     patience: Count = Field(
         default=5, description="epochs of the second half without a lower validation loss"
     )
-    # An epoch shows as many images as the real share and the main synthetic set have together, so
-    # that all CNNs of a study train for as many steps, whatever is added to it; if false, each
-    # shows its own set once, and a larger one also means longer training.
+    # An epoch shows as many images as `train` and the main synthetic set have together, so all CNNs
+    # of a study train for the same number of steps, whatever is added to it. If false, an epoch
+    # shows the CNN's own set once, and a larger set also means longer training.
     equal_steps: bool = True
-    # Of the logistic regression on frozen features that the training of pretrained networks starts
-    # from; scikit-learn's C.
+    # scikit-learn's C of the logistic regression on frozen features, with which the training of a
+    # pretrained network starts.
     head_inverse_regularisation: Rate = 0.01
     finetune_learning_rate: Rate = 1e-4
     dropout: Dropout = 0.0
@@ -65,13 +61,13 @@ class ClassifierConfig(Section):
     # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
     augment: Strength = "medium"
     mixing: Mixing = "none"
-    # Share of the backbone's layers, from its output down, that the second phase trains.
-    finetune_share: PositiveShare = 1.0
-    # What differs for some of the backbones, such as {ResNet50: {input_size: 64}}.
+    # Fraction of the backbone's layers, counted from its output, that the second phase trains.
+    finetune_fraction: PositiveFraction = 1.0
+    # Settings that differ for some backbones, such as {ResNet50: {input_size: 64}}.
     by_backbone: dict[str, BackboneConfig] = {}
 
     def of_backbone(self, backbone: str) -> "ClassifierConfig":
-        """The settings of one backbone alone: the section's own with what differs for it."""
+        """The settings for one backbone only, with its own values applied."""
         changes = self.by_backbone.get(backbone, BackboneConfig()).model_dump(exclude_none=True)
         weights = self.weights
         if isinstance(weights, dict) and backbone in weights:
@@ -83,7 +79,7 @@ class ClassifierConfig(Section):
     @classmethod
     def once_each(cls, values: list[str]) -> list[str]:
         if len(set(values)) < len(values):
-            raise ValueError(f"expected each once, received {values}; take out what is repeated")
+            raise ValueError(f"expected each once, received {values}; remove the repetitions")
         return values
 
     @model_validator(mode="after")
@@ -97,11 +93,11 @@ class ClassifierConfig(Section):
             return
         if not self.finetune_epochs:
             raise ValueError(
-                "no training is left: classifiers.finetune_epochs is 0 and without weights there "
+                "no training is left: classifiers.finetune_epochs is 0, and without weights there "
                 "is no head to fit; raise it"
             )
-        if self.finetune_share < 1:
+        if self.finetune_fraction < 1:
             raise ValueError(
-                "classifiers.finetune_share below 1 would leave the lower layers of a network "
-                "without weights as they were drawn; set it to 1 or give weights"
+                "classifiers.finetune_fraction below 1 would leave the lower layers of a network "
+                "without pretrained weights untrained; set it to 1 or give weights"
             )

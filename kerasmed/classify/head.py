@@ -19,7 +19,7 @@ def fit_head(
     settings: ClassifierConfig,
     class_weights: np.ndarray,
 ) -> dict[str, Any]:
-    """Fit the last layer by logistic regression on features computed once; a row of history."""
+    """Fit the last layer by logistic regression on frozen features; returns a history row."""
     features = predict_outputs(model, train.images)["features"]
     probe = fit_probe(
         features,
@@ -30,10 +30,10 @@ def fit_head(
     )
     model.get_layer("logits").set_weights([probe.kernel, probe.bias])
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
-    held_out = predict_outputs(model, validation.images)["features"]
+    validation_features = predict_outputs(model, validation.images)["features"]
     for prefix, inputs, labels, loss in (
         ("", features, train.labels, mean_cross_entropy),
-        ("val_", held_out, validation.labels, calibrated_loss),
+        ("val_", validation_features, validation.labels, calibrated_loss),
     ):
         logits = probe.logits(inputs)
         row[f"{prefix}loss"] = round(loss(logits, labels), 5)

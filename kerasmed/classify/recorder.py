@@ -12,21 +12,19 @@ from kerasmed.classify.classifier import predict_outputs
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import StageError
-from kerasmed.parallel.devices import (
-    on_one_device,
-)
-from kerasmed.parallel.workers import of_chief
+from kerasmed.parallel.devices import on_one_device
+from kerasmed.parallel.workers import from_chief
 
 
 class Recorder(keras.callbacks.Callback):
-    """Times the steps, validates after each epoch, keeps the best weights, and ends in time.
+    """Times the steps, validates after each epoch, keeps the best weights and stops early.
 
     Args:
         plain: a float32 copy of the network, on one device; holds the best weights at the end.
         validation: images whose loss decides.
         settings: the recipe.
-        accuracy: on them, of the weights that the copy holds now, which are kept if later ones
-            make more mistakes by more than two standard errors.
+        accuracy: validation accuracy of the copy's present weights. They are kept if the best
+            later ones make more mistakes, by more than two standard errors.
     """
 
     def __init__(
@@ -59,15 +57,15 @@ class Recorder(keras.callbacks.Callback):
         with on_one_device():
             logits = predict_outputs(self.plain, self.validation.images)["logits"]
         labels = self.validation.labels
-        loss, accuracy = of_chief(
+        loss, accuracy = from_chief(
             calibrated_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
         )
         row = {"loss": logs["loss"], "accuracy": logs["accuracy"]}
         row |= {"val_loss": loss, "val_accuracy": accuracy}
         if not np.isfinite(list(row.values())).all():
             raise StageError(
-                f"The loss of {self.plain.name} became {row['loss']} and over the validation "
-                f"images {loss} in epoch {epoch + 1}: expected finite ones; set a lower "
+                f"The loss of {self.plain.name} became {row['loss']}, and its validation loss "
+                f"{loss}, in epoch {epoch + 1}: expected finite losses; set a lower "
                 "classifiers.finetune_learning_rate, or runtime.precision: float32."
             )
         rounded = {key: round(float(value), 5) for key, value in row.items()}
@@ -77,7 +75,7 @@ class Recorder(keras.callbacks.Callback):
             self._best, self._mistakes_of_best = self.plain.get_weights(), self._mistakes(accuracy)
             self.kept = "finetune"
         self._losses.append(loss)
-        # While the rate is high the loss may lie above that of the head for long.
+        # While the rate is high, the loss may stay above the head's for many epochs.
         half = self.settings.finetune_epochs // 2
         stale = epoch - max(half, int(np.argmin(self._losses)))
         self.model.stop_training = stale >= self.settings.patience

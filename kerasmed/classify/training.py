@@ -26,7 +26,7 @@ from kerasmed.parallel.devices import (
     on_one_device,
 )
 from kerasmed.parallel.resolve import Runtime
-from kerasmed.parallel.workers import joined
+from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, derived_seed
 
@@ -42,15 +42,14 @@ def train_classifier(
     folder: Path,
     images_per_epoch: int | None = None,
 ) -> tuple[Classifier, dict[str, Any]]:
-    """Train one CNN, and leave ``model.keras`` (float32) and ``history.csv`` in the folder.
+    """Train one CNN, and write ``model.keras`` (float32) and ``history.csv`` into the folder.
 
-    With pretrained weights the head is first fitted by logistic regression on frozen features,
-    computed once; then everything, or the upper part, is trained at a low rate that warms up. From
-    scratch there is only the second phase. It keeps the weights with the least loss over the
-    validation images, calibrated anew each time (``val_loss``), and stops early where that does not
-    fall (in the second half of the epochs); the head alone stays only where these make more
-    mistakes than it, by more than chance. The temperature is fitted on the same images (Guo et
-    al., arXiv:1706.04599).
+    With pretrained weights, logistic regression on frozen features, computed once, fits the head.
+    Then all or only the upper layers are trained at a low rate that warms up. From scratch there is
+    only this second phase. It keeps the weights with the lowest validation loss, calibrated anew
+    each time (``val_loss``). In the second half of its epochs it stops early if that does not fall.
+    The fitted head is kept if the other weights make more mistakes, by more than chance. The same
+    images fit the temperature (Guo et al., arXiv:1706.04599).
 
     Args:
         backbone: a key of BACKBONES.
@@ -58,21 +57,43 @@ def train_classifier(
         validation: images that stop the training and set the temperature.
         settings: the recipe.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
-        seed: of weights, order and augmentation.
+        seed: seed of weights, order and augmentation.
         runtime: precision, XLA and devices, resolved.
-        folder: the CNN's; of several workers the chief alone writes there.
-        images_per_epoch: that the second phase shows in an epoch; each once if None.
+        folder: folder of this CNN; of several workers only the chief writes there.
+        images_per_epoch: images per epoch of the second phase; the size of ``train`` if None.
 
     Returns:
         The classifier, in float32, and what really ran.
 
     Raises:
-        ConfigError: a batch does not divide among the devices.
+        ConfigError: the batch size is not a multiple of the number of devices.
         StageError: a loss that is not finite.
     """
     check_batch(settings.batch_size, runtime, "classifiers.batch_size")
     started = time.monotonic()
     weights = weights_for(backbone, settings.weights)
+    steps = max(1, -(-(images_per_epoch or len(train)) // settings.batch_size))
+    classifier, rows, record = _train_networks(
+        backbone, train, validation, settings, symmetry, seed, runtime, weights, steps
+    )
+    if this_worker().is_chief:
+        _write(classifier.model, rows, folder)
+    minutes = round((time.monotonic() - started) / 60, 3)
+    return classifier, {**record, "weights": Path(weights).name, "minutes": minutes}
+
+
+def _train_networks(
+    backbone: str,
+    train: ImageSet,
+    validation: ImageSet,
+    settings: ClassifierConfig,
+    symmetry: str,
+    seed: int,
+    runtime: Runtime,
+    weights: str,
+    steps: int,
+) -> tuple[Classifier, list[dict[str, Any]], dict[str, Any]]:
+    """The classifier, the rows of its history and its record; an epoch has ``steps`` steps."""
     class_weights = balancing_weights(train.labels, len(train.class_names), settings.class_weights)
     with on_all_devices(runtime.distribution):
         with on_one_device():
@@ -80,7 +101,6 @@ def train_classifier(
         keras.utils.set_random_seed(derived_seed(seed, Purpose.CLASSIFIER_WEIGHTS))
         with mirrored_variables(runtime.distribution):
             model = _build(backbone, train, settings, weights, runtime.precision)
-            steps = max(1, -(-(images_per_epoch or len(train)) // settings.batch_size))
             trained = compiled(model, settings, runtime, steps)
         plain.set_weights(model.get_weights())
         rows: list[dict[str, Any]] = []
@@ -90,18 +110,8 @@ def train_classifier(
                 rows.append(fit_head(plain, train, validation, settings, class_weights))
             model.set_weights(plain.get_weights())
         if settings.finetune_epochs:
-            worker = joined()
-            batches = LabelledBatches(
-                train,
-                settings.batch_size,
-                symmetry,
-                make_augmenter(settings.augment),
-                settings.mixing,
-                class_weights,
-                seed,
-                (worker.index, len(worker.addresses)),
-            )
-            # The head's weights are a candidate too; random ones are not.
+            batches = _batches(train, settings, symmetry, class_weights, seed)
+            # The weights of a fitted head are a candidate too; random ones are not.
             accuracy = rows[0]["val_accuracy"] if rows else 0.0
             recorder = Recorder(plain, validation, settings, accuracy)
             ran = _fine_tune(trained, batches, recorder, steps)
@@ -109,9 +119,7 @@ def train_classifier(
         with on_one_device():
             logits = predict_outputs(plain, validation.images)["logits"]
     classifier = Classifier(plain, fit_temperature(logits, validation.labels))
-    if joined().is_chief:
-        _write(plain, rows, folder)
-    return classifier, {
+    record = {
         "precision": model.dtype_policy.name,
         **ran,
         "parameters": plain.count_params(),
@@ -119,9 +127,8 @@ def train_classifier(
         "n_validation": len(validation),
         "validation_accuracy": float((logits.argmax(axis=1) == validation.labels).mean()),
         "temperature": classifier.temperature,
-        "weights": Path(weights).name,
-        "minutes": round((time.monotonic() - started) / 60, 3),
     }
+    return classifier, rows, record
 
 
 def _build(
@@ -138,6 +145,27 @@ def _build(
     )
 
 
+def _batches(
+    train: ImageSet,
+    settings: ClassifierConfig,
+    symmetry: str,
+    class_weights: np.ndarray,
+    seed: int,
+) -> LabelledBatches:
+    """The training batches, or this worker's shard of each."""
+    worker = this_worker()
+    return LabelledBatches(
+        train,
+        settings.batch_size,
+        symmetry,
+        make_augmenter(settings.augment),
+        settings.mixing,
+        class_weights,
+        seed,
+        (worker.index, len(worker.addresses)),
+    )
+
+
 def _write(plain: keras.Model, rows: list[dict[str, Any]], folder: Path) -> None:
     with written_aside(folder / "model.keras") as temporary:
         plain.save(temporary)
@@ -147,9 +175,9 @@ def _write(plain: keras.Model, rows: list[dict[str, Any]], folder: Path) -> None
 
 
 def _fine_tune(
-    trained: keras.Model, batches: LabelledBatches, recorder: "Recorder", steps_per_epoch: int
+    trained: keras.Model, batches: LabelledBatches, recorder: Recorder, steps_per_epoch: int
 ) -> dict[str, Any]:
-    """Train until the recorder ends it, which then holds the best weights; what ran."""
+    """Train until the recorder, which holds the best weights, ends it; returns what ran."""
     epochs = recorder.settings.finetune_epochs
     title = f"Training {recorder.plain.name}"
     with progress_bar(title, steps_per_epoch * epochs, "steps") as recorder.advance:
@@ -162,6 +190,6 @@ def _fine_tune(
     }
     say(
         f"{ran['images_per_s']} images/s, {trained.dtype_policy.name}, XLA "
-        f"{'on' if ran['jit_compile'] else 'off'}; kept what the phase {ran['kept']!r} left."
+        f"{'on' if ran['jit_compile'] else 'off'}; kept the weights of the phase {ran['kept']!r}."
     )
     return ran

@@ -7,23 +7,23 @@ import typer
 from kerasmed import __version__
 
 app = typer.Typer(
-    help="Labelled synthetic medical images, and the evidence of what they are worth.",
+    help="Labelled synthetic medical images, and evidence of their usefulness and privacy.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
 
-data_app = typer.Typer(help="The images and their split.", no_args_is_help=True)
-train_app = typer.Typer(help="Train one kind of network.", no_args_is_help=True)
+data_app = typer.Typer(help="Find, check and split images.", no_args_is_help=True)
+train_app = typer.Typer(help="Train the diffusion model or the classifiers.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 app.add_typer(train_app, name="train")
 
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
 ) -> None:
-    """Labelled synthetic medical images, and the evidence of what they are worth."""
+    """Labelled synthetic medical images, and evidence of their usefulness and privacy."""
     if version:
         print(f"kerasmed {__version__}")
         raise typer.Exit

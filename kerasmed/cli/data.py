@@ -12,46 +12,49 @@ from kerasmed.cli.runs import run_one_stage
 
 @data_app.command("list")
 def data_list() -> None:
-    """The data sets that are known by name."""
-    from kerasmed.cli.tables import print_known
-    from kerasmed.data.datasets import KNOWN
+    """List the public data sets that can be fetched by name."""
+    from kerasmed.cli.tables import print_datasets
+    from kerasmed.data.datasets import DATASETS
 
-    print_known(KNOWN)
+    print_datasets(DATASETS)
 
 
 @data_app.command("fetch")
 def data_fetch(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="As `kerasmed data list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name from `kerasmed data list`.")],
     taken_from: Annotated[
-        Path | None, typer.Option("--from", metavar="DIR", help="A copy already on disk.")
+        Path | None,
+        typer.Option("--from", metavar="DIR", help="Use a copy that is already on disk."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Where to (default: data/NAME).")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Target folder (default: data/NAME)."),
     ] = None,
 ) -> None:
-    """Download a known data set, or take a copy, and compare it with what was published."""
+    """Download a public data set, or use a copy, and compare it with the published counts."""
     from kerasmed.cli.tables import print_counts
-    from kerasmed.data.datasets import fetch, find_known, verify
+    from kerasmed.data.datasets import fetch, find_dataset, verify
 
-    known = find_known(name)
-    found = verify(name, taken_from or fetch(name, out or Path("data") / name))
-    print_counts(found["found"], found["published"])
-    if not found["complete"]:
-        print("Fewer images than were published: the figures of others need not hold for it.")
+    known = find_dataset(name)
+    result = verify(name, taken_from or fetch(name, out or Path("data") / name))
+    print_counts(result["found"], result["published"])
+    if not result["complete"]:
+        print("Fewer images than published: results of others may not apply to this copy.")
     print(f"Licence: {known.licence}. Cite: {known.citation}.")
-    print(f"Next: kerasmed study {known.config} --data {found['source']}")
+    print(f"Next: kerasmed study {known.config} --data {result['source']}")
 
 
 @data_app.command("check")
 def data_check(
     source: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders, .csv or .npz.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
     assignments: Assignments = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: runs/check-<name>.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Output folder (default: runs/check-<name>)."),
     ] = None,
 ) -> None:
-    """Counts, copies, outliers and shortcuts of a set, and a page of thumbnails."""
+    """Report counts, copies, outliers and shortcuts of a set, with a page of thumbnails."""
     from kerasmed.cli.tables import print_findings
     from kerasmed.study.config import override
     from kerasmed.study.data_check import check_data
@@ -72,7 +75,7 @@ def data_leakage(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """What a random split would have claimed, against this study's split."""
+    """Measure by how much a random split would overstate the accuracy."""
     from kerasmed.cli.tables import print_leakage
     from kerasmed.files import read_json
 
@@ -87,7 +90,7 @@ def data_split(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Decode the images (or make the phantoms), find copies, and write split.json."""
+    """Decode the images (or draw phantoms), find copies, and write split.json."""
     from kerasmed.cli.tables import print_split
 
     _, run = run_one_stage("data", config, assignments, data, out)

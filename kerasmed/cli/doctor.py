@@ -1,4 +1,4 @@
-"""What this machine has, found by trying it."""
+"""What this machine can run, found by trying it."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,16 +9,16 @@ from kerasmed.errors import KerasmedError, brief
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.parallel.resolve import resolve_runtime
 from kerasmed.runtime.hardware import core_limits, machine
-from kerasmed.runtime.keras_settings import passed_over
+from kerasmed.runtime.keras_settings import ignored_settings
 from kerasmed.runtime.versions import versions
 
 
 def examine() -> dict[str, Any]:
-    """Versions, backend, devices, precision, XLA, and the provider that onnxruntime really gets.
+    """Versions, backend, devices, precision, XLA, and the provider that onnxruntime really uses.
 
-    What does not work is a finding too: "none", with the reason and what to do.
+    For anything that does not work the value is "none", with the reason and a remedy.
     """
-    ignored = passed_over()  # before Keras is loaded, which unsets some of them
+    ignored = ignored_settings()  # before Keras is loaded, which unsets some of these variables
     return {
         **machine(),
         "cores": str(core_limits()),
@@ -29,13 +29,13 @@ def examine() -> dict[str, Any]:
     }
 
 
-def _tried(name: str, examine_part: Callable[[], dict[str, str]], remedy: str) -> dict[str, str]:
-    """The findings of a part, or why there are none."""
+def _tried(name: str, check: Callable[[], dict[str, str]], remedy: str) -> dict[str, str]:
+    """The findings of one check, or why it failed."""
     try:
-        return examine_part()
+        return check()
     except KerasmedError as error:
         return {name: f"none: {' '.join(str(error).split())}"}
-    except Exception as error:  # a broken installation raises anything
+    except Exception as error:  # a broken installation can raise anything
         return {name: f"none: {brief(error)}; {remedy}."}
 
 
@@ -54,7 +54,7 @@ def _keras() -> dict[str, str]:
 
 
 def _running_provider() -> dict[str, str]:
-    """The provider of a real session over a tiny network."""
+    """The provider of a real session with a tiny network."""
     import onnx
 
     from kerasmed.inference.session import open_session
@@ -66,7 +66,7 @@ def _running_provider() -> dict[str, str]:
         [helper.make_tensor_value_info("x", float32, [1])],
         [helper.make_tensor_value_info("y", float32, [1])],
     )
-    # onnx 1.23 writes IR 14, onnxruntime 1.26 reads up to 13.
+    # onnx 1.23 writes IR 14 by default; onnxruntime 1.26 reads up to 13.
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
     with TemporaryDirectory() as folder:
         path = Path(folder) / "probe.onnx"

@@ -1,4 +1,4 @@
-"""Commands that judge networks and synthetic images: evaluate, explain, audit."""
+"""Commands that test networks and synthetic images: evaluate, explain, audit."""
 
 import sys
 from pathlib import Path
@@ -30,19 +30,19 @@ def evaluate(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
     directory: Annotated[
         Path | None,
-        typer.Argument(metavar="[DIR]", help="Class folders, .csv or .npz, with MODEL.onnx."),
+        typer.Argument(metavar="[DIR]", help="With MODEL.onnx: class folders, .csv or .npz."),
     ] = None,
     grey_range: GreyRangeOption = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Test the CNNs on real test images, or one ONNX file on images from elsewhere.
+    """Test the CNNs of a study on its test images, or one ONNX file on other images.
 
-    DIR need not have every class of the model: what cannot be computed is named with the reason. Of
-    one class alone that is all but the sensitivity. With MODEL.onnx, --set takes split.patient,
-    split.group_by, split.pattern, split.run_length, data.official_split, data.masks and
-    data.on_bad_image.
+    DIR may lack some classes of the model; metrics that cannot be computed are listed with the
+    reason. With a single class, only the sensitivity can be computed. With MODEL.onnx, --set takes
+    split.patient, split.group_by, split.pattern, split.run_length, data.official_split, data.masks
+    and data.on_bad_image.
     """
     if directory is not None:
         from kerasmed.cli.tables import print_metrics
@@ -53,9 +53,8 @@ def evaluate(
         refuse_other_keys(assignments, *_OF_A_FOLDER)
         values = {"name": "evaluate", "data": {"source": str(directory)}}
         config = override(values, assignments, source="--set")
-        chosen = parse_range(grey_range)
-        found = evaluate_folder(target, directory, config.data, config.split, chosen)
-        print_metrics([found])
+        shown = parse_range(grey_range)
+        print_metrics([evaluate_folder(target, directory, config.data, config.split, shown)])
         return
     if grey_range is not None:
         raise ConfigError("--grey-range goes with a model and DIR; drop it.")
@@ -68,7 +67,7 @@ def explain(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
     images: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[IMAGE]...", help="Files, folders, patterns, with MODEL.onnx."),
+        typer.Argument(metavar="[IMAGE]...", help="With MODEL.onnx: files, folders or patterns."),
     ] = None,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
@@ -77,46 +76,23 @@ def explain(
     data: DataOption = None,
     out: Annotated[
         str | None,
-        typer.Option("--out", metavar="DIR", help="Run folder; with MODEL.onnx: explanations/."),
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            help="Run folder; with MODEL.onnx, the target folder (default: explanations/).",
+        ),
     ] = None,
 ) -> None:
-    """LIME for a few test images by every CNN, or for given images by one ONNX file.
+    """Explain some test images with every CNN of a study, or given images with one ONNX file.
 
-    Both go on where they stopped. With MODEL.onnx, --set takes the keys explain.* and seed.
+    An interrupted run continues where it stopped. With MODEL.onnx, --set takes explain.* and seed.
     """
-    from kerasmed.cli.tables import print_explanation, print_explanations
+    from kerasmed.cli.tables import print_explanations
     from kerasmed.files import read_json
 
     if images:
-        from kerasmed.data.find_images import find_images, read_list
-        from kerasmed.explain.files import explain_files
-        from kerasmed.study.config import override
-        from kerasmed.study.run_folder import trained_model_path
-
         refuse_with_model(data=data)
-        refuse_other_keys(assignments, "explain.", "seed")
-        if "://" in (out or ""):
-            raise ConfigError(f"--out: expected a folder with a model, received {out}; name one.")
-        values = {"name": "explain", "data": {"source": "."}}
-        config = override(values, assignments, source="--set")
-        paths = list(find_images(images, read_list(sys.stdin)))
-        errors = []
-        for path, record in explain_files(
-            target,
-            paths,
-            config.explain,
-            config.seed,
-            Path(out or "explanations"),
-            provider,
-            precision.value,
-            parse_range(grey_range),
-            trained_model_path,
-        ):
-            if "error" in record:
-                errors.append(record["error"])
-            else:
-                print_explanation(path, record)
-        refuse_unreadable(errors, len(paths))
+        _explain_images(target, images, provider, precision, grey_range, assignments, out)
         return
     if provider != "auto" or precision is not Precision.given or grey_range is not None:
         raise ConfigError(
@@ -126,6 +102,47 @@ def explain(
     print_explanations(read_json(run.explanations / "summary.json", "kerasmed explain"))
 
 
+def _explain_images(
+    model: Path,
+    images: list[str],
+    provider: str,
+    precision: Precision,
+    grey_range: str | None,
+    assignments: list[str] | None,
+    out: str | None,
+) -> None:
+    """Explain image files with one ONNX file."""
+    from kerasmed.cli.tables import print_explanation
+    from kerasmed.data.find_images import find_images, read_list
+    from kerasmed.explain.files import explain_files
+    from kerasmed.study.config import override
+    from kerasmed.study.run_folder import trained_model_path
+
+    refuse_other_keys(assignments, "explain.", "seed")
+    if "://" in (out or ""):
+        raise ConfigError(f"--out: expected a local folder, received {out}; choose one.")
+    values = {"name": "explain", "data": {"source": "."}}
+    config = override(values, assignments, source="--set")
+    paths = list(find_images(images, read_list(sys.stdin)))
+    errors = []
+    for path, record in explain_files(
+        model,
+        paths,
+        config.explain,
+        config.seed,
+        Path(out or "explanations"),
+        provider,
+        precision.value,
+        parse_range(grey_range),
+        trained_model_path,
+    ):
+        if "error" in record:
+            errors.append(record["error"])
+        else:
+            print_explanation(path, record)
+    refuse_unreadable(errors, len(paths))
+
+
 @app.command()
 def audit(
     config: ConfigPath,
@@ -133,7 +150,7 @@ def audit(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Fidelity and privacy of the synthetic set."""
+    """Measure fidelity and privacy of the synthetic set."""
     run_one_stage("audit", config, assignments, data, out)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from kerasmed.cli.app import app
 from kerasmed.errors import DataWarning, KerasmedError
 
-# Each registers its commands, in the order in which `kerasmed --help` lists them.
+# Each module registers its commands; `kerasmed --help` lists them in this order.
 # isort: off
 from kerasmed.cli import study  # noqa: F401
 from kerasmed.cli import data  # noqa: F401
@@ -20,7 +20,7 @@ from kerasmed.cli import judge  # noqa: F401
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; a user's mistake is one line on stderr and exit code 2."""
-    # Names of files need not be text; they go in and out as they are, or escaped.
+    # Names of files may not be valid text: they are read as they are and printed escaped.
     for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace")):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors=errors)
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-    """Our own warnings as one line; others say nothing to a user of commands."""
+    """Print our own warnings as one line; hide those of libraries."""
     if issubclass(category, DataWarning):
         print(f"kerasmed: {message}", file=sys.stderr)
 
@@ -53,7 +53,7 @@ def entry() -> None:
     limit_blas_threads()
     try:
         code = main()
-    except Exception:  # a bug; it too must not leave other workers waiting
+    except Exception:  # a bug must not leave other workers waiting either
         traceback.print_exc()
         code = 1
     leave(code)

@@ -29,16 +29,16 @@ def export(
         Path | None, typer.Argument(metavar="CONFIG", help="Experiment file (YAML).")
     ] = None,
     precision: Annotated[
-        list[str] | None, typer.Option(help="fp32, fp16, int8; may be given several times.")
+        list[str] | None, typer.Option(help="fp32, fp16 or int8; repeat for several.")
     ] = None,
     check: Annotated[
-        Path | None, typer.Option(metavar="MODEL.onnx", help="Verify this file and stop.")
+        Path | None, typer.Option(metavar="MODEL.onnx", help="Only verify this file.")
     ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Write the trained CNNs as ONNX, and copy them to exported/<name>/."""
+    """Export the trained CNNs to ONNX, and copy the files to exported/<name>/."""
     import shutil
 
     from kerasmed.files import written_aside
@@ -51,7 +51,7 @@ def export(
 
         refuse_with_model(set=assignments, data=data, out=out, precision=precision)
         if config is not None:
-            raise ConfigError("--check verifies one file by itself; leave the experiment file out.")
+            raise ConfigError("--check verifies a single file; leave the experiment file out.")
         print_pairs(verify_file(check, open_trained_model))
         return
     if config is None:
@@ -60,9 +60,9 @@ def export(
     name, run = run_one_stage("export", config, (assignments or []) + extra, data, out)
     folder = Path("exported") / name
     result = run.finished_stages()["export"]["result"]
-    stems = [stem for stem, found in result.items() if "not_exported" not in found]
+    stems = [stem for stem, entry in result.items() if "not_exported" not in entry]
     networks = {precision_path(Path(f"{stem}.onnx"), "fp32").name for stem in stems}
-    for path in folder.glob("*.onnx"):  # of before, in a precision that is there no more
+    for path in folder.glob("*.onnx"):  # from an earlier export with more precisions
         if path.stem not in stems and precision_path(path, "fp32").name in networks:
             path.unlink()
             path.with_suffix(".json").unlink(missing_ok=True)
@@ -79,48 +79,56 @@ def predict(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
     images: Annotated[
         list[str],
-        typer.Argument(metavar="IMAGE...", help='Files, folders, "*.png", or - for a list.'),
+        typer.Argument(metavar="IMAGE...", help='Files, folders, "*.png", or - to read a list.'),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON object per line.")
+    ] = False,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
     grey_range: GreyRangeOption = None,
 ) -> None:
-    """Class probabilities of images by an exported CNN; of a volume one line a slice."""
+    """Predict class probabilities with an exported CNN; a volume gives one line per slice."""
     from kerasmed.cli.tables import print_predictions
     from kerasmed.data.find_images import find_images, read_list
     from kerasmed.inference.classifier import OnnxClassifier
     from kerasmed.inference.predict import predict_files
 
-    chosen = parse_range(grey_range)
-    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=chosen)
+    shown = parse_range(grey_range)
+    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=shown)
     rows = predict_files(engine, find_images(images, read_list(sys.stdin)))
     count, errors = print_predictions(rows, engine.class_names, as_json)
     refuse_unreadable(errors, count)
     if not count:
-        raise InputError("Images: expected at least one path, received none; name some.")
+        raise InputError("Images: expected at least one path, received none; give some.")
 
 
 @app.command()
 def serve(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
-    host: Annotated[str, typer.Option(help="0.0.0.0 lets other machines in.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 8000,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 8000,
     max_body_mb: Annotated[
-        float, typer.Option(help="Largest request.", min=0.001, max=1024)
+        float, typer.Option(help="Largest request, in MB.", min=0.001, max=1024)
     ] = 16.0,
-    max_megapixels: Annotated[float, typer.Option(help="Of one image.", min=0.001, max=89)] = 50,
-    max_waiting: Annotated[int, typer.Option(help="Requests at once; 503 beyond.", min=1)] = 64,
+    max_megapixels: Annotated[
+        float, typer.Option(help="Largest image, in megapixels.", min=0.001, max=89)
+    ] = 50,
+    max_waiting: Annotated[
+        int, typer.Option(help="Most requests at a time; others get status 503.", min=1)
+    ] = 64,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,
     grey_range: GreyRangeOption = None,
 ) -> None:
-    """Answer over HTTP, with a page to upload to; needs the extra serve."""
+    """Serve predictions over HTTP, with an upload page; needs the extra `serve`."""
     from kerasmed.inference.classifier import OnnxClassifier
     from kerasmed.serve.app import serve
     from kerasmed.serve.limits import Limits
 
     limits = Limits(int(max_body_mb * 2**20), int(max_megapixels * 1e6), max_waiting)
-    chosen = parse_range(grey_range)
-    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=chosen)
+    shown = parse_range(grey_range)
+    engine = OnnxClassifier(model, provider, precision=precision.value, grey_range=shown)
     serve(engine, host, port, limits)

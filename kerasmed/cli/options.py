@@ -1,4 +1,4 @@
-"""Options that several commands take, and how their values are read."""
+"""Options of several commands, and how their values are parsed."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +11,12 @@ from kerasmed.errors import ConfigError, DataError
 ConfigPath = Annotated[Path, typer.Argument(metavar="CONFIG", help="Experiment file (YAML).")]
 
 Assignments = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; can be repeated."),
 ]
 
 DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="PATH", help="Class folders, .csv or .npz.")
+    Path | None, typer.Option("--data", metavar="PATH", help="Images: class folders, .csv or .npz.")
 ]
 
 OutOption = Annotated[
@@ -25,38 +26,43 @@ OutOption = Annotated[
     ),
 ]
 
-ProviderOption = Annotated[str, typer.Option(help="auto, cpu, cuda, tensorrt, openvino or coreml.")]
+ProviderOption = Annotated[
+    str, typer.Option(help="Provider: auto, cpu, cuda, tensorrt, openvino or coreml.")
+]
 
 GreyRangeOption = Annotated[
     str | None,
     typer.Option(
         "--grey-range",
         metavar="LOW,HIGH",
-        help="Values shown black and white, where neither file nor model says.",
+        help="Values shown black and white if neither file nor model defines them.",
     ),
 ]
 
 
 class Precision(StrEnum):
-    """Which of the files of one model is run."""
+    """Which file of a model is run."""
 
     given = "given"
     auto = "auto"
 
 
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="auto: int8 or fp16 where it lies beside and suits the machine.")
+    Precision,
+    typer.Option(
+        help="auto: use the int8 or fp16 file next to MODEL.onnx if this machine runs it faster."
+    ),
 ]
 
 
 def refuse_unreadable(errors: list[str], count: int) -> None:
-    """What could be read has been dealt with by now."""
+    """Report images that cannot be read, after all others have been processed."""
     if errors:
         raise DataError(f"{len(errors)} of {count} images cannot be read: {errors[0]}")
 
 
 def parse_shard(text: str) -> tuple[int, int]:
-    """I and N of "I/N"."""
+    """I and N from "I/N"."""
     index, slash, shards = text.partition("/")
     if slash and index.isdecimal() and shards.isdecimal() and 1 <= int(index) <= int(shards):
         return int(index), int(shards)
@@ -64,7 +70,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def parse_range(text: str | None) -> tuple[float, float] | None:
-    """LOW and HIGH of "LOW,HIGH"."""
+    """LOW and HIGH from "LOW,HIGH"."""
     if text is None:
         return None
     try:
@@ -77,24 +83,24 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
 
 
 def refuse_other_keys(assignments: list[str] | None, *taken: str) -> None:
-    """Refuse settings that mean nothing with a model.
+    """Refuse settings that have no effect on a single model.
 
     Args:
-        assignments: of --set.
-        taken: keys that mean something; one that ends in a dot stands for all that begin so.
+        assignments: values of --set.
+        taken: allowed keys; one that ends in a dot allows all keys that begin with it.
 
     Raises:
-        ConfigError: naming another key.
+        ConfigError: another key was set.
     """
     for assignment in assignments or []:
         key = assignment.partition("=")[0]
         if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in taken):
-            known = ", ".join(name + "*" * (name[-1] == ".") for name in taken)
-            raise ConfigError(f"--set with a model takes {known}, received {key}; drop it.")
+            allowed = ", ".join(name + "*" * (name[-1] == ".") for name in taken)
+            raise ConfigError(f"--set with a model takes {allowed}, received {key}; drop it.")
 
 
 def refuse_with_model(**options: object) -> None:
-    """Options of a study say nothing to a model that stands alone."""
+    """Refuse options that have no effect on a single model."""
     for name, value in options.items():
         if value is not None:
             raise ConfigError(f"--{name} goes with an experiment file, not with a model; drop it.")

@@ -1,4 +1,4 @@
-"""What commands on an experiment file share: opening the run folder and running a stage."""
+"""Opening a run folder and running stages, for the commands on an experiment file."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ def run_whole_study(
     shards: int = 1,
     executor: str = "local",
 ) -> None:
+    """Run all stages, then print the results and where the report is."""
     from kerasmed.study.runner import run_study
 
     config, run = open_run(config_path, assignments, data, out)
@@ -28,6 +29,7 @@ def run_whole_study(
 
 
 def print_evaluation(run: "RunFolder") -> None:
+    """Print the tables of metrics, of means over seeds and of comparisons."""
     from kerasmed.cli.tables import print_comparisons, print_metrics, print_over_seeds
     from kerasmed.files import read_json
 
@@ -46,7 +48,7 @@ def run_one_stage(
     data: Path | None,
     out: str | None,
 ) -> "tuple[str, RunFolder]":
-    """Run one stage, after the data stage if that has not been done."""
+    """Run one stage, after the data stage if needed; returns the study's name and folder."""
     from kerasmed.study.runner import run_stage
     from kerasmed.study.stages import STAGES
 
@@ -58,14 +60,15 @@ def run_one_stage(
 def open_run(
     config_path: Path, assignments: list[str] | None, data: Path | None, out: str | None
 ) -> "tuple[Config, RunFolder]":
+    """The settings of a study, and its run folder, which is created if needed."""
     from kerasmed.files import make_folder
     from kerasmed.study.config import load_config
     from kerasmed.study.run_folder import RunFolder
 
     if config_path.suffix == ".onnx":
         raise ConfigError(
-            f"{config_path} is a model: expected an experiment file, or a model and the images to "
-            "run it on; add the images."
+            f"{config_path} is a model: expected an experiment file, or a model and images; add "
+            "the images."
         )
     config = load_config(config_path, assignments, data)
     run = RunFolder.at(out or Path("runs") / config.name)

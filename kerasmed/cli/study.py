@@ -16,7 +16,7 @@ def demo(
     out: OutOption = None,
     assignments: Assignments = None,
 ) -> None:
-    """A whole study on made-up images (phantoms); minutes on two CPU cores."""
+    """Run a whole study on phantoms; takes minutes on two CPU cores."""
     from importlib import resources
 
     with resources.as_file(resources.files("kerasmed.study") / "demo.yaml") as path:
@@ -27,22 +27,22 @@ def demo(
 def study(
     config: ConfigPath,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="The I-th of N processes on one run folder.")
+        str | None, typer.Option(metavar="I/N", help="Run as process I of N in one run folder.")
     ] = None,
     executor: Annotated[
-        str, typer.Option(metavar="local|ray|ray://HOST:PORT", help="Where its parts run.")
+        str, typer.Option(metavar="local|ray|ray://HOST:PORT", help="Where the shards run.")
     ] = "local",
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Every stage in order, from the first that is not finished, to the report.
+    """Run every unfinished stage in order, up to the report.
 
-    With --shard, N processes or machines that share the run folder divide the synthetic images and
-    the CNNs among them; with --executor ray, Ray does.
+    With --shard, N processes or machines with access to the run folder divide the synthetic images
+    and the CNNs among them. With --executor ray, Ray divides them.
     """
     if shard is not None and executor != "local":
-        raise ConfigError("--shard and --executor both divide the work; give one of them.")
+        raise ConfigError("--shard and --executor both divide the work; give only one of them.")
     index, shards = parse_shard(shard or "1/1")
     run_whole_study(config, assignments, data, out, index, shards, executor)
 
@@ -54,7 +54,7 @@ def report(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Draw the page again from the results."""
+    """Write the HTML report again from the results."""
     _, run = run_one_stage("report", config, assignments, data, out)
     print(run.report)
 
@@ -62,23 +62,23 @@ def report(
 @app.command()
 def release(
     run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
 ) -> None:
-    """Write the synthetic set with its data sheet and checksums, ready to hand over."""
+    """Write the synthetic set with data sheet and checksums, ready to pass on."""
     from kerasmed.study.release import release
     from kerasmed.study.run_folder import RunFolder
 
     folder = RunFolder.at(run)
     if folder.mirror is not None:
         folder.mirror.fetch()
-    found = release(folder, directory)
-    print(f"{directory}: {found['released']} images, {found['withheld']} withheld as near copies.")
-    print(f"Read {directory / 'DATASHEET.md'}, and complete its licence, before you pass it on.")
+    counts = release(folder, directory)
+    print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
+    print(f"Read {directory / 'DATASHEET.md'} and complete its licence before you pass it on.")
 
 
 @app.command()
 def doctor() -> None:
-    """What this machine has, and what will really run."""
+    """Show what this machine has and what will really run on it."""
     from kerasmed.cli.doctor import examine
     from kerasmed.cli.tables import print_pairs
 

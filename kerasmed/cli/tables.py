@@ -13,20 +13,20 @@ from kerasmed.text import printable
 
 
 class Table(RichTable):
-    """A table whose cells may be names of files."""
+    """A table whose values may be names of files."""
 
-    def add_row(self, *cells: Any, **options: Any) -> None:
-        """One line of the table, each cell on one line."""
-        super().add_row(*(printable(cell) for cell in cells), **options)
+    def add_row(self, *values: Any, **options: Any) -> None:
+        """Add one row, with each value on one line."""
+        super().add_row(*map(printable, values), **options)
 
 
 def _print(table: Table) -> None:
-    """Names of classes and files as they are: no markup, no ``:name:`` of an emoji."""
+    """Print names of classes and files as they are, without markup or ``:name:`` emoji."""
     Console(markup=False, emoji=False).print(table)
 
 
 def print_metrics(rows: list[dict[str, Any]]) -> None:
-    """One line a classifier, and what was not computed, with the reason."""
+    """Print one line per classifier, and why some metrics could not be computed."""
     table = Table("backbone", "trained on", "seed", "n train", "accuracy %", "95% interval", "F1")
     for row in rows:
         low, high = row["accuracy_ci95"]
@@ -46,7 +46,7 @@ def print_metrics(rows: list[dict[str, Any]]) -> None:
 
 
 def print_over_seeds(rows: list[dict[str, Any]]) -> None:
-    """Mean and standard deviation of each network and training set, if there are several seeds."""
+    """Print mean and standard deviation over seeds, if there are several seeds."""
     if all(row["seeds"] == 1 for row in rows):
         return
     table = Table("backbone", "trained on", "seeds", "accuracy %", "F1")
@@ -62,7 +62,7 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
 
 
 def print_comparisons(rows: list[dict[str, Any]]) -> None:
-    """One line for each two regimes, if there are any."""
+    """Print one line per compared pair of regimes, if there is any."""
     if not rows:
         return
     table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
@@ -81,13 +81,13 @@ def print_comparisons(rows: list[dict[str, Any]]) -> None:
 
 
 def _network(row: dict[str, Any]) -> str:
-    """Backbone, and the precision where it is not float32."""
+    """Backbone, and the precision if it is not float32."""
     precision = "" if row["precision"] in ("fp32", None) else f" {row['precision']}"
     return f"{row['backbone']}{precision}"
 
 
 def print_split(result: dict[str, Any]) -> None:
-    """Images by class and role, and what keeps them together."""
+    """Print the number of images by class and role, and the groups."""
     roles = result["roles"]
     table = Table("class", "images", *roles)
     for name, count in result["images"].items():
@@ -102,36 +102,36 @@ def print_split(result: dict[str, Any]) -> None:
     _print_remarks(result)
 
 
-def print_leakage(found: dict[str, Any]) -> None:
-    """Accuracy by either kind of split."""
+def print_leakage(leakage: dict[str, Any]) -> None:
+    """Print the accuracy under either kind of split."""
     table = Table("split", "accuracy %", "standard deviation")
     for name, title in (("random", "random, by image"), ("grouped", "by group, as in this study")):
-        spread = found[name]["standard_deviation"]  # None of a single split
-        said = "" if spread is None else f"{100 * spread:.1f}"
-        table.add_row(title, f"{100 * found[name]['mean']:.1f}", said)
+        deviation = leakage[name]["standard_deviation"]  # None with a single split
+        deviation_text = "" if deviation is None else f"{100 * deviation:.1f}"
+        table.add_row(title, f"{100 * leakage[name]['mean']:.1f}", deviation_text)
     _print(table)
-    print(f"Logistic regression on features of {found['features_of']}.")
+    print(f"Logistic regression on features of {leakage['features_of']}.")
 
 
-def print_known(known: dict[str, Any]) -> None:
-    """The data sets that can be fetched by name."""
-    for name, entry in known.items():
+def print_datasets(datasets: dict[str, Any]) -> None:
+    """Print the data sets that can be fetched by name."""
+    for name, entry in datasets.items():
         counts = ", ".join(f"{label} {count}" for label, count in entry.counts.items())
         print(f"{name}: {sum(entry.counts.values())} images ({counts})")
         print(f"  {entry.address}")
         print(f"  Licence: {entry.licence}. Cite: {entry.citation}.")
 
 
-def print_counts(found: dict[str, int], published: dict[str, int]) -> None:
-    """What a copy holds beside what was published."""
+def print_counts(counts: dict[str, int], published: dict[str, int]) -> None:
+    """Print the number of images found and published, by class."""
     table = Table("class", "found", "published")
     for name, count in published.items():
-        table.add_row(name, str(found[name]), str(count))
+        table.add_row(name, str(counts[name]), str(count))
     _print(table)
 
 
 def print_findings(findings: dict[str, Any], as_json: bool) -> None:
-    """What ``kerasmed data check`` found, in short or as JSON."""
+    """Print the findings of ``kerasmed data check``, in short or as JSON."""
     if as_json:
         print(json.dumps(findings, indent=2))
         return
@@ -148,28 +148,29 @@ def print_findings(findings: dict[str, Any], as_json: bool) -> None:
     print(f"Outliers in brightness: {len(findings['brightness_outliers'])}")
     for row in findings["shortcuts"]:
         print(
-            f"Class from {row['clue']} alone: {100 * row['accuracy']:.1f}% right "
+            f"Class from {row['clue']} only: {100 * row['accuracy']:.1f}% correct "
             f"(most frequent class: {100 * row['most_frequent_class']:.1f}%)"
         )
     _print_remarks(findings)
 
 
-def _print_remarks(found: dict[str, Any]) -> None:
-    if found["grey_range"]:
-        black, white = found["grey_range"]
-        print(f"Grey range, where files name none: {black:.6g} (black) to {white:.6g} (white)")
-    for line in found["remarks"]:
+def _print_remarks(result: dict[str, Any]) -> None:
+    if result["grey_range"]:
+        black, white = result["grey_range"]
+        print(f"Grey range of files without one: {black:.6g} (black) to {white:.6g} (white)")
+    for line in result["remarks"]:
         print(f"Note: {line}")
 
 
-def _duplicate_lines(found: dict[str, Any]) -> list[str]:
-    conflicts = len(found["label_conflicts"])
-    across = found["near_across_labels"]
+def _duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
+    conflicts = len(duplicates["label_conflicts"])
+    across = duplicates["near_across_labels"]
+    byte_copies, pixel_copies = duplicates["byte_identical"], duplicates["pixel_identical"]
     lines = [
-        f"Copies: {found['byte_identical']} of bytes, {found['pixel_identical']} of pixels",
-        f"Near-duplicates: {found['near_duplicates']} images, and "
-        f"{found['only_mirrored_or_turned']} more when mirrored or turned",
-        f"Under two labels: {conflicts} pairs of equal pixels, {len(across)} near-duplicate pairs",
+        f"Copies: {byte_copies} with equal bytes, {pixel_copies} with equal pixels",
+        f"Near-duplicates: {duplicates['near_duplicates']} images, and "
+        f"{duplicates['only_mirrored_or_turned']} more when mirrored or turned",
+        f"With two labels: {conflicts} pairs of equal pixels, {len(across)} near-duplicate pairs",
     ]
     return lines + [f"  {a} and {b}" for a, b in across[:10]]
 
@@ -177,7 +178,7 @@ def _duplicate_lines(found: dict[str, Any]) -> list[str]:
 def print_predictions(
     rows: Iterable[dict[str, Any]], class_names: list[str], as_json: bool
 ) -> tuple[int, list[str]]:
-    """One line an image, as a table or, as they come, as JSON lines.
+    """Print one line per image, as a table or, while they come, as JSON lines.
 
     Returns:
         How many images there were, and the errors of those that could not be read.
@@ -199,7 +200,7 @@ def print_predictions(
 
 
 def print_pairs(pairs: dict[str, Any]) -> None:
-    """One line a finding."""
+    """Print one line per name and value."""
     table = Table("what", "found", show_header=False)
     for name, value in pairs.items():
         table.add_row(name, str(value))
@@ -207,28 +208,28 @@ def print_pairs(pairs: dict[str, Any]) -> None:
 
 
 def print_explanation(path: Path, record: dict[str, Any]) -> None:
-    """One line an explanation, and one for each reason not to rely on it."""
+    """Print one line per explanation, and one for each reason not to rely on it."""
     name = record["predicted_class"]
-    told = [f"{name} {100 * record['probabilities'][name]:.1f}%"]
+    texts = [f"{name} {100 * record['probabilities'][name]:.1f}%"]
     if record["r2"]:
-        told.append(f"R² {record['r2'][name]:.2f}")
+        texts.append(f"R² {record['r2'][name]:.2f}")
     if record["stability"]:
-        told.append(f"stability {record['stability']['top_overlap']:.2f}")
-    told += [f"{record['num_samples']} samples", f"{record['duration_s']:.2f} s"]
-    print(f"{path}: {', '.join(told)}", flush=True)
+        texts.append(f"stability {record['stability']['top_overlap']:.2f}")
+    texts += [f"{record['num_samples']} samples", f"{record['duration_s']:.2f} s"]
+    print(f"{path}: {', '.join(texts)}", flush=True)
     for warning in record["warnings"]:
         print(f"  do not rely on it: {warning}", flush=True)
 
 
 def print_explanations(summary: dict[str, Any]) -> None:
-    """One table an explainer, with one column a network."""
-    from kerasmed.explain.summary import FIGURES, figure_texts  # which needs SciPy
+    """Print one table per explainer, with one column per network."""
+    from kerasmed.explain.summary import FIGURES, figure_texts  # needs SciPy
 
-    for explainer, each in summary.items():
-        networks = each["networks"]
+    for explainer, explained in summary.items():
+        networks = explained["networks"]
         table = Table(explainer, *networks)
-        columns = [figure_texts(found) for found in networks.values()]
-        for (title, _, _), *cells in zip(FIGURES, *columns, strict=True):
-            if any(cells):
-                table.add_row(title, *cells)
+        columns = [figure_texts(figures) for figures in networks.values()]
+        for (title, _, _), *texts in zip(FIGURES, *columns, strict=True):
+            if any(texts):
+                table.add_row(title, *texts)
         _print(table)

@@ -1,4 +1,4 @@
-"""The commands `kerasmed train`, and sample."""
+"""The commands `kerasmed train` and `kerasmed sample`."""
 
 from typing import Annotated
 
@@ -16,24 +16,25 @@ def train_diffusion(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Train the diffusion model; an interrupted training goes on where it stopped."""
+    """Train the diffusion model; an interrupted training continues where it stopped."""
     run_one_stage("diffusion", config, assignments, data, out)
 
 
 @app.command()
 def sample(
     config: ConfigPath,
-    per_class: Annotated[int | None, typer.Option(help="Images of each class.")] = None,
+    per_class: Annotated[int | None, typer.Option(help="Number of images per class.")] = None,
     shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="Draw the I-th of N parts alone.")
+        str | None, typer.Option(metavar="I/N", help="Draw only shard I of N.")
     ] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Draw the synthetic set; an interrupted drawing goes on where it stopped.
+    """Draw the synthetic set; an interrupted run continues where it stopped.
 
-    Parts drawn with --shard, at once or in turn, become the set when the command is given without.
+    Draw the shards with --shard, at the same time or one after another. Then run the command
+    without --shard to complete the set.
     """
     extra = [f"sampling.per_class={per_class}"] if per_class is not None else []
     settings = (assignments or []) + extra
@@ -55,16 +56,19 @@ def sample(
 @train_app.command("classifier")
 def train_classifier(
     config: ConfigPath,
-    backbone: Annotated[list[str] | None, typer.Option(help="May be given several times.")] = None,
-    on: Annotated[
-        list[str] | None, typer.Option(help="real, synthetic, both, real_all; several times.")
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Name of a backbone; repeat for several.")
     ] = None,
-    seeds: Annotated[int | None, typer.Option(help="Trainings of each.")] = None,
+    on: Annotated[
+        list[str] | None,
+        typer.Option(help="real, synthetic, both or real_all; repeat for several."),
+    ] = None,
+    seeds: Annotated[int | None, typer.Option(help="Number of random seeds per CNN.")] = None,
     assignments: Assignments = None,
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Train the CNNs that are not there yet; on real images alone, no synthetic ones are needed."""
+    """Train the CNNs that are missing; with `--on real` no synthetic images are needed."""
     extra = [f"classifiers.backbones=[{', '.join(backbone)}]"] if backbone else []
     extra += [f"classifiers.train_on=[{', '.join(on)}]"] if on else []
     extra += [f"classifiers.seeds={seeds}"] if seeds is not None else []

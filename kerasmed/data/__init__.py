@@ -1,1 +1,1 @@
-"""Images on disk, in memory, made up, and split."""
+"""Images: reading, caching, fingerprints, phantoms and the split into roles."""

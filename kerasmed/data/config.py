@@ -14,32 +14,31 @@ from kerasmed.settings import Count, Fraction, Rate, Section, UnitInterval
 
 
 class PhantomConfig(Section):
-    """Procedural images that stand in for a domain."""
+    """Computed images that stand in for real ones."""
 
     family: Literal["mri", "smear", "ct"] = "mri"
     per_class: Count = 300
 
 
 class DicomConfig(Section):
-    """How grey values of DICOM files become 0 to 255."""
+    """How grey values of DICOM files are mapped to 0 to 255."""
 
-    # Centre and width, in units after the rescaling (Hounsfield units in CT), in the place of the
-    # files' own windows. Without it the file's first usable window is taken, and data.grey_range
-    # where it has none.
+    # Centre and width, in units after the rescaling (Hounsfield units in CT), instead of the files'
+    # own windows. Without it, each file's first usable window applies, or data.grey_range.
     window: tuple[float, Rate] | None = None
     frames: Literal["refuse", "split"] = "refuse"
 
 
 class NiftiConfig(Section):
-    """Which slices of a NIfTI volume are taken, and how their values become 0 to 255."""
+    """Which slices of a NIfTI volume are used, and how their values are mapped to 0 to 255."""
 
     axis: Literal["sagittal", "coronal", "axial"] = "axial"
-    # First and last slice taken, as a share of the volume from its left, back or lower end.
+    # First and last slice, as fractions of the volume from its left, back or lower end.
     slices: tuple[UnitInterval, UnitInterval] = (0.0, 1.0)
-    # Whether a file of four dimensions is refused, or each of its volumes taken.
+    # "refuse" rejects a file of four dimensions, "split" uses each of its volumes.
     frames: Literal["refuse", "split"] = "refuse"
-    # Whether values are shown by the range of the whole set, or by the 0.1st and 99.9th percentile
-    # of each volume, for scanners whose units differ.
+    # "set" maps values by the range of the whole set. "volume" maps them by the 0.1st and 99.9th
+    # percentiles of each volume, for scanners whose units differ.
     range: Literal["set", "volume"] = "set"
 
     @field_validator("slices")
@@ -55,15 +54,15 @@ def _going_up(pair: tuple[float, float], name: str) -> tuple[float, float]:
 
 
 class Formats(Section):
-    """The choices that a file's format leaves open."""
+    """Choices that a file format leaves open."""
 
     dicom: DicomConfig = DicomConfig()
     nifti: NiftiConfig = NiftiConfig()
-    # Values shown black and white where a file holds more than 8 bits a channel and does not say
-    # itself (PNG and TIFF of 16 bits, NIfTI, DICOM without a window), after the file's rescaling.
-    # Without it, the 0.1st and 99.9th percentile of the training images.
+    # Values shown black and white, after the file's rescaling. They apply where a file holds more
+    # than 8 bits a channel and names no range (PNG and TIFF of 16 bits, NIfTI, DICOM without a
+    # window). Without them, the 0.1st and 99.9th percentiles of the training images apply.
     grey_range: tuple[float, float] | None = None
-    # What a value that is no number (NaN) stands for; black if null.
+    # The value that replaces NaN; if null, NaN is shown black.
     nan_value: float | None = None
 
     @field_validator("grey_range")
@@ -73,30 +72,31 @@ class Formats(Section):
 
 
 class DataConfig(Formats):
-    """Where the images come from and what size they get."""
+    """Where the images come from, and their size."""
 
-    # A folder of class folders, a .csv with the columns path, label and perhaps patient, or an .npz
-    # laid out as MedMNIST does.
+    # A folder of class folders, a .csv with the columns path, label and optionally patient, or an
+    # .npz with the layout of MedMNIST.
     source: Path | None = None
     phantoms: PhantomConfig | None = None
     class_names: Annotated[list[str], Field(min_length=2)] | None = Field(
-        default=None, description="of the labels 0, 1, ... of an .npz, which has none"
+        default=None, description="Names of the labels 0, 1, ... of an .npz, which stores no names."
     )
     image_size: Annotated[int, Field(ge=16, le=512)] = 64
     on_bad_image: Literal["stop", "skip"] = "stop"
-    # Folders such as train/ and test/ with the same class folders inside: "merge" takes all of them
-    # as one set that is split anew, "keep" takes the set's own test images as the role `test`. An
-    # .npz or a table with a column `split` is merged, and says so, unless its parts are kept.
+    # For folders such as train/ and test/ with the same class folders inside. "merge" pools them
+    # and splits the set anew, "keep" gives the set's own test images the role `test`. An .npz or a
+    # table with a column `split` is merged, with a notice, unless this is "keep".
     official_split: Literal["refuse", "merge", "keep"] = "refuse"
-    # Pictures of few values whose name is another's with a suffix, or in a folder such as masks/.
+    # Masks are images of few values whose name is another's with a suffix, or that lie in a folder
+    # such as masks/.
     masks: Literal["leave_out", "keep"] = "leave_out"
-    # Which flips and turns of an image show a valid image of the same class: "mirror" is left to
-    # right, "dihedral" also upside down and quarter turns. Both kinds of training draw from them.
+    # Flips and turns that leave an image a valid image of its class. "mirror" is left to right,
+    # "dihedral" also upside down and quarter turns. The generator and the CNNs train with them.
     symmetry: Literal["none", "mirror", "dihedral"] = "none"
 
     @property
     def formats(self) -> dict[str, Any]:
-        """Of the choices of format those that are not the default, as plain values."""
+        """The choices of format that differ from the default, as plain values."""
         return self.model_dump(
             mode="json", include=set(Formats.model_fields), exclude_defaults=True
         )
@@ -110,30 +110,30 @@ class DataConfig(Formats):
         is_npz = self.source is not None and self.source.suffix.lower() == ".npz"
         if self.class_names is not None and not is_npz:
             raise ValueError(
-                "data.class_names goes with an .npz alone, whose labels are numbers; remove it"
+                "data.class_names applies only to an .npz, whose labels are numbers; remove it"
             )
         return self
 
 
 class SplitConfig(Section):
-    """Shares of each class. What is left over after train and test is the role `reserve`."""
+    """Fractions of each class. Images outside train and test get the role `reserve`."""
 
     train: Fraction = 0.2
-    validation: Fraction = Field(default=0.1, description="of train")
+    validation: Fraction = Field(default=0.1, description="Fraction of the images of train.")
     test: Fraction = 0.2
-    # What else may not be torn apart, beside duplicates: the images of a patient whom a table or a
-    # DICOM header names, or whom `pattern` finds in the path; or runs of neighbouring files.
+    # What forms a group, in addition to duplicates: the images of a patient whom a table or a DICOM
+    # header names, or whom `pattern` finds in the path; or runs of neighbouring files.
     group_by: Literal["patient", "pattern", "neighbours"] = "patient"
-    # Whether a table or a header that names patients is believed; "ignore" where it names one dummy
-    # for all.
+    # "together" trusts the patients that a table or header names. "ignore" is for files that name
+    # one placeholder for all images.
     patient: Literal["together", "ignore"] = "together"
     pattern: str | None = Field(
-        default=None, description="regular expression; its first group is the patient"
+        default=None, description="Regular expression whose first group is the patient."
     )
     run_length: Annotated[int, Field(ge=2)] = 30
-    # Greatest number of the 256 bits of a perceptual hash in which two near-duplicates differ.
+    # Near-duplicates differ in at most this many of the 256 bits of their perceptual hashes.
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        default=32, description="only images of equal pixels are duplicates if null"
+        default=32, description="If null, only images of equal pixels are duplicates."
     )
 
     @model_validator(mode="after")
@@ -144,10 +144,10 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def run_length_is_used(self) -> "SplitConfig":
-        default = type(self).model_fields["run_length"].default  # which a run's record names too
+        default = type(self).model_fields["run_length"].default  # runs record it too
         if self.group_by != "neighbours" and self.run_length != default:
             raise ValueError(
-                "split.run_length goes with split.group_by: neighbours; received "
+                "split.run_length applies only to split.group_by: neighbours; received "
                 f"{self.group_by!r}; change one of the two"
             )
         return self
@@ -155,14 +155,14 @@ class SplitConfig(Section):
     @model_validator(mode="after")
     def pattern_has_a_group(self) -> "SplitConfig":
         if (self.group_by == "pattern") != (self.pattern is not None):
-            raise ValueError("split.pattern and split.group_by: pattern go together; give both")
+            raise ValueError("split.pattern and split.group_by: pattern go together; set both")
         try:
             groups = re.compile(self.pattern or "()").groups
         except re.error as error:
-            raise ValueError(f"split.pattern is no regular expression: {error}") from None
+            raise ValueError(f"split.pattern is not a regular expression: {error}") from None
         if groups < 1:
             raise ValueError(
-                "split.pattern must have one group in parentheses around what names the patient; "
+                "split.pattern must have one group in parentheses around the patient's name; "
                 f"received {self.pattern!r}"
             )
         return self

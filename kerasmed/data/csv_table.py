@@ -1,15 +1,11 @@
-"""Tables of images: a .csv with the columns path, label and perhaps patient and split."""
+"""Tables of images: a .csv with the columns path and label, and optionally patient and split."""
 
 import csv
 import os
 from pathlib import Path
 
-from kerasmed.data.entries import (
-    Entry,
-    checked_label,
-    sorted_by_class,
-)
-from kerasmed.data.official import part_named
+from kerasmed.data.entries import Entry, checked_label, sorted_by_class
+from kerasmed.data.official import official_subset
 from kerasmed.data.readers import EXPECTED, SUFFIXES, suffix_of
 from kerasmed.errors import DataError
 
@@ -17,6 +13,15 @@ _COLUMNS = ("path", "label", "patient", "split")
 
 
 def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
+    """The class names and the entries of a table.
+
+    Args:
+        path: the .csv; its paths are relative to its folder.
+        least_classes: smallest number of classes that is accepted.
+
+    Raises:
+        DataError: the table cannot be read, or names a missing file or one twice.
+    """
     wanted = "a header with the columns path, label and perhaps patient and split, in UTF-8"
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
@@ -26,9 +31,9 @@ def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[E
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"Cannot read {path}: expected {wanted}, received {error}.") from None
     if not rows:
-        raise DataError(f"{path} lists no image: expected {wanted} and one line an image.")
+        raise DataError(f"{path} lists no image: expected {wanted} and one line per image.")
     if not {"path", "label"} <= set(header) or len(set(header)) < len(header):
-        raise DataError(f"{path}: expected {wanted}, received the columns {header}; mend it.")
+        raise DataError(f"{path}: expected {wanted}, received the columns {header}; correct it.")
     entries: dict[Path, Entry] = {}
     for number, row in enumerate(rows, start=1):
         where = f"{path}, image {number}"
@@ -36,7 +41,7 @@ def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[E
         if row.get(None):
             raise DataError(
                 f"{where}: expected {len(header)} values, received more; "
-                "put a value that has a comma into quotation marks."
+                "put values that contain a comma in quotation marks."
             )
         if entry.path.resolve() in entries:
             raise DataError(f"{path} lists {entry.path} twice: expected each once; remove one.")
@@ -46,7 +51,7 @@ def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[E
 
 def _table_entry(table: Path, row: dict[str, str | None], where: str) -> Entry:
     values = {name: (row.get(name) or "").strip() for name in _COLUMNS if name in row}
-    split = values.pop("split", "")  # other divisions than into training and test images are none
+    split = values.pop("split", "")  # optional; values that name no subset are ignored
     empty = [name for name, value in values.items() if not value]
     if empty:
         raise DataError(f"{where}: the column {empty[0]!r} is empty; fill it or remove the line.")
@@ -54,9 +59,12 @@ def _table_entry(table: Path, row: dict[str, str | None], where: str) -> Entry:
     if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises on names too long)
         raise DataError(
             f"{where}: expected an image at {path} (paths are relative to the table), "
-            "received no file; mend the path or remove the line."
+            "received no file; correct the path or remove the line."
         )
     if suffix_of(path) not in SUFFIXES:
-        raise DataError(f"{where}: {path} is no image by its name: expected {EXPECTED}.")
+        raise DataError(
+            f"{where}: {path} has an unsupported file extension (supported: {EXPECTED}); convert "
+            "it or remove the line."
+        )
     label = checked_label(values["label"], where)
-    return Entry(path, label, patient=values.get("patient"), part=part_named(split))
+    return Entry(path, label, patient=values.get("patient"), official=official_subset(split))

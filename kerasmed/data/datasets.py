@@ -1,4 +1,4 @@
-"""The three data sets of arXiv:2412.16860: where they are published, and what they must hold."""
+"""The three data sets of arXiv:2412.16860: where they are published, and what they contain."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +9,16 @@ from kerasmed.errors import DataError
 
 
 @dataclass(frozen=True)
-class KnownSet:
+class Dataset:
     """A published data set.
 
     Attributes:
         handle: owner and name on Kaggle.
-        folder: where its class folders lie in the archive; "" at the top.
-        counts: images of each class, as published.
-        config: the experiment file that is made for it.
-        licence: as stated by its publishers.
-        citation: what to cite.
+        folder: folder of its class folders in the archive; "" for the top.
+        counts: published number of images of each class.
+        config: experiment file for it.
+        licence: licence as its publishers state it.
+        citation: reference to cite.
     """
 
     handle: str
@@ -30,12 +30,12 @@ class KnownSet:
 
     @property
     def address(self) -> str:
-        """Its page."""
+        """Address of its page."""
         return f"https://www.kaggle.com/datasets/{self.handle}"
 
 
-KNOWN: dict[str, KnownSet] = {
-    "brain-tumor-mri": KnownSet(
+DATASETS: dict[str, Dataset] = {
+    "brain-tumor-mri": Dataset(
         "masoudnickparvar/brain-tumor-mri-dataset",
         "Training",
         {"glioma": 1321, "meningioma": 1339, "notumor": 1595, "pituitary": 1457},
@@ -43,7 +43,7 @@ KNOWN: dict[str, KnownSet] = {
         "not confirmed; see its page",
         "Nickparvar, Brain Tumor MRI Dataset, Kaggle 2021, doi:10.34740/kaggle/dsv/2645886",
     ),
-    "leukemia-all": KnownSet(
+    "leukemia-all": Dataset(
         "mehradaria/leukemia",
         "Original",
         {"Benign": 504, "Early": 985, "Pre": 963, "Pro": 804},
@@ -51,7 +51,7 @@ KNOWN: dict[str, KnownSet] = {
         "not confirmed; see its page",
         "Aria et al., ALL image dataset, Kaggle 2021, doi:10.34740/KAGGLE/DSV/2175623",
     ),
-    "sarscov2-ct": KnownSet(
+    "sarscov2-ct": Dataset(
         "plameneduardo/sarscov2-ctscan-dataset",
         "",
         {"COVID": 1252, "non-COVID": 1230},
@@ -62,47 +62,48 @@ KNOWN: dict[str, KnownSet] = {
 }
 
 
-def find_known(name: str) -> KnownSet:
-    """The table's entry of that name.
+def find_dataset(name: str) -> Dataset:
+    """The data set of that name.
 
     Raises:
-        DataError: there is none.
+        DataError: the name is unknown.
     """
-    if name not in KNOWN:
+    if name not in DATASETS:
         raise DataError(
-            f"Unknown data set {name!r}: expected one of {', '.join(KNOWN)}; a folder of your own "
-            "needs no fetching, give it as --data."
+            f"Unknown data set {name!r}: expected one of {', '.join(DATASETS)}; give a folder of "
+            "your own as --data, without fetching it."
         )
-    return KNOWN[name]
+    return DATASETS[name]
 
 
 def fetch(name: str, target: Path) -> Path:
     """Download a known set.
 
     Args:
-        name: a key of KNOWN.
+        name: a key of DATASETS.
         target: folder that the archive is unpacked into.
 
     Returns:
         The folder that was written.
 
     Raises:
-        DataError: no network, no access, or nothing was delivered; with what to do by hand.
+        DataError: there is no network or no access, or nothing was delivered. The message says how
+            to download the set by hand.
     """
-    known = find_known(name)
+    dataset = find_dataset(name)
     by_hand = (
-        f"download it from {known.address} in a browser, unpack it, and run "
+        f"download it from {dataset.address} in a browser, unpack it, and run "
         f"`kerasmed data fetch {name} --from DIR`"
     )
     import kagglehub
 
     try:
-        kagglehub.dataset_download(known.handle, output_dir=str(target))
-    except Exception as error:  # kagglehub lets through what requests, urllib3 and Kaggle raise
-        told = " ".join(str(error).split()).partition(" (Caused by")[0]
-        reason = f"{type(error).__name__}: {told}"[:160]
+        kagglehub.dataset_download(dataset.handle, output_dir=str(target))
+    except Exception as error:  # kagglehub raises what requests, urllib3 and Kaggle raise
+        message = " ".join(str(error).split()).partition(" (Caused by")[0]
+        reason = f"{type(error).__name__}: {message}"[:160]
         raise DataError(
-            f"Cannot fetch {known.handle} from Kaggle ({reason}). Check the network; if it asks "
+            f"Cannot fetch {dataset.handle} from Kaggle ({reason}). Check the network; if it asks "
             f"for a login, put a token of your Kaggle account into ~/.kaggle/kaggle.json. "
             f"Or {by_hand}."
         ) from None
@@ -113,24 +114,24 @@ def verify(name: str, directory: Path) -> dict[str, Any]:
     """Compare a copy on disk with what was published.
 
     Args:
-        name: a key of KNOWN.
+        name: a key of DATASETS.
         directory: the unpacked archive, or its folder of class folders.
 
     Returns:
-        ``source``: the folder to give as ``data.source``; ``found`` and ``published``: images of
-        each class; ``complete``: whether no class has fewer than published.
+        ``source``: the folder to give as ``data.source``; ``found`` and ``published``: number of
+        images of each class; ``complete``: whether no class has fewer than published.
 
     Raises:
         DataError: the classes are not those of the set.
     """
-    known = find_known(name)
-    inside = directory / known.folder
-    source = inside if inside.is_dir() else directory
-    found = count_class_folders(source)
-    if set(found) != set(known.counts):
+    dataset = find_dataset(name)
+    subfolder = directory / dataset.folder
+    source = subfolder if subfolder.is_dir() else directory
+    counts = count_class_folders(source)
+    if set(counts) != set(dataset.counts):
         raise DataError(
-            f"{source}: expected the class folders {sorted(known.counts)} of {name}, "
-            f"received {sorted(found)}; give the unpacked archive or the folder that holds them."
+            f"{source}: expected the class folders {sorted(dataset.counts)} of {name}, "
+            f"received {sorted(counts)}; give the unpacked archive or the folder that holds them."
         )
-    complete = all(found[label] >= count for label, count in known.counts.items())
-    return {"source": source, "found": found, "published": known.counts, "complete": complete}
+    complete = all(counts[label] >= count for label, count in dataset.counts.items())
+    return {"source": source, "found": counts, "published": dataset.counts, "complete": complete}

@@ -1,7 +1,7 @@
 """The frames of a DICOM file as pictures. Needs pydicom (`pip install 'kerasmed[medical]'`).
 
-Of the header, nothing but what the pixels need and the patient's ID is looked at. What a header
-leaves out and the pixels say by themselves does not reject a file.
+Of the header, only what the pixels need and the patient's ID are read. A missing element that the
+pixels themselves reveal does not reject a file.
 """
 
 import warnings
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kerasmed.data.config import Formats
-from kerasmed.data.dicom_grey import GREY, integer, shown, true_bits
+from kerasmed.data.dicom_grey import GREY, grey_picture, integer, true_bits
 from kerasmed.data.dicom_header import COLOUR, complete_header
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb
 from kerasmed.errors import DataError, MachineError
@@ -20,7 +20,7 @@ from kerasmed.errors import DataError, MachineError
 if TYPE_CHECKING:
     from pydicom import Dataset
 
-# A header that breaks a rule is not our business, and a warning would quote it.
+# Headers that break a rule are accepted, and a warning would quote them.
 warnings.filterwarnings("ignore", module=r"pydicom\.")
 
 _PALETTE = "PALETTE COLOR"
@@ -37,22 +37,22 @@ def read_frames(path: Path, formats: Formats, is_dicom: bool) -> Iterator[Pictur
     """The frames of a file.
 
     Args:
-        path: the file.
-        formats: window, range and missing values, and what to do with several frames.
-        is_dicom: whether its first bytes say so; pydicom itself refuses files without a preamble.
+        path: DICOM file.
+        formats: window, range and missing values, and whether several frames are accepted.
+        is_dicom: whether its first bytes are those of DICOM; pydicom itself refuses files without a
+            preamble.
 
     Raises:
-        DataError: no image in it, several that were not asked for, or a compression that no
-            installed library decodes.
+        DataError: the file has no image, more frames than the settings accept, or a compression
+            that no installed library decodes.
         MachineError: pydicom is missing.
     """
     try:
         import pydicom
-        from pydicom import pixels
     except ImportError:
         raise MachineError(
-            f"{path} is DICOM: expected the package pydicom, received none; "
-            "pip install 'kerasmed[medical]'."
+            f"Cannot read {path}: DICOM files need the package pydicom; "
+            "run pip install 'kerasmed[medical]'."
         ) from None
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     dataset = pydicom.dcmread(path, force=is_dicom)
@@ -65,20 +65,10 @@ def read_frames(path: Path, formats: Formats, is_dicom: bool) -> Iterator[Pictur
             f"Cannot read {path}: expected one frame, received {count}; "
             "set data.dicom.frames: split to take each as an image."
         )
-    named = (str(dataset.get(tag) or "").strip() for tag in ("PatientID", "StudyInstanceUID"))
-    patient = next(filter(None, named), None)
+    identifiers = (str(dataset.get(tag) or "").strip() for tag in ("PatientID", "StudyInstanceUID"))
+    patient = next(filter(None, identifiers), None)
     for index in range(count):
-        try:
-            frame = pixels.pixel_array(dataset, index=index)
-        except RuntimeError:  # every library failed, such as Pillow with JPEG of 12 bits
-            raise _undecodable(dataset, path) from None
-        except ValueError:
-            if dataset.file_meta.TransferSyntaxUID.is_encapsulated or not _is_cut(dataset, count):
-                raise
-            raise DataError(
-                f"Cannot read {path}: expected as many pixels as its header states, received "
-                "fewer; the file is cut off, so replace or remove it."
-            ) from None
+        frame = _decode_frame(dataset, index, count, path)
         settings = _with_frame_settings(dataset, index)
         if shift:
             frame = frame >> shift
@@ -87,12 +77,29 @@ def read_frames(path: Path, formats: Formats, is_dicom: bool) -> Iterator[Pictur
         yield Picture(
             **{
                 **vars(picture),
-                "part": index if count > 1 else None,
+                "frame": index if count > 1 else None,
                 "patient": patient,
                 "is_mask": is_mask,
                 "notes": (*notes, *picture.notes),
             }
         )
+
+
+def _decode_frame(dataset: "Dataset", index: int, count: int, path: Path) -> np.ndarray:
+    """The stored values of one frame of ``count``."""
+    from pydicom import pixels
+
+    try:
+        return pixels.pixel_array(dataset, index=index)
+    except RuntimeError:  # every library failed, such as Pillow with JPEG of 12 bits
+        raise _undecodable(dataset, path) from None
+    except ValueError:
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated or not _is_cut(dataset, count):
+            raise
+        raise DataError(
+            f"Cannot read {path}: expected as many pixels as its header states, received "
+            "fewer; the file is cut off, so replace or remove it."
+        ) from None
 
 
 def _check_decodable(dataset: "Dataset", path: Path) -> None:
@@ -110,7 +117,7 @@ def _check_decodable(dataset: "Dataset", path: Path) -> None:
     bits = integer(dataset, "BitsAllocated", 8)
     if bits not in (1, 8, 16, 32, 64):
         raise DataError(
-            f"Cannot read {path}: expected 1, 8, 16, 32 or 64 bits allocated a value, received "
+            f"Cannot read {path}: expected 1, 8, 16, 32 or 64 allocated bits per value, received "
             f"{bits}; convert it."
         )
     try:
@@ -154,10 +161,8 @@ def _with_frame_settings(dataset: "Dataset", index: int) -> "Dataset":
 
 def _picture(stored: np.ndarray, dataset: "Dataset", formats: Formats, path: Path) -> Picture:
     interpretation = str(dataset.get("PhotometricInterpretation") or "MONOCHROME2").strip().upper()
-    if (
-        interpretation in COLOUR and stored.ndim == 2
-    ):  # one sample a pixel is grey, whatever its name
-        interpretation = "MONOCHROME2"
+    if interpretation in COLOUR and stored.ndim == 2:
+        interpretation = "MONOCHROME2"  # one sample per pixel is grey, whatever the header says
     bits = integer(dataset, "BitsStored", stored.dtype.itemsize * 8)
     kind = f"DICOM {interpretation} {bits} bits"
     if interpretation == _PALETTE:
@@ -165,7 +170,7 @@ def _picture(stored: np.ndarray, dataset: "Dataset", formats: Formats, path: Pat
     if interpretation not in (*GREY, *COLOUR):
         raise DataError(f"Cannot read {path}: expected grey, RGB, YBR or a palette; convert it.")
     if interpretation in GREY:
-        return shown(stored, dataset, formats, kind)
+        return grey_picture(stored, dataset, formats, kind)
     if stored.dtype == np.uint8:
         return Picture(to_rgb(stored[..., :3]), kind)
     values = stored[..., :3]
@@ -184,7 +189,7 @@ def _through_palette(stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
 
 
 def _widen_palette(dataset: "Dataset") -> None:
-    """Entries of one byte as two, since pydicom 3.0.2 keeps positions as wide as the entries."""
+    """Store 8-bit entries as 16-bit ones: pydicom 3.0.2 stores positions in the entries' dtype."""
     for colour in ("Red", "Green", "Blue"):
         name = f"{colour}PaletteColorLookupTableData"
         count = dataset[f"{colour}PaletteColorLookupTableDescriptor"].value[0] or 2**16

@@ -1,6 +1,6 @@
-"""From stored values of a DICOM frame to what is shown: rescaling, window, lookup tables.
+"""Stored values of a DICOM frame as grey levels: rescaling, window, lookup tables.
 
-PS3.3 C.11.1 and C.11.2. An element that cannot be used is ignored, with a note for the set.
+PS3.3 C.11.1 and C.11.2. An unusable element is ignored, and a note says so.
 """
 
 import math
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 GREY = ("MONOCHROME1", "MONOCHROME2")
 _FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 _TEXT = ("DS", "IS", "LO", "SH", "ST", "LT", "UN", None)  # value representations of numbers in text
-_PLAIN_BITS = 8  # of stored values that are shown as they are where no window says otherwise
+_PLAIN_BITS = 8  # values of at most this depth are shown as they are if there is no window
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class _Window:
 
 @dataclass(frozen=True)
 class _Table:
-    """A lookup table: ``entries[value - first]``, its ends beyond them; white is its full scale."""
+    """A lookup table: ``entries[value - first]``, clipped to its ends; white is its full scale."""
 
     first: int
     entries: np.ndarray
     white: int
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
-        at = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
-        return self.entries[at.astype(np.int64)]
+        positions = np.clip(np.rint(values) - self.first, 0, len(self.entries) - 1)
+        return self.entries[positions.astype(np.int64)]
 
 
 def integer(dataset: "Dataset", name: str, default: int) -> int:
-    """A whole number of the header; the default where it is missing, empty or no number."""
+    """A whole number from the header; the default if it is missing, empty or not a number."""
     try:
         value = dataset.get(name)
         return default if value in (None, "") else int(value)
@@ -50,18 +50,18 @@ def integer(dataset: "Dataset", name: str, default: int) -> int:
         return default
 
 
-def shown(stored: np.ndarray, dataset: "Dataset", formats: Formats, kind: str) -> Picture:
-    """A grey frame as it is shown.
+def grey_picture(stored: np.ndarray, dataset: "Dataset", formats: Formats, kind: str) -> Picture:
+    """A grey frame as a picture.
 
-    By the first of these that there is: the window of the settings, the file's first usable window
-    or lookup table, the stored range where that has at most 8 bits, the range of the settings.
+    The first of these that exists decides: the window of the settings, the file's first usable
+    window or lookup table, the stored range if it has at most 8 bits, the range of the settings.
     MONOCHROME1 is inverted, so that air is dark in every file.
 
     Args:
-        stored: (height, width).
-        dataset: group 0028 of the header, with that of the frame.
+        stored: values as stored, (height, width).
+        dataset: group 0028 of the header, with the frame's own elements.
         formats: the settings.
-        kind: of the picture.
+        kind: the picture's ``kind``.
     """
     notes: list[str] = []
     values = _rescaled(stored, dataset, notes)
@@ -98,9 +98,9 @@ def _stored_ends(dataset: "Dataset", bits: int) -> np.ndarray:
 
 
 def _rescaled(stored: np.ndarray, dataset: "Dataset", notes: list[str]) -> np.ndarray:
-    """Through the modality table, or slope and intercept, each with its default: float32."""
+    """Values after the modality table, or else slope and intercept: float32."""
     signed = integer(dataset, "PixelRepresentation", 0) == 1
-    # Of this table no full scale is needed: its depth may be what it likes.
+    # The full scale of this table is not needed, so its depth is not checked.
     for table in _tables(dataset, "ModalityLUTSequence", signed, notes, checks_bits=False):
         return table(stored).astype(np.float32)
     slope, intercept = (
@@ -125,7 +125,7 @@ def _factor(dataset: "Dataset", name: str, default: float, notes: list[str]) -> 
 def _by_window(
     values: np.ndarray, dataset: "Dataset", formats: Formats, notes: list[str]
 ) -> np.ndarray | None:
-    """Grey levels (0 to 255) by a window or a lookup table; None where there is none."""
+    """Grey levels (0 to 255) by a window or a lookup table; None if there is neither."""
     if formats.dicom.window is not None:
         return _windowed(values, _Window(*formats.dicom.window))
     for window in _windows(dataset, notes):
@@ -138,7 +138,7 @@ def _by_window(
 
 
 def _windows(dataset: "Dataset", notes: list[str]) -> list[_Window]:
-    """The windows of the file that can be used, in their order."""
+    """The usable windows of the file, in their order."""
     centres, widths = (_numbers(dataset, name) for name in ("WindowCenter", "WindowWidth"))
     function = str(dataset.get("VOILUTFunction") or "LINEAR").strip().upper()
     if not centres and not widths:
@@ -161,8 +161,8 @@ def _windowed(values: np.ndarray, window: _Window) -> np.ndarray:
     centre, width = window.centre, window.width
     if window.function == "SIGMOID":
         with np.errstate(over="ignore"):
-            share = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - centre) / width))
-        return np.rint(np.nan_to_num(share) * 255).astype(np.uint8)
+            brightness = 1 / (1 + np.exp(-4 * (values.astype(np.float64) - centre) / width))
+        return np.rint(np.nan_to_num(brightness) * 255).astype(np.uint8)
     if window.function == "LINEAR_EXACT" or width < 1:  # LINEAR has no widths below 1
         return to_grey(values, centre - width / 2, centre + width / 2)
     black = centre - 0.5 - (width - 1) / 2
@@ -174,25 +174,25 @@ def _windowed(values: np.ndarray, window: _Window) -> np.ndarray:
 def _tables(
     dataset: "Dataset", name: str, signed: bool, notes: list[str], checks_bits: bool = True
 ) -> list[_Table]:
-    """The lookup tables of a sequence that can be used, in their order."""
+    """The usable lookup tables of a sequence, in their order."""
     items = dataset.get(name) or []
     order = "<" if dataset.file_meta.TransferSyntaxUID.is_little_endian else ">"
-    found = (_table(item, signed, order, notes if checks_bits else None) for item in items)
-    tables = [table for table in found if table is not None]
+    read = (_table(item, signed, order, notes if checks_bits else None) for item in items)
+    tables = [table for table in read if table is not None]
     if len(tables) < len(items):
         notes.append("an empty lookup table is ignored")
     return tables
 
 
 def _table(item: "Dataset", signed: bool, order: str, notes: list[str] | None) -> _Table | None:
-    """PS3.3 C.11.1.1 and C.11.2.1.1.
+    """One lookup table (PS3.3 C.11.1.1 and C.11.2.1.1); None if it cannot be used.
 
     Args:
-        item: of the sequence.
-        signed: whether the values that are looked up may be negative: in implicit VR pydicom gives
-            the first of them unsigned.
-        order: of bytes in the file, "<" or ">".
-        notes: takes a note where the descriptor and the table differ.
+        item: one item of the sequence.
+        signed: whether the values looked up may be negative. In implicit VR pydicom returns the
+            first of them as unsigned.
+        order: byte order of the file, "<" or ">".
+        notes: receives a note if the descriptor contradicts the table.
     """
     try:
         count, first, bits = (int(value) for value in item.LUTDescriptor)
@@ -217,18 +217,19 @@ def _table(item: "Dataset", signed: bool, order: str, notes: list[str] | None) -
 
 
 def true_bits(largest: int, stated: int) -> int:
-    """Bits of a table's full scale: as its descriptor states, unless its entries belie that.
+    """Bits of a table's full scale: as its descriptor states, unless its entries contradict it.
 
     Args:
-        largest: entry of the table.
-        stated: by its descriptor; far more than the entries have would leave them nearly black.
+        largest: largest entry of the table.
+        stated: bits that its descriptor states. Many more than the entries use would make the
+            image nearly black.
     """
     needed = max(8, largest.bit_length())
     return needed if needed > stated or stated - needed >= 2 else stated
 
 
 def _entries(data: Any, count: int, order: str) -> np.ndarray | None:
-    """The entries of a table, of one or two bytes each or as numbers; None where there are none."""
+    """The entries of a table, from one or two bytes each or from numbers; None if it is empty."""
     if isinstance(data, bytes):
         is_packed = len(data) < 2 * count and len(data) in (count, count + 1)
         entries = np.frombuffer(data[: len(data) // 2 * 2], f"{order}u2")
@@ -240,7 +241,7 @@ def _entries(data: Any, count: int, order: str) -> np.ndarray | None:
 
 
 def _without_padding(values: np.ndarray, stored: np.ndarray, dataset: "Dataset") -> np.ndarray:
-    """Values with NaN where the file says that it has none (PS3.3 C.7.5.1.1.2)."""
+    """Values with NaN in place of the padding that the file states (PS3.3 C.7.5.1.1.2)."""
     if "PixelPaddingValue" not in dataset or stored.dtype.kind not in "iu":
         return values
     bits = 8 * stored.dtype.itemsize
@@ -256,7 +257,7 @@ def _without_padding(values: np.ndarray, stored: np.ndarray, dataset: "Dataset")
 
 
 def _numbers(dataset: "Dataset", name: str) -> list[float | None]:
-    """The numbers of an element; None in the place of each that is none."""
+    """The numbers of an element; None in place of each value that is not a number."""
     if name not in dataset:
         return []
     element = dataset.get_item(name)
@@ -264,16 +265,16 @@ def _numbers(dataset: "Dataset", name: str) -> list[float | None]:
     if value in (None, "", b""):
         return []
     if isinstance(value, bytes) and element.VR in _TEXT:
-        parts: list[Any] = value.decode("latin-1").replace("\0", "").split("\\")
+        values: list[Any] = value.decode("latin-1").replace("\0", "").split("\\")
     else:
         try:
             value = dataset[name].value
         except (TypeError, ValueError):
             return [None]
-        parts = (
+        values = (
             list(value) if hasattr(value, "__iter__") and not isinstance(value, str) else [value]
         )
-    return [_number(part) for part in parts]
+    return [_number(value) for value in values]
 
 
 def _number(text: Any) -> float | None:

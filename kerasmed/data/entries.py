@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kerasmed.data.config import Formats
 from kerasmed.data.masks import Suspicion, looks_like_mask, suspected_masks
-from kerasmed.data.official import Part
+from kerasmed.data.official import OfficialSubset
 from kerasmed.data.picture import Picture
 from kerasmed.data.readers import read_pictures, stem_of
 from kerasmed.errors import DataError
@@ -23,22 +23,22 @@ class Entry:
     Attributes:
         path: the file.
         class_name: its class.
-        row: of an .npz.
-        patient: whom a table names.
-        part: to which part of the set its publishers gave it.
-        suspicion: why it may be a mask of another image, which its pixels decide.
+        row: number of the row in an .npz.
+        patient: patient that a table names.
+        official: subset of the set that its publishers put it in.
+        suspicion: why it may be a mask of another image; its pixels decide.
     """
 
     path: Path
     class_name: str
     row: int | None = None
     patient: str | None = None
-    part: Part | None = None
+    official: OfficialSubset | None = None
     suspicion: Suspicion | None = None
 
 
-# SHA-256 (of the pixels' bytes in an .npz, else of the file's) and image, for each of an entry; the
-# number is a size below which a JPEG need not be decoded.
+# Yields SHA-256 and picture for each image of an entry. The hash is of the pixels' bytes in an
+# .npz, otherwise of the file's bytes. The number is ``draft_size`` of ``read_pictures``.
 Read = Callable[[Entry, int | None], Iterator[tuple[str, Picture]]]
 
 
@@ -48,10 +48,10 @@ class Source:
 
     Attributes:
         path: the folder, table or archive that the user named.
-        class_names: sorted.
-        entries: in the order in which their images will stand.
+        class_names: sorted names of the classes.
+        entries: files, in the order of their images in the set.
         formats: the choices of format.
-        leaves_out_masks: whether what marks regions of other images is no image.
+        leaves_out_masks: whether masks of other images are left out.
     """
 
     path: Path
@@ -62,32 +62,32 @@ class Source:
 
     @property
     def root(self) -> Path:
-        """What the entries' paths are relative to in manifests."""
+        """The folder that paths in manifests are relative to."""
         return root_of(self.path)
 
     def files(self) -> list[Path]:
-        """Every file that decides what the images are."""
+        """Every file that the images depend on."""
         own = [] if self.path.is_dir() else [self.path]
         return own + [entry.path for entry in self.entries if entry.row is None]
 
     @contextmanager
     def opened(self, scratch: Path) -> Iterator[Read]:
-        """A function that yields SHA-256 and image, for each image of an entry.
+        """A function that yields SHA-256 and picture for each image of an entry.
 
         Args:
-            scratch: a folder for what must be unpacked until the block ends.
+            scratch: folder for files that are unpacked until the block ends.
         """
         yield self._read_file
 
     def images_of(
         self, entry: Entry, read: Read, draft_size: int | None
     ) -> Iterator[tuple[str, Picture]]:
-        """SHA-256 and picture of each image of an entry; none where it is a mask.
+        """SHA-256 and picture of each image of an entry; nothing if it is a mask.
 
         Args:
-            entry: what is read.
-            read: of ``opened``.
-            draft_size: a size below which a JPEG need not be decoded.
+            entry: the file or row.
+            read: the function that ``opened`` gave.
+            draft_size: as for ``read_pictures``.
         """
         if entry.suspicion is not None and self._is_mask(entry, entry.suspicion, read):
             return
@@ -98,7 +98,7 @@ class Source:
     def _is_mask(self, entry: Entry, suspicion: Suspicion, read: Read) -> bool:
         if not looks_like_mask((picture for _, picture in read(entry, None)), suspicion):
             return False
-        # Where the image holds as few values, all of the set's do.
+        # If the image holds as few values, so do all images of the set.
         try:
             return not looks_like_mask(read_pictures(suspicion.image, self.formats), suspicion)
         except DataError:
@@ -109,50 +109,50 @@ class Source:
             digest = sha256_of(entry.path)
         except OSError as error:
             raise DataError(
-                f"Cannot read {entry.path}: {error.strerror}; mend its permissions or remove it."
+                f"Cannot read {entry.path}: {error.strerror}; correct its permissions or remove it."
             ) from None
         for picture in read_pictures(entry.path, self.formats, draft_size):
-            own = digest
-            if picture.part is not None:
-                own = hashlib.sha256(f"{digest} {picture.part}".encode()).hexdigest()
-            yield own, picture
+            image_digest = digest
+            if picture.frame is not None:
+                image_digest = hashlib.sha256(f"{digest} {picture.frame}".encode()).hexdigest()
+            yield image_digest, picture
 
 
 def with_suspicions(entries: Iterable[Entry], root: Path) -> tuple[Entry, ...]:
-    """The entries, those that may be masks by their names marked so."""
+    """The entries, with a ``suspicion`` where their names suggest masks."""
     entries = tuple(entries)
     paths = [entry.path for entry in entries]
-    found = suspected_masks(paths, [stem_of(path) for path in paths], root)
+    suspicions = suspected_masks(paths, [stem_of(path) for path in paths], root)
     return tuple(
-        replace(entry, suspicion=found[entry.path]) if entry.path in found else entry
+        replace(entry, suspicion=suspicions[entry.path]) if entry.path in suspicions else entry
         for entry in entries
     )
 
 
 def root_of(source: Path) -> Path:
-    """The folder that a source's files are named from: itself, or where the table lies."""
+    """The folder that a source's files are relative to: a folder itself, or that of a file."""
     return source if source.is_dir() else source.parent
 
 
 def relative_path(path: Path, root: Path) -> Path:
-    """The path below the root; as it is where it lies elsewhere."""
+    """The path relative to the root; unchanged if it is not below the root."""
     return path.relative_to(root) if path.is_relative_to(root) else path
 
 
-# Bytes of a folder's name that leave room for what file names add, within the 255 of most systems.
+# Most bytes of a folder's name; file names add to it, and most systems allow 255.
 _LONGEST_NAME = 150
-# The percent sign, and what some common system refuses in a name.
+# The percent sign, and characters that a common system refuses in a name.
 _REFUSED = '%/\\:*?"<>|'
-# Windows takes these for devices, with any ending.
+# Windows takes these names for devices, with any suffix.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com[1-9¹²³]|lpt[1-9¹²³]|conin\$|conout\$) *(\.|$)", re.I)
 
 
 def folder_name(label: str) -> str:
-    """The name of a label's folder on any common system; ``label_of_folder`` gives the label back.
+    """The name of a label's folder on any common system; the inverse of ``label_of_folder``.
 
-    What cannot be part of it is written as in an address, such as ``%2E`` for a leading dot: the
-    characters ``% / \\ : * ? " < > |``, control characters, a dot in front, a dot or a space at
-    the end, and the first letter of what Windows takes for a device, such as ``CON``.
+    Refused characters are percent-encoded, such as ``%2E`` for a leading dot. These are
+    ``% / \\ : * ? " < > |``, control characters, a leading dot, and a dot or a space at the end. Of
+    a device name of Windows, such as ``CON``, the first letter is encoded.
 
     Args:
         label: the name of a class.
@@ -160,34 +160,34 @@ def folder_name(label: str) -> str:
     last = len(label) - 1
     is_device = _DEVICE.match(label) is not None
 
-    def is_refused(position: int, sign: str) -> bool:
+    def is_refused(position: int, character: str) -> bool:
         return (
-            sign in _REFUSED
-            or sign < " "
-            or sign == "\x7f"
-            or (position == 0 and (sign == "." or is_device))
-            or (position == last and sign in ". ")
+            character in _REFUSED
+            or character < " "
+            or character == "\x7f"
+            or (position == 0 and (character == "." or is_device))
+            or (position == last and character in ". ")
         )
 
     return "".join(
-        f"%{ord(sign):02X}" if is_refused(position, sign) else sign
-        for position, sign in enumerate(label)
+        f"%{ord(character):02X}" if is_refused(position, character) else character
+        for position, character in enumerate(label)
     )
 
 
 def label_of_folder(name: str) -> str:
-    """The label whose ``folder_name`` this is; the name itself where it is that of none."""
+    """The label whose ``folder_name`` this is; the name itself if it is not such a name."""
     label = re.sub("%([0-7][0-9A-F])", lambda match: chr(int(match[1], 16)), name)
     return label if folder_name(label) == name else name
 
 
 def checked_label(label: str, where: str) -> str:
-    """A label of one line that is short enough for the folder in which synthetic images will lie.
+    """The label, if it is one line that is short enough for the name of a folder.
 
     Raises:
-        DataError: it is empty, of several lines or too long.
+        DataError: the label is empty, has several lines or is too long.
     """
-    if not label or any(sign in label for sign in "\0\n\r"):
+    if not label or any(character in label for character in "\0\n\r"):
         raise DataError(f"{where}: expected a label of one line, received {label!r}; rename it.")
     if len(folder_name(label).encode(errors="surrogatepass")) > _LONGEST_NAME:
         raise DataError(
@@ -200,12 +200,15 @@ def checked_label(label: str, where: str) -> str:
 def sorted_by_class(
     entries: Iterable[Entry], path: Path, least_classes: int = 2
 ) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
-    """The classes' names, and the entries class by class.
+    """The sorted class names, and the entries sorted by class.
 
     Raises:
-        DataError: fewer than two classes.
+        DataError: there are fewer than ``least_classes`` classes.
     """
     names = tuple(sorted({entry.class_name for entry in entries}))
     if len(names) < least_classes:
-        raise DataError(f"{path}: expected at least two classes, received {list(names)}.")
+        raise DataError(
+            f"{path}: expected at least two classes, received {list(names)}; add images of another "
+            "class."
+        )
     return names, tuple(sorted(entries, key=lambda entry: entry.class_name))

@@ -14,28 +14,28 @@ from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import cache_key, in_parallel, pseudonym
 from kerasmed.data.entries import Entry, Source
 from kerasmed.data.fingerprints import APPEARANCE, COLUMNS, LISTS, Fingerprints, name_in_set
-from kerasmed.data.picture import SHARES, Picture, distribution
+from kerasmed.data.picture import QUANTILE_LEVELS, Picture, distribution
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 from kerasmed.files import make_folder, written_aside
 
-_EDGE = 16  # of the square of DCT coefficients; its area is BITS
-
+# Edge of the square of DCT coefficients whose signs are the 256 bits.
+_EDGE = 16
+# Edge of the image that the DCT is taken of.
 _REDUCED = 64
-
-_BORDER = 0.03  # of the edge, where the colour around a scan is looked at
-
+# Width of the border, as a fraction of the edge, that shows the colour around a scan.
+_BORDER = 0.03
+# Columns that hold one value for each quantile.
 _WIDE = ("quantiles", "levels")
-
-
-_ROWS = 8192  # that are kept as Python objects
+# Rows that are held as Python objects before they become arrays.
+_ROWS = 8192
 
 _DTYPES: dict[str, Any] = {
     "hashes": np.bytes_,
     "pixel_hashes": np.bytes_,
     "bits": np.uint8,
     "appearance": APPEARANCE,
-    "parts": np.int32,
+    "frames": np.int32,
     "notes": np.int32,
     "quantiles": np.float32,
     "levels": np.float32,
@@ -46,8 +46,8 @@ def perceptual_bits(grey: np.ndarray) -> np.ndarray:
     """Signs of the 16 x 16 lowest coefficients of the cosine transform.
 
     Recompression, noise, contrast and brightness change few of them. Mirroring an image changes the
-    sign of every coefficient of odd frequency in that direction, and a quarter turn exchanges rows
-    and columns beside, so the bits of all eight flips and turns follow from those of one.
+    sign of every coefficient of odd frequency in that direction. A quarter turn also exchanges rows
+    and columns. So the bits of all eight flips and turns follow from those of one.
 
     Args:
         grey: (..., 64, 64), any range.
@@ -65,21 +65,21 @@ def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
     """Fingerprints of every image of ``data.source``, computed once.
 
     Args:
-        data: source and choices of format; its image size plays no part.
-        cache: path without suffix; ``.npz`` is written there.
+        data: source and choices of format; its image size has no effect.
+        cache: path without suffix of the ``.npz`` that is written.
 
     Raises:
-        DataError: the source's layout. An unreadable image is listed instead.
+        DataError: the source has another layout. An unreadable image is listed instead.
     """
     source = open_source(data)
-    # Whatever the size, the fingerprints are the same: one key serves all.
+    # Fingerprints do not depend on the image size, so one key serves every size.
     key = cache_key(source, data.model_copy(update={"image_size": 0, "on_bad_image": "skip"}))
     path = cache.with_suffix(".npz")
-    found = _read_cached(path, key)
-    if found is not None:
-        return found
+    cached = _read_cached(path, key)
+    if cached is not None:
+        return cached
     salt = secrets.token_bytes(16)
-    parts: list[dict[str, np.ndarray]] = []
+    chunks: list[dict[str, np.ndarray]] = []
     rows: list[tuple] = []
     unreadable: list[str] = []
     masks: list[str] = []
@@ -106,12 +106,12 @@ def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
             else:
                 masks.append(name_in_set(entry.path, None, source.root))
             if len(rows) >= _ROWS:
-                parts.append(_as_columns(rows))
+                chunks.append(_as_columns(rows))
                 rows = []
-    if rows or not parts:
-        parts.append(_as_columns(rows))
-    _fill_quantiles(parts)
-    arrays = {name: np.concatenate([part.pop(name) for part in parts]) for name in COLUMNS}
+    if rows or not chunks:
+        chunks.append(_as_columns(rows))
+    _fill_quantiles(chunks)
+    arrays = {name: np.concatenate([chunk.pop(name) for chunk in chunks]) for name in COLUMNS}
     lists = {"unreadable": unreadable, "masks": masks, "note_texts": list(note_texts)}
     arrays |= {name: np.array(values, dtype=np.str_) for name, values in lists.items()}
     with written_aside(path) as temporary:
@@ -120,18 +120,18 @@ def read_fingerprints(data: DataConfig, cache: Path) -> Fingerprints:
 
 
 def _row(digest: str, picture: Picture, entry: Entry, source: Source, salt: bytes) -> tuple:
-    """What is kept of an image, in the order of COLUMNS."""
-    pixel_hash, bits, seen, quantiles, levels = _examine(picture, entry)
+    """The row of an image, in the order of COLUMNS."""
+    pixel_hash, bits, appearance, quantiles, levels = _examine(picture, entry)
     return (
-        name_in_set(entry.path, picture.part, source.root),
+        name_in_set(entry.path, picture.frame, source.root),
         entry.class_name,
         digest,
         pixel_hash,
         bits,
-        seen,
+        appearance,
         pseudonym(entry.patient or picture.patient, salt) or "",
-        -1 if picture.part is None else picture.part,
-        entry.part or "",
+        -1 if picture.frame is None else picture.frame,
+        entry.official or "",
         quantiles,
         levels,
         "\n".join(picture.notes),
@@ -139,7 +139,7 @@ def _row(digest: str, picture: Picture, entry: Entry, source: Source, salt: byte
 
 
 def _as_columns(rows: list[tuple]) -> dict[str, np.ndarray]:
-    """Rows as arrays, which take a tenth of their memory."""
+    """The rows as arrays, which take a tenth of the memory."""
     transposed = zip(*rows, strict=True) if rows else [()] * len(COLUMNS)
     columns = dict(zip(COLUMNS, transposed, strict=True))
     arrays = {
@@ -147,35 +147,35 @@ def _as_columns(rows: list[tuple]) -> dict[str, np.ndarray]:
         for name, column in columns.items()
     }
     for name in _WIDE:
-        values = arrays[name].reshape(len(rows), len(SHARES))
+        values = arrays[name].reshape(len(rows), len(QUANTILE_LEVELS))
         arrays[name] = values[:, :0] if np.isnan(values).all() else values
     return arrays
 
 
-def _fill_quantiles(parts: list[dict[str, np.ndarray]]) -> None:
-    """Rows of NaN where some images of the set have quantiles and those of a part have none."""
-    width = max(part["quantiles"].shape[1] for part in parts)
-    for part in parts:
+def _fill_quantiles(chunks: list[dict[str, np.ndarray]]) -> None:
+    """Give chunks without quantiles rows of NaN, if another chunk has quantiles."""
+    width = max(chunk["quantiles"].shape[1] for chunk in chunks)
+    for chunk in chunks:
         for name in _WIDE:
-            if part[name].shape[1] < width:
-                part[name] = np.full((len(part["names"]), width), np.nan, np.float32)
+            if chunk[name].shape[1] < width:
+                chunk[name] = np.full((len(chunk["names"]), width), np.nan, np.float32)
 
 
 def _examine(picture: Picture, entry: Entry) -> tuple:
-    """Hash of the pixels, perceptual bits, a row of APPEARANCE, and quantiles as kept."""
+    """Hash of the pixels, perceptual bits, a row of APPEARANCE, quantiles and levels."""
     image = picture.image
     shown = np.asarray(image)
     pixels = shown
     if picture.needs_range and picture.values is not None:
         pixels = picture.values if picture.values.ndim == 3 else picture.values[..., None]
         finite = pixels[np.isfinite(pixels)]
-        # What the file has no values for is shown black.
+        # Pixels without a value are shown black.
         black = (finite.max() if picture.inverted else finite.min()) if finite.size else 0
         pixels = np.where(np.isfinite(pixels), pixels, black)
     digest = hashlib.sha256(f"{image.size}".encode() + pixels.tobytes()).hexdigest()
     reduced = np.asarray(image.convert("L").resize((_REDUCED, _REDUCED), Image.Resampling.BICUBIC))
     size = 0 if entry.row is not None else entry.path.stat().st_size
-    quantiles = levels = np.full(len(SHARES), np.nan, np.float32)
+    quantiles = levels = np.full(len(QUANTILE_LEVELS), np.nan, np.float32)
     held, kept = 0, 0
     brightness = float(reduced.mean())
     if picture.values is not None:
@@ -189,7 +189,7 @@ def _examine(picture: Picture, entry: Entry) -> tuple:
 
 
 def _border_of(pixels: np.ndarray) -> np.ndarray:
-    """Mean of each channel of (height, width, channels) along the edge."""
+    """The mean of each channel along the edge of (height, width, channels)."""
     rows, columns = (max(1, round(_BORDER * n)) for n in pixels.shape[:2])
     border = np.ones(pixels.shape[:2], dtype=bool)
     border[rows:-rows, columns:-columns] = False

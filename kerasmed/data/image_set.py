@@ -1,4 +1,4 @@
-"""ImageSet: labelled images as one uint8 memory map with a manifest."""
+"""Labelled images: their uint8 array, usually a memory map, and the file of each image."""
 
 import hashlib
 import json
@@ -12,8 +12,8 @@ import numpy as np
 from kerasmed.errors import DataError
 from kerasmed.files import nameless_file
 
-# Bytes of a subset above which it is no longer copied into memory.
-_HELD = 2**28
+# Bytes above which a subset is copied into a file and not into memory.
+_MAX_BYTES_IN_MEMORY = 2**28
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,23 +22,23 @@ class ImageFile:
 
     Attributes:
         path: the file.
-        sha256: of its bytes; of these and the part's number where the file holds several images; of
-            the pixels' bytes in an .npz.
+        sha256: hash of the file's bytes; of these and the frame's number if the file holds several
+            images; of the pixels' bytes in an .npz.
         class_name: its class.
-        part: frame, slice or row in the file, counted from 0, where it holds several.
-        patient: equal for images of one patient, else without meaning; None where nobody is named.
+        frame: frame, slice or row in the file, counted from 0; None if the file holds one image.
+        patient: equal for images of one patient, otherwise without meaning; None if unnamed.
     """
 
     path: Path
     sha256: str
     class_name: str
-    part: int | None = None
+    frame: int | None = None
     patient: str | None = None
 
     @property
     def name(self) -> str:
-        """The path, with the part where there are several."""
-        return str(self.path) if self.part is None else f"{self.path}#{self.part}"
+        """The path, followed by the frame if the file holds several images."""
+        return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,9 @@ class ImageSet:
         class_names: sorted names of the classes.
         files: where each image came from, in the same order.
         skipped: unreadable files that were left out, with the reason.
-        masks: how many files were left out since they mark regions of other images.
-        notes: faults of files that were ignored, and how many images have each.
-        formats: the choices of format that are not the defaults: the same files are other images
-            then.
+        masks: number of files left out because they mark regions of other images.
+        notes: ignored faults of files, and the number of images that have each.
+        formats: the choices of format that differ from the default; they change the images.
     """
 
     images: np.ndarray
@@ -76,7 +75,7 @@ class ImageSet:
 
     @property
     def data_hash(self) -> str:
-        """SHA-256 over every file's hash and class, in order, and the choices of format."""
+        """SHA-256 of every file's hash and class, in order, and of the choices of format."""
         digest = hashlib.sha256()
         if self.formats:
             digest.update(json.dumps(self.formats, sort_keys=True).encode())
@@ -88,7 +87,7 @@ class ImageSet:
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
         """The images at the given positions, in that order, copied.
 
-        Into memory, or where they are many into a nameless file beside the memory map.
+        The copy is in memory, or for many images in an unnamed file in the memory map's folder.
         """
         return replace(
             self,
@@ -106,13 +105,13 @@ class ImageSet:
 
 
 def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    beside = getattr(images, "filename", None)
-    if beside is None or images[:1].nbytes * len(indices) <= _HELD:
+    map_path = getattr(images, "filename", None)
+    if map_path is None or images[:1].nbytes * len(indices) <= _MAX_BYTES_IN_MEMORY:
         return np.asarray(images[indices])
-    at_once = max(1, _HELD // images[:1].nbytes)
-    with nameless_file(Path(beside).parent) as file:
-        for start in range(0, len(indices), at_once):
-            file.write(images[indices[start : start + at_once]].tobytes())
+    rows_at_once = max(1, _MAX_BYTES_IN_MEMORY // images[:1].nbytes)
+    with nameless_file(Path(map_path).parent) as file:
+        for start in range(0, len(indices), rows_at_once):
+            file.write(images[indices[start : start + rows_at_once]].tobytes())
         file.flush()
         return np.memmap(file, images.dtype, "c", shape=(len(indices), *images.shape[1:]))
 

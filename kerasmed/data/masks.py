@@ -1,7 +1,7 @@
-"""Pictures that mark regions of other pictures, which are no images to learn from.
+"""Finds masks: pictures that mark regions of other pictures and are not training images.
 
-A name raises the suspicion (another's with a suffix, or a folder called masks), and the pixels
-decide (two values, or few).
+A name raises the suspicion: that of another picture with a suffix, or a folder called masks. The
+pixels decide: a mask has two values, or few.
 """
 
 import re
@@ -19,23 +19,25 @@ _WORD = (
     r"(?:masks?|masken?|segs?|segmentations?|segmented|labels?|labelmaps?|gts?|ground[ _-]?truths?|"
     r"annotations?|annots?|rois?|contours?|manual|outlines?|lesions?|superpixels?)"
 )
-# A word of its own: behind and before no letter, or where a capital begins the next word.
+# A whole word: next to no letters, or where a capital begins the next word.
 _IS_NAMED = re.compile(rf"(?:^|[^A-Za-z]|(?<=[a-z0-9)])(?=[A-Z]))(?i:{_WORD})(?![a-z])")
-# Folders also have it inside a word, such as "lungmask" or "SegmentationClass".
+# Names of folders may have it inside a word, such as "lungmask" or "SegmentationClass".
 _INSIDE = re.compile(r"mask|segmentation|ground[ _-]?truth|annotation", re.IGNORECASE)
 # "x_mask", "x-seg2", "x.gt (1)", "xMask"
 _SUFFIX = re.compile(rf"(?P<stem>.+?)(?:[ _.-]+|(?<=[a-z0-9)]))(?i:{_WORD})[ _.()-]*\d*\)?")
-# What the names of an image and of its mask differ by.
+# Words and signs by which the names of an image and of its mask differ.
 _KIND = re.compile(
     rf"(?:(?<![a-z])(?:{_WORD}|images?|imgs?|photos?|pictures?)(?![a-z])|[ _.()-])+",
     re.IGNORECASE,
 )
-_LOOKED_AT = 8
+# How many names that follow a mask's stem alphabetically are searched for its image.
+_NAMES_SEARCHED = 8
 
-# Different colours of a mask that only has a suffix.
+# Most colours of a mask whose name only has a suffix.
 _TWO = 2
-# Of others, colours; or the shares of pixels that equal their neighbours, or are near white.
-_FEW, _FLAT, _NEAR, _SHARE_NEAR = 16, 0.8, 24, 0.7
+# A mask whose name says so has at most 16 colours; or 80% of its foreground pixels equal their
+# neighbours, or 70% are within 24 levels of white.
+_FEW, _FLAT, _NEAR, _FRACTION_NEAR = 16, 0.8, 24, 0.7
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +45,8 @@ class Suspicion:
     """Why a file may be a mask.
 
     Attributes:
-        named: whether the file's or its folder's name says so, and not just a suffix.
-        image: the picture that it would be the mask of.
+        named: whether the name of the file or its folder says so; else it just has a suffix.
+        image: the picture that it may be the mask of.
     """
 
     named: bool
@@ -54,12 +56,12 @@ class Suspicion:
 def suspected_masks(
     paths: Sequence[Path], stems: Sequence[str], root: Path
 ) -> dict[Path, Suspicion]:
-    """Files that may be masks by their names.
+    """Files that may be masks, judging by their names.
 
     Args:
         paths: all files of a set.
-        stems: their names without the ending of the format.
-        root: the folder of the set; names of folders above it say nothing.
+        stems: their names without the suffix of the format.
+        root: the folder of the set; names of folders above it are ignored.
     """
     in_folder: dict[Path, list[tuple[str, Path]]] = defaultdict(list)
     images: dict[tuple[str, str], Path] = {}
@@ -77,17 +79,17 @@ def suspected_masks(
             in_folder[path.parent].append((stem, path))
             images.setdefault((_top(path, root), _key(stem)), path)
             anywhere.setdefault(_key(stem), path)
-    found = {}
+    suspicions = {}
     for path, stem in in_mask_folder:
         top = _top(path, root)
         if image := images.get((top, _key(stem))):
-            found[path] = Suspicion(True, image)
-        # A folder beside the classes, whose name alone says too little.
+            suspicions[path] = Suspicion(True, image)
+        # A mask folder next to the classes: its name is weaker evidence.
         elif is_mask_folder(top) and (image := anywhere.get(_key(stem))):
-            found[path] = Suspicion(False, image)
-    for others in in_folder.values():
-        found |= _suspected_in(others)
-    return found
+            suspicions[path] = Suspicion(False, image)
+    for files in in_folder.values():
+        suspicions |= _suspected_in(files)
+    return suspicions
 
 
 def _top(path: Path, root: Path) -> str:
@@ -96,55 +98,55 @@ def _top(path: Path, root: Path) -> str:
 
 
 def _suspected_in(files: list[tuple[str, Path]]) -> dict[Path, Suspicion]:
-    """Those of one folder, by their stems."""
-    found: dict[Path, Suspicion] = {}
-    others: dict[str, Path] = {}
+    """The files of one folder that may be masks, from pairs of stem and path."""
+    suspicions: dict[Path, Suspicion] = {}
+    by_stem: dict[str, Path] = {}
     by_key: dict[str, Path] = {}
     for stem, path in files:
-        if stem in others:  # the same name with another ending, either of which may be the mask
-            found[path] = Suspicion(False, others[stem])
-            found.setdefault(others[stem], Suspicion(False, path))
-        others.setdefault(stem, path)
+        if stem in by_stem:  # the same name with another suffix: either may be the mask
+            suspicions[path] = Suspicion(False, by_stem[stem])
+            suspicions.setdefault(by_stem[stem], Suspicion(False, path))
+        by_stem.setdefault(stem, path)
         if not _IS_NAMED.search(stem):
             by_key.setdefault(_key(stem), path)
-    ordered = sorted(others)
-    for stem, path in others.items():
+    ordered = sorted(by_stem)
+    for stem, path in by_stem.items():
         if _IS_NAMED.search(stem):
-            image = by_key.get(_key(stem)) or _beside(stem, others, ordered)
+            image = by_key.get(_key(stem)) or _with_same_start(stem, by_stem, ordered)
             if image is not None:
-                found[path] = Suspicion(True, image)
+                suspicions[path] = Suspicion(True, image)
                 continue
-        # "x1a" and "x10" are names of their own.
+        # A suffix begins with a sign and is not a number: not "x1a" or "x_10" of "x1" or "x".
         for end in range(len(stem) - 1, 0, -1):
             is_suffix = not stem[end].isalnum() and not stem[end + 1 :].isdecimal()
-            if is_suffix and stem[:end] in others:
-                found[path] = Suspicion(False, others[stem[:end]])
+            if is_suffix and stem[:end] in by_stem:
+                suspicions[path] = Suspicion(False, by_stem[stem[:end]])
                 break
-    return found
+    return suspicions
 
 
-def _beside(stem: str, others: dict[str, Path], ordered: list[str]) -> Path | None:
-    """Another picture of the same, such as p1_t1 beside p1_seg."""
+def _with_same_start(stem: str, by_stem: dict[str, Path], ordered: list[str]) -> Path | None:
+    """The image whose name differs from a mask's in its last word, such as p1_t1 for p1_seg."""
     match = _SUFFIX.fullmatch(stem)
     if match is None:
         return None
     start = match["stem"]
-    at = bisect_left(ordered, start)
-    for name in ordered[at : at + _LOOKED_AT]:
+    first = bisect_left(ordered, start)
+    for name in ordered[first : first + _NAMES_SEARCHED]:
         rest = name.removeprefix(start)
         if rest != name and not rest[:1].isalnum() and not _IS_NAMED.search(name):
-            return others[name]
+            return by_stem[name]
     return None
 
 
 def _key(stem: str) -> str:
-    """What an image's name and its mask's have in common: "img_001" and "001_mask" have "001"."""
-    copy = re.sub(r"[ _-]*\(?\d+\)?$", "", stem) if _SUFFIX.fullmatch(stem) else stem
-    return _KIND.sub(" ", copy).strip().casefold()
+    """What the names of an image and its mask have in common: "001" of "img_001", "001_mask"."""
+    without_number = re.sub(r"[ _-]*\(?\d+\)?$", "", stem) if _SUFFIX.fullmatch(stem) else stem
+    return _KIND.sub(" ", without_number).strip().casefold()
 
 
 def is_mask_folder(name: str) -> bool:
-    """Whether a folder's name says that masks lie in it."""
+    """Whether a folder's name says that it contains masks."""
     return _IS_NAMED.search(name) is not None or _INSIDE.search(name) is not None
 
 
@@ -154,24 +156,25 @@ def looks_like_mask(pictures: Iterable[Picture], suspicion: Suspicion) -> bool:
 
 
 def _is_plain(picture: Picture, named: bool) -> bool:
-    """Whether a picture holds so few values, or such flat regions, as a mask does."""
+    """Whether a picture has as few values, or regions as flat, as a mask."""
     pixels = picture.values if picture.values is not None else np.asarray(picture.image)
     most = _FEW if named else _TWO
     if picture.values is not None:
-        few = len(np.unique(pixels[::4, ::4])) <= most and len(np.unique(pixels)) <= most
+        has_few = len(np.unique(pixels[::4, ::4])) <= most and len(np.unique(pixels)) <= most
     else:
-        few = picture.image.getcolors(maxcolors=most) is not None
-    if few or not named:
-        return few
-    # Of what is not background: regions of one value, or values near white, as JPEG and
-    # interpolation leave them.
+        has_few = picture.image.getcolors(maxcolors=most) is not None
+    if has_few or not named:
+        return has_few
+    # JPEG and interpolation add values to a mask. Outside the background it still has regions of
+    # one value, or values near white.
     grey = np.asarray(picture.image.convert("L")).astype(np.int16)
-    levels = np.bincount(grey.ravel(), minlength=256)
-    inside = grey != levels.argmax()
+    counts = np.bincount(grey.ravel(), minlength=256)
+    inside = grey != counts.argmax()
     equal = np.zeros(grey.shape, bool)
     equal[:, 1:] = grey[:, 1:] == grey[:, :-1]
     if equal[inside].mean() >= _FLAT:
         return True
     black, white = int(grey.min()), int(grey.max())
     inside = grey - black > _NEAR
-    return bool(white - black > 4 * _NEAR and (white - grey[inside] <= _NEAR).mean() >= _SHARE_NEAR)
+    is_near_white = white - grey[inside] <= _NEAR
+    return bool(white - black > 4 * _NEAR and is_near_white.mean() >= _FRACTION_NEAR)

@@ -14,23 +14,23 @@ from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb, without_m
 from kerasmed.errors import DataError, MachineError
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
-_SECOND_HEADER = 540  # bytes of NIfTI-2's, which begins with this number
-_LEAST_OFFSET = {348: 352, _SECOND_HEADER: 544}  # of the values, behind the header
+_SECOND_HEADER = 540  # bytes of the NIfTI-2 header, which begins with this number
+_LEAST_OFFSET = {348: 352, _SECOND_HEADER: 544}  # byte where values may begin, by header size
 
 
 def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
-    """The slices asked for.
+    """The slices of a volume that the settings choose.
 
-    The volume is first turned to the nearest of the directions left to right, back to front, low to
-    high; a slice is shown with front or top up, and the patient's left side on the left. A volume
-    of one slice gives that slice, whatever the axis.
+    The volume is first turned to the nearest standard directions: left to right, back to front, low
+    to high. A slice has front or top up, and the patient's left side on the left. A volume of one
+    slice yields that slice, whatever the axis.
 
     Args:
         path: a .nii or .nii.gz file of two or three dimensions.
         formats: axis, range of slices, values shown black and white, and what NaN stands for.
 
     Raises:
-        DataError: another number of dimensions, or colour.
+        DataError: the file has another number of dimensions, or colour.
         MachineError: nibabel is missing.
     """
     volumes, is_plain, notes = _read(path, formats.nifti.frames == "split")
@@ -38,13 +38,13 @@ def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
     single = [axis for axis, length in enumerate(volumes.shape[:3]) if length == 1]
     axis = single[0] if len(single) == 1 else _AXES[formats.nifti.axis]
     volumes = np.moveaxis(volumes, (3, axis), (0, 1))
-    of_volume = formats.nifti.range == "volume"
-    chosen = (0.0, 255.0) if is_plain else formats.grey_range
+    uses_own_range = formats.nifti.range == "volume"
+    grey_range = (0.0, 255.0) if is_plain else formats.grey_range
     count = volumes.shape[1]
-    start, stop = (round(share * count, 6) for share in formats.nifti.slices)
+    start, stop = (round(fraction * count, 6) for fraction in formats.nifti.slices)
     slices = range(min(math.floor(start), count - 1), math.ceil(stop))
     for index, volume in enumerate(volumes):
-        black, white = own_range(volume) if of_volume or chosen is None else chosen
+        black, white = own_range(volume) if uses_own_range or grey_range is None else grey_range
         for number in slices:
             values = np.rot90(volume[number])
             yield Picture(
@@ -52,54 +52,60 @@ def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
                 "NIfTI",
                 index * count + number,
                 values=None if is_plain else values,
-                needs_range=chosen is None and not of_volume,
+                needs_range=grey_range is None and not uses_own_range,
                 notes=tuple(notes),
             )
 
 
 def count_values(path: Path) -> int:
-    """How many values a file holds, by its header."""
-    with _opened(path) as stream:
+    """Number of values in a file, as its header states it."""
+    with _open(path) as stream:
         return math.prod(_header(stream).get_data_shape())
 
 
-def _opened(path: Path) -> Any:
-    """The file, unpacked where its content is packed, whatever its name says."""
+def _open(path: Path) -> Any:
+    """The file as a stream, decompressed if its content is gzip, whatever its name says."""
     with path.open("rb") as stream:
-        is_packed = stream.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if is_packed else path.open("rb")
+        is_gzip = stream.read(2) == b"\x1f\x8b"
+    return gzip.open(path) if is_gzip else path.open("rb")
 
 
 def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
-    """The volumes in the nearest standard directions: float32 (x, y, z, volumes).
+    """The volumes in the nearest standard directions, whether they are 0 to 255, and notes.
 
-    Also whether its values are 0 to 255 as they are, and notes. nibabel's own loader refuses
-    headers for faults that the values do not depend on.
+    nibabel's own loader refuses headers for faults that do not affect the values.
+
+    Args:
+        path: NIfTI file.
+        several: whether a file of several volumes is accepted.
+
+    Returns:
+        float32 (x, y, z, volumes); whether the values are 0 to 255 as stored; notes.
     """
     try:
         import nibabel
         from nibabel import volumeutils
     except ImportError:
         raise MachineError(
-            f"{path} is NIfTI: expected the package nibabel, received none; "
-            "pip install 'kerasmed[medical]'."
+            f"Cannot read {path}: NIfTI files need the package nibabel; "
+            "run pip install 'kerasmed[medical]'."
         ) from None
-    nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # it prints what it finds in headers
-    with _opened(path) as stream:
+    nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # it prints the content of headers
+    with _open(path) as stream:
         header = _header(stream)
         shape, dtype = header.get_data_shape(), header.get_data_dtype()
-        volumes = math.prod(shape[3:])
+        count = math.prod(shape[3:])
         if len(shape) < 2 or dtype.kind not in "iuf" or min(shape) < 1:
             raise DataError(
                 f"Cannot read {path}: expected a grey volume of three dimensions or a picture of "
                 f"two, received {tuple(shape)} of {dtype}; convert or remove it."
             )
-        if volumes > 1 and not several:
+        if count > 1 and not several:
             raise DataError(
-                f"Cannot read {path}: expected one volume, received {volumes} of {shape[:3]}; "
+                f"Cannot read {path}: expected one volume, received {count} of {shape[:3]}; "
                 "set data.nifti.frames: split to take each."
             )
-        shape = (*(*shape[:3], 1)[:3], volumes)
+        shape = (*(*shape[:3], 1)[:3], count)
         least, offset = _LEAST_OFFSET[int(header.sizeof_hdr)], float(header["vox_offset"])
         offset = max(int(offset), least) if math.isfinite(offset) else least
         stored = volumeutils.array_from_file(shape, dtype, stream, offset, mmap=False)
@@ -108,14 +114,14 @@ def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
         volume = _rescaled(stored, header)
         is_plain = volume.dtype == np.uint8
         volume = volume.astype(np.float32)
-    turned = nibabel.orientations.io_orientation(affine)
-    if np.isfinite(turned).all():
-        volume = nibabel.orientations.apply_orientation(volume, turned)
+    orientation = nibabel.orientations.io_orientation(affine)
+    if np.isfinite(orientation).all():
+        volume = nibabel.orientations.apply_orientation(volume, orientation)
     return volume, is_plain, notes
 
 
 def _header(stream: Any) -> Any:
-    """The header of NIfTI-1 or 2, without a check: faults that the values do not need are none."""
+    """The header of NIfTI-1 or 2, unchecked: many faults do not affect the values."""
     import nibabel
 
     sizes = np.frombuffer(stream.read(4), "<i4")
@@ -126,7 +132,7 @@ def _header(stream: Any) -> Any:
 
 
 def _rescaled(stored: np.ndarray, header: Any) -> np.ndarray:
-    """By slope and intercept; a slope of 0 or NaN means none of both (nifti1.h)."""
+    """Values after slope and intercept; a slope of 0 or NaN means neither applies (nifti1.h)."""
     slope, intercept = float(header["scl_slope"]), float(header["scl_inter"])
     intercept = intercept if math.isfinite(intercept) else 0.0
     if not math.isfinite(slope) or slope == 0 or (slope, intercept) == (1, 0):
@@ -135,7 +141,7 @@ def _rescaled(stored: np.ndarray, header: Any) -> np.ndarray:
 
 
 def _affine(header: Any) -> tuple[np.ndarray, list[str]]:
-    """The first usable of sform, qform and voxel sizes, as the standard has it, and notes."""
+    """The first usable of sform, qform and voxel sizes, in the standard's order, and notes."""
     notes: list[str] = []
     for code, read in (
         ("sform_code", header.get_sform),

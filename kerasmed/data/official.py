@@ -1,4 +1,4 @@
-"""Sets that come divided into training and test images, as their publishers left them."""
+"""Sets whose publishers have divided them into training and test images."""
 
 import re
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ from typing import Literal
 
 from kerasmed.data.masks import is_mask_folder
 
-Part = Literal["train", "validation", "test"]
+OfficialSubset = Literal["train", "validation", "test"]
 
-_WORDS: dict[str, Part] = {
-    # Folds for cross-validation are parts of the training images.
+_WORDS: dict[str, OfficialSubset] = {
+    # Folds for cross-validation divide the training images.
     **dict.fromkeys(("train", "training", "trn", "fold", "split", "subset"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "validate", "dev", "eval"), "validation"),
     **dict.fromkeys(("test", "testing", "tst", "holdout"), "test"),
@@ -22,66 +22,72 @@ _NAME = re.compile(
 
 
 @dataclass(frozen=True)
-class PartFolder:
-    """A folder that is a part of a set, with class folders inside."""
+class OfficialFolder:
+    """The folder of one subset of a set, with class folders inside."""
 
     path: Path
-    part: Part
+    subset: OfficialSubset
     class_folders: tuple[Path, ...]
 
 
-def part_named(name: str) -> Part | None:
-    """The part that a name such as "training_set" or "Val" means; None where it means none."""
+def official_subset(name: str) -> OfficialSubset | None:
+    """The subset that a name such as "training_set" or "Val" means; None if it means none."""
     match = _NAME.fullmatch(name.strip().lower())
     return _WORDS[match[1]] if match else None
 
 
-def find_parts(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[PartFolder]:
-    """The folders among those that lie where class folders should, which are parts of a set.
+def find_official_folders(
+    classes: list[Path], subfolders: dict[Path, list[Path]]
+) -> list[OfficialFolder]:
+    """The subset folders among the folders of a set, such as ``train`` and ``test``.
 
-    A part is called train, test and the like, and has folders inside that another such part, or the
-    set itself, has too; it may lie in a folder around the parts.
+    A subset folder is called train, test or similar. It has folders inside that another subset, or
+    the set itself, has too. The subsets may be in one further folder.
 
     Args:
-        classes: folders directly below the set's.
-        subfolders: of each folder down to two levels below these, the folders in it.
+        classes: folders directly in the folder of the set.
+        subfolders: the folders in each of these, and in each of their folders.
     """
 
-    def parts_among(folders: list[Path]) -> list[PartFolder]:
+    def subset_folders(folders: list[Path]) -> list[OfficialFolder]:
         return [
-            PartFolder(path, part, tuple(inner))
+            OfficialFolder(path, subset, tuple(inner))
             for path in folders
-            if (part := part_named(path.name)) and (inner := subfolders.get(path, []))
+            if (subset := official_subset(path.name)) and (inner := subfolders.get(path, []))
         ]
 
-    found = parts_among(classes)
-    around = [inner for folder in classes if (inner := parts_among(subfolders.get(folder, [])))]
-    if len(around) == 1:  # where several have parts inside, they are classes that are divided
-        found += around[0]
-    names = [{folder.name.casefold() for folder in each.class_folders} for each in found]
-    beside = {folder.name.casefold() for folder in classes}
-    found = [
-        each
-        for i, each in enumerate(found)
-        if names[i] & beside or any(names[i] & other for j, other in enumerate(names) if i != j)
+    subsets = subset_folders(classes)
+    nested = [inner for folder in classes if (inner := subset_folders(subfolders.get(folder, [])))]
+    if len(nested) == 1:  # if several folders have subsets inside, they are divided classes
+        subsets += nested[0]
+    class_names = [{folder.name.casefold() for folder in s.class_folders} for s in subsets]
+    top_names = {folder.name.casefold() for folder in classes}
+    subsets = [
+        subset
+        for i, subset in enumerate(subsets)
+        if class_names[i] & top_names
+        or any(class_names[i] & names for j, names in enumerate(class_names) if i != j)
     ]
-    # "test positive" and "test negative" are no division.
-    is_divided = len({each.part for each in found}) > 1
-    words = {re.sub(r"[^a-z]", "", each.path.name.lower()) for each in found}
-    return found if is_divided or len(words) == 1 else []
+    # "test positive" and "test negative" do not divide a set.
+    is_divided = len({subset.subset for subset in subsets}) > 1
+    words = {re.sub(r"[^a-z]", "", subset.path.name.lower()) for subset in subsets}
+    return subsets if is_divided or len(words) == 1 else []
 
 
-def alike_folders(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[PartFolder]:
-    """Folders that all have the same folders inside, two or more: sites or cohorts, it may be.
+def alike_folders(classes: list[Path], subfolders: dict[Path, list[Path]]) -> list[OfficialFolder]:
+    """Folders that all have the same two or more folders inside, perhaps sites or cohorts.
 
     Args:
-        classes: as for ``find_parts``.
-        subfolders: as for ``find_parts``.
+        classes: as for ``find_official_folders``.
+        subfolders: as for ``find_official_folders``.
     """
-    inside = [tuple(subfolders.get(folder, [])) for folder in classes]
-    names = {tuple(path.name for path in each) for each in inside}
-    if len(classes) < 2 or len(names) != 1 or len(inside[0]) < 2:
+    class_folders = [tuple(subfolders.get(folder, [])) for folder in classes]
+    names = {tuple(path.name for path in folders) for folders in class_folders}
+    if len(classes) < 2 or len(names) != 1 or len(class_folders[0]) < 2:
         return []
-    if any(part_named(path.name) or is_mask_folder(path.name) for path in inside[0]):
+    if any(official_subset(path.name) or is_mask_folder(path.name) for path in class_folders[0]):
         return []
-    return [PartFolder(path, "train", each) for path, each in zip(classes, inside, strict=True)]
+    return [
+        OfficialFolder(path, "train", folders)
+        for path, folders in zip(classes, class_folders, strict=True)
+    ]

@@ -6,10 +6,10 @@ from kerasmed.random_streams import Purpose, random_stream
 
 
 class EpochOrder:
-    """Position of the image that the n-th sample of a training shows.
+    """The position of the image that the n-th sample of a training shows.
 
     Every epoch visits each image once, in an order drawn from the seed, the purpose and the epoch.
-    Threads may share one.
+    Several threads may call one instance.
     """
 
     def __init__(self, num_images: int, seed: int, purpose: Purpose):
@@ -19,10 +19,10 @@ class EpochOrder:
         self._last = (-1, np.array([], dtype=np.int64))
 
     def __call__(self, sample: int) -> tuple[int, int]:
-        """Epoch and position of a sample."""
-        epoch, place = divmod(sample, self.num_images)
-        last, order = self._last  # together, as another thread may be in another epoch
+        """The epoch of a sample and the position of its image."""
+        epoch, index = divmod(sample, self.num_images)
+        last, order = self._last  # read as one, since another thread may be in another epoch
         if epoch != last:
             order = random_stream(self.seed, self.purpose, epoch).permutation(self.num_images)
             self._last = (epoch, order)
-        return epoch, int(order[place])
+        return epoch, int(order[index])

@@ -1,8 +1,8 @@
-"""Procedural images that stand in for the three domains, with the region that decides the class.
+"""Procedural images of the three domains, each with the region that decides its class.
 
-They look enough like the real thing to exercise every stage, carry no patient, and come with a
-mask, which is the ground truth for explanations. Contrast, size and noise vary, and every image
-has structures that mean nothing, so that no class can be told by brightness alone.
+They resemble real images enough to exercise every stage, and contain no patient data. The mask of
+the deciding region is the ground truth for explanations. Contrast, size and noise vary, and every
+image has irrelevant structures, so brightness does not identify a class.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ def _grid(size: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _texture(size: int, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Smooth noise of standard deviation 1; ``scale`` is its grain as a share of the edge."""
+    """Smooth noise of standard deviation 1; ``scale`` is its grain as a fraction of the edge."""
     field = gaussian_filter(rng.standard_normal((size, size)), scale * size, mode="wrap")
     return field / max(field.std(), 1e-6)
 
@@ -70,9 +70,9 @@ def _head(size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     for side in (-1, 1):
         ventricle = _blob(size, (rng.uniform(-0.15, 0.0), side * gap), 0.16, rng, 0.1, 0.65)
         canvas = canvas - 0.2 * brain * _soft(ventricle)
-    for _ in range(rng.integers(2, 6)):  # bright vessels, which decide nothing
-        at = rng.uniform(-0.6, 0.6, 2)
-        canvas = canvas + 0.35 * brain * _soft(_blob(size, tuple(at), 0.035, rng))
+    for _ in range(rng.integers(2, 6)):  # bright vessels, irrelevant to the class
+        centre = rng.uniform(-0.6, 0.6, 2)
+        canvas = canvas + 0.35 * brain * _soft(_blob(size, tuple(centre), 0.035, rng))
     return canvas, brain
 
 
@@ -94,8 +94,8 @@ def _mri(kind: str) -> Painter:
 
 def _ring_lesion(canvas, brain, size, rng):
     """Deep, ragged, bright at the rim and dark in the middle."""
-    at = (rng.uniform(-0.45, 0.4), rng.choice([-1, 1]) * rng.uniform(0.18, 0.4))
-    distance = _blob(size, at, rng.uniform(0.17, 0.3), rng, 0.25)
+    centre = (rng.uniform(-0.45, 0.4), rng.choice([-1, 1]) * rng.uniform(0.18, 0.4))
+    distance = _blob(size, centre, rng.uniform(0.17, 0.3), rng, 0.25)
     strength = rng.uniform(0.18, 0.5)
     rim = np.exp(-((distance / 0.3) ** 2))
     canvas = canvas + brain * strength * (rim - 0.45 * _soft(distance + 0.35))
@@ -105,18 +105,18 @@ def _ring_lesion(canvas, brain, size, rng):
 def _surface_lesion(canvas, brain, size, rng):
     """At the skull, smooth-edged, evenly bright."""
     angle = rng.uniform(0, 2 * np.pi)
-    at = (0.66 * np.sin(angle), 0.52 * np.cos(angle))
-    distance = _blob(size, at, rng.uniform(0.15, 0.26), rng, 0.06)
+    centre = (0.66 * np.sin(angle), 0.52 * np.cos(angle))
+    distance = _blob(size, centre, rng.uniform(0.15, 0.26), rng, 0.06)
     canvas = canvas + brain * rng.uniform(0.16, 0.45) * _soft(distance, 0.06)
     return canvas, distance < 0
 
 
 def _midline_lesion(canvas, brain, size, rng):
     """Small, on the midline below the ventricles."""
-    at = (rng.uniform(0.25, 0.42), rng.uniform(-0.07, 0.07))
-    distance = _blob(size, at, rng.uniform(0.09, 0.16), rng, 0.1)
+    centre = (rng.uniform(0.25, 0.42), rng.uniform(-0.07, 0.07))
+    distance = _blob(size, centre, rng.uniform(0.09, 0.16), rng, 0.1)
     canvas = canvas + brain * rng.uniform(0.2, 0.5) * _soft(distance)
-    return canvas, distance <= max(0.0, distance.min())  # at least a pixel, also where that is big
+    return canvas, distance <= max(0.0, distance.min())  # at least one pixel at any image size
 
 
 _LESIONS = {
@@ -127,8 +127,8 @@ _LESIONS = {
 
 
 def _smear(kind: str) -> Painter:
-    """A stained smear: pale red cells everywhere, a few nuclei whose look is the class."""
-    radius, stretch, lobed, density = {
+    """A stained smear: pale erythrocytes everywhere, and a few nuclei that decide the class."""
+    radius, stretch, is_lobed, nuclei = {
         "benign": ((0.09, 0.13), 1.0, False, (1, 4)),
         "early": ((0.13, 0.2), 1.0, False, (3, 7)),
         "pre": ((0.14, 0.22), 1.35, False, (4, 8)),
@@ -139,16 +139,18 @@ def _smear(kind: str) -> Painter:
         background = np.array([0.93, 0.9, 0.93]) + rng.uniform(-0.05, 0.04, 3)
         canvas = np.ones((size, size, 3)) * background
         for _ in range(rng.integers(8, 16)):
-            cell = _soft(_blob(size, tuple(rng.uniform(-1, 1, 2)), rng.uniform(0.16, 0.22), rng))
-            canvas -= cell[:, :, None] * np.array([0.05, 0.14, 0.08]) * rng.uniform(0.5, 1.1)
+            centre = tuple(rng.uniform(-1, 1, 2))
+            erythrocyte = _soft(_blob(size, centre, rng.uniform(0.16, 0.22), rng))
+            tint = np.array([0.05, 0.14, 0.08])
+            canvas -= erythrocyte[:, :, None] * tint * rng.uniform(0.5, 1.1)
         mask = np.zeros((size, size), dtype=bool)
         stain = np.array([0.45, 0.58, 0.25]) * rng.uniform(0.75, 1.15)
-        for _ in range(rng.integers(*density)):
-            at = tuple(rng.uniform(-0.85, 0.85, 2))
-            distance = _blob(size, at, rng.uniform(*radius), rng, 0.12, stretch)
+        for _ in range(rng.integers(*nuclei)):
+            centre = tuple(rng.uniform(-0.85, 0.85, 2))
+            distance = _blob(size, centre, rng.uniform(*radius), rng, 0.12, stretch)
             grain = 1 + 0.15 * _texture(size, 0.02, rng)
-            if lobed:  # a pale cleft across the nucleus
-                cleft = _blob(size, at, 0.1, rng, 0.1, 2.2)
+            if is_lobed:  # a pale cleft across the nucleus
+                cleft = _blob(size, centre, 0.1, rng, 0.1, 2.2)
                 grain = grain - 0.6 * _soft(cleft, 0.2)
             amount = _soft(distance) * grain
             canvas = canvas - amount[:, :, None] * stain
@@ -167,9 +169,9 @@ def _ct(kind: str) -> Painter:
         canvas = body * (rng.uniform(0.5, 0.62) + 0.03 * _texture(size, 0.04, rng))
         lungs = np.zeros((size, size))
         for side in (-1, 1):
-            at = (rng.uniform(-0.08, 0.05), side * rng.uniform(0.4, 0.46))
-            reach = np.hypot((rows - at[0]) / rng.uniform(0.5, 0.6), (columns - at[1]) / 0.33)
-            lungs = np.maximum(lungs, _soft(reach - 1, 0.05))
+            row, column = (rng.uniform(-0.08, 0.05), side * rng.uniform(0.4, 0.46))
+            radius = np.hypot((rows - row) / rng.uniform(0.5, 0.6), (columns - column) / 0.33)
+            lungs = np.maximum(lungs, _soft(radius - 1, 0.05))
         canvas = canvas * (1 - lungs) + lungs * rng.uniform(0.08, 0.16)
         for _ in range(rng.integers(8, 18)):
             vessel = _blob(size, tuple(rng.uniform(-0.6, 0.6, 2)), 0.03, rng, 0.1, 1.4)
@@ -177,10 +179,10 @@ def _ct(kind: str) -> Painter:
         mask = np.zeros((size, size), dtype=bool)
         if kind == "ground_glass":
             patches = rng.integers(1, 5)
-            while patches > 0 or not mask.any():  # one that misses the lungs decides nothing
+            while patches > 0 or not mask.any():  # at least one patch must meet the lungs
                 patches -= 1
-                at = (rng.uniform(-0.35, 0.4), rng.choice([-1, 1]) * rng.uniform(0.3, 0.55))
-                distance = _blob(size, at, rng.uniform(0.12, 0.28), rng, 0.35)
+                centre = (rng.uniform(-0.35, 0.4), rng.choice([-1, 1]) * rng.uniform(0.3, 0.55))
+                distance = _blob(size, centre, rng.uniform(0.12, 0.28), rng, 0.35)
                 haze = 1 + 0.25 * _texture(size, 0.03, rng)
                 canvas = canvas + rng.uniform(0.1, 0.28) * lungs * _soft(distance, 0.25) * haze
                 mask |= (distance < 0) & (lungs > 0.5)
@@ -204,13 +206,13 @@ def draw_phantom(
     Args:
         family: "mri", "smear" or "ct".
         class_name: one of the family's classes.
-        index: which one; image ``index`` depends on nothing but these five arguments.
+        index: number of the image; it depends only on these five arguments.
         size: height and width in pixels.
-        seed: of the whole set.
+        seed: seed of the whole set.
 
     Returns:
-        Image uint8 (size, size, 3), 0 to 255, and mask bool (size, size); the mask is empty for a
-        class that has no such region.
+        Image uint8 (size, size, 3), 0 to 255, and mask bool (size, size). The mask is empty for a
+        class without such a region.
     """
     names = list(FAMILIES[family])
     rng = random_stream(
@@ -221,7 +223,15 @@ def draw_phantom(
 
 
 def write_phantoms(folder: Path, family: str, per_class: int, size: int, seed: int) -> None:
-    """Write ``phantoms/``, a folder of class folders, and ``masks/`` of the same layout."""
+    """Write ``phantoms/``, a folder of class folders, and ``masks/`` with the same layout.
+
+    Args:
+        folder: folder that both are written to.
+        family: "mri", "smear" or "ct".
+        per_class: number of images of each class.
+        size: height and width in pixels.
+        seed: seed of the whole set.
+    """
     for class_name in FAMILIES[family]:
         for kind in ("phantoms", "masks"):
             (folder / kind / class_name).mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""One image of a file, and how values of more than 8 bits become the grey levels 0 to 255."""
+"""One image of a file, and the grey levels 0 to 255 of values of more than 8 bits."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +12,16 @@ if TYPE_CHECKING:  # for the types only: the engine reads pictures without pydan
 
 Choices: TypeAlias = "Formats | Mapping[str, Any] | None"
 
-# Shares of the pixels below black and below white where neither a file nor a setting names them.
+# Black and white, as percentiles of the pixels, where neither a file nor a setting names them.
 PERCENTILES = (0.1, 99.9)
-# Where the distribution of one image's values is kept, denser towards its ends.
+# Quantiles kept of an image's values, denser towards both ends.
 _TAIL = np.array([0.0005, 0.001, 0.002, 0.004, 0.005, 0.01, 0.02, 0.04])
-SHARES: np.ndarray = np.unique(np.concatenate([np.linspace(0, 1, 41), _TAIL, 1 - _TAIL]).round(6))
-# Images, evenly spread, from which a range of more of them is taken.
+QUANTILE_LEVELS: np.ndarray = np.unique(
+    np.concatenate([np.linspace(0, 1, 41), _TAIL, 1 - _TAIL]).round(6)
+)
+# Most images from which a range is computed; of more, as many evenly spread ones are used.
 _POOLED = 20_000
-# An image that shows fewer grey levels than this, and holds this many or more, has lost some.
+# An image of at least this many values that shows fewer grey levels has lost some.
 FEW_LEVELS = 64
 
 
@@ -28,22 +30,22 @@ class Picture:
     """One image of a file.
 
     Attributes:
-        image: mode RGB, at its own size. Where ``needs_range``, from black to white by the
-            percentiles of its own file.
+        image: mode RGB, at its own size. Where ``needs_range``, black and white are percentiles of
+            its own file.
         kind: format and pixel layout of the file, such as "JPEG L".
-        part: the frame or slice, counted from 0, where the file holds several; else None.
-        patient: whom the file names, in clear; never to be written anywhere.
-        values: what the file holds where that is more than 8 bits a channel, after its rescaling:
-            (height, width) or (height, width, 3), NaN where it says that there is nothing.
-        needs_range: whether nothing says which values are black and white.
+        frame: number of the frame or slice, counted from 0; None if the file has only one.
+        patient: patient ID in the file, in clear text; never to be written anywhere.
+        values: the file's values after its rescaling, if they have more than 8 bits per channel:
+            (height, width) or (height, width, 3), NaN where the file states padding.
+        needs_range: whether black and white are unknown.
         inverted: whether low values are shown white.
         is_mask: whether the file says that it marks regions of another image.
-        notes: faults of its metadata that were ignored, without a word of its content.
+        notes: metadata faults that were ignored; they quote nothing of the file's content.
     """
 
     image: Image.Image
     kind: str
-    part: int | None = None
+    frame: int | None = None
     patient: str | None = None
     values: np.ndarray | None = None
     needs_range: bool = False
@@ -53,36 +55,36 @@ class Picture:
 
 
 def choice(formats: Choices, name: str) -> Any:
-    """One of the choices of format, whether these are settings or plain values; None if unset."""
+    """One choice of format, from settings or from plain values; None if unset."""
     if isinstance(formats, Mapping):
         return formats.get(name)
     return getattr(formats, name, None)
 
 
 def to_grey(values: np.ndarray, black: float, white: float, inverted: bool = False) -> np.ndarray:
-    """Values on a line from black to white: uint8, of the same shape; NaN is black.
+    """Values scaled linearly from black to white: uint8, of the same shape; NaN is black.
 
     Args:
-        values: numbers of any kind.
-        black: shown as 0, like everything below.
-        white: shown as 255, like everything above.
-        inverted: exchanges the two.
+        values: numbers of any dtype.
+        black: this value and lower ones become 0.
+        white: this value and higher ones become 255.
+        inverted: exchanges black and white.
     """
     span = float(white) - float(black) if white > black else 1.0
     with np.errstate(over="ignore", invalid="ignore"):
-        share = np.clip((values.astype(np.float64) - black) / span, 0, 1)
+        brightness = np.clip((values.astype(np.float64) - black) / span, 0, 1)
     if inverted:
-        share = 1 - share
-    return np.rint(np.nan_to_num(share, nan=0.0) * 255).astype(np.uint8)
+        brightness = 1 - brightness
+    return np.rint(np.nan_to_num(brightness, nan=0.0) * 255).astype(np.uint8)
 
 
 def without_missing(values: np.ndarray, formats: Choices, notes: list[str]) -> np.ndarray:
-    """Values with ``nan_value`` of the formats in the place of NaN, which else is shown black.
+    """Values with ``nan_value`` of the formats in place of NaN, which is otherwise shown black.
 
     Args:
-        values: of one image or several.
+        values: values of one image or several.
         formats: the choices of format.
-        notes: takes a note where NaN is left.
+        notes: receives a note if NaN is left.
     """
     if values.dtype.kind != "f" or not np.isnan(values).any():
         return values
@@ -94,7 +96,7 @@ def without_missing(values: np.ndarray, formats: Choices, notes: list[str]) -> n
 
 
 def own_range(values: np.ndarray) -> tuple[float, float]:
-    """Black and white by the percentiles of these values; 0 and 1 where none is a number."""
+    """Black and white as percentiles of these values; 0 and 1 if none is finite."""
     finite = values[np.isfinite(values)]
     if not finite.size:
         return 0.0, 1.0
@@ -108,37 +110,37 @@ def to_rgb(grey: np.ndarray) -> Image.Image:
 
 
 def distribution(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
-    """How an image's values are spread.
+    """Quantiles of an image's values.
 
     Returns:
-        Quantiles of the pixels and of the different values at SHARES, float32, and how many
-        different values there are.
+        Quantiles of the pixels and of the distinct values at QUANTILE_LEVELS, float32, and the
+        number of distinct values.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
-        nothing = np.full(len(SHARES), np.nan, np.float32)
-        return nothing, nothing, 0
-    ordered = np.sort(finite, axis=None)
-    different = ordered[np.append(True, ordered[1:] != ordered[:-1])]
+        undefined = np.full(len(QUANTILE_LEVELS), np.nan, np.float32)
+        return undefined, undefined, 0
+    pixels = np.sort(finite, axis=None)
+    distinct = pixels[np.append(True, pixels[1:] != pixels[:-1])]
     of_pixels, of_values = (
-        each[np.rint(SHARES * (len(each) - 1)).astype(np.int64)].astype(np.float32)
-        for each in (ordered, different)
+        ordered[np.rint(QUANTILE_LEVELS * (len(ordered) - 1)).astype(np.int64)].astype(np.float32)
+        for ordered in (pixels, distinct)
     )
-    return of_pixels, of_values, len(different)
+    return of_pixels, of_values, len(distinct)
 
 
 def pooled_range(
     quantiles: np.ndarray, percentiles: tuple[float, float] = PERCENTILES
 ) -> tuple[float, float] | None:
-    """Black and white of many images: percentiles of their values, each image counting alike.
+    """Black and white of many images: percentiles of their values, each image weighted equally.
 
     Args:
-        quantiles: float32 (images, len(SHARES)), rows of ``distribution``; rows of NaN are left
-            out.
-        percentiles: below black and white.
+        quantiles: float32 (images, len(QUANTILE_LEVELS)), rows of ``distribution``; rows of NaN are
+            left out.
+        percentiles: of black and of white.
 
     Returns:
-        Two values, the first below the second; None where no image has any.
+        Two values, the first below the second; None if no image has a finite value.
     """
     if not quantiles.shape[1]:
         return None
@@ -148,30 +150,30 @@ def pooled_range(
     if len(rows) > _POOLED:
         rows = rows[np.linspace(0, len(rows) - 1, _POOLED).astype(np.int64)]
     rows = rows.astype(np.float64)
-    # Each of a row's values stands for the pixels half way to its neighbours.
-    weights = np.gradient(SHARES)
+    # Each quantile represents the pixels half way to its neighbours.
+    weights = np.gradient(QUANTILE_LEVELS)
     weights[[0, -1]] /= 2
     order = np.argsort(rows, axis=None, kind="stable")
     values = rows.ravel()[order]
     below = np.cumsum(np.broadcast_to(weights, rows.shape).ravel()[order])
-    shares = np.asarray(percentiles) / 100 * below[-1]
-    low, high = values[np.minimum(np.searchsorted(below, shares), len(values) - 1)].tolist()
+    wanted = np.asarray(percentiles) / 100 * below[-1]
+    low, high = values[np.minimum(np.searchsorted(below, wanted), len(values) - 1)].tolist()
     return (low, high) if high > low else (low, low + 1)
 
 
 def levels_kept(levels: np.ndarray, held: np.ndarray, low: float, high: float) -> np.ndarray:
-    """How many grey levels images keep in a range: int (images,), by estimate.
+    """Estimated number of grey levels that each image keeps in a range: int (images,).
 
     Args:
-        levels: float32 (images, len(SHARES)), quantiles of their different values.
-        held: int (images,), how many different values each holds.
-        low: shown black.
-        high: shown white.
+        levels: float32 (images, len(QUANTILE_LEVELS)), quantiles of their distinct values.
+        held: int (images,), number of distinct values of each.
+        low: value shown black.
+        high: value shown white.
     """
     if not levels.shape[1]:  # no image has a value
         return np.zeros(len(levels), np.int64)
-    # Between two quantiles are no more levels than the range has there, nor than values.
+    # Between two quantiles there are no more levels than grey levels of the range, or values.
     inside = np.clip(np.nan_to_num(levels), low, high)
     spanned = 255 * np.diff(inside, axis=1) / (high - low)
-    shown = np.minimum(spanned, held[:, None] * np.diff(SHARES)).sum(axis=1)
-    return np.minimum(held, 1 + np.rint(shown).astype(np.int64))
+    spanned = np.minimum(spanned, held[:, None] * np.diff(QUANTILE_LEVELS)).sum(axis=1)
+    return np.minimum(held, 1 + np.rint(spanned).astype(np.int64))

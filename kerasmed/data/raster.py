@@ -1,7 +1,6 @@
-"""Pictures that Pillow reads (PNG, JPEG, TIFF and others), of up to 16 bits a channel.
+"""Pictures that Pillow reads (PNG, JPEG, TIFF and others), of up to 16 bits per channel.
 
-What decoding does not need is never a reason to refuse a file: text, colour profiles and EXIF
-blocks that are broken or too large are left out.
+Broken or oversized text, colour profiles and EXIF blocks are left out: decoding does not need them.
 """
 
 import io
@@ -21,15 +20,11 @@ from kerasmed.data.deep_raster import (
     portable_map,
     read_tiff,
 )
-from kerasmed.data.picture import (
-    Choices,
-    Picture,
-)
+from kerasmed.data.picture import Choices, Picture
 from kerasmed.errors import DataError
 
-# Sizes are checked here; odd TIFF and EXIF tags are not needed.
+# Pillow warns of sizes, which are checked here, and of odd TIFF and EXIF tags, which are not used.
 warnings.filterwarnings("ignore", module=r"PIL\.")
-
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".tif", ".tiff", ".gif", ".webp"),
@@ -54,26 +49,26 @@ _PNG_START = b"\x89PNG\r\n\x1a\n"
 
 _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 
-# JFIF and Adobe's marker, which says how colours are stored; the others are metadata.
+# JFIF and Adobe's marker say how colours are stored; the others are metadata.
 _JPEG_APPS = (0xE0, 0xEE)
 
 
 def read_raster(path: Path, formats: Choices, draft_size: int | None) -> Picture:
     """The image of a file.
 
-    Grey is repeated to three channels, palettes are looked up, transparency lies on black, and an
+    Grey is repeated to three channels, palettes are looked up, transparency is put on black, and an
     EXIF orientation is applied. Values of more than 8 bits are shown from black to white by
-    ``grey_range`` of the formats; without one the picture says that it needs a range.
+    ``grey_range`` of the formats. Without one the picture ``needs_range``.
 
     Args:
         path: the file.
         formats: as for ``read_pictures``.
-        draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
+        draft_size: a JPEG may be decoded at a smaller scale that is still at least this size.
 
     Raises:
-        DataError: no image of these formats, several in one file, or too many pixels.
+        DataError: the file has no image of these formats, several images, or too many pixels.
     """
-    # From memory, since Pillow asks a file for some forty small pieces.
+    # Read as a whole, since Pillow makes about forty small reads.
     content = path.read_bytes()
     try:
         return _decode(content, path, formats, draft_size)
@@ -84,10 +79,10 @@ def read_raster(path: Path, formats: Choices, draft_size: int | None) -> Picture
             f"Cannot read {path}: expected at most {Image.MAX_IMAGE_PIXELS:,} pixels, received "
             "more; cut it into fields or reduce it."
         ) from None
-    except Exception as error:  # decoders meet broken files with exceptions of every kind
+    except Exception as error:  # decoders raise any kind of exception on broken files
         plain = _without_metadata(content)
         if plain is not None:
-            # What is then still broken is the image, and the first error says how.
+            # If this fails too, the image itself is broken, and the first error says how.
             with suppress(Exception):
                 return _decode(plain, path, formats, draft_size)
         if isinstance(error, Image.UnidentifiedImageError):
@@ -101,10 +96,10 @@ def read_raster(path: Path, formats: Choices, draft_size: int | None) -> Picture
 
 
 def count_pixels(path: Path) -> int:
-    """Pixels of a file as its header states them, without decoding any.
+    """Number of pixels of a file, as its header states it.
 
     Raises:
-        PIL.UnidentifiedImageError: it is no image.
+        PIL.UnidentifiedImageError: the file is not an image.
     """
     content = path.read_bytes()
     try:
@@ -112,7 +107,7 @@ def count_pixels(path: Path) -> int:
             return image.width * image.height
     except Image.DecompressionBombError:
         raise
-    except Exception:  # as above
+    except Exception:  # as in ``read_raster``
         plain = _without_metadata(content)
         if plain is None:
             raise
@@ -124,7 +119,7 @@ def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None
     if (values := portable_map(content)) is not None:
         return deep_picture(values, "PPM 16 bits", False, formats)
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        # A phone's JPEG may carry a second view (MPO), which is no second image of the patient.
+        # A phone's JPEG may carry a second view (MPO), which is not a second image of the patient.
         frames = getattr(image, "n_frames", 1)
         if frames > 1 and image.format != "MPO":
             raise DataError(
@@ -154,15 +149,15 @@ def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None
 
 
 def _orientation(image: Image.Image) -> int | None:
-    """The EXIF orientation; None where there is none that can be understood."""
-    with suppress(Exception):  # broken EXIF comes as exceptions of every kind
+    """The EXIF orientation; None if it is missing or unreadable."""
+    with suppress(Exception):  # broken EXIF raises any kind of exception
         value = image.getexif().get(_ORIENTATION)
         return value if isinstance(value, int) else None
     return None
 
 
 def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
-    """As Pillow's transpose, for arrays: EXIF 2.32, 4.6.4."""
+    """An array in its EXIF orientation (EXIF 2.32, 4.6.4), as Pillow's transpose."""
     if orientation in (5, 6, 7, 8):
         values = values.swapaxes(0, 1)
     flips = {2: (1,), 3: (0, 1), 4: (0,), 6: (1,), 7: (0, 1), 8: (0,)}.get(orientation, ())
@@ -181,7 +176,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _without_metadata(content: bytes) -> bytes | None:
-    """A PNG or JPEG with nothing but what decoding needs; None for other formats."""
+    """A PNG or JPEG reduced to what decoding needs; None for other formats."""
     with suppress(struct.error, IndexError):
         if content.startswith(_PNG_START):
             return _plain_png(content)
@@ -191,25 +186,25 @@ def _without_metadata(content: bytes) -> bytes | None:
 
 
 def _plain_png(content: bytes) -> bytes:
-    kept, at = [_PNG_START], len(_PNG_START)
-    while at + 12 <= len(content):
-        (length,) = struct.unpack_from(">I", content, at)
-        if content[at + 4 : at + 8] in _PNG_CHUNKS:
-            kept.append(content[at : at + 12 + length])
-        at += 12 + length
-    return b"".join(kept)
+    chunks, offset = [_PNG_START], len(_PNG_START)
+    while offset + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, offset)
+        if content[offset + 4 : offset + 8] in _PNG_CHUNKS:
+            chunks.append(content[offset : offset + 12 + length])
+        offset += 12 + length
+    return b"".join(chunks)
 
 
 def _plain_jpeg(content: bytes) -> bytes:
-    kept, at = [content[:2]], 2
-    while content[at] == 0xFF and content[at + 1] != 0xDA:  # up to the start of the scan
-        marker = content[at + 1]
+    segments, offset = [content[:2]], 2
+    while content[offset] == 0xFF and content[offset + 1] != 0xDA:  # up to the start of the scan
+        marker = content[offset + 1]
         if marker == 0xFF:  # filler
-            at += 1
+            offset += 1
             continue
-        (length,) = struct.unpack_from(">H", content, at + 2)
+        (length,) = struct.unpack_from(">H", content, offset + 2)
         is_metadata = marker == 0xFE or (0xE0 <= marker <= 0xEF and marker not in _JPEG_APPS)
         if not is_metadata:
-            kept.append(content[at : at + 2 + length])
-        at += 2 + length
-    return b"".join([*kept, content[at:]])
+            segments.append(content[offset : offset + 2 + length])
+        offset += 2 + length
+    return b"".join([*segments, content[offset:]])

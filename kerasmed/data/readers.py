@@ -1,7 +1,7 @@
-"""One file to the images in it, at their own size, and from there to the size of the study.
+"""Reads the images of one file and reduces them to the size of the study.
 
-Pillow's formats, DICOM and NIfTI have modules of their own. Whatever the file, an image leaves here
-as 8-bit RGB.
+Pillow's formats, DICOM and NIfTI have modules of their own. Images of every format come out as
+8-bit RGB.
 """
 
 import warnings
@@ -15,11 +15,11 @@ from kerasmed.data import raster
 from kerasmed.data.picture import Choices, Picture
 from kerasmed.errors import DataError, DataWarning, InputError, KerasmedError, MachineError
 
-# JPEG is decoded at the smallest scale that still has the wanted size, then everything is reduced
-# (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
+# A JPEG is decoded at the smallest scale that still has the wanted size. Then every image is
+# reduced (or enlarged) by Pillow's antialiased bicubic filter, without keeping the aspect ratio.
 FILTER = "pillow-draft-bicubic"
 
-# What operating systems and archivers leave in folders of images.
+# Files and folders that operating systems and archivers leave among images.
 _LITTER = frozenset(
     {
         *("thumbs.db", "desktop.ini", "__macosx", "@eadir", "$recycle.bin", "lost+found"),
@@ -33,18 +33,17 @@ def read_pictures(
 ) -> Iterator[Picture]:
     """The images of a file, one by one.
 
-    Values of more than 8 bits are shown as the file says, else by the formats' ``grey_range``. A
-    picture for which neither says anything ``needs_range``: by itself it is shown by the
-    percentiles of its file, as a set of one.
+    Values of more than 8 bits are shown as the file says, or else by the formats' ``grey_range``.
+    If neither exists, the picture ``needs_range`` and is shown by the percentiles of its own file.
 
     Args:
         path: a file whose name ends in one of SUFFIXES, or a DICOM file without a suffix.
         formats: choices of ``kerasmed.data.config.Formats``, also as plain values; their
             defaults if None.
-        draft_size: lets a JPEG be decoded at a smaller scale that still has this size.
+        draft_size: a JPEG may be decoded at a smaller scale that is still at least this size.
 
     Raises:
-        DataError: the file cannot be read, or holds something else than images.
+        DataError: the file cannot be read, or does not hold images.
         MachineError: the library for its format is missing.
     """
     suffix = suffix_of(path)
@@ -57,7 +56,7 @@ def read_pictures(
         yield from _READERS[suffix](path, formats, draft_size)
     except KerasmedError:
         raise
-    except ModuleNotFoundError as error:  # the engine installed by itself
+    except ModuleNotFoundError as error:  # only the inference engine is installed
         raise MachineError(
             f"Cannot read {path}: {suffix} files need the package {error.name}; "
             "install kerasmed[medical] with its dependencies."
@@ -66,8 +65,8 @@ def read_pictures(
         reason = error.strerror or " ".join(str(error).split()).replace(str(path), "the file")
         raise DataError(f"Cannot read {path}: {reason}; replace or remove it.") from None
     except Exception as error:
-        # Decoders meet broken files with exceptions of every kind (struct.error, IndexError,
-        # zlib.error). Only the kind is named: a DICOM library's message may quote the header.
+        # Decoders raise any kind of exception on broken files (struct.error, IndexError,
+        # zlib.error). Only its type is named: a DICOM library's message may quote the header.
         raise DataError(
             f"Cannot read {path}: its content is broken or not what its name says "
             f"({type(error).__name__}); replace or remove it."
@@ -75,7 +74,7 @@ def read_pictures(
 
 
 def split_name(path: Path) -> tuple[Path, int | None]:
-    """A file, and the number of the slice or frame that "scan.nii.gz#12" means."""
+    """A file, and the number of the slice or frame in a name such as "scan.nii.gz#12"."""
     stem, sign, number = path.name.rpartition("#")
     if sign and stem and number.isdecimal() and not path.exists():
         return path.with_name(stem), int(number)
@@ -85,10 +84,10 @@ def split_name(path: Path) -> tuple[Path, int | None]:
 def read_images_of(
     path: Path, size: int, formats: Choices = None
 ) -> Iterator[tuple[int | None, np.ndarray]]:
-    """Every image of a file, with the number of its slice or frame where there are several.
+    """Every image of a file, with the number of its slice or frame if there are several.
 
     Args:
-        path: as for ``read_pictures``, or with the number of one slice or frame behind it, such as
+        path: as for ``read_pictures``. The number of one slice or frame may follow, as in
             "scan.nii.gz#12".
         size: height and width of the results.
         formats: as for ``read_pictures``.
@@ -103,16 +102,19 @@ def read_images_of(
     if suffix_of(path) not in _READERS:
         if not path.is_file():
             raise DataError(f"Cannot read {path}: No such file; correct the path.")
-        raise DataError(f"{path} is no image by its name: expected {EXPECTED}; rename it.")
+        raise DataError(
+            f"{path} has an unsupported file extension (supported: {EXPECTED}); convert or rename "
+            "it."
+        )
     last = None
     for picture in read_pictures(path, formats, draft_size=size):
-        last = picture.part
-        if wanted is not None and (picture.part or 0) != wanted:
+        last = picture.frame
+        if wanted is not None and (picture.frame or 0) != wanted:
             continue
         check_range(picture, path)
         for note in picture.notes:
             warnings.warn(f"Some files: {note}.", DataWarning, stacklevel=2)
-        yield picture.part, reduce_image(picture.image, size)
+        yield picture.frame, reduce_image(picture.image, size)
         if wanted is not None:
             return
     if wanted is not None:
@@ -123,7 +125,7 @@ def read_images_of(
 
 
 def read_image(path: Path, size: int, formats: Choices = None) -> np.ndarray:
-    """The only image of a file, as the whole project sees it.
+    """The only image of a file, in the form that all of kerasmed uses.
 
     Args:
         path: as for ``read_images_of``.
@@ -134,8 +136,7 @@ def read_image(path: Path, size: int, formats: Choices = None) -> np.ndarray:
         uint8 (size, size, 3), 0 to 255.
 
     Raises:
-        DataError: the file cannot be read, holds more than one image, or nothing says which of its
-            values are black and white.
+        DataError: the file cannot be read, holds more than one image, or its grey range is unknown.
     """
     images = read_images_of(path, size, formats)
     _, image = next(images)
@@ -147,26 +148,26 @@ def read_image(path: Path, size: int, formats: Choices = None) -> np.ndarray:
 
 
 def check_range(picture: Picture, path: Path) -> None:
-    """Refuse values of which nothing says which are black and white.
+    """Refuse a picture whose black and white are unknown.
 
     Raises:
-        DataError: naming the setting.
+        DataError: with the setting that gives the range.
     """
     if picture.needs_range:
         raise DataError(
-            f"Cannot read {path}: its grey range is unknown. The file has no window, and the model "
-            "or the settings have no range; pass --grey-range LOW,HIGH with a model, or set "
-            "data.grey_range: [LOW, HIGH]."
+            f"Cannot read {path}: its grey range is unknown. The file has no window, and neither "
+            "the model nor the settings have a range; pass --grey-range LOW,HIGH with a model, or "
+            "set data.grey_range: [LOW, HIGH]."
         )
 
 
 def reduce_image(image: Image.Image, size: int) -> np.ndarray:
-    """The one way in which any image gets its size: uint8 (size, size, 3)."""
+    """An image at the size of the study: uint8 (size, size, 3). Nothing else resizes images."""
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
 
 
 def suffix_of(path: Path) -> str:
-    """The ending that names the format, in small letters; ".dcm" for DICOM without a suffix."""
+    """The lower-case suffix that names the format; ".dcm" for DICOM without a known suffix."""
     suffix = path.suffix.lower()
     if suffix == ".gz" and path.name.lower().endswith(".nii.gz"):
         return ".nii.gz"
@@ -174,34 +175,34 @@ def suffix_of(path: Path) -> str:
 
 
 def is_hidden(path: Path) -> bool:
-    """Whether a file or folder is hidden by its name, or left by an operating system."""
+    """Whether a file or folder has a hidden name, or was left by an operating system."""
     return path.name.startswith(".") or path.name.lower() in _LITTER
 
 
 def stem_of(path: Path) -> str:
-    """The name without the ending of its format, if it has one: DICOM files may be called IM.1."""
+    """The name without the suffix of its format, if it has one: DICOM files may be called IM.1."""
     name = path.name.lower()
-    endings = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
-    return path.name[: -len(max(endings, key=len))] if endings else path.name
+    suffixes = [suffix for suffix in SUFFIXES if name.endswith(suffix)]
+    return path.name[: -len(max(suffixes, key=len))] if suffixes else path.name
 
 
 def starts_as_dicom(path: Path) -> bool:
-    """Whether a file is DICOM by its first bytes: scanners give names of numbers and dots."""
+    """Whether a file's first bytes are those of DICOM: scanners name files by numbers and dots."""
     try:
         with path.open("rb") as stream:
             start = stream.read(132)
-    except (OSError, ValueError):  # a name with a null byte is no file's
+    except (OSError, ValueError):  # ValueError: the name has a null byte
         return False
     return is_dicom_start(start)
 
 
 def is_dicom_start(start: bytes) -> bool:
     """Whether these are the first 132 bytes of a DICOM file."""
-    # Files without a preamble begin with group 2 or 8, and one of its first elements, as no text
-    # does; the last is big-endian.
+    # Files without a preamble begin with group 2 or 8 and one of its first elements; no text does.
+    # The last of these is big-endian.
     groups = {b"\x02\x00": 3, b"\x08\x00": 3, b"\x00\x08": 2}
-    bare = len(start) == 132 and start[:2] in groups and start[groups[start[:2]]] <= 1
-    return start[128:] == b"DICM" or bare
+    has_no_preamble = len(start) == 132 and start[:2] in groups and start[groups[start[:2]]] <= 1
+    return start[128:] == b"DICM" or has_no_preamble
 
 
 def _read_raster(path: Path, formats: Choices, draft_size: int | None) -> Iterator[Picture]:
@@ -241,14 +242,14 @@ EXPECTED = "JPEG, PNG, BMP, TIFF, GIF, WebP, JPEG 2000, PGM, DICOM or NIfTI"
 
 
 def check_images(images: np.ndarray, size: int | None = None) -> None:
-    """Refuse an array that is not a batch of images in the project's one form.
+    """Refuse an array that is not a batch of images: uint8 (batch, height, width, 3).
 
     Args:
-        images: expected uint8 (batch, height, width, 3).
-        size: the height and width that it must have, if any.
+        images: the array.
+        size: height and width that it must have; any if None.
 
     Raises:
-        InputError: another dtype, rank, channel count or size.
+        InputError: it has another dtype, rank, number of channels or size.
     """
     wanted = f"uint8 (batch, {size or 'height'}, {size or 'width'}, 3), 0 to 255"
     shape = getattr(images, "shape", None)

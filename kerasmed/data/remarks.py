@@ -1,4 +1,4 @@
-"""What a user should know of a set before anything learns from it, a line each."""
+"""One-line remarks that a user should read before training on a set."""
 
 import re
 import unicodedata
@@ -14,64 +14,66 @@ from kerasmed.data.picture import FEW_LEVELS, pooled_range
 from kerasmed.data.sources import same_folders_inside
 from kerasmed.text import counted
 
-# Share of the images that lose grey levels from which on that is worth a line: single slices have
-# hardly any tissue.
-_SHARE_OF_POOR = 0.05
-# Images that show no more levels than this are wholly black or white, which a few may be.
-_UNIFORM, _SHARE_OF_UNIFORM = 2, 0.5
-# Images of a class that seldom are of fewer patients than a split has roles.
+# Fraction of images with lost grey levels that is worth a remark: a few slices show hardly any
+# tissue.
+_POOR_FRACTION = 0.05
+# Images that show at most this many levels are wholly black or white. They count only from this
+# fraction of the images on.
+_UNIFORM_LEVELS, _UNIFORM_FRACTION = 2, 0.5
+# So many images of a class are seldom from fewer patients than a split has roles.
 _MANY_IMAGES, _ROLES = 12, 4
-# Percentiles of the different values of an image, so that a marker or padding does not count.
+# Percentiles of an image's distinct values, chosen so that a marker or padding does not count.
 _PERCENTILES = (0.5, 99.5)
 
 
 def remarks(
-    found: Fingerprints,
+    fingerprints: Fingerprints,
     grey_range: tuple[float, float] | None,
     data: DataConfig,
     split: SplitConfig,
 ) -> list[str]:
-    """One line for each thing that is seldom meant: lost grey levels, masks, spellings and more.
+    """One line for each likely mistake: lost grey levels, masks, spellings and more.
 
     Args:
-        found: of the set.
-        grey_range: in which images that need one are shown.
-        data: the settings that the set was read with.
-        split: whether patients are believed.
+        fingerprints: of the set.
+        grey_range: black and white of the images that need a range.
+        data: settings that the set was read with.
+        split: says whether the named patients are trusted.
     """
     lines = [
-        _lost_levels(found, grey_range, data),
-        masks_line(len(found.masks), found.masks.tolist()),
-        _official_parts(found, data),
+        _lost_levels(fingerprints, grey_range, data),
+        masks_line(len(fingerprints.masks), fingerprints.masks.tolist()),
+        _official_subsets(fingerprints, data),
         _alike_classes(data),
-        *_spellings(found.classes),
+        *_spellings(fingerprints.classes),
     ]
     if split.patient == "together":
-        shared = shared_patient(found.patients.tolist(), found.classes.tolist())
-        shared = shared or _few_patients(found)
+        shared = shared_patient(fingerprints.patients.tolist(), fingerprints.classes.tolist())
+        shared = shared or _few_patients(fingerprints)
         lines.append(shared and f"{shared}; {IGNORE_PATIENT}.")
     counts = Counter(
         line
-        for number in found.notes[found.notes > 0].tolist()
-        for line in str(found.note_texts[number]).split("\n")
+        for number in fingerprints.notes[fingerprints.notes > 0].tolist()
+        for line in str(fingerprints.note_texts[number]).split("\n")
     )
     lines += note_lines(counts)
     return [line for line in lines if line]
 
 
-def _few_patients(found: Fingerprints) -> str | None:
-    """Words for patients who are too few for the four roles of a split, such as ANON1 and ANON2."""
-    for name in np.unique(found.classes).tolist():
-        named = found.patients[found.classes == name]
-        patients = len(set(named.tolist()))
-        if (named != "").all() and len(named) >= _MANY_IMAGES and patients < _ROLES:
-            images = counted(len(named), "image")
+def _few_patients(fingerprints: Fingerprints) -> str | None:
+    """A sentence about too few patients for the four roles of a split, such as ANON1 and ANON2."""
+    for name in np.unique(fingerprints.classes).tolist():
+        class_patients = fingerprints.patients[fingerprints.classes == name]
+        patients = len(set(class_patients.tolist()))
+        all_named = bool((class_patients != "").all())
+        if all_named and len(class_patients) >= _MANY_IMAGES and patients < _ROLES:
+            images = counted(len(class_patients), "image")
             return f"The {images} of class {name!r} name only {counted(patients, 'patient')}"
     return None
 
 
 def masks_line(count: int, names: list[str]) -> str | None:
-    """How many masks are left out, and one of them where the names are known."""
+    """The number of masks that are left out, with an example if the names are known."""
     if not count:
         return None
     example = f", such as {names[0]}" if names else ""
@@ -80,77 +82,84 @@ def masks_line(count: int, names: list[str]) -> str | None:
 
 
 def note_lines(notes: Mapping[str, int]) -> list[str]:
-    """A line for each fault of files that was ignored, with the number of images that have it."""
+    """A line for each ignored fault of files, with the number of images that have it."""
     return [f"{counted(count, 'image')}: {note}." for note, count in notes.items()]
 
 
 def _lost_levels(
-    found: Fingerprints, grey_range: tuple[float, float] | None, data: DataConfig
+    fingerprints: Fingerprints, grey_range: tuple[float, float] | None, data: DataConfig
 ) -> str | None:
-    seen = found.in_range(grey_range).appearance
-    held, kept = seen["held"], seen["kept"]
-    poor = np.flatnonzero(_is_poor(found, held, kept))
-    if len(poor) < max(1, _SHARE_OF_POOR * len(found)):
+    appearance = fingerprints.in_range(grey_range).appearance
+    held, kept = appearance["held"], appearance["kept"]
+    poor = np.flatnonzero(_is_poor(fingerprints, held, kept))
+    if len(poor) < max(1, _POOR_FRACTION * len(fingerprints)):
         return None
-    ends = pooled_range(found.levels[held > 0], _PERCENTILES) or (0.0, 1.0)
+    value_range = pooled_range(fingerprints.levels[held > 0], _PERCENTILES) or (0.0, 1.0)
     return (
-        f"{len(poor)} of {counted(len(found), 'image')} keep fewer than {FEW_LEVELS} grey levels "
-        f"of what their files hold (median {int(np.median(kept[poor]))} of "
-        f"{int(np.median(held[poor]))}). " + _remedy(found, poor, grey_range, ends, data)
+        f"{len(poor)} of {counted(len(fingerprints), 'image')} keep fewer than {FEW_LEVELS} grey "
+        f"levels of what their files hold (median {int(np.median(kept[poor]))} of "
+        f"{int(np.median(held[poor]))}). "
+        + _remedy(fingerprints, poor, grey_range, value_range, data)
     )
 
 
-def _is_poor(found: Fingerprints, held: np.ndarray, kept: np.ndarray) -> np.ndarray:
-    """Which images lose grey levels; of a file of several, all or none."""
-    # Of few values some fall on the same grey level by rounding.
+def _is_poor(fingerprints: Fingerprints, held: np.ndarray, kept: np.ndarray) -> np.ndarray:
+    """Which images lose grey levels; none of a file most of whose images keep theirs."""
+    # Of few values, some fall on the same grey level after rounding.
     enough = np.where(held >= 2 * FEW_LEVELS, FEW_LEVELS, 0.75 * FEW_LEVELS)
     is_poor = (held >= FEW_LEVELS) & (kept < enough)
-    is_uniform = is_poor & (kept <= _UNIFORM)
-    if is_uniform.sum() < _SHARE_OF_UNIFORM * len(found):
+    is_uniform = is_poor & (kept <= _UNIFORM_LEVELS)
+    if is_uniform.sum() < _UNIFORM_FRACTION * len(fingerprints):
         is_poor &= ~is_uniform
-    files = np.array([name.rpartition("#")[0] for name in found.names[found.parts >= 0].tolist()])
+    is_frame = fingerprints.frames >= 0
+    files = np.array([name.rpartition("#")[0] for name in fingerprints.names[is_frame].tolist()])
     if len(files):
         _, file_of = np.unique(files, return_inverse=True)
-        rich = np.bincount(file_of, weights=~is_poor[found.parts >= 0])
-        # A volume whose other slices show enough is dark at its ends.
-        is_poor[found.parts >= 0] &= (rich < np.bincount(file_of) / 2)[file_of]
+        rich = np.bincount(file_of, weights=~is_poor[is_frame])
+        # Poor slices do not count where the rest of the volume shows enough: its ends are dark.
+        is_poor[is_frame] &= (rich < np.bincount(file_of) / 2)[file_of]
     return is_poor
 
 
 def _remedy(
-    found: Fingerprints,
+    fingerprints: Fingerprints,
     poor: np.ndarray,
     grey_range: tuple[float, float] | None,
-    ends: tuple[float, float],
+    value_range: tuple[float, float],
     data: DataConfig,
 ) -> str:
-    """The setting that helps images which lose grey levels, where one does."""
-    low, high = ends
-    kinds = found.appearance["kind"][poor]
-    is_windowed = np.char.startswith(kinds, "DICOM MONO") & ~found.need_range[poor]
+    """The setting that helps images that lose grey levels, if there is one."""
+    low, high = value_range
+    kinds = fingerprints.appearance["kind"][poor]
+    is_windowed = np.char.startswith(kinds, "DICOM MONO") & ~fingerprints.need_range[poor]
     values = f"Nearly all values of the set lie between {low:.6g} and {high:.6g}; "
     if data.dicom.window is not None or (is_windowed.all() and data.grey_range is None):
         return f"{values}set data.dicom.window: [{(low + high) / 2:.6g}, {high - low:.6g}]."
-    now = data.grey_range or grey_range
-    if now is None or now[1] - now[0] > 2 * (high - low) or high <= now[0] or low >= now[1]:
+    shown = data.grey_range or grey_range
+    if (
+        shown is None
+        or shown[1] - shown[0] > 2 * (high - low)
+        or high <= shown[0]
+        or low >= shown[1]
+    ):
         return f"{values}set data.grey_range: [{low:.6g}, {high:.6g}]."
     if (kinds == "NIfTI").all() and data.nifti.range == "set":
         return f"{values}set data.nifti.range: volume if the scanners' units differ."
     return (
-        f"{values}these images are much darker or narrower than the others. If their unit is "
-        "another one, convert the files; data.grey_range can only serve one unit."
+        f"{values}these images are much darker or narrower than the others. If they have "
+        "another unit, convert the files; data.grey_range can only serve one unit."
     )
 
 
-def _official_parts(found: Fingerprints, data: DataConfig) -> str | None:
-    counts = Counter(part for part in found.official.tolist() if part)
+def _official_subsets(fingerprints: Fingerprints, data: DataConfig) -> str | None:
+    counts = Counter(subset for subset in fingerprints.official.tolist() if subset)
     if not counts:
         return None
-    parts = ", ".join(f"{part} {count}" for part, count in counts.items())
+    subsets = ", ".join(f"{subset} {count}" for subset, count in counts.items())
     if data.official_split == "keep":
-        return f"The set comes divided ({parts}): its test images are the role `test`."
+        return f"The set comes divided ({subsets}): its test images are the role `test`."
     return (
-        f"The set comes divided ({parts}): all images are split anew; set "
+        f"The set comes divided ({subsets}): all images are split anew; set "
         "data.official_split: keep to keep its own test images."
     )
 
@@ -159,7 +168,7 @@ def _alike_classes(data: DataConfig) -> str | None:
     if data.source is None or data.official_split == "merge":
         return None
     inside = same_folders_inside(data.source)
-    # Numbers are those of patients or of magnifications.
+    # Names with digits are those of patients or magnifications.
     if not inside or any(letter.isdigit() for name in inside for letter in name):
         return None
     return (
@@ -169,7 +178,7 @@ def _alike_classes(data: DataConfig) -> str | None:
 
 
 def _spellings(classes: np.ndarray) -> list[str]:
-    """Pairs of classes that are the same but for case, spaces and signs."""
+    """A line for each set of classes that differ only in case, spaces and signs."""
     counts = Counter(classes.tolist())
     alike: dict[str, list[str]] = {}
     for name in sorted(counts):
@@ -184,7 +193,7 @@ def _spellings(classes: np.ndarray) -> list[str]:
 
 
 def _plain(name: str) -> str:
-    """A name without case, and without separators except between digits."""
+    """The name without case, and without separators except between digits."""
     letters = unicodedata.normalize("NFKC", name).casefold().strip()
     return re.sub(
         r"(?<=\w)[\s_.-]+(?=\w)|_",

@@ -1,4 +1,4 @@
-"""What a user's archive holds, before any pixel is read: folder of class folders, CSV or .npz."""
+"""Lists the files of a user's set without reading a pixel: class folders, .csv or .npz."""
 
 import os
 from collections import Counter
@@ -8,15 +8,15 @@ from pathlib import Path
 
 from kerasmed.data.config import DataConfig, Formats
 from kerasmed.data.csv_table import list_table
-from kerasmed.data.entries import (
-    Entry,
-    Source,
-    root_of,
-    sorted_by_class,
-    with_suspicions,
-)
+from kerasmed.data.entries import Entry, Source, root_of, sorted_by_class, with_suspicions
 from kerasmed.data.npz import open_npz
-from kerasmed.data.official import Part, PartFolder, alike_folders, find_parts, part_named
+from kerasmed.data.official import (
+    OfficialFolder,
+    OfficialSubset,
+    alike_folders,
+    find_official_folders,
+    official_subset,
+)
 from kerasmed.data.readers import EXPECTED, SUFFIXES, is_hidden, suffix_of
 from kerasmed.errors import DataError
 
@@ -24,14 +24,14 @@ LAYOUT = "a folder with one folder of images for each class"
 
 
 def open_source(data: DataConfig, least_classes: int = 2) -> Source:
-    """The files that ``data.source`` names, listed and checked, none of them decoded.
+    """The files that ``data.source`` names, listed and checked but not decoded.
 
     Args:
         data: the settings.
-        least_classes: how many classes there must be.
+        least_classes: smallest number of classes that is accepted.
 
     Raises:
-        DataError: it is not there, or not laid out as it must be.
+        DataError: the source is missing or has another layout.
     """
     if data.source is None:
         raise AssertionError("phantoms are written before they are read")
@@ -66,10 +66,10 @@ def _open(path: Path, data: DataConfig, least_classes: int) -> Source:
 
 
 def count_class_folders(directory: Path) -> dict[str, int]:
-    """Files of each class folder, as ``open_source`` would list them.
+    """Number of files of each class, as ``open_source`` lists them.
 
     Raises:
-        DataError: the folder is not there, or not laid out as it must be.
+        DataError: the folder is missing or has another layout.
     """
     source = open_source(DataConfig(source=directory))
     counts = Counter(entry.class_name for entry in source.entries)
@@ -87,15 +87,15 @@ def _list_class_folders(
     if stray:
         raise DataError(
             f"{stray[0]} lies outside the class folders ({len(stray)} such): expected {LAYOUT}; "
-            "move them into a class folder or out."
+            "move these files into a class folder or elsewhere."
         )
     folders = [path for path in children if path.is_dir()]
     subfolders = _subfolders(folders)
-    parts = find_parts(folders, subfolders)
-    if not parts and official_split == "merge":
-        parts = alike_folders(folders, subfolders)
-    if parts:
-        return _list_parts(directory, folders, parts, official_split, least_classes)
+    subsets = find_official_folders(folders, subfolders)
+    if not subsets and official_split == "merge":
+        subsets = alike_folders(folders, subfolders)
+    if subsets:
+        return _list_official_folders(directory, folders, subsets, official_split, least_classes)
     if len(folders) < least_classes:
         raise DataError(
             f"{directory} has {len(folders)} class folder{'s' * (len(folders) != 1)}: expected "
@@ -103,33 +103,37 @@ def _list_class_folders(
             f"{[path.name for path in folders]}." + _inner_folder(folders)
         )
     names = [path.name for path in folders]
-    # Of one part alone, such as "test positive" and "test negative", they are classes.
-    parts_named = {part_named(name) for name in names}
-    if len(parts_named - {None}) > 1:
+    # If all name one subset, such as "test positive" and "test negative", they are classes.
+    named_subsets = {official_subset(name) for name in names}
+    if len(named_subsets - {None}) > 1:
         raise DataError(
-            f"{directory} holds {', '.join(names)}, which are parts of a set and no classes: "
+            f"{directory} holds {', '.join(names)}, which are subsets of a set and not classes: "
             f"expected {LAYOUT}; give one of them, or a .csv that lists the images of all."
         )
     entries = [
-        Entry(path, folder.name, part=part)
+        Entry(path, folder.name, official=subset)
         for folder in folders
-        for path, part in _with_inner_parts(_list_folder(folder), folder)
+        for path, subset in _with_inner_subsets(_list_folder(folder), folder)
     ]
     return tuple(names), tuple(entries)
 
 
-def _with_inner_parts(files: list[Path], folder: Path) -> list[tuple[Path, Part | None]]:
-    """The files of a class, with their parts where it is divided itself, such as class/train."""
-    inner = [path.relative_to(folder).parts[:-1] for path in files]
-    parts: list[Part | None] = [
-        next((part for name in folders if (part := part_named(name))), None) for folders in inner
+def _with_inner_subsets(
+    files: list[Path], folder: Path
+) -> list[tuple[Path, OfficialSubset | None]]:
+    """The files of a class, each with its subset if the class is divided, such as class/train."""
+    subsets: list[OfficialSubset | None] = [
+        next(filter(None, map(official_subset, path.relative_to(folder).parent.parts)), None)
+        for path in files
     ]
-    is_divided = len(set(parts)) > 1 and None not in parts
-    return [(path, part if is_divided else None) for path, part in zip(files, parts, strict=True)]
+    is_divided = len(set(subsets)) > 1 and None not in subsets
+    return [
+        (path, subset if is_divided else None) for path, subset in zip(files, subsets, strict=True)
+    ]
 
 
 def same_folders_inside(directory: Path) -> list[str]:
-    """The folders that each of several class folders has inside, which may be the classes."""
+    """The folders that all class folders have inside, which may be the real classes."""
     if not directory.is_dir():
         return []
     folders = _folders_in(directory)
@@ -145,14 +149,14 @@ def _folders_in(folder: Path) -> list[Path]:
     folders = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            with suppress(OSError):  # a link to itself is no folder
+            with suppress(OSError):  # a link to itself
                 if entry.is_dir() and not is_hidden(Path(entry.name)):
                     folders.append(Path(entry.path))
     return sorted(folders)
 
 
 def _subfolders(folders: list[Path]) -> dict[Path, list[Path]]:
-    """The folders in each of these, and in each of those."""
+    """The folders in each of these folders, and in each of their folders."""
     subfolders: dict[Path, list[Path]] = {}
     for folder in folders:
         subfolders[folder] = _folders_in(folder)
@@ -162,51 +166,53 @@ def _subfolders(folders: list[Path]) -> dict[Path, list[Path]]:
 
 
 def _inner_folder(folders: list[Path]) -> str:
-    """What to give instead, where a single folder holds the class folders."""
+    """Advice on which path to give instead, if a single folder holds the class folders."""
     if len(folders) != 1:
         return ""
     inside = [path.name for path in _folders_in(folders[0])]
     return f" Give {folders[0]} for its folders {inside}." if len(inside) > 1 else ""
 
 
-def _list_parts(
+def _list_official_folders(
     directory: Path,
     folders: list[Path],
-    parts: list[PartFolder],
+    subsets: list[OfficialFolder],
     official_split: str,
     least_classes: int,
 ) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
-    """The class folders of all parts of a set, each class once, and those beside the parts."""
-    named = ", ".join(str(each.path.relative_to(directory)) for each in parts)
-    inside = sorted({folder.name for each in parts for folder in each.class_folders})
+    """The class names and files of all subsets, and of class folders next to the subsets."""
+    subset_names = ", ".join(str(subset.path.relative_to(directory)) for subset in subsets)
+    class_names = sorted({folder.name for subset in subsets for folder in subset.class_folders})
     if official_split == "refuse":
         raise DataError(
-            f"{directory} holds {named}, which are parts of a set and no classes (inside: "
-            f"{', '.join(inside)}); set data.official_split: merge to split all images anew, or "
-            "keep to take the set's own test images as `test`."
+            f"{directory} holds {subset_names}, which are subsets of a set and not classes "
+            f"(inside: {', '.join(class_names)}); set data.official_split: merge to make a new "
+            "split of all images, or keep to take the set's own test images as `test`."
         )
-    if official_split == "keep" and all(each.part != "test" for each in parts):
+    if official_split == "keep" and all(subset.subset != "test" for subset in subsets):
         raise DataError(
             f"data.official_split: keep: expected a folder of test images in {directory}, received "
-            f"{named}; set it to merge."
+            f"{subset_names}; set it to merge."
         )
-    class_folders = [(folder, each.part) for each in parts for folder in each.class_folders]
-    taken = {each.path for each in parts}
-    around = {each.path.parent for each in parts} - {directory}
-    beside = [path for path in folders if path not in taken | around]
-    for folder in [*around, *taken]:
-        inner = set(_visible(folder)) - taken - {path for path, _ in class_folders}
-        beside += sorted(path for path in inner if path.is_dir() or suffix_of(path) in SUFFIXES)
-    for path in beside:
-        if path.parent != directory or path.name not in inside:
+    class_folders = [
+        (folder, subset.subset) for subset in subsets for folder in subset.class_folders
+    ]
+    subset_folders = {subset.path for subset in subsets}
+    parents = {subset.path.parent for subset in subsets} - {directory}
+    others = [path for path in folders if path not in subset_folders | parents]
+    for folder in [*parents, *subset_folders]:
+        inner = set(_visible(folder)) - subset_folders - {path for path, _ in class_folders}
+        others += sorted(path for path in inner if path.is_dir() or suffix_of(path) in SUFFIXES)
+    for path in others:
+        if path.parent != directory or path.name not in class_names:
             raise DataError(
-                f"{path} lies beside the parts {named} and is no class of theirs: expected one "
-                f"of {', '.join(inside)}; move it out."
+                f"{path} is next to the subsets {subset_names} but is not one of their classes: "
+                f"expected one of {', '.join(class_names)}; move it out."
             )
         class_folders.append((path, "train"))
     entries = [
-        Entry(path, folder.name, part=part)
-        for folder, part in class_folders
+        Entry(path, folder.name, official=subset)
+        for folder, subset in class_folders
         for path in _list_folder(folder)
     ]
     return sorted_by_class(entries, directory, least_classes)
@@ -218,8 +224,8 @@ def _list_folder(folder: Path) -> list[Path]:
     foreign = [path for path in files if suffix_of(path) not in SUFFIXES]
     if foreign:
         raise DataError(
-            f"{foreign[0]} is no image by its name ({len(foreign)} such in {folder}): expected "
-            f"{EXPECTED}; move them out of the class folder."
+            f"{foreign[0]} has an unsupported file extension ({len(foreign)} such in {folder}; "
+            f"supported: {EXPECTED}); move such files out of the class folder."
         )
     if not files:
         raise DataError(
@@ -230,25 +236,27 @@ def _list_folder(folder: Path) -> list[Path]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Files at any depth, through links to folders too, each folder once."""
-    # A link that leads above the class would bring in the other classes.
-    seen = {str(above) for above in Path(os.path.realpath(folder)).parents}
+    """Files at any depth, also in linked folders; each folder is visited once."""
+    # A link to a folder above the class would add the images of the other classes.
+    visited = {str(parent) for parent in Path(os.path.realpath(folder)).parents}
     for directory, folders, names in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(directory)
-        if real in seen:  # a link to a folder above it, or a second link to the same one
+        if real in visited:  # a link to a folder above it, or a second link to the same one
             folders.clear()
             continue
-        seen.add(real)
+        visited.add(real)
         folders[:] = sorted(name for name in folders if not is_hidden(Path(name)))
         for name in names:
             path = Path(directory, name)
             if is_hidden(path):
                 continue
             if not path.is_file():
-                what = "a link to nothing" if path.is_symlink() else "no regular file"
-                raise DataError(f"{path} is {what}: expected an image; remove it.")
+                kind = "a link to nothing" if path.is_symlink() else "not a regular file"
+                raise DataError(f"{path} is {kind}: expected an image; remove it.")
             yield path
 
 
 def _refuse_folder(error: OSError) -> None:
-    raise DataError(f"Cannot open the folder {error.filename}: {error.strerror}; mend it.")
+    raise DataError(
+        f"Cannot open the folder {error.filename}: {error.strerror}; correct its permissions."
+    )

@@ -1,4 +1,4 @@
-"""The split of a set into roles, by group and by class, written once and read by every stage."""
+"""The split of a set into roles, by group and class, written once and read by every stage."""
 
 import hashlib
 import os
@@ -12,9 +12,9 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 
-# `train` trains the diffusion model and the CNNs of the regimes real and both; `validation`, a
-# tenth of it, stops and calibrates trainings; `test` is what every CNN is tested on, and nothing
-# else; `reserve` is what fidelity and privacy are measured against, and joins real_all.
+# `train` trains the diffusion model and the CNNs of the regimes real and both. `validation`, a
+# tenth of it, stops and calibrates trainings. Every CNN is tested on `test` and nothing else.
+# Fidelity and privacy are measured against `reserve`, which also joins real_all.
 ROLES = ("train", "validation", "test", "reserve")
 
 Split = dict[str, np.ndarray]
@@ -30,19 +30,19 @@ def make_split(
 ) -> Split:
     """Positions of each role's images; a group never crosses roles.
 
-    Groups are put into the order of a hash of (seed, group). `test` is filled from the front,
-    `validation` and then `train` from the back, and `reserve` is what is left, so that files which
-    are added shift few groups and none from `test` to `train`. A group is taken where it
-    brings the role nearer to what was asked for, in all its classes together.
+    Groups are sorted by a hash of (seed, group). `test` is filled from the front, `validation` and
+    then `train` from the back, and `reserve` is the rest. So added files shift few groups, and none
+    from `test` to `train`. A role takes a group that brings it nearer to its wanted size, over all
+    classes together.
 
     Args:
         labels: int (n,), indices into ``class_names``.
         groups: the group of each image.
         class_names: for messages.
-        settings: the shares.
+        settings: the fraction of each role.
         seed: the study's seed.
-        official_test: positions of the images that a set's publishers tested on; they and what
-            belongs to their groups are the role `test`, whatever its share.
+        official_test: positions of the images that a set's publishers tested on. They and their
+            groups are the role `test`, whatever its fraction.
 
     Returns:
         int64 positions, sorted, for each of ROLES.
@@ -57,19 +57,19 @@ def make_split(
     order = sorted(range(len(names)), key=keys.__getitem__)
     wanted = _wanted_counts(counts.sum(axis=0), settings)
     role_of = dict.fromkeys(order, "reserve")
-    left = (counts > 0).sum(axis=0)
+    groups_left = (counts > 0).sum(axis=0)
     roles_to_fill = ["test", "validation", "train"]
     if official_test is not None:
         roles_to_fill.remove("test")
         for group in np.unique(group_of[official_test]).tolist():
             role_of[group] = "test"
-            left[counts[group] > 0] -= 1
+            groups_left[counts[group] > 0] -= 1
     for later, role in zip(range(len(roles_to_fill), 0, -1), roles_to_fill, strict=True):
         free = [group for group in order if role_of[group] == "reserve"]
         direction = free if role == "test" else free[::-1]
-        taken = _fill(direction, counts, wanted[role], left, later)
+        taken = _fill(direction, counts, wanted[role], groups_left, later)
         role_of.update(dict.fromkeys(taken, role))
-        if role == "validation":  # what it took too much or too little, `train` makes up for
+        if role == "validation":  # `train` makes up for its surplus or deficit
             more = wanted[role] - counts[taken].sum(axis=0)
             wanted["train"] = np.maximum(1, wanted["train"] + more)
     roles = {
@@ -81,53 +81,54 @@ def make_split(
 
 
 def _wanted_counts(totals: np.ndarray, settings: SplitConfig) -> dict[str, np.ndarray]:
-    share = np.rint(totals * settings.train)
-    validation = np.maximum(1, np.rint(share * settings.validation))
+    """The wanted number of images of each role but `reserve`, by class."""
+    learning = np.rint(totals * settings.train)
+    validation = np.maximum(1, np.rint(learning * settings.validation))
     return {
         "test": np.maximum(1, np.rint(totals * settings.test)),
         "validation": validation,
-        "train": np.maximum(1, share - validation),
+        "train": np.maximum(1, learning - validation),
     }
 
 
 def _fill(
-    order: list[int], counts: np.ndarray, wanted: np.ndarray, left: np.ndarray, later: int
+    order: list[int], counts: np.ndarray, wanted: np.ndarray, groups_left: np.ndarray, later: int
 ) -> list[int]:
-    """The groups of one role, in the given order.
+    """The groups that one role takes, in the given order.
 
     Args:
-        order: groups that have no role yet.
-        counts: images by group and class.
-        wanted: images of each class that the role should get.
-        left: groups of each class that have no role yet; lowered by those taken.
-        later: how many roles come after this one, each of which needs a group of every class.
+        order: groups without a role.
+        counts: number of images by group and class.
+        wanted: number of images of each class that the role should get.
+        groups_left: number of groups of each class without a role; reduced by the groups taken.
+        later: number of later roles, each of which needs a group of every class.
     """
     taken: dict[int, None] = {}
     missing = wanted.astype(float)
 
     def is_free(group: int) -> bool:
-        return group not in taken and bool((left[counts[group] > 0] > later).all())
+        return group not in taken and bool((groups_left[counts[group] > 0] > later).all())
 
     def take(group: int) -> None:
         nonlocal missing
         taken[group] = None
         missing = missing - counts[group]
-        left[counts[group] > 0] -= 1
+        groups_left[counts[group] > 0] -= 1
 
     closed = np.zeros(len(wanted), dtype=bool)
     for group in order:
-        has = counts[group] > 0
-        if closed[has].any() or not is_free(group):
+        in_group = counts[group] > 0
+        if closed[in_group].any() or not is_free(group):
             continue
         nearer = (((missing - counts[group]) ** 2 - missing**2) / wanted**2).sum() < 0
         if nearer:
             take(group)
         elif (counts[group] <= wanted).all():
-            # Looking further for smaller groups would make a role hang on groups far away.
-            closed |= has & (counts[group] >= 2 * missing)
+            # Searching on for smaller groups would make the role depend on groups far away.
+            closed |= in_group & (counts[group] >= 2 * missing)
     for label in np.flatnonzero(missing == wanted):  # every group was too large
         free = [group for group in order if counts[group, label] and is_free(group)]
-        if free and missing[label] == wanted[label]:  # not served by another class's group
+        if free and missing[label] == wanted[label]:  # no group of another class filled it
             take(min(free, key=lambda group: abs(np.log(counts[group, label] / wanted[label]))))
     return list(taken)
 
@@ -136,26 +137,26 @@ def _check_roles(
     roles: Split, labels: np.ndarray, counts: np.ndarray, class_names: tuple[str, ...]
 ) -> None:
     for role, positions in roles.items():
-        found = np.bincount(labels[positions], minlength=len(class_names))
-        if not found.all():
-            label = int(found.argmin())
+        class_counts = np.bincount(labels[positions], minlength=len(class_names))
+        if not class_counts.all():
+            label = int(class_counts.argmin())
             sizes = sorted(counts[counts[:, label] > 0, label].tolist(), reverse=True)
             raise DataError(
-                f"Class {class_names[label]!r} has {len(sizes)} groups of images that may not be "
-                f"torn apart (the largest of {sizes[0]}), too few to put one into each of the "
+                f"Class {class_names[label]!r} has {len(sizes)} groups of images that must stay "
+                f"together (the largest of {sizes[0]}), too few to put one into each of the "
                 f"roles {ROLES}: {role!r} got none. Add images, remove the class, or loosen "
                 "split.group_by, split.run_length or split.near_duplicate_bits."
             )
 
 
 def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split) -> None:
-    """Write ``split.json``: path, part, sha256, class, group and role of every image."""
+    """Write ``split.json``: path, frame, sha256, class, group and role of every image."""
     role_of = {int(position): role for role, at in split.items() for position in at}
     base = Path(_absolute(path.parent))
     files = [
         {
             "path": _portable(file.path, base),
-            **({} if file.part is None else {"part": file.part}),
+            **({} if file.frame is None else {"frame": file.frame}),
             "sha256": file.sha256,
             "class": file.class_name,
             "group": group,
@@ -167,13 +168,13 @@ def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split
 
 
 def _portable(path: Path, base: Path) -> str:
-    """Relative to the run folder for what the run made, else absolute."""
+    """The path relative to the run folder if it is inside, otherwise absolute."""
     path = Path(_absolute(path))
     return path.relative_to(base).as_posix() if path.is_relative_to(base) else str(path)
 
 
 def _absolute(path: Path) -> str:
-    """Absolute and without ``..``, but with links as they are: two links are two files."""
+    """The absolute path without ``..``; links are kept, since two links are two files."""
     return os.path.abspath(path)  # noqa: PTH100 (Path.absolute keeps "..")
 
 
@@ -181,34 +182,34 @@ _KEYS = ("path", "sha256", "class", "group", "role")
 
 
 def _read_entries(path: Path) -> list[dict[str, Any]]:
-    """What ``split.json`` says of each image, if an editor left it whole."""
+    """The entry of each image in ``split.json``, which a user may have edited."""
     content = read_json(path, "kerasmed data split")
     entries = content.get("files") if isinstance(content, dict) else None
     if not isinstance(entries, list):
         entries = [content]
     for entry in entries:
-        said = entry if isinstance(entry, dict) else {}
-        if said.get("role") not in ROLES or not all(isinstance(said.get(k), str) for k in _KEYS):
+        values = entry if isinstance(entry, dict) else {}
+        is_text = all(isinstance(values.get(key), str) for key in _KEYS)
+        if values.get("role") not in ROLES or not is_text:
             raise StageError(
-                f"{path}: expected of each image {', '.join(_KEYS)} and one of the roles "
-                f"{', '.join(ROLES)}, received {str(entry)[:200]}; mend the file, or split anew "
+                f"{path}: expected {', '.join(_KEYS)} for each image and one of the roles "
+                f"{', '.join(ROLES)}, received {str(entry)[:200]}; correct the file, or split anew "
                 "with --out."
             )
     return entries
 
 
 def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
-    """Refuse a split, edited by hand, that tears equal files or one group apart."""
+    """Refuse an edited split that puts equal files or one group into two roles."""
     for key, meaning in (("sha256", "the same file"), ("group", "one group")):
         first: dict[str, dict[str, Any]] = {}
         for entry in entries:
-            other = first.setdefault(entry[key], entry)
-            # Parts of one file have its hash, and are of one group too.
-            if other["role"] != entry["role"]:
+            earlier = first.setdefault(entry[key], entry)
+            if earlier["role"] != entry["role"]:
                 raise StageError(
-                    f"{path}: {other['path']} has the role {other['role']!r} and "
+                    f"{path}: {earlier['path']} has the role {earlier['role']!r} and "
                     f"{entry['path']} the role {entry['role']!r}, but they are {meaning}: expected "
-                    "one role for both; mend the file, or split anew with --out."
+                    "one role for both; correct the file, or split anew with --out."
                 )
 
 
@@ -216,17 +217,17 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
     """Positions of each role's images, and the group of each image, from ``split.json``.
 
     Raises:
-        StageError: the files on disk are no longer those that were split, or what belongs together
-            is in two roles, such as a test image that is also a training image.
+        StageError: the files on disk are not those that were split, or a group or file has two
+            roles, such as a test image that is also a training image.
     """
     entries = _read_entries(path)
     _check_apart(entries, path)
     base = Path(_absolute(path.parent))
-    expected = {(_absolute(base / entry["path"]), entry.get("part")): entry for entry in entries}
+    expected = {(_absolute(base / entry["path"]), entry.get("frame")): entry for entry in entries}
     roles: dict[str, list[int]] = {role: [] for role in ROLES}
     groups: list[str] = []
     for position, file in enumerate(image_set.files):
-        entry = expected.pop((_absolute(file.path), file.part), None)
+        entry = expected.pop((_absolute(file.path), file.frame), None)
         known = entry is not None and entry["class"] == file.class_name
         if entry is None or not known or entry["sha256"] != file.sha256:
             problem = "is new" if entry is None else "has changed"

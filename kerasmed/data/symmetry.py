@@ -4,12 +4,12 @@ import numpy as np
 
 
 def transform_at_random(image: np.ndarray, symmetry: str, rng: np.random.Generator) -> np.ndarray:
-    """One of the domain's symmetric versions of an image, each as likely as the others.
+    """A symmetric version of an image, drawn with equal probability.
 
     Args:
         image: (height, width, channels), height equal to width for "dihedral".
         symmetry: "none", "mirror" (left to right) or "dihedral" (all eight flips and turns).
-        rng: where the choice comes from.
+        rng: source of the choice.
 
     Returns:
         The same dtype and shape, contiguous.
@@ -22,7 +22,7 @@ def transform_at_random(image: np.ndarray, symmetry: str, rng: np.random.Generat
 
 
 def all_versions(images: np.ndarray, symmetry: str) -> np.ndarray:
-    """Every symmetric version of each image, the first as it is.
+    """Every symmetric version of each image, the unchanged one first.
 
     Args:
         images: (n, height, width, channels).
@@ -33,5 +33,5 @@ def all_versions(images: np.ndarray, symmetry: str) -> np.ndarray:
     """
     flipped = [images] if symmetry == "none" else [images, images[:, :, ::-1]]
     turns = range(4) if symmetry == "dihedral" else range(1)
-    versions = [np.rot90(each, turn, axes=(1, 2)) for each in flipped for turn in turns]
+    versions = [np.rot90(version, turn, axes=(1, 2)) for version in flipped for turn in turns]
     return np.stack(versions, axis=1)

@@ -1,4 +1,4 @@
-"""Non-leaking augmentation: the network is told what was done, and at sampling that nothing was.
+"""Non-leaking augmentation: the network receives what was done, and zeros when sampling.
 
 Karras et al., arXiv:2206.00364, section 5 and appendix F.2, after arXiv:2006.06676.
 """
@@ -9,17 +9,21 @@ import numpy as np
 from PIL import Image
 
 PARAMETERS = 5
-_SCALE_DEVIATION = 0.2  # of the binary logarithm
-_SHIFT_DEVIATION = 0.125  # of the edge
+_SCALE_DEVIATION = 0.2  # of the binary logarithm of the scale
+_SHIFT_DEVIATION = 0.125  # as a fraction of the image's edge
 
 
 def draw_augmentation(rng: np.random.Generator, probability: float) -> np.ndarray:
-    """What is done to one image: scaling, rotation and shift, each with the given probability.
+    """Random parameters of one image's augmentation: scaling, rotation and shift.
+
+    Args:
+        rng: source of the draws.
+        probability: of each of the three changes.
 
     Returns:
         float32 (5,): binary logarithm of the scale, cosine minus 1 and sine of the angle, shift to
         the right and downwards; zeros where nothing is done. Scale and shift are in units of their
-        deviation, so that the network hears of them as loudly as of the angle.
+        deviation, so that their magnitude matches the angle's.
     """
     scaled, turned, shifted = rng.random(3) < probability
     scale, shift_x, shift_y = rng.standard_normal(3) * (scaled, shifted, shifted)
@@ -30,23 +34,24 @@ def draw_augmentation(rng: np.random.Generator, probability: float) -> np.ndarra
 
 
 def apply_augmentation(image: np.ndarray, parameters: np.ndarray) -> np.ndarray:
-    """The image scaled, turned and shifted about its centre; what comes in is its mirror image.
+    """The image scaled, rotated about its centre and shifted; its mirror image fills the gaps.
 
     Args:
         image: uint8 (size, size, 3).
-        parameters: of ``draw_augmentation``.
+        parameters: see ``draw_augmentation``.
     """
     if not parameters.any():
         return image
     size = len(image)
-    scale, cosine, sine, *shift = parameters.tolist()
+    scale, cosine, sine, shift_x, shift_y = parameters.tolist()
     margin = size
     padded = np.pad(image, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric")
-    # Pillow asks where a pixel of the result comes from, so this is the inverse of the change.
+    # Pillow needs the source of each pixel of the result, so the matrix is the inverse change.
     factor = 2 ** (scale * _SCALE_DEVIATION)
     a, b = (cosine + 1.0) / factor, sine / factor
     centre = size / 2
-    x, y = (centre + each * _SHIFT_DEVIATION * size for each in shift)
+    x = centre + shift_x * _SHIFT_DEVIATION * size
+    y = centre + shift_y * _SHIFT_DEVIATION * size
     matrix = (a, b, margin + centre - a * x - b * y, -b, a, margin + centre + b * x - a * y)
     moved = Image.fromarray(padded).transform(
         (size, size), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR

@@ -1,4 +1,4 @@
-"""What one training step of the denoiser sees, as a pure function of the seed and the step."""
+"""Training batches of the denoiser, each a pure function of the seed and the step."""
 
 import keras
 import numpy as np
@@ -18,8 +18,8 @@ Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
 def loss_weights(timesteps: np.ndarray, gamma: float, floor: float) -> np.ndarray:
     """Weight of the squared error of the predicted clean image at each timestep.
 
-    min-SNR (Hang et al., arXiv:2303.09556): min(SNR, gamma) for an error measured on x_0, which is
-    the same loss whether the network predicts x_0 or v. The floor keeps a signal at the noisiest
+    min-SNR (Hang et al., arXiv:2303.09556): min(SNR, gamma) for an error measured on x_0. The loss
+    is the same whether the network predicts x_0 or v. The floor keeps a signal at the noisiest
     timesteps, which decide layout and colour.
     """
     signal = alphas_cumprod()[timesteps]
@@ -29,19 +29,19 @@ def loss_weights(timesteps: np.ndarray, gamma: float, floor: float) -> np.ndarra
 class NoisyBatches(keras.utils.PyDataset):
     """An endless sequence of batches for ``fit(..., steps_per_epoch=...)``.
 
-    Batch ``i`` depends on the seed and on ``first_step + i`` alone, so a resumed run sees the
-    batches that the uninterrupted run would have seen. (With several threads, as on a GPU, ``fit``
-    of Keras 3.15 may lose the first ones where it builds its metrics, in every run alike.)
+    Batch ``i`` depends only on the seed and on ``first_step + i``, so a resumed run gets the same
+    batches as an uninterrupted one. With several threads, as on a GPU, ``fit`` of Keras 3.15 may
+    lose the first batches while it builds its metrics; it does so in every run alike.
 
     Args:
-        image_set: what is learned from.
+        image_set: images to learn from.
         pixels: range of the network's pixels.
         settings: the recipe, with the size of a whole batch.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
-        seed: of order, noise, timesteps and all else that is drawn.
-        first_step: where the training goes on.
-        threads: that make batches.
-        part: which part of each batch this process makes, of how many.
+        seed: seed of everything drawn: order, noise, timesteps and augmentation.
+        first_step: step at which the training continues.
+        threads: number of threads that make batches.
+        shard: index of the shard of each batch that this process makes, and number of shards.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class NoisyBatches(keras.utils.PyDataset):
         seed: int,
         first_step: int = 0,
         threads: int = 1,
-        part: tuple[int, int] = (0, 1),
+        shard: tuple[int, int] = (0, 1),
     ):
         super().__init__(workers=threads, max_queue_size=4 * threads)
         self.image_set = image_set
@@ -61,21 +61,21 @@ class NoisyBatches(keras.utils.PyDataset):
         self.symmetry = symmetry
         self.seed = seed
         self.first_step = first_step
-        self.size = settings.batch_size // part[1]
-        self.offset = self.size * part[0]
+        self.size = settings.batch_size // shard[1]
+        self.offset = self.size * shard[0]
         self.pixels = pixels
         self._order = EpochOrder(len(image_set), seed, Purpose.DENOISER_ORDER)
 
     @property
     def num_batches(self) -> None:
-        """Endless."""
+        """None: the sequence is endless."""
         return None
 
     def __getitem__(self, index: int) -> Batch:
         settings = self.settings
         first = (self.first_step + index) * settings.batch_size + self.offset
         noise = np.empty((self.size, *self.image_set.images.shape[1:]), np.float32)
-        draws = [self._draw(first + i, out) for i, out in enumerate(noise)]
+        draws = [self._draw(first + i, image_noise) for i, image_noise in enumerate(noise)]
         images, timesteps, labels, augmentation = map(np.array, zip(*draws, strict=True))
         clean = self.pixels.to_model(images)
         inputs, targets, weights = noisy_batch(clean, noise, timesteps, labels, settings)
@@ -84,7 +84,7 @@ class NoisyBatches(keras.utils.PyDataset):
         return inputs, targets, weights
 
     def _draw(self, sample: int, noise: np.ndarray) -> tuple[np.ndarray, int, int, np.ndarray]:
-        """Image, timestep, label and augmentation of a sample, whose noise is written in place."""
+        """Image, timestep, label and augmentation of a sample; fills ``noise`` in place."""
         epoch, position = self._order(sample)
         rng = random_stream(self.seed, Purpose.DENOISER_SAMPLE, epoch, position)
         image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
@@ -111,28 +111,28 @@ def noisy_batch(
         "labels": labels.astype(np.int32),
     }
     weights = loss_weights(timesteps, settings.min_snr_gamma, settings.min_snr_floor)
-    # A weight an image, shaped to meet the loss that Keras takes a pixel.
+    # One weight per image, shaped to broadcast over Keras's loss per pixel.
     return inputs, clean, weights[:, None, None]
 
 
 def validation_batch(
     image_set: ImageSet, pixels: PixelRange, settings: DiffusionConfig, seed: int
 ) -> Batch:
-    """The same images at the same evenly spread timesteps with the same noise, every time.
+    """A fixed batch for validation: the same images, evenly spread timesteps and noise every time.
 
-    Of a large set 256 images, evenly spread; a small one several times.
+    A large set contributes 256 evenly spread images; a small one is repeated.
     """
     rng = random_stream(seed, Purpose.DENOISER_VALIDATION)
     count = min(len(image_set), 256)
-    chosen = np.linspace(0, len(image_set) - 1, count).round().astype(np.int64)
+    positions = np.linspace(0, len(image_set) - 1, count).round().astype(np.int64)
     repeats = max(1, 128 // count)
-    clean = np.tile(pixels.to_model(image_set.images[chosen]), (repeats, 1, 1, 1))
+    clean = np.tile(pixels.to_model(image_set.images[positions]), (repeats, 1, 1, 1))
     timesteps = np.linspace(0, NUM_TIMESTEPS - 1, len(clean)).round().astype(np.int32)
     noise = rng.standard_normal(clean.shape, dtype=np.float32)
     return noisy_batch(
         clean,
         noise,
         rng.permutation(timesteps),
-        np.tile(image_set.labels[chosen], repeats),
+        np.tile(image_set.labels[positions], repeats),
         settings,
     )

@@ -1,4 +1,4 @@
-"""Checkpoints of a training, from which it goes on exactly."""
+"""Checkpoints from which an interrupted training resumes exactly."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ from kerasmed.files import written_aside
 from kerasmed.progress import say
 
 _KEPT = 2
-# Where the parts of a recipe stand that are not of the section `diffusion`.
+# Options of the recipe that lie outside the section `diffusion`.
 _SETTINGS = {
     "seed": "seed",
     "symmetry": "data.symmetry",
@@ -23,19 +23,19 @@ _SETTINGS = {
     "precision": "runtime.precision",
 }
 _IMAGES = {
-    "data_hash": "has learned from other images than the role `train`",
-    "validation_hash": "was judged by other images than the role `validation`",
+    "data_hash": "was trained on other images than the role `train` now holds",
+    "validation_hash": "was validated on other images than the role `validation` now holds",
 }
 
 
 class Checkpoints:
-    """All that a training needs to go on, as NumPy archives; the last two are kept.
+    """NumPy archives of everything that a training needs to resume; the last two are kept.
 
-    Keras's own would lose the state of dropout's generators and the averages' place.
+    Keras's own checkpoints would lose the state of dropout's generators and the moving averages.
 
     Args:
-        folder: where they lie.
-        recipe: what must be the same for a training to go on.
+        folder: folder of the checkpoints.
+        recipe: settings and hashes that must not change when a training resumes.
         ran: backend, device and precision of this process, for the record.
     """
 
@@ -46,94 +46,98 @@ class Checkpoints:
 
     def save(self, model: keras.Model, step: int, seconds: float) -> None:
         """Write the raw weights, the optimiser with its averages, and the step."""
-        arrays = {n: ops.convert_to_numpy(variable) for n, variable in _named(model).items()}
+        arrays = {
+            name: ops.convert_to_numpy(variable)
+            for name, variable in _named_variables(model).items()
+        }
         meta = {"step": step, "seconds": seconds, "recipe": self.recipe, "ran": self.ran}
         with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
             np.savez(temporary, meta=json.dumps(meta), **arrays)
-        left_over = self.folder.glob(".*.tmp.npz")  # of a process that was killed
-        for old in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *left_over):
-            old.unlink()
+        leftovers = self.folder.glob(".*.tmp.npz")  # from a process that was killed
+        for path in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *leftovers):
+            path.unlink()
 
     def restore(self, model: keras.Model) -> tuple[int, float, dict[str, Any]]:
-        """Load the newest checkpoint that can be read into a compiled model.
+        """Load the newest readable checkpoint into a compiled model.
 
         Returns:
-            Step and seconds of training so far, 0 and 0.0 where there is no checkpoint; and what
-            ran there, empty where that was not noted.
+            Step and seconds of training so far, 0 and 0.0 without a checkpoint; and ``ran`` of the
+            process that saved it, empty if it was not recorded.
 
         Raises:
-            StageError: the checkpoint belongs to another network or recipe, or there are
-                checkpoints of which none can be read.
+            StageError: the checkpoint belongs to another network or recipe, or none of the
+                checkpoints can be read.
         """
         kept = sorted(self.folder.glob("step-*.npz"), reverse=True)
         for path in kept:
-            found = _read(path, "the one before" if path != kept[-1] else "none")
-            if found is None:
+            archive = _read(path, "the previous one" if path != kept[-1] else "none")
+            if archive is None:
                 continue
-            meta, arrays = found
+            meta, arrays = archive
             self._check_recipe(path, meta["recipe"])
-            variables = _named(model)
-            if not _fit(arrays, variables):
+            variables = _named_variables(model)
+            if not _match(arrays, variables):
                 raise StageError(
                     f"{path} holds another network or optimiser than this version of kerasmed "
-                    f"builds; go on with the version that made it, or delete {self.folder}."
+                    f"builds; resume with the version that wrote it, or delete {self.folder}."
                 )
             for name, variable in variables.items():
                 variable.assign(arrays[name])
             return int(meta["step"]), float(meta["seconds"]), meta.get("ran", {})
         if kept:
             raise StageError(
-                f"None of the {len(kept)} checkpoints in {self.folder} can be read; put one back, "
+                f"None of the {len(kept)} checkpoints in {self.folder} can be read; restore one, "
                 f"or delete {self.folder} to train from the start."
             )
         return 0, 0.0, {}
 
     def save_best(self, averaged: keras.Model, row: dict[str, float]) -> None:
-        """Keep averaged weights, and their row of the history, in the place of those before."""
+        """Replace the best averaged weights, and their row of the history, by these."""
         weights = {f"w{i}": value for i, value in enumerate(averaged.get_weights())}
         with written_aside(self.folder / "best.npz") as temporary:
             np.savez(temporary, meta=json.dumps(row), **weights)
 
     def restore_best(self, averaged: keras.Model) -> dict[str, float] | None:
-        """Load the averaged weights that were kept; their row, None where they cannot be read."""
-        found = _read(self.folder / "best.npz", "the last average")
-        if found is None:
+        """Load the best averaged weights; returns their row, or None if they cannot be read."""
+        path = self.folder / "best.npz"
+        archive = _read(path, "the last average")
+        if archive is None:
             return None
-        row, arrays = found
-        if not _fit(arrays, {f"w{i}": w for i, w in enumerate(averaged.weights)}):
-            say(f"{self.folder / 'best.npz'} is of another network; the last average is taken.")
+        row, arrays = archive
+        if not _match(arrays, {f"w{i}": weight for i, weight in enumerate(averaged.weights)}):
+            say(f"{path} belongs to another network; the last average is used instead.")
             return None
         averaged.set_weights([arrays[f"w{i}"] for i in range(len(arrays))])
         return row
 
     def describe_last(self) -> str:
-        """Which checkpoint is the newest, in words."""
+        """A phrase that names the newest checkpoint."""
         kept = sorted(self.folder.glob("step-*.npz"))
         return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was reached"
 
     def _check_recipe(self, path: Path, recipe: dict) -> None:
         for key, value in self.recipe.items():
             field = DiffusionConfig.model_fields.get(key)
-            # Kerasmed may have learned the key since.
+            # A checkpoint of an earlier version may lack the key.
             old = recipe.get(key, value if field is None else field.default)
             if old == value:
                 continue
             if key in _IMAGES:
                 raise StageError(
-                    f"{path} {_IMAGES[key]} now holds; put images and split back, use another "
-                    f"--out, or delete {self.folder}."
+                    f"{path} {_IMAGES[key]}; restore images and split, choose another --out, or "
+                    f"delete {self.folder}."
                 )
             name = _SETTINGS.get(key, f"diffusion.{key}")
-            # Which several devices under TensorFlow have not, see `resolve_runtime`.
-            alone = " --set runtime.distribution=none" if old == "mixed_float16" else ""
+            # TensorFlow has no float16 on several devices, see `resolve_runtime`.
+            one_device = " --set runtime.distribution=none" if old == "mixed_float16" else ""
             raise StageError(
-                f"{path} was made with {name} {old}, received {value}; go on with "
-                f'--set "{name}={old}"{alone}, use another --out, or delete {self.folder}.'
+                f"{path} was made with {name} {old}, received {value}; continue with "
+                f'--set "{name}={old}"{one_device}, choose another --out, or delete {self.folder}.'
             )
 
 
-def _named(model: keras.Model) -> dict[str, keras.Variable]:
-    """The variables of a compiled model and of its optimiser, as an archive names them."""
+def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
+    """The variables of a compiled model and of its optimiser, by their names in an archive."""
     return {
         f"{kind}{i}": variable
         for kind, variables in (("m", model.variables), ("o", model.optimizer.variables))
@@ -141,18 +145,18 @@ def _named(model: keras.Model) -> dict[str, keras.Variable]:
     }
 
 
-def _fit(arrays: dict[str, np.ndarray], variables: dict[str, keras.Variable]) -> bool:
-    """Whether an archive holds these variables, all of them and no others."""
+def _match(arrays: dict[str, np.ndarray], variables: dict[str, keras.Variable]) -> bool:
+    """Whether an archive holds exactly these variables, with the same shapes."""
     shapes = {name: tuple(variable.shape) for name, variable in variables.items()}
     return {name: array.shape for name, array in arrays.items()} == shapes
 
 
-def _read(path: Path, instead: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
-    """What a checkpoint says of itself, and its arrays; None, and a word of it, if unreadable."""
+def _read(path: Path, fallback: str) -> tuple[dict[str, Any], dict[str, np.ndarray]] | None:
+    """The metadata and arrays of a checkpoint; None, after a message, if it is unreadable."""
     try:
         with path.open("rb") as stream, np.load(stream) as archive:
             meta = json.loads(str(archive["meta"]))
             return meta, {name: archive[name] for name in archive.files if name != "meta"}
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        say(f"Checkpoint {path} is not readable ({error}); {instead} is taken.")
+        say(f"Checkpoint {path} is not readable ({error}); {fallback} is used instead.")
         return None

@@ -14,26 +14,26 @@ Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 
-Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would not count
+Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would have no effect
 
-ATTENTION_HEADS = 4  # of the denoiser
+ATTENTION_HEADS = 4
 
 
 class DiffusionConfig(Section):
     """The denoiser and its training."""
 
-    # Limits of which the first that is reached ends the training.
+    # The first of these limits that is reached ends the training.
     BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
 
-    # Fills in what the file leaves out of this section; see PRESETS.
+    # Supplies the options of this section that the file omits; see PRESETS.
     preset: Literal["cpu", "small", "base", "large"] = "cpu"
     widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
     blocks: Count = 1
     patch_size: Literal[1, 2, 4, 8] = 2
     predict: Literal["x0", "v"] = "x0"
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Chance that an image is scaled, turned or shifted, each; the network is told how, and draws
-    # images to which nothing was done.
+    # Probability of scaling, rotating and shifting an image, each. The network receives what was
+    # done, and draws images without any of it.
     augment: UnitInterval = 0.0
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
     min_snr_gamma: Rate = 5.0
@@ -41,13 +41,13 @@ class DiffusionConfig(Section):
     batch_size: Count = 16
     learning_rate: Rate = 1e-3
     warmup_steps: Count = 200
-    # UnitInterval of the budget, at its end, over which the learning rate falls to nearly nothing.
+    # Fraction of the budget, at its end, over which the learning rate falls to nearly 0.
     cooldown: UnitInterval = 0.0
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip_norm: Rate = 1.0
     ema_decay: Fraction = 0.9995
     max_minutes: Rate | None = 60.0
-    max_images: Count | None = Field(default=None, description="shown in all")
+    max_images: Count | None = Field(default=None, description="images shown in total")
     max_epochs: Count | None = Field(default=None, description="times that each image is shown")
     # Steps between two checkpoints, each with its validation loss; previews count checkpoints.
     checkpoint_steps: Count = 200
@@ -57,7 +57,7 @@ class DiffusionConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def fill_from_preset(cls, values: Any) -> Any:
-        # What is no section, or no preset, is refused when it is checked.
+        # Validation refuses whatever is not a section or not a preset.
         if not isinstance(values, dict):
             return values
         return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
@@ -75,8 +75,8 @@ class DiffusionConfig(Section):
     def heads_divide_and_training_ends(self) -> "DiffusionConfig":
         if self.widths[-1] % ATTENTION_HEADS:
             raise ValueError(
-                f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the heads "
-                f"of attention; received {self.widths}"
+                f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the number "
+                f"of attention heads; received {self.widths}"
             )
         if self.max_minutes is None and self.max_images is None and self.max_epochs is None:
             raise ValueError(
@@ -85,7 +85,7 @@ class DiffusionConfig(Section):
         return self
 
     def budget(self) -> str:
-        """The limits in words."""
+        """The limits as a phrase."""
         limits = (
             (self.max_minutes, "minutes"),
             (self.max_images, "images"),
@@ -95,7 +95,7 @@ class DiffusionConfig(Section):
 
 
 class VariantConfig(Section):
-    """What a further synthetic set changes; null takes the section's own."""
+    """What a further synthetic set changes; null keeps the section's own value."""
 
     per_class: Count | None = None
     times_real: Rate | None = None
@@ -107,15 +107,14 @@ class VariantConfig(Section):
 class SamplingConfig(Section):
     """The synthetic set, and further ones to compare it with."""
 
-    per_class: Count | None = Field(default=None, description="by times_real if null")
-    times_real: Rate = Field(default=1.0, description="of the largest class of the real share")
+    per_class: Count | None = Field(default=None, description="set by times_real if null")
+    times_real: Rate = Field(default=1.0, description="times the largest class of role `train`")
     solver: Solver = "unipc"
     steps: SolverSteps = 15
     guidance_scale: Guidance = 1.0  # 1 is unguided, at half the cost
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
-    # An image that is a copy of a training image, also mirrored, turned, shifted or blended, is
-    # drawn again.
+    # Draw an image again if it copies a training image, also mirrored, rotated, shifted or blended.
     copy_filter: bool = True
     # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
     # CNNs are trained on each of them too.

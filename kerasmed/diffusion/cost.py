@@ -1,4 +1,4 @@
-"""What a step of the denoiser costs, and how near the machine comes to what it can do."""
+"""Arithmetic of the denoiser, and the rate of arithmetic that the machine reaches."""
 
 import time
 
@@ -9,11 +9,11 @@ from keras import ops
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.backend import list_gpus
 
-# Backward takes about twice the arithmetic of forward: one product for the inputs, one for the
-# weights (Kaplan et al., arXiv:2001.08361, section 2.1).
+# The backward pass takes about twice the arithmetic of the forward pass: one product for the
+# inputs, one for the weights (Kaplan et al., arXiv:2001.08361, section 2.1).
 TRAINING_PASSES = 3
-# Of the matrices whose product is timed: large enough that all cores take part (at 1,024 TensorFlow
-# leaves one of two idle), and on a GPU that starting it takes none of the time.
+# Edge of the matrices whose product is timed. They are large enough to occupy all cores (at 1,024
+# TensorFlow leaves one of two idle), and on a GPU to make the launch time negligible.
 _EDGE, _EDGE_ON_GPU = 2048, 8192
 _REPEATS, _ROUNDS = 4, 3
 
@@ -21,8 +21,8 @@ _REPEATS, _ROUNDS = 4, 3
 def forward_flops(model: keras.Model) -> int:
     """Floating-point operations of the matrix products in one image's forward pass.
 
-    A multiplication and its addition count as two; everything that is no convolution, dense layer
-    or attention is left out, being small in comparison.
+    A multiplication and its addition count as two. Only convolutions, dense layers and attention
+    count; everything else is small in comparison.
 
     Args:
         model: a functional model whose image inputs have fixed sizes.
@@ -45,10 +45,10 @@ def _layer_flops(layer: keras.Layer) -> int:
 
 
 def matrix_product_rate(dtype: str) -> float:
-    """Floating-point operations a second of the machine's own matrix product.
+    """Floating-point operations per second of a large matrix product on this machine.
 
-    The best of three rounds: slowed by other work, it would make the share of it that a training
-    reaches come out too high.
+    It is the best of three rounds: other work would lower it, and the fraction of it that a
+    training reaches would come out too high.
 
     Args:
         dtype: "float32", "bfloat16" or "float16".
@@ -66,7 +66,7 @@ def matrix_product_rate(dtype: str) -> float:
     for _ in range(_ROUNDS):
         started = time.perf_counter()
         for _ in range(_REPEATS):
-            a = ops.matmul(a, a) / edge**0.5  # so that the numbers stay near 1
+            a = ops.matmul(a, a) / edge**0.5  # keeps the numbers near 1
         wait()
         durations.append(time.perf_counter() - started)
     return _REPEATS * 2 * edge**3 / min(durations)

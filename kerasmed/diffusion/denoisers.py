@@ -1,4 +1,4 @@
-"""Denoisers from files, run by onnxruntime or by Keras alike."""
+"""Denoisers from files, run by onnxruntime or by Keras."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from kerasmed.runtime.backend import load_keras
 
 
 def open_denoiser(path: Path) -> tuple[Denoiser, PixelRange]:
-    """A denoiser, run by onnxruntime or Keras as its file is, and the range that it works in."""
+    """The denoiser of a file, run by onnxruntime (.onnx) or by Keras, and its pixel range."""
     if path.suffix == ".onnx":
         session = OnnxDenoiser(path)
         return session, PixelRange(

@@ -8,7 +8,7 @@ from kerasmed.diffusion.solvers import SOLVERS
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
 
-# denoiser(x_t, timesteps, labels) -> x_0: a Keras model's or an ONNX session's, alike.
+# denoiser(x_t, timesteps, labels) -> x_0, from a Keras model or an ONNX session.
 Denoiser = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -22,8 +22,8 @@ def guided(
     """``denoise(x_t, timestep)`` for given labels, with classifier-free guidance.
 
     x_0 = x_0(no class) + scale * (x_0(class) - x_0(no class)) (Ho and Salimans,
-    arXiv:2207.12598), both halves in one batch; clipped to the range of images. A scale
-    of 1 is the plain conditional model and costs half.
+    arXiv:2207.12598), clipped to the range of images. Both halves are one batch. A scale of 1 is
+    the plain conditional model and costs half.
     """
     no_class = np.full_like(labels, num_classes)
 
@@ -36,8 +36,8 @@ def guided(
                 np.full(2 * len(x_t), timestep, np.int32),
                 np.concatenate([labels, no_class]),
             )
-            with_class, without = np.split(both, 2)
-            x_0 = without + np.float32(guidance_scale) * (with_class - without)
+            with_class, without_class = np.split(both, 2)
+            x_0 = without_class + np.float32(guidance_scale) * (with_class - without_class)
         return pixels.clip(x_0)
 
     return denoise
@@ -57,19 +57,18 @@ def generate_images(
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.
 
-    Image ``i`` of class ``c``, at its attempt ``a``, has a random stream of its own and draws from
-    nothing else; the last batch is padded to the same size. So the set does not depend on how the
-    work was cut up.
+    Image ``i`` of class ``c``, at attempt ``a``, draws only from a random stream of its own, and
+    the last batch is padded to the same size. So the set does not depend on batches or shards.
 
     Args:
         denoiser: predicts clean images.
-        pixels: the range that it works in.
-        wanted: class index and image index of each image, and perhaps the attempt, 0 the first.
+        pixels: pixel range of the denoiser.
+        wanted: class index and image index of each image, and optionally the attempt, 0 if omitted.
         num_classes: classes that the denoiser knows.
         image_size: height and width of the images.
         seed: the set's seed.
         solver: a key of SOLVERS.
-        timesteps: where the denoiser is asked, int (steps,), falling; see ``sampling_timesteps``.
+        timesteps: timesteps to visit, int (steps,), falling; see ``sampling_timesteps``.
         guidance_scale: weight of the class; 1 is unguided.
         batch_size: images made at once.
 

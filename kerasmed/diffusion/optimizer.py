@@ -1,4 +1,4 @@
-"""The optimiser: AdamW with a warm-up, and a moving average of the weights that stays apart."""
+"""The optimiser: AdamW with a warm-up and a separate moving average of the weights."""
 
 import keras
 import numpy as np
@@ -10,13 +10,13 @@ from kerasmed.parallel.devices import ClippedOverReplicas
 class EmaAdamW(ClippedOverReplicas):
     """AdamW (Loshchilov and Hutter, arXiv:1711.05101) whose rate and average of weights warm up.
 
-    The average decays by min(ema_decay, t / (9 + t)) at step t, from 0 on, so that at every moment
-    of a short training it spans about its last tenth: nearly the power-function profile of Karras
-    et al. (arXiv:2312.02696, section 3). Keras's own average has one fixed decay and overwrites the
-    weights when `fit` ends.
+    The average decays by min(ema_decay, t / (9 + t)) at step t, counted from 0. At every moment of
+    a short training it spans about the last tenth, which is nearly the power-function profile of
+    Karras et al. (arXiv:2312.02696, section 3). Keras's own average has one fixed decay and
+    overwrites the weights when `fit` ends.
 
-    On TensorFlow each variable is updated by its fused kernels, since without XLA nothing else
-    fuses the dozen operations: on a CPU that made a step with 4.6 million weights a tenth shorter.
+    On TensorFlow its fused kernels update each variable, since without XLA nothing else fuses the
+    dozen operations. On a CPU they made a step with 4.6 million weights a tenth shorter.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class EmaAdamW(ClippedOverReplicas):
         self.epsilon = epsilon
 
     def build(self, variables):
-        """Make a momentum, a velocity and an average for each variable."""
+        """Create a momentum, a velocity and an average for each variable."""
         if self.built:
             return
         super().build(variables)
@@ -69,7 +69,7 @@ class EmaAdamW(ClippedOverReplicas):
     def _fused_step(self, gradient, variable, state, rate, powers, ema_decay):
         from tensorflow import raw_ops
 
-        momentum, velocity, average = (each.value.handle for each in state)
+        momentum, velocity, average = (slot.value.handle for slot in state)
         raw_ops.ResourceApplyGradientDescent(
             var=variable.handle, alpha=rate * self.decay, delta=variable
         )
@@ -93,7 +93,7 @@ class EmaAdamW(ClippedOverReplicas):
         """The moving averages, in the order of the model's trainable variables.
 
         Args:
-            without: name of a layer whose weights are left out.
+            without: name of a layer whose weights to omit.
         """
         pairs = zip(self._trainable_variables, self.averages, strict=True)
         return [

@@ -1,9 +1,9 @@
-"""Sizes of the diffusion model, with the recipe that suits each."""
+"""Sizes of the diffusion model, each with a recipe that suits it."""
 
 from typing import Any
 
-# What differs from the defaults of DiffusionConfig, which are the preset "cpu". The larger networks
-# learn a few hundred images by heart without augmentation (docs/diffusion.md).
+# Differences from the defaults of DiffusionConfig, which are the preset "cpu". Without augmentation
+# the larger networks memorise a few hundred images (docs/diffusion.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "small": {

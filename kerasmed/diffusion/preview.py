@@ -1,4 +1,4 @@
-"""A look at what the network draws so far, and whether it lies too close to what it learned."""
+"""A preview of what the network draws so far, and whether it memorises its training images."""
 
 from pathlib import Path
 
@@ -12,11 +12,11 @@ from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.diffusion.unet import keras_denoiser, pixels_of
 from kerasmed.files import written_aside
-from kerasmed.metrics.memorisation import comparison_pixels, share_closer_to_training
+from kerasmed.metrics.memorisation import comparison_pixels, fraction_closer_to_train
 
 IMAGES = 48
 PREDICTED_AT_ONCE = 32
-_COMPARED = 1000  # images of either kind at most
+_MAX_COMPARED = 1000  # training images, and as many validation images
 _SOLVER, _STEPS, _UNGUIDED = "unipc", 15, 1.0
 _CAPTION_HEIGHT = 14
 
@@ -26,13 +26,13 @@ class Preview:
 
     Args:
         train: images that the network learns from.
-        validation: images like them that it does not.
+        validation: similar images that it does not learn from.
         symmetry: flips and turns under which an image counts as the same.
-        seed: of the images.
+        seed: seed of the drawn images.
     """
 
     def __init__(self, train: ImageSet, validation: ImageSet, symmetry: str, seed: int):
-        size = min(len(train), len(validation), _COMPARED)
+        size = min(len(train), len(validation), _MAX_COMPARED)
         self.train_pixels, self.validation_pixels = (
             comparison_pixels(images[np.linspace(0, len(images) - 1, size).round().astype(int)])
             for images in (train.images, validation.images)
@@ -46,8 +46,8 @@ class Preview:
         """Draw the images into a PNG.
 
         Returns:
-            Share of them that lie closer to a training image than to one of as many validation
-            images, in pixels; about one half where nothing was memorised.
+            Fraction of them that are closer, in pixels, to a training image than to one of as many
+            validation images; about one half if nothing was memorised.
         """
         columns = max(1, IMAGES // self.num_classes)
         wanted = [(label, i) for label in range(self.num_classes) for i in range(columns)]
@@ -64,7 +64,7 @@ class Preview:
             PREDICTED_AT_ONCE,
         )
         images = np.stack([image for _, _, image in drawn])
-        closer = share_closer_to_training(
+        closer = fraction_closer_to_train(
             self.train_pixels,
             self.validation_pixels,
             comparison_pixels(all_versions(images, self.symmetry)),

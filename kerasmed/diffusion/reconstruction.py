@@ -1,4 +1,4 @@
-"""How well a denoiser restores given images from several levels of noise."""
+"""How well a denoiser restores images from several levels of noise."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
 
 TIMESTEPS = (50, 100, 200, 300, 400, 500)
-DRAWS = 4  # of noise at each
+DRAWS = 4  # of noise, at each timestep
 
 
 def reconstruction_errors(
@@ -21,17 +21,17 @@ def reconstruction_errors(
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> np.ndarray:
-    """Mean squared error of the restored image, at each of TIMESTEPS, over DRAWS of noise.
+    """Mean squared error of each restored image at each of TIMESTEPS, over DRAWS of noise.
 
-    Image i draws from the generator seeded with (seed, i).
+    Image i draws its noise from a random stream of its own.
 
     Args:
         denoiser: predicts clean images.
-        pixels: the range that it works in.
+        pixels: pixel range of the denoiser.
         images: uint8 (n, height, width, 3).
-        labels: int (n,), their classes.
-        seed: of the noise.
-        advance: told how many images are done since the last time.
+        labels: int (n,), classes of the images.
+        seed: seed of the noise.
+        advance: called with the number of images finished since the last call.
 
     Returns:
         float64 (n, len(TIMESTEPS)).

@@ -1,4 +1,4 @@
-"""What happens every few steps of the training: validation, checkpoint, preview, stop."""
+"""The callback that validates, saves checkpoints, draws previews and ends the training."""
 
 import math
 import time
@@ -20,30 +20,30 @@ from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
 from kerasmed.parallel.devices import on_one_device
-from kerasmed.parallel.workers import joined, of_chief
+from kerasmed.parallel.workers import from_chief, this_worker
 from kerasmed.progress import say
 
-_TIMED = 10  # steps after the first, from which the length of an interval is estimated
-_LEAST_RATE = 0.01  # of the learning rate, at the end of the cool-down
+_TIMED = 10  # steps after the first, whose time predicts that of an interval
+_LEAST_RATE = 0.01  # fraction of the learning rate left at the end of the cool-down
 
 
 class Recorder(keras.callbacks.Callback):
     """Keeps the history of a training, its checkpoints and previews, and ends it.
 
-    Of several workers the chief does so, and the others end when it says so.
+    With several workers the chief does this and decides when the others stop.
 
     Args:
         folder: the run folder's ``diffusion/``.
         settings: budget, rates and intervals.
-        train: images learned from.
-        validation: images like those of train that are not learned from.
-        symmetry: of the domain, for the memorisation probe.
-        seed: of the validation noise and of the previews.
+        train: images that the network learns from.
+        validation: similar images that it does not learn from.
+        symmetry: flips and turns under which an image counts as the same, for the previews.
+        seed: seed of the validation noise and of the previews.
         averaged: a float32 network that receives the averaged weights.
-        optimizer: which holds the averages.
-        checkpoints: where to save.
-        step, seconds: where an interrupted training goes on.
-        created: by ``time.monotonic``, when the network was begun, for the time to the first step.
+        optimizer: the optimiser that holds the averages.
+        checkpoints: destination of the checkpoints.
+        step, seconds: progress of the training so far, 0 for a new one.
+        created: ``time.monotonic()`` at the start, from which the time to the first step counts.
     """
 
     def __init__(
@@ -74,16 +74,16 @@ class Recorder(keras.callbacks.Callback):
         self.created = created
         self.first_step_s: float | None = None
         self._first_step_at: float | None = None
-        self._shown = 0.0  # per cent of the budget on the progress bar
+        self._percent_shown = 0.0  # of the budget, on the progress bar
         self.rows = _history_until(step, folder / "history.csv")
         self.advance: Callable[[float, str], None]
 
     def finished(self, step: int) -> bool:
-        """Whether the budget is used up, or nothing has got better for long."""
+        """Whether the budget is used up or the validation loss has not fallen for too long."""
         return self._spent(step, self._minutes()) >= 1.0 or self._stale() >= self.settings.patience
 
     def _spent(self, step: float, minutes: float) -> float:
-        """Share of the budget that is used up: of whichever of its limits is nearest."""
+        """Fraction of the budget that is used up, by the limit that is closest to its end."""
         images, settings = step * self.settings.batch_size, self.settings
         used = (
             (images, settings.max_images),
@@ -102,11 +102,11 @@ class Recorder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch_started = time.monotonic()
-        # In the middle of the coming interval, over which the rate stays as it is.
+        # The rate is constant over an interval, so it is that of the interval's middle.
         step = (epoch + 0.5) * self.settings.checkpoint_steps
-        (spent,) = of_chief(self._spent(step, self._minutes() + self._interval_minutes() / 2))
-        left = 1.0 - spent
-        decay = max(left / self.settings.cooldown, _LEAST_RATE) if self.settings.cooldown else 1.0
+        (spent,) = from_chief(self._spent(step, self._minutes() + self._interval_minutes() / 2))
+        remaining, cooldown = 1.0 - spent, self.settings.cooldown
+        decay = max(remaining / cooldown, _LEAST_RATE) if cooldown else 1.0
         self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -116,16 +116,16 @@ class Recorder(keras.callbacks.Callback):
             say(f"First step after {self.first_step_s:.0f} s.")
         elif batch == _TIMED and self._first_step_at is not None:
             self._warn_of_late_checkpoints((time.monotonic() - self._first_step_at) / batch)
-            self._first_step_at = None  # once is enough
+            self._first_step_at = None  # warn only once
 
-    def _warn_of_late_checkpoints(self, seconds_a_step: float) -> None:
-        """Say so where the time budget is over before the checkpoint at which it is looked at."""
-        minutes = seconds_a_step * self.settings.checkpoint_steps / 60
+    def _warn_of_late_checkpoints(self, seconds_per_step: float) -> None:
+        """Warn if the time budget ends before the first checkpoint, where it is checked."""
+        minutes = seconds_per_step * self.settings.checkpoint_steps / 60
         limit = self.settings.max_minutes
         if limit is not None and minutes > limit:
             say(
                 f"The training ends at a checkpoint, and the first comes after {minutes:.0f} "
-                f"minutes (diffusion.max_minutes: {limit:g}); for an earlier one lower "
+                f"minutes (diffusion.max_minutes: {limit:g}). For an earlier one, lower "
                 "diffusion.checkpoint_steps."
             )
 
@@ -133,13 +133,13 @@ class Recorder(keras.callbacks.Callback):
         step = (epoch + 1) * self.settings.checkpoint_steps
         self._refuse_nan(logs["loss"], step)
         finished = False
-        if joined().is_chief:
+        if this_worker().is_chief:
             with on_one_device():
                 finished = self._record(step, float(logs["loss"]))
-        self.model.stop_training = bool(*of_chief(finished))
+        self.model.stop_training = bool(*from_chief(finished))
 
     def _record(self, step: int, loss: float) -> bool:
-        """Validate, and write what there is at this step; whether the training has finished."""
+        """Validate and save at this step; returns whether the training has finished."""
         images = self.settings.checkpoint_steps * self.settings.batch_size
         images_per_s = images / (time.monotonic() - self._epoch_started)
         self.take_average()
@@ -147,11 +147,11 @@ class Recorder(keras.callbacks.Callback):
             "step": step,
             "minutes": round(self._minutes(), 3),
             "loss": loss,
-            # As the file holds it, so that a training that goes on compares the same numbers.
+            # Rounded as in the file, so that a resumed training compares the same numbers.
             "validation_loss": float(f"{self._validation_loss():.9g}"),
             "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
-            "closer_to_training": math.nan,
+            "closer_to_train": math.nan,
         }
         self._refuse_nan(row["validation_loss"], step)
         self.rows.append(row)
@@ -160,14 +160,15 @@ class Recorder(keras.callbacks.Callback):
         finished, checkpoint = self.finished(step), step // self.settings.checkpoint_steps
         if finished or checkpoint == 1 or checkpoint % self.settings.preview_every == 0:
             path = self.folder / "previews" / f"step-{step:08d}.png"
-            row["closer_to_training"] = self.preview.write(
+            row["closer_to_train"] = self.preview.write(
                 self.averaged, f"step {step}, {_describe(row)}", path
             )
             say(f"Step {step}, {row['minutes']:.1f} min: {_describe(row)}")
         self._write_history()
         self.checkpoints.save(self.model, step, 60 * self._minutes())
-        shown, self._shown = self._shown, 100 * min(1.0, self._spent(step, self._minutes()))
-        self.advance(self._shown - shown, _describe(row))
+        percent = 100 * min(1.0, self._spent(step, self._minutes()))
+        self.advance(percent - self._percent_shown, _describe(row))
+        self._percent_shown = percent
         if self._stale() >= self.settings.patience:
             say(f"The validation loss has not fallen for {self._stale()} checkpoints: stopped.")
         return finished
@@ -183,21 +184,21 @@ class Recorder(keras.callbacks.Callback):
         )
 
     def take_average(self) -> None:
-        """Put the moving averages into the float32 network."""
+        """Copy the moving averages into the float32 network."""
         averages = self.optimizer.averaged_weights(without=AUGMENTATION_LAYER)
         for variable, value in zip(self.averaged.trainable_variables, averages, strict=True):
             variable.assign(value)
 
     def take_best(self) -> dict[str, Any]:
-        """Put the best average into the float32 network; the last where that cannot be read.
+        """Copy the best average into the float32 network, or the last if it cannot be read.
 
         Returns:
-            Steps, minutes and losses at the end, and of what was taken.
+            Steps, minutes and loss at the end; step and validation loss of the copied average.
         """
         last = self.rows[-1]
-        taken = self.checkpoints.restore_best(self.averaged)
-        if taken is None:
-            taken = last
+        best = self.checkpoints.restore_best(self.averaged)
+        if best is None:
+            best = last
             self.take_average()
         rates = [row["images_per_s"] for row in self.rows]
         return {
@@ -206,31 +207,34 @@ class Recorder(keras.callbacks.Callback):
             "images_per_s": round(float(np.median(rates)), 2),
             "first_step_s": round(self.first_step_s, 2) if self.first_step_s else None,
             "loss": last["loss"],
-            "exported_step": int(taken["step"]),
-            "validation_loss": taken["validation_loss"],
+            "exported_step": int(best["step"]),
+            "validation_loss": best["validation_loss"],
         }
 
     def _rate(self) -> float:
         return float(ops.convert_to_numpy(self.optimizer.learning_rate))
 
     def _interval_minutes(self) -> float:
-        """Between the last two checkpoints; 0 before the first."""
+        """Minutes between the last two checkpoints; 0 before the first."""
         ends = [0.0, *(row["minutes"] for row in self.rows)]
         return ends[-1] - ends[-2] if self.rows else 0.0
 
     def _minutes(self) -> float:
         started = getattr(self, "_started", None)
-        now = 0.0 if started is None else time.monotonic() - started
-        return (self.seconds_before + now) / 60
+        elapsed = 0.0 if started is None else time.monotonic() - started
+        return (self.seconds_before + elapsed) / 60
 
     def _validation_loss(self) -> float:
         inputs, clean, weights = self.validation
         errors = []
         for start in range(0, len(clean), PREDICTED_AT_ONCE):
-            part = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)  # all of one size
-            predicted = self.averaged.predict_on_batch({k: v[part] for k, v in inputs.items()})
-            squared = np.square(ops.convert_to_numpy(predicted) - clean[part]).mean(axis=(1, 2, 3))
-            errors.append(squared * weights[part, 0, 0])
+            # The last chunk starts over at the beginning, so that all have the same size.
+            chunk = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)
+            predicted = self.averaged.predict_on_batch(
+                {name: array[chunk] for name, array in inputs.items()}
+            )
+            squared = np.square(ops.convert_to_numpy(predicted) - clean[chunk]).mean(axis=(1, 2, 3))
+            errors.append(squared * weights[chunk, 0, 0])
         return float(np.concatenate(errors)[: len(clean)].mean())
 
     def _write_history(self) -> None:
@@ -248,8 +252,8 @@ def _history_until(step: int, path: Path) -> list[dict[str, float]]:
         rows = []
     if step and (not rows or rows[-1]["step"] != step):
         raise StageError(
-            f"{path} is not whole: expected its rows up to step {step}, the last checkpoint; put "
-            f"it back, or delete {path.parent} to train from the start."
+            f"{path} is incomplete: expected its rows up to step {step}, the last checkpoint; "
+            f"restore it, or delete {path.parent} to train from the start."
         )
     return rows
 

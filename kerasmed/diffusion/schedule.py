@@ -3,16 +3,16 @@
 import numpy as np
 
 NUM_TIMESTEPS = 1000
-# The last angle as a share of a right angle: below 1, so that the last timestep still has a finite
-# signal-to-noise ratio, and above the last angle but one, so that every timestep is noisier.
+# The last angle as a fraction of a right angle. Below 1, the last timestep still has a finite
+# signal-to-noise ratio; above the last angle but one, it is noisier than the timestep before it.
 LAST_ANGLE = 0.9995
 
 
 def alphas_cumprod() -> np.ndarray:
-    """Share of the signal's variance left at each timestep.
+    """Fraction of the signal's variance left at each timestep.
 
-    alphas_cumprod(t) = cos^2(pi/2 * (t/T + 0.008) / 1.008), at t = 1 .. T, the
-    angle stopping at LAST_ANGLE.
+    alphas_cumprod(t) = cos^2(pi/2 * (t/T + 0.008) / 1.008), at t = 1 .. T, with the angle limited
+    to LAST_ANGLE.
 
     Returns:
         float64 (1000,), falling from nearly 1 to nearly 0; index 0 is the least noise.

@@ -1,8 +1,8 @@
 """Solvers of the reverse process: pure functions over a denoiser.
 
 Each takes ``denoise(x_t, timestep) -> x_0``, the noise to start from, the timesteps to visit and a
-source of fresh noise, and returns the clean images. x_t is the noisy image, x_0 the clean one that
-the denoiser predicts; float32 (batch, height, width, channels) throughout.
+source of fresh noise, and returns the clean images. x_t are noisy images and x_0 the clean images
+that the denoiser predicts, all float32 (batch, height, width, channels).
 """
 
 from collections.abc import Callable, Iterator
@@ -17,42 +17,43 @@ DrawNoise = Callable[[], np.ndarray]
 Solver = Callable[[Denoise, np.ndarray, np.ndarray, DrawNoise], np.ndarray]
 
 
-# The spacing of timesteps: evenly in sigma ** (1 / exponent), from the greatest sigma on.
+# Timesteps are evenly spaced in sigma ** (1 / exponent), starting at the greatest sigma.
 _EXPONENT = 5.0
 _GREATEST_SIGMA = 80.0
 
 
 def sampling_timesteps(steps: int, exponent: float = _EXPONENT) -> np.ndarray:
-    """``steps`` timesteps from the noisiest to the cleanest, closest where there is much noise.
+    """``steps`` timesteps from the noisiest to the cleanest, closest together at high noise.
 
     They are spaced as in Karras et al. (arXiv:2206.00364, equation 5), where the exponent is 7:
-    evenly in a root of sigma, the noise's deviation over the signal's share. Evenly in time, the
-    first of 15 steps would go from sigma 1,000 to 9, in which the brightness and colour of an image
-    are decided, and would leave all images much alike.
+    evenly in a root of sigma, the ratio of the noise's to the signal's amplitude. With even spacing
+    in time, the first of 15 steps would go from sigma 1,000 to 9. That range decides brightness and
+    colour, so all images would look much alike.
 
     Returns:
         int64 (steps,), distinct and falling.
 
     Raises:
-        InputError: fewer than one or more than the schedule has.
+        InputError: fewer than one step, or more than the schedule has.
     """
     if not 1 <= steps <= NUM_TIMESTEPS:
         raise InputError(
-            f"Sampling steps: expected 1 to {NUM_TIMESTEPS}, received {steps}; mend sampling.steps."
+            f"Sampling steps: expected 1 to {NUM_TIMESTEPS}, received {steps}; "
+            "correct sampling.steps."
         )
     signal = alphas_cumprod()
     sigma = np.sqrt((1 - signal) / signal)
     root = 1 / exponent
     rising = np.linspace(_GREATEST_SIGMA**root, sigma[0] ** root, steps)[::-1] ** exponent
     timesteps = np.interp(rising, sigma, np.arange(NUM_TIMESTEPS)).round().astype(np.int64)
-    # Many steps are closer there than timesteps are; they move apart.
-    places = np.arange(steps)
-    timesteps = np.maximum.accumulate(timesteps - places) + places
-    return np.minimum(timesteps, NUM_TIMESTEPS - steps + places)[::-1]
+    # Many steps can round to the same timestep; they are moved apart.
+    positions = np.arange(steps)
+    timesteps = np.maximum.accumulate(timesteps - positions) + positions
+    return np.minimum(timesteps, NUM_TIMESTEPS - steps + positions)[::-1]
 
 
 def _levels(timesteps: np.ndarray) -> Iterator[tuple[int, float, float]]:
-    """Each timestep with alphas_cumprod there and at the next; after the last comes no noise."""
+    """Each timestep, its alphas_cumprod and that of the next timestep, 1 (no noise) at the end."""
     signal = alphas_cumprod()[timesteps]
     for timestep, now, after in zip(timesteps, signal, [*signal[1:], 1.0], strict=True):
         yield int(timestep), float(now), float(after)
@@ -113,7 +114,7 @@ def unipc(
 ) -> np.ndarray:
     """UniPC of order 2 with B(h) = exp(h) - 1 (Zhao et al., arXiv:2302.04867, algorithms 5 and 7).
 
-    A step predicts x_t as DPM-Solver++(2M) nearly does; what the denoiser then says there also
+    A step predicts x_t almost as DPM-Solver++(2M) does. The denoiser's prediction there also
     corrects the step that led there, at no further evaluation.
     """
     correct: Callable[[np.ndarray], np.ndarray] | None = None
@@ -142,14 +143,14 @@ def _unipc_corrector(
     step: float,
     step_before: float,
 ) -> Callable[[np.ndarray], np.ndarray]:
-    """What ``x_0_there``, the denoiser's word at the step's end, makes of the step."""
+    """A function that corrects the step, given ``x_0_after``, the prediction at its end."""
     if slope is None:
-        return lambda x_0_there: (base + scale * 0.5 * (x_0_there - x_0)).astype(np.float32)
+        return lambda x_0_after: (base + scale * 0.5 * (x_0_after - x_0)).astype(np.float32)
     phi = np.expm1(-step) / -step - 1
     moments = np.array([phi, (phi / -step - 0.5) * 2]) / np.expm1(-step)
     ratios = np.array([[1.0, 1.0], [-step_before / step, 1.0]])
-    before, there = np.linalg.solve(ratios, moments)
-    return lambda x_0_there: (base + scale * (before * slope + there * (x_0_there - x_0))).astype(
+    before, after = np.linalg.solve(ratios, moments)
+    return lambda x_0_after: (base + scale * (before * slope + after * (x_0_after - x_0))).astype(
         np.float32
     )
 

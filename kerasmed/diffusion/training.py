@@ -26,7 +26,7 @@ from kerasmed.parallel.devices import (
     on_one_device,
 )
 from kerasmed.parallel.resolve import Runtime
-from kerasmed.parallel.workers import check_agreed, joined, of_chief
+from kerasmed.parallel.workers import check_agreed, from_chief, this_worker
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, derived_seed
 from kerasmed.runtime.backend import precision_policy
@@ -45,96 +45,69 @@ def train_denoiser(
     runtime: Runtime,
     folder: Path,
 ) -> dict[str, Any]:
-    """Train, and leave ``denoiser.keras`` in the folder: float32, the best average of the weights.
+    """Train, and write ``denoiser.keras`` into the folder: float32, the best averaged weights.
 
-    The best is the one with the lowest loss on the validation images. Beside it: ``history.csv``,
-    ``previews/`` and ``checkpoints/``, from the last of which an interrupted training goes on. Of
-    several workers, which share the folder, the chief alone writes there.
+    The best have the lowest loss on the validation images. The folder also receives
+    ``history.csv``, ``previews/`` and ``checkpoints/``; an interrupted training resumes from the
+    last checkpoint. With several workers on one folder, only the chief writes there.
 
     Args:
         train: images to learn from.
-        validation: images of the same kind, by which the best average is chosen.
+        validation: similar images, which choose the best averaged weights.
         settings: network and recipe.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
-        seed: of weights, order, noise and timesteps.
-        runtime: precision and XLA, resolved.
+        seed: seed of weights, order, noise and timesteps.
+        runtime: precision, XLA and devices, resolved.
         folder: the run folder's ``diffusion/``.
 
     Returns:
-        What really ran, here or where the training was finished: backend, device, precision, XLA;
-        parameters, steps, images a second, minutes, losses; nothing on a worker that is not the
-        chief.
+        What ran when the training finished (backend, device, precision, XLA), parameters, steps,
+        images per second, minutes and losses; empty on a worker that is not the chief.
 
     Raises:
-        ConfigError: a batch does not divide among the devices.
-        StageError: a checkpoint of another network, recipe or set of images, checkpoints of which
-            none can be read, a history that is not whole, workers with different recipes, or a
-            loss that is not finite.
+        ConfigError: the batch size is not a multiple of the number of devices.
+        StageError: a checkpoint of another network, recipe or image set; no readable checkpoint;
+            an incomplete history; workers with different recipes; or a loss that is not finite.
     """
     created = time.monotonic()
     check_batch(settings.batch_size, runtime, "diffusion.batch_size")
+    pixels = PixelRange.of(train.images)
     with on_all_devices(runtime.distribution):
-        keras.utils.set_random_seed(derived_seed(seed, Purpose.DENOISER_WEIGHTS))
-        num_classes = len(train.class_names)
-        pixels = PixelRange.of(train.images)
-        with mirrored_variables(runtime.distribution):
-            model, optimizer = _compiled(train, settings, pixels, runtime)
-        with precision_policy("float32"), on_one_device():
-            averaged = build_denoiser(train.image_size, num_classes, settings, pixels)
-            averaged.jit_compile = runtime.jit_compile  # which `predict` would choose itself
+        model, optimizer, averaged = _build_networks(train, settings, pixels, seed, runtime)
         recipe = _recipe(train, validation, settings, symmetry, seed, runtime)
         check_agreed({**recipe, **settings.model_dump()})
-        ran = {
-            **runtime.as_record(),
-            "precision": model.dtype_policy.name,
-            "jit_compile": bool(model.jit_compile),
-        }
+        ran = _ran(model, runtime)
         checkpoints = Checkpoints(folder / "checkpoints", recipe, ran)
-        done, seconds, ran_before = checkpoints.restore(model)
-        worker = joined()
+        step, seconds, ran_before = checkpoints.restore(model)
         recorder = Recorder(
             folder, settings, train, validation, symmetry, seed,
-            averaged, optimizer, checkpoints, done, seconds, created,
+            averaged, optimizer, checkpoints, step, seconds, created,
         )  # fmt: skip
-        flops = forward_flops(model)
-        say(
-            f"Denoiser: {model.count_params():,} parameters, {flops / 1e9:.2f} GFLOP an image "
-            f"forward, {len(train)} images, batch {settings.batch_size}, {runtime.precision}, XLA "
-            f"{'on' if model.jit_compile else 'off'}, "
-            f"{runtime.backend} on {runtime.device}; from step {done} on, to {settings.budget()}."
-        )
-        if not of_chief(recorder.finished(done))[0]:
-            with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
-                place = (worker.index, len(worker.addresses))
-                fit(
-                    model,
-                    NoisyBatches(
-                        train, pixels, settings, symmetry, seed, done, _threads(runtime), place
-                    ),
-                    [recorder],
-                    steps_per_epoch=settings.checkpoint_steps,
-                    initial_epoch=done // settings.checkpoint_steps,
-                    epochs=_ENDLESS,
-                )
-        if not worker.is_chief:
+        _announce(model, train, settings, runtime, step)
+        shard = (this_worker().index, len(this_worker().addresses))
+        threads = _threads(runtime)
+        batches = NoisyBatches(train, pixels, settings, symmetry, seed, step, threads, shard)
+        _fit(model, batches, recorder, step)
+        if not this_worker().is_chief:
             return {}
-        summary = recorder.take_best()
-        if not _is_kept(averaged, folder / "denoiser.keras"):
-            with written_aside(folder / "denoiser.keras") as temporary:
-                averaged.save(temporary)
-        if summary["first_step_s"] is None:  # perhaps on another machine
+        summary = _save_best(recorder, folder / "denoiser.keras")
+        if summary["first_step_s"] is None:  # it finished earlier, perhaps on another machine
             ran = ran_before or ran
-        say(
-            f"{summary['images_per_s']:.0f} images/s in the median; exported the average at step "
-            f"{summary['exported_step']}, validation loss {summary['validation_loss']:.4f}, the "
-            "lowest that was kept."
-        )
-        return {
-            **ran,
-            "parameters": model.count_params(),
-            "gflop_per_image": round(flops / 1e9, 4),
-            **summary,
-        }
+        gflop = round(forward_flops(model) / 1e9, 4)
+        return {**ran, "parameters": model.count_params(), "gflop_per_image": gflop, **summary}
+
+
+def _build_networks(
+    train: ImageSet, settings: DiffusionConfig, pixels: PixelRange, seed: int, runtime: Runtime
+) -> tuple[keras.Model, EmaAdamW, keras.Model]:
+    """The network to train with its optimiser, and a float32 network for the averaged weights."""
+    keras.utils.set_random_seed(derived_seed(seed, Purpose.DENOISER_WEIGHTS))
+    with mirrored_variables(runtime.distribution):
+        model, optimizer = _compiled(train, settings, pixels, runtime)
+    with precision_policy("float32"), on_one_device():
+        averaged = build_denoiser(train.image_size, len(train.class_names), settings, pixels)
+        averaged.jit_compile = runtime.jit_compile  # otherwise `predict` would choose
+    return model, optimizer, averaged
 
 
 def _compiled(
@@ -166,20 +139,75 @@ def _compiled(
     return model, optimizer
 
 
-def _is_kept(model: keras.Model, path: Path) -> bool:
-    """Whether a file holds these weights already; saved again it would pass for another network."""
+def _ran(model: keras.Model, runtime: Runtime) -> dict[str, Any]:
+    """Backend, device, precision and XLA of this process."""
+    return {
+        **runtime.as_record(),
+        "precision": model.dtype_policy.name,
+        "jit_compile": bool(model.jit_compile),
+    }
+
+
+def _announce(
+    model: keras.Model, train: ImageSet, settings: DiffusionConfig, runtime: Runtime, step: int
+) -> None:
+    say(
+        f"Denoiser: {model.count_params():,} parameters, {forward_flops(model) / 1e9:.2f} GFLOP "
+        f"per image and forward pass, {len(train)} images, batch {settings.batch_size}, "
+        f"{runtime.precision}, XLA {'on' if model.jit_compile else 'off'}, "
+        f"{runtime.backend} on {runtime.device}; from step {step} on, for at most "
+        f"{settings.budget()}."
+    )
+
+
+def _fit(model: keras.Model, batches: NoisyBatches, recorder: Recorder, step: int) -> None:
+    """Train until the recorder ends it; not at all if the training has already finished."""
+    if from_chief(recorder.finished(step))[0]:
+        return
+    steps_per_epoch = recorder.settings.checkpoint_steps
+    with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
+        fit(
+            model,
+            batches,
+            [recorder],
+            steps_per_epoch=steps_per_epoch,
+            initial_epoch=step // steps_per_epoch,
+            epochs=_ENDLESS,
+        )
+
+
+def _save_best(recorder: Recorder, path: Path) -> dict[str, Any]:
+    """Save the best averaged weights; returns the recorder's summary."""
+    summary = recorder.take_best()
+    averaged = recorder.averaged
+    if not _is_saved(averaged, path):
+        with written_aside(path) as temporary:
+            averaged.save(temporary)
+    say(
+        f"Exported EMA weights from step {summary['exported_step']} (best validation loss "
+        f"{summary['validation_loss']:.4f}); {summary['images_per_s']:.0f} images/s (median)."
+    )
+    return summary
+
+
+def _is_saved(model: keras.Model, path: Path) -> bool:
+    """Whether the file already holds these weights.
+
+    Saving them again would change the file's hash, and later stages would take it for another
+    network.
+    """
     if not path.exists():
         return False
     try:
-        kept = keras.saving.load_model(path, compile=False).get_weights()
+        saved = keras.saving.load_model(path, compile=False).get_weights()
     except (OSError, ValueError, KeyError, TypeError, BadZipFile):
         return False
     weights = model.get_weights()
-    return len(kept) == len(weights) and all(map(np.array_equal, kept, weights))
+    return len(saved) == len(weights) and all(map(np.array_equal, saved, weights))
 
 
 def _threads(runtime: Runtime) -> int:
-    """Threads that make batches: one makes 4,000 images of 64 pixels a second."""
+    """Number of threads that make batches: one makes 4,000 images of 64 pixels per second."""
     return min(4, cpu_cores()) if runtime.on_gpu else 1
 
 
@@ -191,7 +219,7 @@ def _recipe(
     seed: int,
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """What must be the same for a training to go on.
+    """Settings and hashes that must not change when a training resumes.
 
     Budget and previews may change, and so may the backend: TensorFlow exports what JAX trained.
     """

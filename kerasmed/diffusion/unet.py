@@ -16,7 +16,7 @@ from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.runtime.backend import load_keras
 
-# The layer that training with augmentation has beside those of the finished denoiser.
+# The layer that only a network trained with augmentation has, and the finished denoiser lacks.
 AUGMENTATION_LAYER = "augmentation_embedding"
 
 
@@ -30,8 +30,8 @@ class TimestepEmbedding(keras.layers.Layer):
 
     def call(self, timesteps):
         half = self.width // 2
-        # The exponents are made in the graph: a NumPy table would leave through tf2onnx 1.17
-        # as an extra graph input.
+        # The graph computes the exponents: tf2onnx 1.17 would turn a NumPy table into an extra
+        # graph input.
         exponents = ops.arange(half, dtype="float32") * (-math.log(10_000.0) / half)
         positions = ops.cast(timesteps, "float32")[:, None] * (1000.0 / NUM_TIMESTEPS)
         angles = positions * ops.exp(exponents)[None, :]
@@ -44,14 +44,14 @@ class TimestepEmbedding(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kerasmed")
 class VelocityToImage(keras.layers.Layer):
-    """The clean image that a predicted velocity stands for.
+    """The clean image that corresponds to a predicted velocity.
 
     v = sqrt(alphas_cumprod) eps - sqrt(1 - alphas_cumprod) x_0 (Salimans and Ho,
     arXiv:2202.00512), hence x_0 = sqrt(alphas_cumprod) x_t - sqrt(1 - alphas_cumprod) v.
     """
 
     def call(self, noisy_images, timesteps, velocity):
-        # The cosine schedule of schedule.py in closed form, again to keep tables out of the graph.
+        # The cosine schedule of schedule.py in closed form, which keeps tables out of the graph.
         position = (ops.cast(timesteps, "float32") + 1.0) / NUM_TIMESTEPS
         angle = ops.minimum((position + 0.008) / 1.008, LAST_ANGLE) * (math.pi / 2)
         angle = angle[:, None, None, None]
@@ -71,7 +71,7 @@ class PixelNormalization(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable("kerasmed")
 class CleanImages(keras.layers.Layer):
-    """The network's output as it is; carries the range that its pixels are in."""
+    """The network's output, unchanged; stores the range of its pixels."""
 
     def __init__(self, mean, scale: float, **kwargs):
         super().__init__(**kwargs)
@@ -87,10 +87,9 @@ class CleanImages(keras.layers.Layer):
 def residual_block(x, condition, width: int, dropout: float):
     """Normalise, convolve, scale and shift by the condition, rectify, convolve, add.
 
-    The adaptive normalisation of Dhariwal and Nichol (arXiv:2105.05233, section 3) with one
-    normalisation and one activation a block, where theirs has two of each: on a CPU these cost more
-    than the convolutions do. The last convolution starts at zero, so a new block starts as the
-    identity.
+    The adaptive normalisation of Dhariwal and Nichol (arXiv:2105.05233, section 3), but with one
+    normalisation and one activation per block instead of two: on a CPU these cost more than the
+    convolutions. The last convolution starts at zero, so a new block starts as the identity.
     """
     shortcut = x if x.shape[-1] == width else keras.layers.Conv2D(width, 1)(x)
     h = keras.layers.Conv2D(width, 3, padding="same")(PixelNormalization()(x))
@@ -106,61 +105,30 @@ def residual_block(x, condition, width: int, dropout: float):
 
 def attention_block(x, heads: int):
     """Self-attention over all positions, added to its input."""
-    normal = PixelNormalization()(x)
-    return x + keras.layers.MultiHeadAttention(heads, x.shape[-1] // heads)(normal, normal)
+    normalized = PixelNormalization()(x)
+    attention = keras.layers.MultiHeadAttention(heads, x.shape[-1] // heads)
+    return x + attention(normalized, normalized)
 
 
-def build_denoiser(
-    image_size: int,
-    num_classes: int,
-    settings: DiffusionConfig,
-    pixels: PixelRange,
-    augmented: bool = False,
-) -> keras.Model:
-    """An untrained denoiser.
-
-    Args:
-        image_size: height and width of the images; a multiple of
-            ``patch_size * 2 ** (len(widths) - 1)``.
-        num_classes: classes; label ``num_classes`` means "no class given".
-        settings: of which ``widths``, ``blocks``, ``patch_size``, ``predict`` and ``dropout``
-            describe the network.
-        pixels: the range that the images are in, kept in the model.
-        augmented: whether there is an input ``augmentation`` beside the others, float32
-            (batch, 5); see ``draw_augmentation``.
-
-    Returns:
-        A model from ``noisy_images`` float32 (batch, height, width, 3), ``timesteps`` int32
-        (batch,), and ``labels`` int32 (batch,) to clean images, float32 of the same shape.
-    """
-    load_keras()  # which refuses channels_first, where another program has set it
-    widths, blocks, patch_size = settings.widths, settings.blocks, settings.patch_size
-    noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
-    timesteps = keras.Input((), name="timesteps", dtype="int32")
-    labels = keras.Input((), name="labels", dtype="int32")
-    inputs = [noisy_images, timesteps, labels]
-
-    condition_width = 2 * max(widths)
-    condition = keras.layers.Dense(condition_width, activation="silu")(
-        TimestepEmbedding(128)(timesteps)
-    )
-    condition = keras.layers.Dense(condition_width)(condition)
-    # Class and augmentation start no fainter than the timestep. As Keras starts them they are a
-    # seventh of it or less, and the network is slow to heed them.
+def _condition(timesteps, labels, augmentation, num_classes: int, width: int):
+    """Embedding of timestep, class and, if it is not None, augmentation: (batch, width)."""
+    condition = keras.layers.Dense(width, activation="silu")(TimestepEmbedding(128)(timesteps))
+    condition = keras.layers.Dense(width)(condition)
+    # Class and augmentation start at least at the scale of the timestep embedding. Keras's own
+    # initialisers give a seventh of it or less, and the network is slow to respond to them.
     condition = condition + keras.layers.Embedding(
-        num_classes + 1, condition_width, keras.initializers.RandomNormal(stddev=0.5)
+        num_classes + 1, width, keras.initializers.RandomNormal(stddev=0.5)
     )(labels)
-    if augmented:
-        inputs.append(keras.Input((PARAMETERS,), name="augmentation"))
+    if augmentation is not None:
         condition = condition + keras.layers.Dense(
-            condition_width,
-            use_bias=False,
-            kernel_initializer="lecun_normal",
-            name=AUGMENTATION_LAYER,
-        )(inputs[-1])
-    condition = keras.layers.Activation("silu")(condition)
+            width, use_bias=False, kernel_initializer="lecun_normal", name=AUGMENTATION_LAYER
+        )(augmentation)
+    return keras.layers.Activation("silu")(condition)
 
-    x = keras.layers.Conv2D(widths[0], patch_size, strides=patch_size)(noisy_images)
+
+def _down_and_up(x, condition, settings: DiffusionConfig):
+    """The levels from the widest image to the narrowest and back, joined by skip connections."""
+    widths, blocks = settings.widths, settings.blocks
     skips = [x]
     for level, width in enumerate(widths):
         if level:
@@ -178,7 +146,48 @@ def build_denoiser(
             x = residual_block(x, condition, width, settings.dropout)
         if level:
             x = keras.layers.UpSampling2D(2, interpolation="nearest")(x)
+    return x
 
+
+def build_denoiser(
+    image_size: int,
+    num_classes: int,
+    settings: DiffusionConfig,
+    pixels: PixelRange,
+    augmented: bool = False,
+) -> keras.Model:
+    """An untrained denoiser.
+
+    Args:
+        image_size: height and width of the images; a multiple of
+            ``patch_size * 2 ** (len(widths) - 1)``.
+        num_classes: number of classes; the label ``num_classes`` means "no class given".
+        settings: ``widths``, ``blocks``, ``patch_size``, ``predict`` and ``dropout`` describe the
+            network.
+        pixels: pixel range of the images, stored in the model.
+        augmented: whether the model has a further input ``augmentation``, float32 (batch, 5); see
+            ``draw_augmentation``.
+
+    Returns:
+        A model from ``noisy_images`` float32 (batch, height, width, 3), ``timesteps`` int32
+        (batch,), and ``labels`` int32 (batch,) to clean images, float32 of the same shape.
+    """
+    load_keras()  # refuses channels_first, if another program has set it
+    widths, patch_size = settings.widths, settings.patch_size
+    noisy_images = keras.Input((image_size, image_size, 3), name="noisy_images")
+    timesteps = keras.Input((), name="timesteps", dtype="int32")
+    labels = keras.Input((), name="labels", dtype="int32")
+    inputs = [noisy_images, timesteps, labels]
+
+    augmentation = None
+    if augmented:
+        augmentation = keras.Input((PARAMETERS,), name="augmentation")
+        inputs.append(augmentation)
+
+    # The order in which layers are created decides the random draws of their weights.
+    condition = _condition(timesteps, labels, augmentation, num_classes, 2 * max(widths))
+    x = keras.layers.Conv2D(widths[0], patch_size, strides=patch_size)(noisy_images)
+    x = _down_and_up(x, condition, settings)
     x = keras.layers.Activation("relu")(PixelNormalization()(x))
     x = keras.layers.Conv2DTranspose(
         3, patch_size, strides=patch_size, kernel_initializer="zeros", dtype="float32"
@@ -190,12 +199,12 @@ def build_denoiser(
 
 
 def pixels_of(model: keras.Model) -> PixelRange:
-    """The pixel range that a denoiser works in."""
+    """The pixel range of a denoiser."""
     return model.get_layer("clean_images").pixels
 
 
 def keras_denoiser(model: keras.Model) -> Denoiser:
-    """The denoiser function of a Keras model."""
+    """A Keras model as a function on NumPy arrays."""
 
     def denoiser(x_t: np.ndarray, timesteps: np.ndarray, labels: np.ndarray) -> np.ndarray:
         inputs = {"noisy_images": x_t, "timesteps": timesteps, "labels": labels}

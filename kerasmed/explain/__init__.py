@@ -1,1 +1,1 @@
-"""LIME over any function from images to probabilities."""
+"""Explanations of any function from images to probabilities, as weights of superpixels."""

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., arXiv:1610.02391), for when the Keras network is there."""
+"""Class activation mapping (CAM), for classifiers whose Keras network is available."""
 
 import time
 
@@ -16,19 +16,20 @@ from kerasmed.explain.segments import superpixels_of
 DEFAULTS = ExplainConfig()
 
 
-class GradCamExplainer:
-    """Grad-CAM of a classifier of kerasmed, averaged over each superpixel.
+class CamExplainer:
+    """CAM (Zhou et al., arXiv:1512.04150) of a kerasmed classifier, averaged over each superpixel.
 
-    In these networks the mean of the last feature maps goes into one dense layer, so the gradient
-    of a logit with respect to a map is that layer's weight over the number of places, everywhere:
-    no derivative has to be taken. Negative parts are kept, for the weights against the class.
+    The mean of the last feature maps goes into one dense layer. Each map is therefore weighted by
+    that layer's weight, divided by the number of positions. The gradient of the logit is the same
+    at every position, so Grad-CAM (Selvaraju et al., arXiv:1610.02391) without its ReLU gives the
+    same map. Negative values are kept: they are the evidence against the class.
 
     Args:
         model: a network of ``build_classifier``, such as ``model.keras`` of a study.
-        temperature: what its logits are divided by, see ``Classifier``.
+        temperature: what its logits are divided by to calibrate the probabilities.
     """
 
-    name = "grad_cam"
+    name = "cam"
 
     def __init__(self, model: keras.Model, temperature: float):
         self.temperature = temperature
@@ -41,15 +42,15 @@ class GradCamExplainer:
         """As ``Explainer.explain``."""
         started = time.perf_counter()
         segments = superpixels_of(image, segments, DEFAULTS.segmentation, DEFAULTS.superpixels)
-        found = self._maps.predict_on_batch(image[None])
-        maps = ops.convert_to_numpy(found["maps"])[0].astype(np.float64)
-        logits = ops.convert_to_numpy(found["logits"])[0]
+        outputs = self._maps.predict_on_batch(image[None])
+        maps = ops.convert_to_numpy(outputs["maps"])[0].astype(np.float64)
+        logits = ops.convert_to_numpy(outputs["logits"])[0]
         evidence = maps @ self._head / maps[..., 0].size  # rows, columns, classes
         sizes = np.bincount(segments.ravel())
         weights = np.stack(
             [
-                np.bincount(segments.ravel(), _enlarged(each, segments.shape).ravel()) / sizes
-                for each in np.moveaxis(evidence, 2, 0)
+                np.bincount(segments.ravel(), _enlarge(class_map, segments.shape).ravel()) / sizes
+                for class_map in np.moveaxis(evidence, 2, 0)
             ],
             axis=1,
         )
@@ -67,6 +68,6 @@ class GradCamExplainer:
         )
 
 
-def _enlarged(values: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    picture = Image.fromarray(values.astype(np.float32))
+def _enlarge(class_map: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    picture = Image.fromarray(class_map.astype(np.float32))
     return np.asarray(picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR))

@@ -2,9 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from kerasmed.settings import Count, Section
 
@@ -14,7 +12,7 @@ class ExplainConfig(Section):
 
     images_per_class: Count = 4
     explainers: Annotated[
-        list[Literal["lime", "kernel_shap", "occlusion", "grad_cam"]], Field(min_length=1)
+        list[Literal["lime", "kernel_shap", "occlusion", "cam"]], Field(min_length=1)
     ] = ["lime"]
     # LIME stops between these two, when the strongest superpixels have settled.
     min_samples: Annotated[int, Field(ge=10)] = 256
@@ -27,6 +25,6 @@ class ExplainConfig(Section):
         description="what hidden superpixels show: their mean, or a grey level",
     )
     top: Count = 5
-    # Deletion and insertion curves, the same network with its weights shuffled, and for phantoms
-    # the region that decides.
+    # Whether to check the explanations: by deletion and insertion curves, with the network's
+    # weights shuffled, and for phantoms against the region that decides.
     checks: bool = True

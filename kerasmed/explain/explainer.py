@@ -1,4 +1,4 @@
-"""What the explainers share that hide superpixels and watch the probabilities."""
+"""The base of the explainers that hide superpixels and watch the probabilities."""
 
 import time
 from abc import ABC, abstractmethod
@@ -10,12 +10,11 @@ import numpy as np
 from kerasmed.errors import InputError
 from kerasmed.explain.config import ExplainConfig
 from kerasmed.explain.explanation import Explanation
-from kerasmed.explain.masks import (
-    fill_of,
-)
+from kerasmed.explain.masks import fill_of
 from kerasmed.explain.perturbation import PerturbedImage, Predict
 from kerasmed.explain.segments import superpixels_of
 
+# A probability that changes less than this does not change.
 LEAST_CHANGE = 1e-3
 
 ONE_SUPERPIXEL = "there is one superpixel, so nothing to compare"
@@ -24,18 +23,18 @@ DEFAULTS = ExplainConfig()
 
 
 class Explainer(ABC):
-    """What all explainers share that hide superpixels.
+    """Base of the explainers that hide superpixels.
 
     Args:
         predict: from uint8 (batch, height, width, 3) to probabilities (batch, classes), for
             instance the method ``predict`` of an ``OnnxClassifier``.
         segmentation: a key of SEGMENTATIONS.
         superpixels: the wanted number, see ``segment_image``.
-        hide: what hidden superpixels show: "mean", their mean colour, or a grey level, 0 to 255.
+        hide: what hidden superpixels show: "mean" for their mean colour, or a grey level, 0 to 255.
     """
 
     name: str
-    # Settings of ``ExplainConfig``, and the seed, that it takes.
+    # The settings of ``ExplainConfig``, and the seed, that its constructor takes.
     takes: tuple[str, ...] = ("segmentation", "superpixels", "hide")
 
     def __init__(
@@ -61,32 +60,32 @@ class Explainer(ABC):
 
         Args:
             image: uint8 (height, width, 3), 0 to 255.
-            segments: int (height, width), its superpixels, with any ids; made by the explainer's
-                segmentation if None.
+            segments: int (height, width), its superpixels, with any ids. None for the explainer's
+                own segmentation.
 
         Raises:
-            InputError: an image of another form, segments of another size, or a predict function
-                that does not give probabilities.
+            InputError: an image of another dtype or shape, segments of another size, or a predict
+                function that does not return probabilities.
         """
         started = time.perf_counter()
         segments = superpixels_of(image, segments, self.segmentation, self.superpixels)
         fill = fill_of(image, segments, self.hide)
-        found = self._explain(PerturbedImage(image, segments, fill, self.predict))
-        found.duration_s = time.perf_counter() - started
-        return found
+        explanation = self._explain(PerturbedImage(image, segments, fill, self.predict))
+        explanation.duration_s = time.perf_counter() - started
+        return explanation
 
     @abstractmethod
     def _explain(self, perturbed: PerturbedImage) -> Explanation:
-        """The explanation, but for its duration."""
+        """The explanation, without its duration."""
 
     def _explanation(
         self,
         perturbed: PerturbedImage,
         weights: np.ndarray,
         probabilities: np.ndarray,
-        **others: Any,
+        **attributes: Any,
     ) -> Explanation:
-        """One from weights (segments, classes) and probabilities (samples, classes)."""
+        """An explanation from weights (segments, classes) and probabilities (samples, classes)."""
         return Explanation(
             image=perturbed.image,
             segments=perturbed.segments,
@@ -95,24 +94,27 @@ class Explainer(ABC):
             explainer=self.name,
             num_samples=len(probabilities),
             warnings=_warnings(perturbed.num_segments, probabilities),
-            **others,
+            **attributes,
         )
 
 
 def _warnings(num_segments: int, probabilities: np.ndarray) -> list[str]:
-    """Why the weights of any explainer should not be relied on: (samples, classes)."""
-    found = []
+    """Reasons not to rely on weights from these probabilities (samples, classes)."""
+    warnings = []
     if num_segments == 1:
-        found.append(ONE_SUPERPIXEL)
+        warnings.append(ONE_SUPERPIXEL)
     if len(probabilities) < num_segments:
-        found.append(f"{len(probabilities)} samples are fewer than the {num_segments} superpixels")
+        warnings.append(
+            f"{len(probabilities)} samples are fewer than the {num_segments} superpixels"
+        )
     if np.ptp(probabilities[:, probabilities[0].argmax()]) < LEAST_CHANGE:
-        found.append("the probability does not change, whatever is hidden")
-    return found
+        warnings.append("the probability does not change, whatever is hidden")
+    return warnings
 
 
 def check_count(name: str, value: int, least: int) -> None:
+    """Refuse anything but a whole number of at least ``least``."""
     if not isinstance(value, Integral) or value < least:
         raise InputError(
-            f"{name}: expected a whole number of {least} or more, received {value!r}; mend it."
+            f"{name}: expected a whole number of {least} or more, received {value!r}; correct it."
         )

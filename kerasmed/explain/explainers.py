@@ -8,12 +8,13 @@ from kerasmed.explain.occlusion import OcclusionExplainer
 from kerasmed.explain.perturbation import Predict
 
 EXPLAINERS: dict[str, type[Explainer]] = {
-    each.name: each for each in (LimeExplainer, KernelShapExplainer, OcclusionExplainer)
+    explainer.name: explainer
+    for explainer in (LimeExplainer, KernelShapExplainer, OcclusionExplainer)
 }
 
 
 def build_explainer(name: str, predict: Predict, settings: ExplainConfig, seed: int) -> Explainer:
-    """One of EXPLAINERS with the settings that it takes."""
-    chosen = EXPLAINERS[name]
+    """An explainer of EXPLAINERS, with the settings that it takes."""
+    explainer = EXPLAINERS[name]
     values = {**settings.model_dump(), "seed": seed}
-    return chosen(predict, **{key: values[key] for key in chosen.takes})
+    return explainer(predict, **{key: values[key] for key in explainer.takes})

@@ -1,4 +1,4 @@
-"""What an explainer finds out about one image."""
+"""The result of an explainer for one image."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,26 +11,28 @@ from lime.lime_image import ImageExplanation
 class Explanation(ImageExplanation):
     """Weights of an image's superpixels for every class.
 
-    It is the `lime` package's result too, so ``get_image_and_mask`` and existing notebooks work.
+    It is also a result of the `lime` package, so ``get_image_and_mask`` and existing notebooks
+    work.
 
     Attributes:
         image: uint8 (height, width, 3).
         segments: int (height, width), 0 to n - 1.
         superpixel_weights: float64 (n, classes); positive speaks for the class.
         probabilities: float32 (classes,) of the image itself.
-        explainer: a key of EXPLAINERS.
-        seed: of the masks; None where nothing is drawn.
-        num_samples: perturbed images that were predicted.
-        intercepts: float64 (classes,): what the weights are added to.
+        explainer: a key of EXPLAINERS, or "cam".
+        seed: seed of the masks; None where nothing is drawn.
+        num_samples: number of perturbed images that were predicted.
+        intercepts: float64 (classes,), what the weights are added to.
         scores: float64 (classes,), weighted R^2 of LIME's surrogate; empty for other explainers.
         half_widths: float64 (n, classes), half of each weight's 95% interval over other masks;
             empty where none is known.
-        stability: of the predicted class, over other masks, see ``Surrogate.stability``: ``top``,
-            ``top_overlap`` and ``rank_correlation``; empty where it is not known.
-        warnings: why the weights should not be relied on; none if nothing speaks against it.
-        faithfulness: of the predicted class, see ``deletion_and_insertion``; empty until it is
-            measured, as ``kerasmed explain`` does.
-        duration_s: of segmentation, perturbation, network and regression.
+        stability: how alike explanations from other masks would be, for the predicted class:
+            ``top``, ``top_overlap`` and ``rank_correlation``, see ``Surrogate.stability``; empty
+            where it is not known.
+        warnings: reasons not to rely on the weights; empty if there is none.
+        faithfulness: result of ``deletion_and_insertion`` for the predicted class; empty until it
+            is measured, as ``kerasmed explain`` does.
+        duration_s: time of segmentation, perturbation, network and regression.
     """
 
     image: np.ndarray
@@ -49,7 +51,7 @@ class Explanation(ImageExplanation):
     duration_s: float = 0.0
 
     def __post_init__(self) -> None:
-        """Fill in what `lime` 0.2.0.1 calls the same things."""
+        """Set the attributes under which `lime` 0.2.0.1 holds the same values."""
         super().__init__(self.image, self.segments)
         self.top_labels = np.argsort(-self.probabilities, kind="stable").tolist()
         for label in self.top_labels:
@@ -57,7 +59,7 @@ class Explanation(ImageExplanation):
             ranked = np.argsort(-np.abs(weights), kind="stable")
             self.local_exp[label] = [(int(i), float(weights[i])) for i in ranked]
             self.intercept[label] = float(self.intercepts[label])
-        # The package has one of each, not one a class.
+        # The package has one score and one local prediction, not one for each class.
         label = self.predicted
         self.score = float(self.scores[label]) if self.scores.size else None
         self.local_pred = np.array(

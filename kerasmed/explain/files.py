@@ -1,4 +1,4 @@
-"""Explanations of image files by one ONNX file alone."""
+"""Explanations of image files by a single ONNX file."""
 
 import json
 from collections import Counter
@@ -16,17 +16,12 @@ from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.predict import slice_name
 from kerasmed.progress import progress_bar, say
 
-if TYPE_CHECKING:  # for the types only: predicting starts without pydantic
+if TYPE_CHECKING:  # so that this module imports neither pydantic nor SciPy before they are needed
     from kerasmed.explain.config import ExplainConfig
+    from kerasmed.explain.network import NetworkExplainer
 
 # Images on which the explanations of two precisions are compared.
 _COMPARED = 3
-
-
-def _readable(paths: Iterable[Path], model: OnnxClassifier) -> Iterator[np.ndarray]:
-    for path in paths:
-        with suppress(DataError, MachineError):
-            yield from (pixels for _, pixels in model.read_all(path))
 
 
 def explain_files(
@@ -40,31 +35,32 @@ def explain_files(
     grey_range: tuple[float, float] | None = None,
     find_trained: Callable[[Path], Path] = lambda path: path.with_suffix(".keras"),
 ) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Write an overlay and its record for each image, and yield them as they come.
+    """Write an overlay and its record for each image.
 
-    Where names are alike, overlays bear the file's ending or folders too, and those of slices and
-    frames their number.
-
-    Of a file that cannot be read there is the ``error`` alone, and the others go on. Those that are
-    there already, of the same image, file and settings, are not made again; overlays among the
-    images, of a run before into a folder inside theirs, are left out.
+    An overlay is named like its image, for slices and frames with their number. Where names would
+    collide, the file's ending and its folders are added. Overlays that an earlier run wrote are
+    kept if image, file and settings are the same. If they are among the images, they are left out.
 
     Args:
         model: the classifier file.
         images: image files.
         settings: how they are explained.
-        seed: of the masks.
-        folder: where to.
+        seed: seed of the masks.
+        folder: folder of the overlays.
         provider: see ``OnnxClassifier``.
-        precision: "auto" takes the int8 or fp16 file beside if it explains like the float32 one.
+        precision: "auto" uses the int8 or fp16 file next to ``model`` if this machine runs it
+            faster and it explains like the float32 one.
         grey_range: see ``OnnxClassifier``.
-        find_trained: where the Keras model of a file would lie, which CAM needs.
+        find_trained: gives the path of a file's Keras network, which CAM needs.
+
+    Yields:
+        The path of each overlay and its record, one after the other. For a file that cannot be
+        read: its path and a record with only the ``error``.
 
     Raises:
         InputError: no image, or an image that an overlay would overwrite.
     """
     from kerasmed.explain.network import NetworkExplainer, picture_path
-    from kerasmed.explain.segments import segment_image
 
     images = [path for path in dict.fromkeys(images) if not _is_overlay(path, folder)]
     if not images:
@@ -74,24 +70,33 @@ def explain_files(
     _refuse_overwriting(images, pictures, folder)
     engine = OnnxClassifier(model, provider, grey_range=grey_range)
     if precision == "auto":
-        engine = _faithful_engine(engine, provider, images, settings, seed)
+        engine = _faster_engine(engine, provider, images, settings, seed)
     with (
         NetworkExplainer(engine, find_trained(engine.path), settings, seed) as network,
         progress_bar("Explaining", len(images), "images") as advance,
     ):
         for path, stem in zip(images, stems, strict=True):
             try:
-                for part, image in engine.read_all(path):
-                    segments = segment_image(image, settings.segmentation, settings.superpixels)
-                    name = slice_name(path, part)
-                    notes = {"image": Path(name).name, "model": engine.path.name}
-                    own = stem if name == str(path) else _of_slice(stem, part)
-                    records = network.explain_into(folder, own, image, segments, notes)
-                    for record in records.values():
-                        yield folder / record["picture"], record
+                for record in _explain_file(network, path, stem, folder):
+                    yield folder / record["picture"], record
             except (DataError, MachineError) as error:
                 yield path, {"error": str(error)}
             advance(1, "")
+
+
+def _explain_file(
+    network: "NetworkExplainer", path: Path, stem: str, folder: Path
+) -> Iterator[dict[str, Any]]:
+    """The records of all images of a file, by every explainer."""
+    from kerasmed.explain.segments import segment_image
+
+    engine, settings = network.engine, network.settings
+    for frame, image in engine.read_all(path):
+        segments = segment_image(image, settings.segmentation, settings.superpixels)
+        name = slice_name(path, frame)
+        notes = {"image": Path(name).name, "model": engine.path.name}
+        image_stem = stem if name == str(path) else _numbered(stem, frame)
+        yield from network.explain_into(folder, image_stem, image, segments, notes).values()
 
 
 def _refuse_overwriting(images: list[Path], pictures: list[Path], folder: Path) -> None:
@@ -105,46 +110,46 @@ def _refuse_overwriting(images: list[Path], pictures: list[Path], folder: Path) 
 
 
 def _distinct_stems(paths: list[Path], explainers: Sequence[str]) -> list[str]:
-    """A name for the overlays of each path, with as many folders as tell all of them apart.
+    """A stem for the overlays of each path, with as many folders as make all of them distinct.
 
     Raises:
-        InputError: names that stay alike with all of their folders.
+        InputError: stems that collide even with all of their folders.
     """
     from kerasmed.explain.network import picture_path
 
-    names = [_overlay_name(path, 0, False) for path in paths]
+    stems = [_overlay_stem(path, 0, False) for path in paths]
     deepest = max(len(path.absolute().parts) for path in paths)
-    # First the ending, then one folder more, and so on.
+    # First with the ending, then with one folder, then with both, and so on.
     for step in range(1, 2 * deepest + 2):
-        overlays = [[picture_path(Path(), name, e).name for e in explainers] for name in names]
+        overlays = [[picture_path(Path(), stem, e).name for e in explainers] for stem in stems]
         counts = Counter(chain.from_iterable(overlays))
-        alike = [any(counts[overlay] > 1 for overlay in own) for own in overlays]
-        if not any(alike):
-            return names
-        names = [
-            _overlay_name(path, step // 2, step % 2 == 1) if is_alike else name
-            for path, name, is_alike in zip(paths, names, alike, strict=True)
+        collides = [any(counts[name] > 1 for name in names) for names in overlays]
+        if not any(collides):
+            return stems
+        stems = [
+            _overlay_stem(path, step // 2, step % 2 == 1) if collided else stem
+            for path, stem, collided in zip(paths, stems, collides, strict=True)
         ]
     raise InputError(
-        f"Images: expected names that tell their overlays apart, received several like {names[0]}; "
+        f"Images: expected names that tell their overlays apart, received several like {stems[0]}; "
         "explain them into different --out folders."
     )
 
 
-def _overlay_name(path: Path, depth: int, with_ending: bool) -> str:
-    """The file's name, with or without its ending, behind so many of its folders."""
+def _overlay_stem(path: Path, depth: int, with_ending: bool) -> str:
+    """The file's name, with or without its ending, after its last ``depth`` folders."""
     file, number = split_name(path)
     folders = file.absolute().parts[1:-1]
     name = file.name if with_ending else stem_of(file)
-    return "-".join([*folders[max(0, len(folders) - depth) :], _of_slice(name, number)])
+    return "-".join([*folders[max(0, len(folders) - depth) :], _numbered(name, number)])
 
 
-def _of_slice(name: str, number: int | None) -> str:
+def _numbered(name: str, number: int | None) -> str:
     return name if number is None else f"{name}#{number}"
 
 
 def _is_overlay(path: Path, folder: Path) -> bool:
-    """Whether it is a picture of an explanation, which an earlier run wrote into this folder."""
+    """Whether it is an overlay that an earlier run wrote into this folder."""
     if path.parent.resolve() != folder.resolve() or path.suffix != ".png":
         return False
     try:
@@ -154,22 +159,31 @@ def _is_overlay(path: Path, folder: Path) -> bool:
     return isinstance(record, dict) and "made_from" in record
 
 
-def _faithful_engine(
+def _faster_engine(
     engine: OnnxClassifier, provider: str, paths: list[Path], settings: "ExplainConfig", seed: int
 ) -> OnnxClassifier:
-    """The faster file beside a float32 one, if LIME gives the same by it on a few images."""
+    """The faster file next to a float32 one if LIME gives the same with it on a few images."""
     from kerasmed.explain.network import SAME_EXPLANATION, agreement_of_precisions
 
     fast = OnnxClassifier(engine.path, provider, precision="auto")
     if fast.path == engine.path:
         return engine
-    images = list(islice(_readable(paths, engine), _COMPARED))
+    images = list(islice(_readable_images(paths, engine), _COMPARED))
     if not images:
         return engine
-    found = agreement_of_precisions(np.stack(images), engine.predict, fast.predict, settings, seed)
-    chosen = fast if found >= SAME_EXPLANATION else engine
+    correlation = agreement_of_precisions(
+        np.stack(images), engine.predict, fast.predict, settings, seed
+    )
+    chosen = fast if correlation >= SAME_EXPLANATION else engine
     say(
-        f"{fast.path.name} explains {len(images)} images with a rank correlation of {found:.3f} to "
-        f"{engine.path.name}, where {SAME_EXPLANATION} is wanted: {chosen.path.name} is taken."
+        f"{fast.path.name} explains {len(images)} images with a rank correlation of "
+        f"{correlation:.3f} to {engine.path.name} ({SAME_EXPLANATION} is needed): "
+        f"{chosen.path.name} is used."
     )
     return chosen
+
+
+def _readable_images(paths: Iterable[Path], engine: OnnxClassifier) -> Iterator[np.ndarray]:
+    for path in paths:
+        with suppress(DataError, MachineError):
+            yield from (image for _, image in engine.read_all(path))

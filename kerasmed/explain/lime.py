@@ -7,42 +7,37 @@ import numpy as np
 from kerasmed.errors import InputError
 from kerasmed.explain.explainer import DEFAULTS, LEAST_CHANGE, Explainer, check_count
 from kerasmed.explain.explanation import Explanation
-from kerasmed.explain.masks import (
-    LIME_SAMPLINGS,
-    PAIRED,
-    draw_masks,
-    sample_weights,
-)
+from kerasmed.explain.masks import LIME_SAMPLINGS, PAIRED, draw_masks, sample_weights
 from kerasmed.explain.perturbation import PerturbedImage, Predict
 from kerasmed.explain.surrogate import Surrogate, fit_surrogate
 
-# What makes an explanation one that should not be relied on.
+# Below these an explanation carries a warning.
 LEAST_R2 = 0.3
-
 LEAST_OVERLAP = 0.5
 
-# LIME stops when the overlap is expected to be as large, and no interval among the strongest is
-# wider to either side than this share of the strongest weight.
+# LIME stops when the expected overlap is at least this large, and the half-widths of the strongest
+# superpixels are at most this fraction of the strongest weight.
 SETTLED_OVERLAP = 0.7
-
 SETTLED_WIDTH = 0.25
 
 
 class LimeExplainer(Explainer):
     """LIME (Ribeiro et al., arXiv:1602.04938).
 
-    Kernel, ridge and hidden colours are those of `lime` 0.2.0.1, and with the sampling
-    "independent" so is the distribution of masks; the seed governs the masks and nothing else, and
-    every superpixel is weighed instead of some that were first chosen.
+    Kernel, ridge and hidden colours are those of `lime` 0.2.0.1. With the sampling "independent",
+    so is the distribution of masks. Unlike there, the seed governs only the masks, and every
+    superpixel gets a weight, not only selected ones.
 
     Args:
-        num_samples: perturbed images at most, the whole one included.
-        min_samples: perturbed images after which it may stop, once SETTLED_OVERLAP and
-            SETTLED_WIDTH hold for the predicted class; as large as ``num_samples``, it never does.
-        top: superpixels whose ranking must have settled, and whose stability is reported.
-        sampling: a key of SAMPLINGS.
-        seed: of the masks. The same seed gives the same answer.
-        others: see ``Explainer``.
+        predict: see ``Explainer``.
+        num_samples: largest number of perturbed images, the whole one included.
+        min_samples: number of perturbed images after which it may stop, once SETTLED_OVERLAP and
+            SETTLED_WIDTH hold for the predicted class. If it is ``num_samples`` or more, it never
+            stops early.
+        top: how many of the strongest superpixels must settle, and have their stability reported.
+        sampling: one of LIME_SAMPLINGS.
+        seed: seed of the masks. The same seed gives the same weights.
+        options: see ``Explainer``.
     """
 
     name = "lime"
@@ -56,9 +51,9 @@ class LimeExplainer(Explainer):
         top: int = DEFAULTS.top,
         sampling: str = DEFAULTS.sampling,
         seed: int = 0,
-        **others: Any,
+        **options: Any,
     ):
-        super().__init__(predict, **others)
+        super().__init__(predict, **options)
         if sampling not in LIME_SAMPLINGS:
             raise InputError(
                 f"Sampling: expected one of {', '.join(LIME_SAMPLINGS)}; received {sampling!r}."
@@ -77,10 +72,10 @@ class LimeExplainer(Explainer):
         masks = draw_masks(perturbed.num_segments, self.num_samples, self.seed, self.sampling)
         weights = sample_weights(masks, self.sampling)
         probabilities = np.empty((0, 0))
-        for each in perturbed.rounds(masks):
-            probabilities = np.concatenate([probabilities, each]) if len(probabilities) else each
+        for chunk in perturbed.rounds(masks):
+            probabilities = np.concatenate([probabilities, chunk]) if len(probabilities) else chunk
             count = len(probabilities)
-            # With so few samples nothing has settled, and each fit of many superpixels takes long.
+            # So few samples never settle, and each fit of many superpixels takes long.
             if count < min(len(masks), max(self.min_samples, 2 * perturbed.num_segments)):
                 continue
             surrogate = fit_surrogate(
@@ -93,7 +88,7 @@ class LimeExplainer(Explainer):
             narrow = widest <= SETTLED_WIDTH * np.abs(surrogate.weights[:, label]).max()
             if stability["top_overlap"] >= SETTLED_OVERLAP and narrow:
                 break
-        found = self._explanation(
+        explanation = self._explanation(
             perturbed,
             surrogate.weights,
             probabilities,
@@ -103,27 +98,27 @@ class LimeExplainer(Explainer):
             half_widths=surrogate.half_widths,
             stability=stability,
         )
-        found.warnings += _lime_warnings(
+        explanation.warnings += _lime_warnings(
             probabilities[:, label], surrogate, label, stability["top_overlap"]
         )
-        return found
+        return explanation
 
 
 def _lime_warnings(
     probabilities: np.ndarray, surrogate: Surrogate, label: int, overlap: float
 ) -> list[str]:
-    """Why those of LIME should not be relied on: (samples,) probabilities of the class."""
+    """Reasons not to rely on LIME's weights of a class, whose probabilities are (samples,)."""
     if np.ptp(probabilities) < LEAST_CHANGE:
-        return []  # said already
-    found = []
+        return []  # every explainer warns of this
+    warnings = []
     if surrogate.scores[label] < LEAST_R2:
-        found.append(
+        warnings.append(
             f"the surrogate explains {surrogate.scores[label]:.0%} of the changes of the "
             f"probability, less than {LEAST_R2:.0%}"
         )
     if overlap < LEAST_OVERLAP:
-        found.append(
+        warnings.append(
             f"the strongest superpixels by other masks would have a Jaccard index of {overlap:.2f} "
             f"with these, less than {LEAST_OVERLAP}"
         )
-    return found
+    return warnings

@@ -1,4 +1,4 @@
-"""Which superpixels each perturbed image keeps, and what it shows in the place of the others."""
+"""Which superpixels each perturbed image keeps, and what it shows in place of the others."""
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
@@ -12,25 +12,25 @@ from scipy.special import gammaln
 from kerasmed.errors import InputError
 from kerasmed.random_streams import Purpose, random_stream
 
-# Of `lime` 0.2.0.1: a sample weighs sqrt(exp(-d^2 / width^2)), d its mask's cosine distance to the
-# mask that keeps all.
+# As in `lime` 0.2.0.1: a sample weighs sqrt(exp(-d^2 / width^2)), where d is the cosine distance of
+# its mask to the mask that keeps all.
 KERNEL_WIDTH = 0.25
 
 
 def draw_masks(num_segments: int, num_samples: int, seed: int, sampling: str) -> np.ndarray:
-    """Masks of one image.
+    """Masks of one image: which superpixels each sample keeps.
 
     Args:
-        num_segments: superpixels of the image.
-        num_samples: masks wanted. More of them only add to those that fewer would be.
-        seed: decides the masks, and nothing else does.
+        num_segments: number of superpixels of the image.
+        num_samples: number of masks. A larger number begins with the masks of a smaller one.
+        seed: seed of the masks.
         sampling: a key of SAMPLINGS.
 
     Returns:
         bool (num_samples, num_segments), True where kept; the first keeps all.
 
     Raises:
-        InputError: no sampling of that name.
+        InputError: there is no sampling of that name.
     """
     if sampling not in SAMPLINGS:
         raise InputError(
@@ -55,7 +55,7 @@ def _independent(num_segments: int, rng: np.random.Generator) -> Iterator[np.nda
 def _paired(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """As "independent", each mask followed by its complement.
 
-    What two superpixels do together is the same in both, so it no longer blurs the weights.
+    The interaction of two superpixels is the same in both, so it no longer blurs the weights.
     """
     for block in _independent(num_segments, rng):
         yield np.concatenate([block[:1], ~block[:1]])
@@ -65,8 +65,8 @@ def _orthogonal(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndar
     """Pairs whose first masks are rows of a Hadamard matrix, in random order.
 
     Over a whole block every two superpixels are kept together in exactly a quarter of the masks, so
-    that no weight borrows from another. Columns are drawn and inverted at random, so that each mask
-    for itself is distributed as in "independent".
+    no weight borrows from another. Columns are drawn and inverted at random, so each single mask is
+    distributed as in "independent".
     """
     rows = _hadamard(num_segments)
     order = len(rows)
@@ -79,11 +79,12 @@ def _orthogonal(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndar
 
 @lru_cache(maxsize=4)
 def _hadamard(least: int) -> np.ndarray:
-    """A Hadamard matrix of an order of at least that, True for 1 (Paley, 1933, first construction).
+    """A Hadamard matrix of at least this order, True for 1 (Paley, 1933, first construction).
 
-    The order is q + 1, of the next prime q that leaves 3 over four. In Sylvester's matrices the
-    product of any three columns is a fourth: what three superpixels do together would be taken, in
-    whole blocks, for the weight of another one, and nothing left over would tell.
+    The order is q + 1, for the next prime q with remainder 3 when divided by 4. Sylvester's
+    matrices are unsuitable: there the product of any three columns is a fourth. Over whole blocks
+    the interaction of three superpixels would count as the weight of another one, and the
+    residuals would not show it.
     """
     q = max(3, least - 1)
     while q % 4 != 3 or any(q % divisor == 0 for divisor in range(2, isqrt(q) + 1)):
@@ -98,7 +99,7 @@ def _hadamard(least: int) -> np.ndarray:
 
 
 def _glime(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """The kernel is in the distribution of the masks and not in weights (arXiv:2311.15722)."""
+    """The kernel is in the distribution of the masks, not in sample weights (arXiv:2311.15722)."""
     kept = np.arange(num_segments + 1)
     log_choices = gammaln(num_segments + 1) - gammaln(kept + 1) - gammaln(num_segments - kept + 1)
     log_chance = log_choices + np.log(kernel_weights(kept / num_segments))
@@ -110,7 +111,7 @@ def _glime(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
 
 
 def _shapley(num_segments: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
-    """Pairs whose sizes follow the Shapley kernel (arXiv:1705.07874), neither empty nor whole."""
+    """Pairs whose sizes follow the Shapley kernel (arXiv:1705.07874), neither empty nor full."""
     sizes = np.arange(1, num_segments)
     chance = 1 / (sizes * (num_segments - sizes))
     chance /= chance.sum()
@@ -126,21 +127,21 @@ SAMPLINGS: dict[str, Callable[[int, np.random.Generator], Iterator[np.ndarray]]]
     "glime": _glime,
     "shapley": _shapley,
 }
-# All but that of KernelSHAP.
+# "shapley" is for KernelSHAP.
 LIME_SAMPLINGS = tuple(name for name in SAMPLINGS if name != "shapley")
-# Those in which the masks 1 and 2, 3 and 4, ... are complements.
+# Samplings in which the masks 1 and 2, 3 and 4, ... are complements.
 PAIRED = ("orthogonal", "paired", "shapley")
-# Those of which each mask weighs as much as any other.
+# Samplings in which every mask has the same weight.
 UNWEIGHTED = ("glime", "shapley")
 
 
 def kernel_weights(kept: np.ndarray) -> np.ndarray:
-    """Weight of a sample by the share of superpixels that it keeps: float64, of the same shape."""
+    """Weight of each sample, float64, from the fraction of superpixels that it keeps."""
     return np.sqrt(np.exp(-((1 - np.sqrt(kept)) ** 2) / KERNEL_WIDTH**2))
 
 
 def sample_weights(masks: np.ndarray, sampling: str) -> np.ndarray:
-    """What each mask (samples, segments) weighs in the regression: float64 (samples,)."""
+    """Weight of each mask (samples, segments) in the regression: float64 (samples,)."""
     if sampling in UNWEIGHTED:
         return np.ones(len(masks))
     return kernel_weights(masks.mean(axis=1))
@@ -155,7 +156,7 @@ def fill_of(image: np.ndarray, segments: np.ndarray, hide: str | int) -> np.ndar
         hide: "mean" for the mean colour of each superpixel, or a grey level, 0 to 255.
 
     Raises:
-        InputError: another value.
+        InputError: ``hide`` is neither.
     """
     if isinstance(hide, Integral) and 0 <= hide <= 255:
         return np.full_like(image, hide)
@@ -171,7 +172,7 @@ def apply_masks(
     image: np.ndarray, fill: np.ndarray, segments: np.ndarray, masks: np.ndarray
 ) -> np.ndarray:
     """The image where a mask keeps, the fill elsewhere: uint8 (masks, height, width, 3)."""
-    # Bits rather than np.where, which is eight times as slow and would be slower than the network.
+    # Bit operations, since np.where takes eight times as long, and longer than the network.
     hidden = np.where(masks, np.uint8(0), np.uint8(255))
     shown = hidden.take(segments.repeat(3), axis=1)
     shown &= (image ^ fill).ravel()

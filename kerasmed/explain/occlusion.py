@@ -14,9 +14,13 @@ class OcclusionExplainer(Explainer):
 
     def _explain(self, perturbed: PerturbedImage) -> Explanation:
         count = perturbed.num_segments
-        found = perturbed.probabilities(
-            np.concatenate([[[True] * count], ~np.eye(count, dtype=bool)])
+        masks = np.concatenate([[[True] * count], ~np.eye(count, dtype=bool)])
+        probabilities = perturbed.probabilities(masks)
+        weights = probabilities[0].astype(np.float64) - probabilities[1:]
+        return self._explanation(
+            perturbed,
+            weights,
+            probabilities,
+            seed=None,
+            intercepts=probabilities[0] - weights.sum(axis=0),
         )
-        weights = found[0].astype(np.float64) - found[1:]
-        intercepts = found[0] - weights.sum(axis=0)
-        return self._explanation(perturbed, weights, found, seed=None, intercepts=intercepts)

@@ -1,4 +1,4 @@
-"""Explanations on disk: a picture and a JSON record each."""
+"""Explanations on disk: each is a picture and a JSON record."""
 
 import base64
 import io
@@ -20,18 +20,18 @@ _FOR, _AGAINST = np.array([0.1, 0.65, 0.25]), np.array([0.6, 0.15, 0.65])
 
 
 def draw_overlay(explanation: Explanation, label: int, top: int) -> np.ndarray:
-    """The image beside itself with its strongest superpixels for one class.
+    """The image, and next to it the image with its strongest superpixels for one class.
 
-    Green speaks for the class and purple against it, the stronger the more opaque; their outlines
+    Green speaks for the class and purple against it, the stronger the more opaque. Their outlines
     are yellow.
 
     Args:
-        explanation: of one image.
+        explanation: an explanation of the image.
         label: the class.
         top: how many superpixels to show, by absolute weight.
 
     Returns:
-        uint8 (256, 512 or so, 3).
+        uint8 (height, width, 3), about 256 by 512 pixels.
     """
     height, width = explanation.image.shape[:2]
     scale = max(1, round(_EDGE / max(height, width)))
@@ -49,34 +49,34 @@ def draw_overlay(explanation: Explanation, label: int, top: int) -> np.ndarray:
 
 
 def png_uri(pixels: np.ndarray) -> str:
-    """A picture uint8 (height, width, 3) as a data address, for a page that stands alone."""
+    """A picture uint8 (height, width, 3) as a data URI, for a page that needs no other file."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
-def recorded(
+def record_explanation(
     path: Path,
     made_from: dict[str, Any],
     class_names: list[str],
     top: int,
     explain: Callable[[], tuple[Explanation, dict[str, Any]]],
 ) -> dict[str, Any]:
-    """The record of an explanation, made unless it is there already, made from the same.
+    """The record of an explanation, computed and written unless it exists already.
 
     Args:
-        path: of the picture, ``.png``; the record lies beside it as ``.json``.
-        made_from: all that the explanation depends on.
-        class_names: in the order of the probabilities.
-        top: superpixels that the picture shows, of the predicted class.
-        explain: gives the explanation, and what else is to be noted of it.
+        path: path of the picture, ``.png``; the record is next to it, as ``.json``.
+        made_from: everything that the explanation depends on. A record that has the same is reused.
+        class_names: names of the classes, in the order of the probabilities.
+        top: how many superpixels of the predicted class the picture shows.
+        explain: returns the explanation, and further entries of its record.
 
     Returns:
-        What is in the JSON file: ``made_from``, what ``explain`` noted, the explanation's
+        The content of the JSON file: ``made_from``, the further entries, the explanation's
         attributes by class name, and ``segments``.
     """
-    if (found := read_recorded(path, made_from)) is not None:
-        return found
+    if (existing := read_record(path, made_from)) is not None:
+        return existing
     explanation, notes = explain()
     with written_aside(path) as temporary:
         Image.fromarray(draw_overlay(explanation, explanation.predicted, top)).save(temporary)
@@ -107,13 +107,13 @@ def recorded(
     return record
 
 
-def read_recorded(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
-    """The record of an explanation that is there already, made from the same; else None."""
+def read_record(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+    """The existing record of an explanation made from the same, or None."""
     record_path = path.with_suffix(".json")
     if not (record_path.exists() and path.exists()):
         return None
     try:
-        found = read_json(record_path, "kerasmed explain")
+        record = read_json(record_path, "kerasmed explain")
     except StageError:
         return None
-    return found if isinstance(found, dict) and found.get("made_from") == made_from else None
+    return record if isinstance(record, dict) and record.get("made_from") == made_from else None

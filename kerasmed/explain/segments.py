@@ -14,7 +14,7 @@ _BLACK = 24
 
 
 def segment_image(image: np.ndarray, method: str, superpixels: int) -> np.ndarray:
-    """Superpixels, numbered from 0 without a gap.
+    """Superpixels of an image, numbered from 0 without a gap.
 
     Args:
         image: uint8 (height, width, 3).
@@ -25,7 +25,7 @@ def segment_image(image: np.ndarray, method: str, superpixels: int) -> np.ndarra
         int64 (height, width).
 
     Raises:
-        InputError: no segmentation of that name.
+        InputError: there is no segmentation of that name.
     """
     if method not in SEGMENTATIONS:
         raise InputError(
@@ -37,10 +37,10 @@ def segment_image(image: np.ndarray, method: str, superpixels: int) -> np.ndarra
 def superpixels_of(
     image: np.ndarray, segments: np.ndarray | None, method: str, superpixels: int
 ) -> np.ndarray:
-    """Given superpixels of any ids, renumbered, or those of ``segment_image`` where None are given.
+    """Given superpixels of any ids, renumbered; or for None those of ``segment_image``.
 
     Raises:
-        InputError: an image of another form, or segments of another size.
+        InputError: an image of another dtype or shape, or segments of another size.
     """
     check_images(image[None] if isinstance(image, np.ndarray) else image)
     if segments is None:
@@ -55,7 +55,7 @@ def superpixels_of(
 
 
 def _renumber(segments: np.ndarray) -> np.ndarray:
-    """The same superpixels with ids from 0 on without a gap, in the order of the old ids: int64."""
+    """The same superpixels, int64, numbered from 0 without a gap in the order of their old ids."""
     return np.unique(segments, return_inverse=True)[1].reshape(segments.shape)
 
 
@@ -65,7 +65,7 @@ def _quickshift(image: np.ndarray, _: int) -> np.ndarray:
 
 
 def _felzenszwalb(image: np.ndarray, superpixels: int) -> np.ndarray:
-    """None is smaller than a quarter of what the wanted number would give in the mean."""
+    """None is smaller than a quarter of the mean size that the wanted number would give."""
     smallest = image.shape[0] * image.shape[1] // (4 * superpixels)
     return felzenszwalb(image, scale=100, sigma=0.5, min_size=smallest)
 
@@ -86,17 +86,17 @@ def _grid(image: np.ndarray, superpixels: int) -> np.ndarray:
 def _foreground(image: np.ndarray, superpixels: int) -> np.ndarray:
     """As "slic", but the black border of a scan, where there is one, is a single superpixel.
 
-    It is what is black, nowhere thinner than three pixels, and hangs together with a corner.
+    The border is black, connected with a corner, and nowhere thinner than three pixels.
     """
     black = binary_opening(image.max(axis=2) <= _BLACK, np.ones((3, 3)))
-    pieces, _ = label(black)
-    corners = pieces[[0, 0, -1, -1], [0, -1, 0, -1]]
-    border = np.isin(pieces, corners[corners > 0])
+    regions, _ = label(black)
+    corners = regions[[0, 0, -1, -1], [0, -1, 0, -1]]
+    border = np.isin(regions, corners[corners > 0])
     if not border.any() or border.all():
         return _slic(image, superpixels)
-    found = slic(image, n_segments=superpixels, compactness=10, start_label=1, mask=~border)
-    # What is too small for the wanted number of superpixels gets none of its own.
-    return np.where(~border & (found == 0), found.max() + 1, found)
+    segments = slic(image, n_segments=superpixels, compactness=10, start_label=1, mask=~border)
+    # Slic gives no superpixel to regions too small for the wanted number, so together they get one.
+    return np.where(~border & (segments == 0), segments.max() + 1, segments)
 
 
 SEGMENTATIONS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {

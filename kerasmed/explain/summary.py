@@ -1,4 +1,4 @@
-"""What the explanations of many images say together."""
+"""The explanations of many images, summarised for each network."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -8,10 +8,10 @@ import numpy as np
 
 from kerasmed.explain.surrogate import rank_correlation
 
-# Edge of the mean maps, if the images are not smaller.
+# Edge of the mean maps; smaller images keep their own.
 MAP_EDGE = 32
 
-# Title, key and format of a network's figures.
+# Title, key and format of each figure of a network.
 FIGURES = (
     ("samples", "num_samples", "{:.0f}"),
     ("s", "duration_s", "{:.2f}"),
@@ -31,66 +31,68 @@ def summarise(records: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:
     """Figures of each network, its mean map for each class, and how far two networks agree.
 
     Args:
-        records: for each network its records, see ``recorded``, of the same images in the same
-            order, with the same superpixels; each noted with ``true_class``.
+        records: the records of each network, see ``record_explanation``, each with ``true_class``.
+            They must be of the same images in the same order, with the same superpixels.
 
     Returns:
-        ``networks``: name to figures, means over images, and ``mean_maps``, true class to
-        (edge, edge) numbers of -1 to 1: the weights for that class, each image's divided by
-        its largest. ``agreement``: for each two networks the mean rank correlation of their weights
-        for the true class on the same image, and its standard error.
+        ``networks``: name to figures, means over images, and ``mean_maps``. These are, for each
+        true class, (edge, edge) numbers of -1 to 1: the weights for that class, each image's
+        divided by its largest. ``agreement``: for each two networks, the mean rank correlation of
+        their weights for the true class on the same image, and its standard error.
     """
-    agreement = []
-    for one, other in combinations(records, 2):
-        found = np.array(
-            [
-                rank_correlation(_true_weights(a), _true_weights(b))
-                for a, b in zip(records[one], records[other], strict=True)
-            ]
-        )
-        agreement.append(
-            {
-                "networks": [one, other],
-                "rank_correlation": float(found.mean()),
-                "standard_error": float(found.std(ddof=1) / len(found) ** 0.5)
-                if len(found) > 1
-                else None,
-                "images": len(found),
-            }
-        )
     return {
-        "networks": {name: _of_network(each) for name, each in records.items()},
-        "agreement": agreement,
+        "networks": {name: _summarise_network(records[name]) for name in records},
+        "agreement": [
+            {"networks": [first, second], **_agreement(records[first], records[second])}
+            for first, second in combinations(records, 2)
+        ],
     }
 
 
-def _of_network(records: list[dict[str, Any]]) -> dict[str, Any]:
-    classes = sorted({each["true_class"] for each in records})
-    found: dict[str, Any] = {
+def _agreement(first: list[dict[str, Any]], second: list[dict[str, Any]]) -> dict[str, Any]:
+    """Rank correlation of two networks' weights for the true classes of the same images."""
+    correlations = np.array(
+        [
+            rank_correlation(_true_weights(a), _true_weights(b))
+            for a, b in zip(first, second, strict=True)
+        ]
+    )
+    count = len(correlations)
+    return {
+        "rank_correlation": float(correlations.mean()),
+        "standard_error": float(correlations.std(ddof=1) / count**0.5) if count > 1 else None,
+        "images": count,
+    }
+
+
+def _summarise_network(records: list[dict[str, Any]]) -> dict[str, Any]:
+    classes = sorted({record["true_class"] for record in records})
+    r2 = [record["r2"][record["predicted_class"]] for record in records if record["r2"]]
+    figures: dict[str, Any] = {
         "images": len(records),
-        "with_warnings": sum(bool(each["warnings"]) for each in records),
-        **_mean_of("num_samples", [each["num_samples"] for each in records]),
-        **_mean_of("duration_s", [each["duration_s"] for each in records]),
-        **_mean_of("r2", [each["r2"][each["predicted_class"]] for each in records if each["r2"]]),
+        "with_warnings": sum(bool(record["warnings"]) for record in records),
+        **_mean_of("num_samples", [record["num_samples"] for record in records]),
+        **_mean_of("duration_s", [record["duration_s"] for record in records]),
+        **_mean_of("r2", r2),
     }
     for key in ("top_overlap", "rank_correlation"):
-        found |= _mean_of(key, [r["stability"][key] for r in records if r["stability"]])
+        figures |= _mean_of(key, [r["stability"][key] for r in records if r["stability"]])
     for key in ("deletion", "insertion", "random_deletion", "random_insertion"):
-        found |= _mean_of(key, [r["faithfulness"][key] for r in records if "faithfulness" in r])
+        figures |= _mean_of(key, [r["faithfulness"][key] for r in records if "faithfulness" in r])
     for key in ("pointing_game", "intersection_over_union"):
-        found |= _mean_of(key, [float(r["region"][key]) for r in records if "region" in r])
-    found |= _mean_of("randomised", [r["randomised"] for r in records if "randomised" in r])
-    found["mean_maps"] = {
+        figures |= _mean_of(key, [float(r["region"][key]) for r in records if "region" in r])
+    figures |= _mean_of("randomised", [r["randomised"] for r in records if "randomised" in r])
+    figures["mean_maps"] = {
         name: np.mean([_map(r) for r in records if r["true_class"] == name], axis=0)
         .round(3)
         .tolist()
         for name in classes
     }
-    return found
+    return figures
 
 
 def _mean_of(name: str, values: list[float]) -> dict[str, float]:
-    """One figure; none where nothing was measured."""
+    """A figure under its name; empty if there are no values."""
     return {name: float(np.mean(values))} if values else {}
 
 
@@ -108,6 +110,6 @@ def _map(record: dict[str, Any]) -> np.ndarray:
     return (np.bincount(blocks, values.ravel()) / np.bincount(blocks)).reshape(edge, edge)
 
 
-def figure_texts(found: dict[str, Any]) -> list[str]:
-    """The figures of one network as text, in the order of FIGURES."""
-    return [form.format(found[key]) if key in found else "" for _, key, form in FIGURES]
+def figure_texts(figures: dict[str, Any]) -> list[str]:
+    """The figures of one network as text, in the order of FIGURES; empty where one is missing."""
+    return [form.format(figures[key]) if key in figures else "" for _, key, form in FIGURES]

@@ -1,4 +1,4 @@
-"""The linear surrogate of LIME: fitted, and how far it would differ with other masks."""
+"""The linear surrogate of LIME, and how much it would differ with other masks."""
 
 from dataclasses import dataclass
 
@@ -7,9 +7,9 @@ from scipy.stats import rankdata
 
 from kerasmed.random_streams import Purpose, random_stream
 
-# Of `lime` 0.2.0.1.
+# As in `lime` 0.2.0.1.
 RIDGE_ALPHA = 1.0
-# Share of the largest absolute weight below which a superpixel is not counted among the strongest.
+# A superpixel below this fraction of the largest absolute weight is not among the strongest.
 MATTERS = 0.1
 _Z_95 = 1.959964
 _DRAWS = 200
@@ -24,6 +24,8 @@ class Surrogate:
         intercepts: float64 (classes,).
         scores: float64 (classes,), weighted R^2.
         half_widths: float64 (segments, classes), half of each weight's 95% interval.
+        influences: float64 (pairs or samples, segments, classes), how much each weight would lose
+            without the pair of masks, or the single mask.
     """
 
     weights: np.ndarray
@@ -37,51 +39,52 @@ class Surrogate:
 
         Args:
             label: the class.
-            top: how many at most; those below MATTERS of the largest are left out.
+            top: largest number of them; those below MATTERS of the largest are left out.
         """
         sizes = np.abs(self.weights[:, label])
         matter = max(1, int((sizes >= MATTERS * sizes.max()).sum()))
         return np.argsort(-sizes, kind="stable")[: min(top, matter)]
 
     def stability(self, label: int, top: int, seed: int) -> dict[str, float]:
-        """How alike two explanations from other masks would be, as far as this one can tell.
+        """Expected agreement of two explanations from other masks, estimated from this one.
 
-        Explanations are drawn by giving each pair of masks a random normal multiplier. Since the
-        weights scatter more than the true ones by their own noise, they are shrunk as much before.
+        Explanations are drawn by giving each pair of masks a random normal multiplier. Noise makes
+        the weights scatter more than the true ones, so they are first shrunk by as much.
 
         Args:
             label: the class.
-            top: superpixels, by absolute weight, whose sets are compared.
-            seed: of the draws.
+            top: largest number of superpixels, by absolute weight, whose sets are compared.
+            seed: seed of the draws.
 
         Returns:
-            ``top``, how many superpixels were compared, see ``strongest``; ``top_overlap``, the
-            mean Jaccard index of their sets; ``rank_correlation``, the mean one of all weights.
+            ``top``: how many superpixels were compared, see ``strongest``. ``top_overlap``: the
+            mean Jaccard index of their sets. ``rank_correlation``: the mean rank correlation of
+            all weights.
         """
         weights, influences = self.weights[:, label], self.influences[:, :, label]
         noise = np.square(influences).sum(axis=0).mean()
         signal = max(0.0, 1 - noise / max(weights.var(), 1e-30)) ** 0.5
         centre = weights.mean() + signal * (weights - weights.mean())
         rng = random_stream(seed, Purpose.STABILITY)
-        one, other = (
+        first, second = (
             centre + rng.standard_normal((_DRAWS, len(influences))) @ influences for _ in range(2)
         )
         count = len(self.strongest(label, top))
         return {
             "top": count,
-            "top_overlap": top_overlap(one, other, count),
-            "rank_correlation": rank_correlation(one, other),
+            "top_overlap": top_overlap(first, second, count),
+            "rank_correlation": rank_correlation(first, second),
         }
 
 
 def fit_surrogate(
     masks: np.ndarray, probabilities: np.ndarray, sample_weights: np.ndarray, paired: bool
 ) -> Surrogate:
-    """Fit with the regression of `lime`: weighted ridge, the intercept not shrunk.
+    """The surrogate by the regression of `lime`: weighted ridge, without shrinking the intercept.
 
-    Intervals are of what other masks would give, shrunk by the ridge alike. They are of the
-    sandwich form, each residual divided by one minus its leverage (HC3), and the residuals of a
-    pair of masks taken together.
+    The intervals are of the weights that other masks would give, shrunk by the same ridge. They
+    have the sandwich form: each residual is divided by one minus its leverage (HC3), and the
+    residuals of a pair of masks are taken together.
 
     Args:
         masks: bool (samples, segments); the first keeps all.
@@ -90,24 +93,24 @@ def fit_surrogate(
         paired: whether the masks 1 and 2, 3 and 4, ... are complements.
     """
     x, y = masks.astype(np.float64), probabilities.astype(np.float64)
-    share = sample_weights / sample_weights.sum()
-    x_mean, y_mean = share @ x, share @ y
+    relative_weights = sample_weights / sample_weights.sum()
+    x_mean, y_mean = relative_weights @ x, relative_weights @ y
     x_centred, y_centred = x - x_mean, y - y_mean
     weighted = x_centred * sample_weights[:, None]
     gram = weighted.T @ x_centred + RIDGE_ALPHA * np.eye(x.shape[1])
-    # What each sample adds to the weights, for a residual of one.
+    # How much each sample adds to the weights, for a residual of one.
     pull = np.linalg.solve(gram, weighted.T).T
     weights = pull.T @ y_centred
     residuals = y_centred - x_centred @ weights
     squares = sample_weights @ np.square(y_centred)
-    # As in scikit-learn, a prediction that never changes is explained in full.
+    # As in scikit-learn, a prediction that never changes has R^2 = 1.
     unexplained = np.divide(
         sample_weights @ np.square(residuals),
         squares,
         out=np.zeros_like(squares),
         where=squares > 1e-15,
     )
-    leverage = np.minimum((pull * x_centred).sum(axis=1) + share, 1 - 1e-6)
+    leverage = np.minimum((pull * x_centred).sum(axis=1) + relative_weights, 1 - 1e-6)
     errors = residuals / (1 - leverage)[:, None]
     influences = pull[:, :, None] * errors[:, None, :]
     if paired:
@@ -116,34 +119,34 @@ def fit_surrogate(
     return Surrogate(weights, y_mean - x_mean @ weights, 1 - unexplained, half_widths, influences)
 
 
-def top_overlap(one: np.ndarray, other: np.ndarray, top: int) -> float:
+def top_overlap(first: np.ndarray, second: np.ndarray, top: int) -> float:
     """Mean Jaccard index of the sets of the ``top`` largest absolute values in paired rows.
 
     Args:
-        one: (rows, segments).
-        other: of the same shape.
-        top: size of the sets; all where there are not more.
+        first: (rows, segments).
+        second: of the same shape.
+        top: size of the sets, at most the number of segments.
     """
-    top = min(top, one.shape[1])
-    sets = [_strongest(each, top) for each in (one, other)]
-    common = (sets[0] & sets[1]).sum(axis=1)
+    top = min(top, first.shape[1])
+    common = (_strongest(first, top) & _strongest(second, top)).sum(axis=1)
     return float((common / (2 * top - common)).mean())
 
 
-def rank_correlation(one: np.ndarray, other: np.ndarray) -> float:
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     """Mean Spearman correlation of paired rows (rows, segments), or of two vectors (segments,).
 
     It is 0 where a row is constant.
     """
-    rows = np.atleast_2d(one, other)
-    ranks = [rankdata(each, axis=1) - (each.shape[1] + 1) / 2 for each in rows]
+    ranks = [
+        rankdata(rows, axis=1) - (rows.shape[1] + 1) / 2 for rows in np.atleast_2d(first, second)
+    ]
     sizes = np.sqrt(np.square(ranks[0]).sum(axis=1) * np.square(ranks[1]).sum(axis=1))
     products = (ranks[0] * ranks[1]).sum(axis=1)
     return float(np.divide(products, sizes, out=np.zeros_like(sizes), where=sizes > 0).mean())
 
 
 def _strongest(values: np.ndarray, top: int) -> np.ndarray:
-    """Whether each value is among the ``top`` largest in absolute size of its row: bool."""
+    """Whether each value is among the ``top`` largest absolute values of its row: bool."""
     order = np.argsort(-np.abs(values), axis=1, kind="stable")
     strongest = np.zeros(values.shape, dtype=bool)
     np.put_along_axis(strongest, order[:, :top], True, axis=1)

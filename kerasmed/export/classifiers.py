@@ -1,4 +1,4 @@
-"""A classifier as ONNX: float32 checked against Keras, float16 and int8 against float32.
+"""Classifiers as ONNX: float32 checked against Keras, float16 and int8 against float32.
 
 Needs TensorFlow.
 """
@@ -21,8 +21,8 @@ from kerasmed.files import sha256_of, write_json, written_aside
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.metadata import FORMAT
 
-# Greatest difference of probabilities, and of features as a share of the largest of them: of
-# float32 to Keras, and of float16 to float32.
+# Greatest allowed difference of probabilities, and of features relative to the largest feature:
+# between float32 and Keras, and between float16 and float32.
 TOLERANCES = {"fp32": 1e-4, "fp16": 1e-2}
 
 
@@ -33,14 +33,14 @@ def export_classifier(
     images: np.ndarray,
     path: Path,
 ) -> dict[str, Any]:
-    """Write ``<name>.onnx`` in float32 and beside it ``<name>.json``.
+    """Write ``<name>.onnx`` in float32 and its sidecar ``<name>.json``.
 
     Args:
         model: a float32 classifier, see ``build_classifier``.
         temperature: divides the logits before softmax.
-        metadata: what the file should say of itself; must hold ``class_names`` and ``backbone``.
+        metadata: metadata of the file; must contain ``class_names`` and ``backbone``.
         images: uint8 images for the parity check.
-        path: where to.
+        path: path of the ONNX file.
 
     Returns:
         The sidecar's content: metadata, parity, SHA-256.
@@ -68,27 +68,27 @@ def export_classifier(
 
 
 def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, Any]:
-    """Write a float32 classifier file again with float16 weights and arithmetic.
+    """Convert a float32 classifier file to float16 weights and arithmetic.
 
     Args:
-        source: what ``export_classifier`` wrote.
+        source: a file that ``export_classifier`` wrote.
         images: uint8 images for the parity check.
-        path: where to.
+        path: path of the float16 file.
 
     Returns:
         The sidecar's content.
 
     Raises:
-        ModelFileError: it differs from float32 by more than the tolerance, or would leave float16's
-            range; nothing is written.
+        ModelFileError: float16 differs from float32 by more than the tolerance, or activations
+            exceed float16's range; nothing is written.
     """
     engine = OnnxClassifier(source, provider="cpu")
     expected = engine.outputs(images)
-    greatest, most = greatest_activation(source, images), float(np.finfo(np.float16).max)
-    if not greatest <= most:
+    greatest, limit = greatest_activation(source, images), float(np.finfo(np.float16).max)
+    if not greatest <= limit:
         raise ModelFileError(
-            f"{path.name}: expected activations of at most {most:.0f}, the end of float16's range, "
-            f"received {greatest:.3g}; use fp32 or int8."
+            f"{path.name}: expected activations of at most {limit:.0f}, the end of float16's "
+            f"range, received {greatest:.3g}; use fp32 or int8."
         )
     proto = to_float16(onnx.load(source))
     metadata = {**engine.metadata, "precision": "fp16", "float32_sha256": sha256_of(source)}
@@ -98,45 +98,46 @@ def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, An
 def export_int8(
     source: Path, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, path: Path
 ) -> dict[str, Any]:
-    """Write a float32 classifier file again with 8-bit weights and arithmetic.
+    """Convert a float32 classifier file to 8-bit weights and arithmetic.
 
     Args:
-        source: what ``export_classifier`` wrote.
-        calibration: uint8 training images, from which the ranges of activations are taken.
-        images: uint8 validation images, on which it may lose at most half a point of accuracy.
-        labels: theirs.
-        path: where to.
+        source: a file that ``export_classifier`` wrote.
+        calibration: uint8 training images that set the ranges of activations.
+        images: uint8 validation images, on which at most half a point of accuracy may be lost.
+        labels: class indices of ``images``.
+        path: path of the int8 file.
 
     Returns:
-        The sidecar's content: also the layers that had to stay in float32, both accuracies, and as
-        parity the greatest differences from float32 on some of the images.
+        The sidecar's content, including the layers that had to stay in float32, both accuracies,
+        and as parity the greatest differences from float32 on some of the images.
 
     Raises:
-        ModelFileError: the accuracy falls too far whatever stays in float32; nothing is written.
+        ModelFileError: the accuracy falls too far even with many layers in float32; nothing is
+            written.
     """
     engine = OnnxClassifier(source, provider="cpu")
     with written_aside(path) as temporary:
-        found = quantize_gated(source, calibration, images, labels, temporary)
-        some = spread(images)
+        quantization = quantize_gated(source, calibration, images, labels, temporary)
+        parity_images = spread(images)
         metadata = {
             **engine.metadata,
             "precision": "int8",
             "float32_sha256": sha256_of(source),
-            "parity": parity(temporary, engine.outputs(some), some),
+            "parity": parity(temporary, engine.outputs(parity_images), parity_images),
             "transposes": _count_transposes(temporary),
-            **found,
+            **quantization,
         }
         write_model(onnx.load(temporary), metadata, temporary)
     return _write_sidecar(metadata, path)
 
 
 def spread(images: np.ndarray) -> np.ndarray:
-    """At most 33 images, from all over a set, in whose order the classes lie: one batch of them."""
+    """At most 33 images as one batch, evenly spread over a set that is sorted by class."""
     return images[np.linspace(0, len(images) - 1, min(33, len(images))).astype(int)]
 
 
 def serving_function(model: keras.Model, temperature: float):
-    """From images to ``probabilities`` and ``features``, as the exported file has them."""
+    """A function from images to ``probabilities`` and ``features``, as in the exported file."""
 
     def serve(images):
         outputs = model(images, training=False)
@@ -147,10 +148,10 @@ def serving_function(model: keras.Model, temperature: float):
 
 
 def parity(path: Path, expected: dict[str, np.ndarray], images: np.ndarray) -> dict[str, float]:
-    """Greatest differences of a file's outputs, at batch 1 and at the whole batch.
+    """Greatest differences of a file's outputs from ``expected``, at batch 1 and the whole batch.
 
     Returns:
-        That of ``probabilities``, and that of ``features`` as a share of the largest of them.
+        The difference of ``probabilities``, and that of ``features`` relative to the largest one.
     """
     differences = {"probabilities": 0.0, "features": 0.0}
     for batch_size in (1, len(images)):
@@ -165,8 +166,8 @@ def parity(path: Path, expected: dict[str, np.ndarray], images: np.ndarray) -> d
 def keras_outputs(
     model: keras.Model, temperature: float, images: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """What the exported file should give for uint8 images, computed by Keras."""
-    with tf.device("CPU"):  # a GPU's convolutions are rounded further
+    """The outputs that the exported file should give for uint8 images, computed by Keras."""
+    with tf.device("CPU"):  # a GPU rounds convolutions more coarsely
         outputs = serving_function(model, temperature)(tf.constant(images))
     return {name: value.numpy() for name, value in outputs.items()}
 
@@ -179,24 +180,24 @@ def _write_checked(
     images: np.ndarray,
     reference: str,
 ) -> dict[str, Any]:
-    """Write file and sidecar, if the outputs are as ``expected`` within the tolerance."""
+    """Write file and sidecar if the outputs agree with ``expected`` within the tolerance."""
     tolerance = TOLERANCES[metadata["precision"]]
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
-        found = parity(temporary, expected, images)
-        if not all(each <= tolerance for each in found.values()):  # NaN is refused too
+        differences = parity(temporary, expected, images)
+        if not all(value <= tolerance for value in differences.values()):  # NaN is refused too
             raise ModelFileError(
                 f"{path.name}: expected onnxruntime to agree with {reference} within {tolerance}, "
-                f"received {found}; this is a fault of the conversion, please report it."
+                f"received {differences}; this is a fault of the conversion, please report it."
             )
-        checked = {"parity": found, "transposes": _count_transposes(temporary)}
-        metadata = {**metadata, **checked}
+        transposes = _count_transposes(temporary)
+        metadata = {**metadata, "parity": differences, "transposes": transposes}
         write_model(proto, metadata, temporary)
     return _write_sidecar(metadata, path)
 
 
 def _count_transposes(path: Path) -> int:
-    """How many transposes onnxruntime does not get rid of; the images' own is one of them."""
+    """Number of transposes that onnxruntime cannot remove, including that of the images."""
     graph = optimized_graph(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL).graph
     return sum(node.op_type == "Transpose" for node in graph.node)
 

@@ -2,9 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import (
-    Field,
-)
+from pydantic import Field
 
 from kerasmed.settings import Section
 
@@ -14,6 +12,6 @@ Precision = Literal["fp32", "fp16", "int8"]
 class ExportConfig(Section):
     """The ONNX files."""
 
-    # float32 is always written; the others are made from it.
+    # float32 is always written; the others are converted from it.
     precisions: Annotated[list[Precision], Field(min_length=1)] = ["fp32"]
     calibration_images: Annotated[int, Field(ge=16)] = 64

@@ -1,4 +1,4 @@
-"""From a TensorFlow function to the smallest ONNX graph that says the same. Needs TensorFlow."""
+"""Conversion of a TensorFlow function to a small, equivalent ONNX graph. Needs TensorFlow."""
 
 import json
 from collections.abc import Sequence
@@ -21,36 +21,37 @@ OPSET = 18
 def convert(
     serve, signature: list[tf.TensorSpec], weights: Sequence[keras.Variable] = ()
 ) -> onnx.ModelProto:
-    """A TensorFlow function as ONNX, with every constant that it captured inside the file.
+    """A TensorFlow function as ONNX, with every captured constant inside the file.
 
-    tf2onnx 1.17 turns captured eager tensors (a Normalization layer's mean, a Rescaling layer's
-    list, an array in a network of a user's own) into graph inputs; each becomes an initializer.
+    tf2onnx 1.17 turns captured eager tensors into graph inputs: a Normalization layer's mean, a
+    Rescaling layer's list, an array in a user's own network. Here each becomes an initializer.
 
     Args:
         serve: the function.
         signature: its arguments.
-        weights: of the networks that it calls, which tf2onnx is not to see: it copies what it sees
+        weights: variables of the networks that it calls, to hide from tf2onnx: it copies constants
             so often that 500 MB of weights take 20 GiB, and minutes.
 
     Raises:
         MachineError: Keras runs on another backend.
-        ModelFileError: the graph asks for more inputs than the signature names.
+        ModelFileError: the graph has more inputs than the signature.
     """
     if (backend := keras.backend.backend()) != "tensorflow":
         raise MachineError(
             f"The export to ONNX works on TensorFlow, received {backend}; unset KERAS_BACKEND and "
-            "give the command again: what is trained is kept."
+            "repeat the command: what is trained is kept."
         )
-    inputs = [
-        tf.TensorSpec(each.shape, each.dtype, name=f"weight_{i}") for i, each in enumerate(weights)
+    weight_specs = [
+        tf.TensorSpec(weight.shape, weight.dtype, name=f"weight_{i}")
+        for i, weight in enumerate(weights)
     ]
 
-    def with_weights(*given):
-        values = given[len(signature) :]
+    def with_weights(*inputs):
+        values = inputs[len(signature) :]
         with keras.StatelessScope(state_mapping=list(zip(weights, values, strict=True))):
-            return serve(*given[: len(signature)])
+            return serve(*inputs[: len(signature)])
 
-    arguments = [*signature, *inputs]
+    arguments = [*signature, *weight_specs]
     function = tf.function(with_weights, input_signature=arguments, autograph=False)
     proto, _ = tf2onnx.convert.from_function(function, input_signature=arguments, opset=OPSET)
     captures = {
@@ -58,16 +59,18 @@ def convert(
         for tensor, internal in function.get_concrete_function().graph.captures
         if tensor.dtype != tf.resource
     }
-    captures |= {spec.name: each.value for spec, each in zip(inputs, weights, strict=True)}
-    wanted = {spec.name for spec in signature}
+    captures |= {
+        spec.name: weight.value for spec, weight in zip(weight_specs, weights, strict=True)
+    }
+    expected = {spec.name for spec in signature}
     for graph_input in list(proto.graph.input):
-        if graph_input.name in wanted:
+        if graph_input.name in expected:
             continue
         tensor = captures.get(graph_input.name)
         if tensor is None:
             raise ModelFileError(
-                f"The converted graph asks for an input {graph_input.name!r}: expected only "
-                f"{sorted(wanted)}; this is a fault of the conversion, please report it."
+                f"The converted graph has an input {graph_input.name!r}: expected only "
+                f"{sorted(expected)}; this is a fault of the conversion, please report it."
             )
         value = numpy_helper.from_array(tensor.numpy(), graph_input.name)
         proto.graph.initializer.append(value)
@@ -76,21 +79,21 @@ def convert(
 
 
 def write_model(proto: onnx.ModelProto, metadata: dict[str, Any], path: Path) -> None:
-    """Write a model that follows the standard, with what it should say of itself."""
+    """Check a model against the ONNX standard and write it with its metadata."""
     onnx.checker.check_model(proto, full_check=True)
-    said = {f"kerasmed.{key}": _json(value) for key, value in metadata.items()}
-    onnx.helper.set_model_props(proto, said)
+    properties = {f"kerasmed.{key}": _json(value) for key, value in metadata.items()}
+    onnx.helper.set_model_props(proto, properties)
     path.write_bytes(proto.SerializeToString())
 
 
 def _json(value: Any) -> str:
-    """JSON in which names are readable; bytes of theirs that are no UTF-8 stay escaped."""
+    """JSON with readable names in any script; bytes that are not UTF-8 stay escaped."""
     text = json.dumps(value, ensure_ascii=False)
     return text.encode(errors="backslashreplace").decode()
 
 
 def optimized_graph(path: Path, level: onnxruntime.GraphOptimizationLevel) -> onnx.ModelProto:
-    """What onnxruntime on a CPU makes of a file at that level."""
+    """The graph that onnxruntime runs on a CPU for a file, at an optimisation level."""
     with TemporaryDirectory() as folder:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = level
@@ -101,9 +104,10 @@ def optimized_graph(path: Path, level: onnxruntime.GraphOptimizationLevel) -> on
 
 
 def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Constants folded, pads and scales merged into convolutions, transposes cancelled.
+    """The graph with constants folded, pads and scales merged, and transposes cancelled.
 
-    onnxruntime does so at every start, but its quantiser does not, and neither do other runtimes.
+    Pads and scales go into convolutions. onnxruntime does all this at every start, but its
+    quantiser does not, and neither do other runtimes.
     """
     with TemporaryDirectory() as folder:
         path = Path(folder) / "converted.onnx"
@@ -111,20 +115,20 @@ def _simplify(proto: onnx.ModelProto) -> onnx.ModelProto:
         simple = optimized_graph(path, onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC)
     _pool_globally(simple.graph)
     used = {name for node in simple.graph.node for name in node.input}
-    for tensor in [each for each in simple.graph.initializer if each.name not in used]:
+    for tensor in [tensor for tensor in simple.graph.initializer if tensor.name not in used]:
         simple.graph.initializer.remove(tensor)
     domains = {node.domain for node in simple.graph.node}
-    for opset in [each for each in simple.opset_import if each.domain not in domains]:
+    for opset in [opset for opset in simple.opset_import if opset.domain not in domains]:
         simple.opset_import.remove(opset)
     return simple
 
 
 def _pool_globally(graph: onnx.GraphProto) -> None:
-    """Means over height and width as GlobalAveragePool, which the quantiser knows."""
-    constants = {each.name: each for each in graph.initializer}
+    """Replace means over height and width by GlobalAveragePool, which the quantiser knows."""
+    constants = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
     for node in graph.node:
-        keep = all(each.i for each in node.attribute if each.name == "keepdims")
+        keep = all(attribute.i for attribute in node.attribute if attribute.name == "keepdims")
         axes = constants.get(node.input[1]) if node.op_type == "ReduceMean" else None
         nodes.append(node)
         if axes is None or numpy_helper.to_array(axes).tolist() != [2, 3]:

@@ -1,4 +1,4 @@
-"""The denoiser as ONNX, checked against Keras. Needs TensorFlow."""
+"""Denoisers as ONNX, checked against Keras. Needs TensorFlow."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import FORMAT
 from kerasmed.random_streams import Purpose, random_stream
 
-# Greatest difference to Keras, as a share of the largest value (at least 1).
+# Greatest allowed difference from Keras, relative to the largest value (at least 1).
 TOLERANCE = 1e-4
 
 
@@ -24,17 +24,17 @@ def export_denoiser(
 ) -> dict[str, Any]:
     """Write a float32 denoiser as ONNX, with the same inputs, checked against Keras.
 
-    A file that was made from this model stays as it is: tf2onnx names the parts of a graph anew
-    each time, so that what was drawn with it would pass for drawn with another network.
+    A file that was exported from this model stays unchanged. tf2onnx would give its nodes new
+    names, and images drawn with it would seem to come from another network.
 
     Args:
         model: a float32 denoiser, see ``build_denoiser``.
-        keras_sha256: of the file that it was loaded from.
-        metadata: what the file is to say of itself beside its format.
-        path: of the file.
+        keras_sha256: SHA-256 of the file that it was loaded from.
+        metadata: further metadata of the file.
+        path: path of the ONNX file.
 
     Returns:
-        All that the file says of itself.
+        All metadata of the file.
 
     Raises:
         ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
@@ -67,7 +67,7 @@ def export_denoiser(
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
         difference = denoiser_parity(temporary, model)
-        if not difference <= TOLERANCE:  # also what is not a number
+        if not difference <= TOLERANCE:  # NaN is refused too
             raise ModelFileError(
                 f"{path.name}: expected onnxruntime to agree with Keras within {TOLERANCE}, "
                 f"received {difference:.2g}; this is a fault of the conversion, please report it."
@@ -78,7 +78,7 @@ def export_denoiser(
 
 
 def _metadata_of(path: Path) -> dict[str, Any]:
-    """What a file says of itself; nothing where it is missing or no denoiser."""
+    """The metadata of a file; empty if it is missing or not a denoiser."""
     try:
         return OnnxDenoiser(path, "cpu").metadata
     except ModelFileError:
@@ -86,12 +86,12 @@ def _metadata_of(path: Path) -> dict[str, Any]:
 
 
 def denoiser_parity(path: Path, model: keras.Model) -> float:
-    """Greatest difference between a denoiser file and Keras, as a share of the largest value."""
+    """Greatest difference between a denoiser file and Keras, relative to the largest value."""
     size = model.input[0].shape[1]
     rng = random_stream(0, Purpose.DENOISER_PARITY)
     noise = rng.standard_normal((3, size, size, 3), dtype=np.float32)
     arguments = (noise, np.array([0, 500, 999], np.int32), np.array([0, 1, 0], np.int32))
-    with tf.device("CPU"):  # a GPU's convolutions are rounded further
+    with tf.device("CPU"):  # a GPU rounds convolutions more coarsely
         expected = keras.ops.convert_to_numpy(model(list(arguments), training=False))
     received = OnnxDenoiser(path, "cpu")(*arguments)
     return float(np.abs(expected - received).max() / max(1.0, np.abs(expected).max()))

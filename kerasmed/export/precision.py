@@ -1,4 +1,4 @@
-"""ONNX to ONNX: float16, and int8 that may not cost accuracy. Needs no Keras."""
+"""ONNX to ONNX: float16, and int8 within a limit on lost accuracy. Needs no Keras."""
 
 from collections.abc import Collection, Iterator
 from contextlib import chdir
@@ -27,33 +27,35 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from kerasmed.errors import ModelFileError
 from kerasmed.inference.classifier import OnnxClassifier
 
-# Share of validation images by which int8 may be worse than float32.
+# Fraction of validation images by which int8 may be worse than float32.
 MAX_LOSS = 0.005
 
 _HEAD = ("GlobalAveragePool", "ReduceMean", "Flatten", "MatMul", "Gemm")
 _CALIBRATION_BATCH = 16
-# Every activation of these is held in memory, in float32 and in int8.
+# All activations of these images are held in memory, in float32 and in int8.
 _RANKING_IMAGES = 4
 
 
 def to_float16(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The same network with float16 weights and arithmetic, and float32 outputs.
 
-    Enlargement, means and softmax stay in float32: sums over a whole image leave float16's range.
+    Enlargement, means and softmax stay in float32: sums over a whole image exceed float16's range.
     """
     inside = {name for names in _layers(proto.graph).values() for name in names}
-    blocked = [n.name for n in proto.graph.node if n.name not in inside or "Pool" in n.op_type]
+    blocked = [
+        node.name for node in proto.graph.node if node.name not in inside or "Pool" in node.op_type
+    ]
     half = convert_float_to_float16(proto, keep_io_types=True, node_block_list=blocked)
-    # The converter of onnxruntime 1.26 appends the casts that it needs.
+    # The converter of onnxruntime 1.26 appends its casts at the end of the graph.
     sorted_model = OnnxModel(half)
     sorted_model.topological_sort()
     return sorted_model.model
 
 
 def greatest_activation(source: Path, images: np.ndarray) -> float:
-    """Of the layers that ``to_float16`` converts, on a few images.
+    """Greatest absolute activation, on a few images, of the layers that ``to_float16`` converts.
 
-    A CPU computes float16 files in float32 and shows no overflow.
+    It is computed from float32: a CPU runs float16 files in float32 and shows no overflow.
 
     Args:
         source: a float32 classifier file.
@@ -64,10 +66,10 @@ def greatest_activation(source: Path, images: np.ndarray) -> float:
     names = {name for node in graph.node if node.name in inside for name in node.output}
     with TemporaryDirectory() as folder:
         activations = _observed(source, images, Path(folder))
-    found = [
-        np.abs(part).max() for name in names & activations.keys() for part in activations[name]
+    maxima = [
+        np.abs(batch).max() for name in names & activations.keys() for batch in activations[name]
     ]
-    return float(max(found))
+    return float(max(maxima))
 
 
 def _observed(path: Path, images: np.ndarray, folder: Path) -> dict[str, list[np.ndarray]]:
@@ -80,17 +82,17 @@ def _observed(path: Path, images: np.ndarray, folder: Path) -> dict[str, list[np
 def to_int8(
     source: Path, calibration: np.ndarray, target: Path, float_layers: Collection[str] = ()
 ) -> None:
-    """Write a classifier file again with 8-bit weights, by channel, and 8-bit activations.
+    """Convert a classifier file to 8-bit weights, scaled by channel, and 8-bit activations.
 
     Args:
         source: a float32 classifier file.
-        calibration: uint8 images from which the ranges of activations are taken.
-        target: where to.
-        float_layers: convolutions that stay in float32, with what follows them.
+        calibration: uint8 images that set the ranges of activations.
+        target: path of the int8 file.
+        float_layers: convolutions that stay in float32, with the nodes that follow them.
     """
     proto = onnx.load(source)
     layers = _layers(proto.graph)
-    add_pre_process_metadata(proto)  # which it would otherwise advise to do
+    add_pre_process_metadata(proto)  # otherwise the quantiser advises to preprocess the model
     # The quantiser leaves files in the working directory.
     with TemporaryDirectory() as folder, chdir(folder):
         quantize_static(
@@ -107,7 +109,7 @@ def to_int8(
         )
         quantized = onnx.load("int8.onnx")
     onnx.helper.set_model_props(
-        quantized, {each.key: each.value for each in onnx.load(source).metadata_props}
+        quantized, {entry.key: entry.value for entry in onnx.load(source).metadata_props}
     )
     onnx.save(quantized, target)
 
@@ -117,23 +119,23 @@ def quantize_gated(
 ) -> dict[str, Any]:
     """Write the int8 version of a classifier with as few float32 layers as its accuracy needs.
 
-    Static quantisation, weights by channel. If more than MAX_LOSS of the images are lost, the
-    layers whose outputs suffer most from 8 bits (signal to quantisation noise) stay in float32:
-    one, two, four and so on.
+    Quantisation is static, with weights scaled by channel. If the accuracy falls by more than
+    MAX_LOSS, the layers with the lowest ratio of signal to quantisation noise stay in float32: one,
+    two, four and so on.
 
     Args:
         source: a float32 classifier file.
-        calibration: uint8 images from which the ranges of activations are taken.
-        images: uint8 images of the gate.
-        labels: theirs.
-        target: where to.
+        calibration: uint8 images that set the ranges of activations.
+        images: uint8 images on which the accuracy is measured.
+        labels: class indices of ``images``.
+        target: path of the int8 file.
 
     Returns:
-        ``float_layers``, names of convolutions; ``validation_accuracy`` of both;
-        ``calibration_images``.
+        ``float_layers``, names of convolutions; ``validation_accuracy`` of both files;
+        ``calibration_images``, their number.
 
     Raises:
-        ModelFileError: it loses too much even with half of the layers in float32.
+        ModelFileError: too much accuracy is lost even with half of the layers in float32.
     """
     layers = _layers(onnx.load(source).graph)
     before = _accuracy(source, images, labels)
@@ -142,7 +144,7 @@ def quantize_gated(
     while True:
         to_int8(source, calibration, target, ranked[:kept])
         after = _accuracy(target, images, labels)
-        # Rounded, since 193 of 200 less 192 of 200 is a little more than half a point.
+        # Rounded: in floating point 193/200 - 192/200 is slightly more than half a point.
         if round(before - after, 9) <= MAX_LOSS:
             return {
                 "float_layers": sorted(ranked[:kept]),
@@ -162,17 +164,16 @@ def quantize_gated(
 
 
 def _layers(graph: onnx.GraphProto) -> dict[str, list[str]]:
-    """Nodes of the backbone, by the convolution that they come with or after.
+    """Nodes of the backbone, grouped by the convolution that they start with.
 
-    What lies before the first convolution (enlargement, preprocessing) belongs to none, nor does
-    the head from the last pooling on.
+    Nodes before the first convolution (enlargement, preprocessing) belong to no group, nor does the
+    head from the last pooling on.
     """
     layers: dict[str, list[str]] = {}
     convolutions = [i for i, node in enumerate(graph.node) if node.op_type == "Conv"]
     if not convolutions:
         raise ModelFileError(
-            "Precision: expected a network with convolutions, received one without; float32 it "
-            "stays."
+            "Precision: expected a network with convolutions, received one without; use fp32."
         )
     for i, node in enumerate(graph.node):
         if node.op_type in _HEAD and i > convolutions[-1]:
@@ -204,7 +205,7 @@ def _accuracy(path: Path, images: np.ndarray, labels: np.ndarray) -> float:
 def _most_sensitive_first(
     source: Path, quantized: Path, calibration: np.ndarray, layers: dict[str, list[str]]
 ) -> list[str]:
-    """Layers by the quantisation noise on their outputs."""
+    """Layers, those with the most quantisation noise on their outputs first."""
     with TemporaryDirectory() as folder:
         activations = [_observed(path, calibration, Path(folder)) for path in (source, quantized)]
     errors = compute_activation_error(create_activation_matching(activations[1], activations[0]))

@@ -1,4 +1,4 @@
-"""``kerasmed export --check``: whether one of our files is whole and says the truth of itself."""
+"""``kerasmed export --check``: whether an exported file is complete and its metadata is true."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -32,32 +32,32 @@ _COMPLETE_DENOISER = {
 def verify_file(
     path: Path, open_trained: Callable[[Path], "keras.Model | None"] = lambda _: None
 ) -> dict[str, str]:
-    """What was looked at in a classifier file or a denoiser, and what came of it.
+    """The checks of a classifier or denoiser file, and the result of each.
 
-    The ONNX standard, the metadata, of a classifier the sidecar and the SHA-256 in it and the
-    outputs over images made of noise, and parity with the Keras model where there is one.
+    They cover the ONNX standard, the metadata, and parity with the Keras model if there is one. For
+    a classifier they also cover the sidecar with its SHA-256 and the outputs on noise images.
 
     Args:
-        path: of the file.
-        open_trained: gives the Keras model that a file was exported from, or None.
+        path: path of the file.
+        open_trained: returns the Keras model that a file was exported from, or None.
 
     Raises:
-        ModelFileError: the first thing that is wrong.
+        ModelFileError: names the first fault.
     """
     session, provider = open_session(path, "cpu")
-    found = {"runs on": provider, "ONNX standard": _check_standard(path)}
+    results = {"runs on": provider, "ONNX standard": _check_standard(path)}
     if session.get_modelmeta().custom_metadata_map.get("kerasmed.kind") == '"denoiser"':
         metadata = OnnxDenoiser(path, "cpu").metadata
-        found["metadata"] = _check_metadata(metadata, _COMPLETE_DENOISER, path)
-        found["parity"] = _check_denoiser_parity(metadata, path, open_trained(path))
-        return found
+        results["metadata"] = _check_metadata(metadata, _COMPLETE_DENOISER, path)
+        results["parity"] = _check_denoiser_parity(metadata, path, open_trained(path))
+        return results
     engine = OnnxClassifier(path, provider="cpu")
-    found["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
-    found["sidecar"] = _check_sidecar(engine.metadata, path)
+    results["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
+    results["sidecar"] = _check_sidecar(engine.metadata, path)
     images = _noise_images(engine.input_size)
-    found["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
-    found["parity"] = _check_parity(engine.metadata, path, images, open_trained)
-    return found
+    results["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
+    results["parity"] = _check_parity(engine.metadata, path, images, open_trained)
+    return results
 
 
 def _check_standard(path: Path) -> str:
@@ -70,7 +70,9 @@ def _check_standard(path: Path) -> str:
             f"{path}: expected a file that follows the ONNX standard, received: {reason}; "
             "export it again."
         ) from None
-    opsets = ", ".join(f"{each.domain or 'ai.onnx'} {each.version}" for each in proto.opset_import)
+    opsets = ", ".join(
+        f"{opset.domain or 'ai.onnx'} {opset.version}" for opset in proto.opset_import
+    )
     return f"followed, opset {opsets}"
 
 
@@ -85,23 +87,25 @@ def _check_metadata(metadata: dict[str, Any], complete: set[str], path: Path) ->
 
 
 def _check_sidecar(metadata: dict[str, Any], path: Path) -> str:
-    beside = path.with_suffix(".json")
-    if not beside.exists():
-        return f"none beside the file ({beside.name}), so no SHA-256 to compare with"
-    sidecar = read_json(beside, "kerasmed export CONFIG")
+    sidecar_path = path.with_suffix(".json")
+    if not sidecar_path.exists():
+        return f"no {sidecar_path.name} next to the file, so no SHA-256 to compare with"
+    sidecar = read_json(sidecar_path, "kerasmed export CONFIG")
     if not isinstance(sidecar, dict):
-        raise ModelFileError(f"{beside}: expected what the file says of itself; export it again.")
-    wanted, received = sidecar.pop("sha256", None), sha256_of(path)
-    if wanted != received:
         raise ModelFileError(
-            f"{path}: expected SHA-256 {wanted} as {beside.name} says, received {received}; "
+            f"{sidecar_path}: expected the metadata of {path.name}; export it again."
+        )
+    expected, received = sidecar.pop("sha256", None), sha256_of(path)
+    if expected != received:
+        raise ModelFileError(
+            f"{path}: expected the SHA-256 {expected} of {sidecar_path.name}, received {received}; "
             "the file was changed after its export, export it again."
         )
     if sidecar != metadata:
-        differ = sorted(k for k in sidecar | metadata if sidecar.get(k) != metadata.get(k))
+        keys = sorted(key for key in sidecar | metadata if sidecar.get(key) != metadata.get(key))
         raise ModelFileError(
-            f"{path}: expected the metadata of {beside.name}, received others for "
-            f"{', '.join(differ)}; export it again."
+            f"{path}: expected the metadata of {sidecar_path.name}, received other values for "
+            f"{', '.join(keys)}; export it again."
         )
     return "the same metadata, SHA-256 matches"
 
@@ -115,9 +119,9 @@ def _noise_images(size: int) -> np.ndarray:
 
 def _check_outputs(outputs: dict[str, np.ndarray], metadata: dict[str, Any], path: Path) -> str:
     probabilities = outputs["probabilities"]
-    if not all(np.isfinite(each).all() for each in outputs.values()):
+    if not all(np.isfinite(output).all() for output in outputs.values()):
         raise ModelFileError(
-            f"{path}: expected outputs that are numbers, received NaN or infinity; export it again."
+            f"{path}: expected finite outputs, received NaN or infinity; export it again."
         )
     sums = probabilities.sum(axis=1)
     classes, count = len(metadata["class_names"]), probabilities.shape[1]
@@ -139,36 +143,36 @@ def _check_parity(
     source = metadata.get("float32_sha256")
     if source and float32.exists() and sha256_of(float32) != source:
         raise ModelFileError(
-            f"{path}: expected to have been made from {float32.name} as it lies beside, received "
-            "one made from another; export it again."
+            f"{path}: expected a conversion of the {float32.name} in the same folder, received one "
+            "of another file; export it again."
         )
     model = open_trained(path)
     if model is None:
-        return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
+        return f"as stated at export: {metadata['parity']} (no Keras model to check against)"
     from kerasmed.export.classifiers import TOLERANCES, keras_outputs, parity
 
-    found = parity(path, keras_outputs(model, metadata["temperature"], images), images)
-    allowed = TOLERANCES.get(metadata["precision"])
-    if allowed is not None and not all(each <= allowed for each in found.values()):
+    differences = parity(path, keras_outputs(model, metadata["temperature"], images), images)
+    tolerance = TOLERANCES.get(metadata["precision"])
+    if tolerance is not None and not all(value <= tolerance for value in differences.values()):
         raise ModelFileError(
-            f"{path}: expected agreement with its Keras model within {allowed}, received "
-            f"{found}; the network was trained again since, export it again."
+            f"{path}: expected agreement with its Keras model within {tolerance}, received "
+            f"{differences}; the network was trained again since, export it again."
         )
-    shown = ", ".join(f"{name} {value:.2g}" for name, value in found.items())
-    return f"with Keras on {len(images)} noise images: {shown}"
+    summary = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
+    return f"with Keras on {len(images)} noise images: {summary}"
 
 
 def _check_denoiser_parity(
     metadata: dict[str, Any], path: Path, model: "keras.Model | None"
 ) -> str:
     if model is None:
-        return f"as stated at export: {metadata['parity']} (no Keras model beside it to try again)"
+        return f"as stated at export: {metadata['parity']} (no Keras model to check against)"
     from kerasmed.export.denoisers import TOLERANCE, denoiser_parity
 
-    found = denoiser_parity(path, model)
-    if not found <= TOLERANCE:
+    difference = denoiser_parity(path, model)
+    if not difference <= TOLERANCE:
         raise ModelFileError(
             f"{path}: expected agreement with its Keras model within {TOLERANCE}, received "
-            f"{found:.2g}; the network was trained again since, export it again."
+            f"{difference:.2g}; the network was trained again since, export it again."
         )
-    return f"with Keras over noise: {found:.2g}"
+    return f"with Keras on noise: {difference:.2g}"

@@ -1,7 +1,7 @@
-"""The engine: exported models through onnxruntime.
+"""The engine, which runs exported models with onnxruntime.
 
-Of all that kerasmed depends on it needs NumPy, Pillow and onnxruntime alone, so that other programs
-can take it in by ``pip install --no-deps kerasmed``.
+It needs only NumPy, Pillow and onnxruntime of what kerasmed depends on. Other programs can
+therefore use it after ``pip install --no-deps kerasmed``.
 """
 
 from kerasmed.inference.classifier import OnnxClassifier

@@ -13,51 +13,48 @@ import onnxruntime
 
 from kerasmed.data.readers import check_images, read_image, read_images_of
 from kerasmed.errors import InputError, ModelFileError
-from kerasmed.inference.metadata import (
-    OUTPUTS,
-    check_graph,
-    read_metadata,
-    resolved_formats,
-)
+from kerasmed.inference.metadata import OUTPUTS, check_graph, read_metadata, resolved_formats
 from kerasmed.inference.precisions import fastest_precision, is_made_from
 from kerasmed.inference.session import PROVIDERS, open_session
 from kerasmed.runtime.hardware import cpu_cores
 
-# One image, or where it lies; an array of many stands for itself.
+# An image, or the path of its file.
 Image = np.ndarray | Path | str
 
 
 class OnnxClassifier:
-    """A self-contained classifier file. May be used by several threads at once.
+    """A self-contained classifier file. Several threads may use it at once.
 
     Args:
         path: a file that ``kerasmed export`` wrote.
         provider: a key of PROVIDERS, or "auto" for CUDA where a driver is present, else the CPU.
-        threads: cores that a CPU run may use; all if None. One batch is spread over them; of
-            several batches each core takes its own, in a second session that is opened then.
-        batch_size: images run at once. A shorter batch is padded, so that an image's result does
-            not depend on how many others there are; under "auto" (8 on a CPU, else 16) only to the
-            next power of two, so that one image costs no more than one; results then agree within
-            1e-5.
-        precision: "given", or "auto" for the one of ``X.onnx``, ``X.int8.onnx`` and ``X.fp16.onnx``
-            beside each other that suits the machine: int8 on a CPU that multiplies 8-bit integers
-            (VNNI, AMX), fp16 on CUDA.
-        grey_range: values shown black and white, of files of more than 8 bits that do not say
-            themselves; for a model whose training images said so all.
+        threads: cores that a CPU run may use; all if None. A single batch is spread over them. Of
+            several batches each core takes its own, in a second session that is opened for them.
+        batch_size: images run at once. A shorter batch is padded, so an image's result does not
+            depend on how many others there are. With "auto" (8 on a CPU, else 16) it is padded
+            only to the next power of two, so a single image costs no more than one; results then
+            agree within 1e-5.
+        precision: "given" for the file at ``path``. "auto" for the one of ``X.onnx``,
+            ``X.int8.onnx`` and ``X.fp16.onnx`` in its folder that suits the machine: int8 on a CPU
+            that multiplies 8-bit integers (VNNI, AMX), fp16 on CUDA.
+        grey_range: the values shown black and white, for files of more than 8 bits that do not
+            state their own. Only for a model without a grey range, whose training images all
+            stated theirs.
 
     Attributes:
-        path: of the file that was opened.
+        path: path of the file that was opened.
         class_names: names of the classes, in the order of the probabilities.
         input_size: height and width that images must have.
-        metadata: all that the file says of itself.
+        metadata: everything that the file states about itself.
         provider: the onnxruntime provider that really runs.
-        formats: how it reads files, as its training images were read; of several frames or slices
-            each is an image.
+        formats: how it reads files: as its training images were read, with each frame or slice of
+            a file as an image.
 
     Raises:
-        InputError: a range for a model that has one.
-        ModelFileError: no such file, not ONNX, not a kerasmed classifier, or of a later kerasmed.
-        MachineError: the provider that was asked for does not run here.
+        InputError: an option with another value, or a grey range for a model that has one.
+        ModelFileError: there is no such file, or it is not ONNX, not a kerasmed classifier, or from
+            a later version of kerasmed.
+        MachineError: the chosen provider does not run on this machine.
     """
 
     def __init__(
@@ -99,12 +96,12 @@ class OnnxClassifier:
 
     def __exit__(self, *_: object) -> None:
         self._closed = True
-        # No error where it was closed before.
+        # Closing twice is no error.
         self.__dict__.pop("_session", None)
         self.__dict__.pop("_session_for_many", None)
 
     def warm_up(self) -> None:
-        """Run full batches of black images, so that the first real ones do not wait."""
+        """Run full batches of black images, so that the first real images do not wait."""
         black = np.zeros((self._batch_size, self.input_size, self.input_size, 3), np.uint8)
         self.predict(black)
         self._run(self._open_for_many(), black, ("probabilities",))
@@ -123,8 +120,8 @@ class OnnxClassifier:
         """Probabilities and features of images, in their order.
 
         Args:
-            images: uint8 (batch, input_size, input_size, 3), 0 to 255; or single images of that
-                size or paths of image files, any number, from any iterable.
+            images: uint8 (batch, input_size, input_size, 3), 0 to 255; or any iterable of single
+                images of that size or paths of image files.
             names: which of OUTPUTS.
 
         Returns:
@@ -132,24 +129,24 @@ class OnnxClassifier:
             float32 (batch, d).
 
         Raises:
-            InputError: images of another dtype, rank or size, or none.
+            InputError: images of another dtype, rank or size, or no images.
             DataError: a file that is not a readable image.
         """
-        parts = list(self.stream(images, names))
-        return {name: np.concatenate([part[name] for part in parts]) for name in names}
+        batches = list(self.stream(images, names))
+        return {name: np.concatenate([batch[name] for batch in batches]) for name in names}
 
     def stream(
         self, images: np.ndarray | Iterable[Image], names: tuple[str, ...] = OUTPUTS
     ) -> Iterator[dict[str, np.ndarray]]:
-        """As ``outputs``, but batch after batch, in bounded memory; the next are read meanwhile."""
+        """As ``outputs``, batch by batch in bounded memory; the next images are read meanwhile."""
         if self._closed:
             raise InputError(
                 f"{self.path} was closed at the end of its `with`: expected an open model; open it "
                 "again."
             )
-        offered = [each.name for each in self._session.get_outputs()]
-        if not names or not set(names) <= set(offered):
-            raise InputError(f"Outputs: expected some of {offered}, received {list(names)}.")
+        available = [output.name for output in self._session.get_outputs()]
+        if not names or not set(names) <= set(available):
+            raise InputError(f"Outputs: expected some of {available}, received {list(names)}.")
         batches = self._batches(images)
         first, second = next(batches), next(batches, None)
         if second is None:
@@ -166,15 +163,15 @@ class OnnxClassifier:
                 yield running.popleft().result()
 
     def _open_for_many(self) -> onnxruntime.InferenceSession:
-        """Of one thread, since a core with a batch of its own waits for no other."""
+        """A session of one thread, since every core runs a batch of its own."""
         if self._workers == 1:
             return self._session
         with self._opening:
             if self._session_for_many is None:
                 if _state_of(self._file) != self._state:
                     raise ModelFileError(
-                        f"{self.path} has changed since it was opened: expected the file of then, "
-                        "of which several batches open a second session; open it again."
+                        f"{self.path} has changed since it was opened: expected the same file, "
+                        "since several batches need a second session; open it again."
                     )
                 self._session_for_many, _ = open_session(self._file, "cpu", threads=1)
         return self._session_for_many
@@ -182,15 +179,15 @@ class OnnxClassifier:
     def _run(
         self, session: onnxruntime.InferenceSession, batch: np.ndarray, names: tuple[str, ...]
     ) -> dict[str, np.ndarray]:
-        found = session.run(names, {"images": self._padded(batch)})
-        return {n: each[: len(batch)] for n, each in zip(names, found, strict=True)}
+        outputs = session.run(names, {"images": self._pad(batch)})
+        return {name: rows[: len(batch)] for name, rows in zip(names, outputs, strict=True)}
 
     def read(self, paths: Iterable[Path | str]) -> np.ndarray:
         """Image files at this model's size: uint8 (batch, input_size, input_size, 3).
 
         Raises:
             DataError: a file is not a readable image.
-            InputError: no path was given.
+            InputError: there are no paths.
         """
         return np.concatenate(list(self._batches(paths)))
 
@@ -198,7 +195,7 @@ class OnnxClassifier:
         """An image file as its training images were read: uint8 (input_size, input_size, 3).
 
         Raises:
-            DataError: the file is not a readable image, or holds several.
+            DataError: the file is not a readable image, or holds several images.
         """
         return read_image(path, self.input_size, self.formats)
 
@@ -217,15 +214,15 @@ class OnnxClassifier:
                 "Images: expected an array or an iterable of images or paths, received "
                 f"{type(images).__name__}; put a single one into a list."
             )
-        each = (self._one(image) for image in images)
-        first = next(each, None)
+        arrays = (self._read_or_check(image) for image in images)
+        first = next(arrays, None)
         if first is None:
             raise InputError("Images: expected at least one image or path, received none.")
-        from_first = chain([first], each)
-        while batch := list(islice(from_first, self._batch_size)):
+        arrays_from_first = chain([first], arrays)
+        while batch := list(islice(arrays_from_first, self._batch_size)):
             yield np.stack(batch)
 
-    def _one(self, image: Image) -> np.ndarray:
+    def _read_or_check(self, image: Image) -> np.ndarray:
         if isinstance(image, str | Path):
             return self.read_one(Path(image))
         if not isinstance(image, np.ndarray):
@@ -235,7 +232,7 @@ class OnnxClassifier:
         check_images(image[None], self.input_size)
         return image
 
-    def _padded(self, batch: np.ndarray) -> np.ndarray:
+    def _pad(self, batch: np.ndarray) -> np.ndarray:
         wanted = self._batch_size
         if not self._pads_fully:
             wanted = min(wanted, 1 << (len(batch) - 1).bit_length())
@@ -246,9 +243,9 @@ class OnnxClassifier:
 
 def _check_options(threads: Any, batch_size: Any, precision: Any) -> None:
     if threads is not None and not (isinstance(threads, int) and threads >= 1):
-        raise InputError(f"Threads: expected 1 and more, or None for all, received {threads!r}.")
+        raise InputError(f"Threads: expected 1 or more, or None for all, received {threads!r}.")
     if batch_size != "auto" and not (isinstance(batch_size, int) and batch_size >= 1):
-        raise InputError(f'Batch size: expected "auto" or 1 and more, received {batch_size!r}.')
+        raise InputError(f'Batch size: expected "auto" or 1 or more, received {batch_size!r}.')
     if precision not in ("given", "auto"):
         raise InputError(
             f'Precision: expected "given" or "auto", received {precision!r}; for the int8 file '
@@ -257,9 +254,9 @@ def _check_options(threads: Any, batch_size: Any, precision: Any) -> None:
 
 
 def _state_of(path: Path) -> tuple[int, ...] | None:
-    """What tells whether the file at a path is still the same; None where there is none."""
+    """Values that change when the file at a path is replaced; None where there is no file."""
     try:
-        found = path.stat()
+        status = path.stat()
     except OSError:
         return None
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    return status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size

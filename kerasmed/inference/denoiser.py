@@ -1,4 +1,4 @@
-"""An exported denoiser through onnxruntime."""
+"""An exported denoiser, run by onnxruntime."""
 
 from pathlib import Path
 
@@ -11,9 +11,18 @@ from kerasmed.inference.session import open_session
 class OnnxDenoiser:
     """An exported denoiser: ``denoiser(x_t, timesteps, labels) -> x_0``, all float32 or int32.
 
+    Args:
+        path: a file that ``kerasmed export`` wrote.
+        provider: see ``OnnxClassifier``.
+
+    Attributes:
+        metadata: everything that the file states about itself.
+        provider: the onnxruntime provider that really runs.
+
     Raises:
-        ModelFileError: no such file, not ONNX, not a kerasmed denoiser, or of a later kerasmed.
-        MachineError: the provider that was asked for does not run here.
+        ModelFileError: there is no such file, or it is not ONNX, not a kerasmed denoiser, or from a
+            later version of kerasmed.
+        MachineError: the chosen provider does not run on this machine.
     """
 
     def __init__(self, path: Path | str, provider: str = "auto"):

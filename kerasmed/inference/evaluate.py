@@ -1,4 +1,4 @@
-"""One ONNX file tested on images that belong to no study."""
+"""A single ONNX file tested on images that belong to no study."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,7 +11,7 @@ from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import folder_name, root_of
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.official import Part
+from kerasmed.data.official import OfficialSubset
 from kerasmed.data.remarks import masks_line, note_lines
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
@@ -28,48 +28,45 @@ def evaluate_folder(
     split: SplitConfig | None = None,
     grey_range: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Metrics of one file on images from elsewhere, in classes named as the model names its own.
+    """Metrics of a classifier file on labelled images from elsewhere.
 
-    Some of the classes may be missing, see ``classification_metrics``. Of what the files tell
-    (patients of DICOM, slices of a volume, equal bytes) intervals are over groups, as in a study.
+    The images' classes must have the names of the model's classes. Some of these may be missing,
+    see ``classification_metrics``. Intervals are over groups, as in a study, as far as the files
+    show what belongs together: patients of DICOM, slices of a volume, equal bytes.
 
     Args:
         model: the classifier file.
         directory: a folder of class folders, a ``.csv`` or an ``.npz``.
-        data: how it is listed; size and formats are the model's.
+        data: how ``directory`` is read; size and formats are always the model's.
         split: what belongs together.
         grey_range: see ``OnnxClassifier``.
+
+    Returns:
+        The result of ``classification_metrics``, and entries of the model's metadata.
 
     Raises:
         DataError: classes that the model does not have, or numbers for which it has no names.
     """
     engine = OnnxClassifier(model, grey_range=grey_range)
     split = split or SplitConfig()
-    formats = Formats.model_validate(engine.formats)
-    data = (data or DataConfig(source=directory)).model_copy(
-        update={
-            "class_names": _names_of_numbers(engine) if _is_archive(directory) else None,
-            "image_size": engine.input_size,
-            **{name: getattr(formats, name) for name in Formats.model_fields},
-        }
-    )
+    data = _with_settings_of(engine, data or DataConfig(source=directory), directory)
     label_of = _labels_by_name(engine.class_names)
     with TemporaryDirectory() as cache:
-        part: Part | None = "test" if data.official_split == "keep" else None
-        parts = {entry.part for entry in open_source(data, least_classes=1).entries} - {None}
-        if part is None and "test" in parts and len(parts) > 1:
+        subset: OfficialSubset | None = "test" if data.official_split == "keep" else None
+        subsets = {entry.official for entry in open_source(data, least_classes=1).entries} - {None}
+        if subset is None and "test" in subsets and len(subsets) > 1:
             say(
-                "The set comes divided, and all images are tested on; set "
-                "data.official_split: keep to take only its test images."
+                "The set comes divided, and all its images are tested; set "
+                "data.official_split: keep to test only its test images."
             )
-        images = read_images(data, Path(cache) / "images", "", least_classes=1, part=part)
+        images = read_images(data, Path(cache) / "images", "", least_classes=1, subset=subset)
         if unknown := [name for name in images.class_names if name not in label_of]:
             raise DataError(
                 f"{directory}: expected classes of the model, {engine.class_names}, received also "
                 f"{unknown}; rename or remove them, or give the folder that holds its classes."
             )
         _say_remarks(images, split)
-        no_pairs = np.empty((0, 2), np.int64)  # of copies that are not the same bytes
+        no_pairs = np.empty((0, 2), np.int64)  # only equal bytes count as copies
         groups = group_images(images.files, no_pairs, split, root_of(directory))
         metrics = classification_metrics(
             engine.predict(images.images),
@@ -78,12 +75,23 @@ def evaluate_folder(
             groups=np.array(groups),
         )
     keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
-    known = {key: engine.metadata.get(key) for key in keys}
-    return {**known, **metrics}
+    return {key: engine.metadata.get(key) for key in keys} | metrics
+
+
+def _with_settings_of(engine: OnnxClassifier, data: DataConfig, directory: Path) -> DataConfig:
+    """The settings of the data with the model's image size, formats and class names."""
+    formats = Formats.model_validate(engine.formats)
+    return data.model_copy(
+        update={
+            "class_names": _names_of_numbers(engine) if _is_archive(directory) else None,
+            "image_size": engine.input_size,
+            **{name: getattr(formats, name) for name in Formats.model_fields},
+        }
+    )
 
 
 def _say_remarks(images: ImageSet, split: SplitConfig) -> None:
-    """What is left out of a set, or makes its figures doubtful, a line each."""
+    """Print a line for everything that is left out of a set or makes its figures doubtful."""
     lines = [masks_line(images.masks, []), *note_lines(images.notes)]
     if images.skipped:
         files = counted(len(images.skipped), "file")
@@ -101,16 +109,16 @@ def _is_archive(path: Path) -> bool:
 
 
 def _labels_by_name(class_names: list[str]) -> dict[str, int]:
-    """Position of each class, by its name and by that of the folder which stands for it."""
-    by_folder = {folder_name(name): at for at, name in enumerate(class_names)}
-    return by_folder | {name: at for at, name in enumerate(class_names)}
+    """Label of each class, by its own name and by that of its folder."""
+    by_folder = {folder_name(name): label for label, name in enumerate(class_names)}
+    return by_folder | {name: label for label, name in enumerate(class_names)}
 
 
 def _names_of_numbers(engine: OnnxClassifier) -> list[str]:
-    """The classes that the labels 0, 1, ... of an .npz stand for.
+    """Names of the classes that the labels 0, 1, ... of an .npz stand for.
 
     Raises:
-        DataError: the model does not tell.
+        DataError: the model's file does not say.
     """
     if names := engine.metadata.get("data_class_names"):
         return names

@@ -1,4 +1,4 @@
-"""What a model file says of itself: reading and checking it."""
+"""Reads and checks the metadata of model files."""
 
 import json
 from collections.abc import Callable
@@ -9,7 +9,7 @@ import onnxruntime
 
 from kerasmed.errors import InputError, ModelFileError
 
-# Of the metadata of a file; a file of a later format may mean something else by what it says.
+# Format of the metadata. A later one may give its entries another meaning.
 FORMAT = 1
 
 OUTPUTS = ("probabilities", "features")
@@ -18,7 +18,11 @@ OUTPUTS = ("probabilities", "features")
 def resolved_formats(
     stored: dict[str, Any], grey_range: tuple[float, float] | None, path: Path
 ) -> dict[str, Any]:
-    """How a model reads files, from its metadata."""
+    """How a model reads files: as its metadata states, and every frame or slice as an image.
+
+    Raises:
+        InputError: the grey range is empty, or the metadata already states one.
+    """
     formats = dict(stored)
     for name in ("dicom", "nifti"):
         formats[name] = {**stored.get(name, {}), "frames": "split"}
@@ -37,24 +41,34 @@ def resolved_formats(
 def check_graph(
     session: onnxruntime.InferenceSession, path: Path, metadata: dict[str, Any]
 ) -> None:
-    """Refuse a file that says something else of itself than its graph does."""
+    """Refuse a file whose metadata contradicts its graph.
+
+    Raises:
+        ModelFileError: image size or number of classes differ.
+    """
     names, size = metadata["class_names"], metadata["input_size"]
-    image = {each.name: each for each in session.get_inputs()}.get("images")
-    shape = image.shape[1:] if image is not None else None
-    said = {each.name: each.shape for each in session.get_outputs()}
-    width = said["probabilities"][-1] if said.get("probabilities") else None
+    inputs = {value.name: value.shape for value in session.get_inputs()}
+    outputs = {value.name: value.shape for value in session.get_outputs()}
+    shape = inputs["images"][1:] if "images" in inputs else None
+    width = outputs["probabilities"][-1] if outputs.get("probabilities") else None
     if shape != [size, size, 3] or (isinstance(width, int) and width != len(names)):
         raise ModelFileError(
             f"{path}: expected images of {size} pixels and {len(names)} classes, as its metadata "
-            f"say, received a graph of images {shape} and probabilities {width}; export it again."
+            f"say, received a graph with images {shape} and probabilities {width}; export it again."
         )
 
 
 def read_metadata(session: onnxruntime.InferenceSession, path: Path, kind: str) -> dict[str, Any]:
-    """What a kerasmed file says of itself.
+    """The metadata of a kerasmed file.
+
+    Args:
+        session: a session of the file.
+        path: its path, for messages.
+        kind: "classifier" or "denoiser".
 
     Raises:
-        ModelFileError: the file is not one of ours, of another kind, or of a later kerasmed.
+        ModelFileError: the file was not written by kerasmed, is of another kind, is from a later
+            version of kerasmed, or lacks metadata.
     """
     stored = session.get_modelmeta().custom_metadata_map
     prefix = "kerasmed."
@@ -97,7 +111,7 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-# What each kind of file must say of itself, and how that is told from something else.
+# Required metadata of each kind of file, and the check of each value.
 _REQUIRED: dict[str, dict[str, Callable[[Any], bool]]] = {
     "classifier": {"class_names": _are_names, "input_size": _is_size},
     "denoiser": {

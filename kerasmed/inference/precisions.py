@@ -12,13 +12,13 @@ log = logging.getLogger("kerasmed.inference")
 
 
 def precision_path(path: Path, precision: Literal["fp32", "fp16", "int8"]) -> Path:
-    """Where the same model lies in a precision: ``X.onnx``, ``X.fp16.onnx`` or ``X.int8.onnx``."""
+    """Path of the same model in a precision: ``X.onnx``, ``X.fp16.onnx`` or ``X.int8.onnx``."""
     stem = path.name.removesuffix(".onnx").removesuffix(".int8").removesuffix(".fp16")
     return path.with_name(f"{stem}.onnx" if precision == "fp32" else f"{stem}.{precision}.onnx")
 
 
 def is_made_from(path: Path, metadata: dict[str, Any]) -> bool:
-    """Whether a file was made from the float32 one beside it, if there is one."""
+    """Whether a file was made from the float32 one next to it; True if there is none."""
     source = precision_path(path, "fp32")
     if not source.is_file():
         return True
@@ -30,7 +30,12 @@ def is_made_from(path: Path, metadata: dict[str, Any]) -> bool:
 
 
 def fastest_precision(path: Path, running: str) -> Path:
-    """The file beside this one in the precision that suits what runs, or this one."""
+    """The file next to ``path`` in the precision that suits a provider, or ``path``.
+
+    Args:
+        path: a file of any precision.
+        running: onnxruntime's name of the provider that runs.
+    """
     precision: Literal["fp16", "int8"] = "fp16"
     if running == PROVIDERS["cpu"].name:
         if not cpu_multiplies("avx512_vnni", "avx_vnni", "amx_int8"):
@@ -38,5 +43,5 @@ def fastest_precision(path: Path, running: str) -> Path:
         precision = "int8"
     elif running not in (PROVIDERS["cuda"].name, PROVIDERS["tensorrt"].name):
         return path
-    beside = precision_path(path, precision)
-    return beside if beside.is_file() else path
+    faster = precision_path(path, precision)
+    return faster if faster.is_file() else path

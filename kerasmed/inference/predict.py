@@ -1,4 +1,4 @@
-"""Predictions for image files, by one ONNX file alone."""
+"""Predictions for image files by a single ONNX file."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -14,19 +14,19 @@ from kerasmed.inference.classifier import OnnxClassifier
 
 
 def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Path, predicted class and probabilities of each image file, as they come.
+    """Path, predicted class and probabilities of each image file, one after the other.
 
-    Of a volume, or a file of several frames, each slice is an image, such as "scan.nii.gz#12". Of a
-    file that cannot be read there are the path and the ``error``, and the others go on.
+    Each slice of a volume, and each frame of a file with several, is an image of its own, such as
+    "scan.nii.gz#12". A file that cannot be read gives its path and the ``error``.
     """
-    # Filled as images are read ahead, emptied as results come.
+    # Filled as images are read ahead, emptied as results arrive.
     waiting: deque[tuple[str, str | None]] = deque()
 
     def readable() -> Iterator[np.ndarray]:
         for path in images:
             try:
-                for part, pixels in model.read_all(path):
-                    waiting.append((slice_name(path, part), None))
+                for frame, pixels in model.read_all(path):
+                    waiting.append((slice_name(path, frame), None))
                     yield pixels
             except (DataError, MachineError) as error:
                 waiting.append((str(path), str(error)))
@@ -38,8 +38,8 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
 
     pixels = readable()
     first = next(pixels, None)
-    found = model.stream(chain([first], pixels), ("probabilities",)) if first is not None else ()
-    for row in (row for part in found for row in part["probabilities"]):
+    batches = model.stream(chain([first], pixels), ("probabilities",)) if first is not None else ()
+    for row in (row for batch in batches for row in batch["probabilities"]):
         yield from failures()
         name, _ = waiting.popleft()
         yield {
@@ -50,6 +50,6 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
     yield from failures()
 
 
-def slice_name(path: Path, part: int | None) -> str:
-    """The path, with the number of the slice or frame where the file holds several."""
-    return str(path) if part is None or split_name(path)[1] is not None else f"{path}#{part}"
+def slice_name(path: Path, frame: int | None) -> str:
+    """The path, with the number of the slice or frame if the file holds several."""
+    return str(path) if frame is None or split_name(path)[1] is not None else f"{path}#{frame}"

@@ -19,9 +19,9 @@ class _Provider:
     """One way in which onnxruntime computes.
 
     Attributes:
-        name: onnxruntime's own.
+        name: onnxruntime's name.
         remedy: what to install where it does not run.
-        options: what it is opened with.
+        options: its options in onnxruntime.
     """
 
     name: str
@@ -36,7 +36,7 @@ PROVIDERS: dict[str, _Provider] = {
     "cuda": _Provider(
         "CUDAExecutionProvider",
         _GPU,
-        # The default search runs anew for every shape, for seconds.
+        # The default search takes seconds, and again for every shape.
         {"cudnn_conv_algo_search": "HEURISTIC"},
     ),
     "tensorrt": _Provider("TensorrtExecutionProvider", f"{_GPU}, and TensorRT 10", {}),
@@ -52,12 +52,17 @@ PROVIDERS: dict[str, _Provider] = {
 def open_session(
     path: Path, provider: str = "auto", threads: int | None = None
 ) -> tuple[onnxruntime.InferenceSession, str]:
-    """An onnxruntime session, and the provider that really runs it.
+    """An onnxruntime session, and the onnxruntime provider that really runs it.
+
+    Args:
+        path: an ONNX file.
+        provider: a key of PROVIDERS, or "auto" for CUDA where a driver is present, else the CPU.
+        threads: threads of one run on a CPU; None for all cores that this process may use.
 
     Raises:
-        InputError: no provider of that name.
+        InputError: there is no provider of that name.
         ModelFileError: the file is missing or is not ONNX.
-        MachineError: the provider that was asked for is not the one that runs.
+        MachineError: another provider runs than the chosen one.
     """
     if provider not in ("auto", *PROVIDERS):
         raise InputError(
@@ -67,7 +72,7 @@ def open_session(
         raise ModelFileError(f"No model file at {path}: expected an ONNX file; correct the path.")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    # With 0 onnxruntime takes a thread for each physical core of the host.
+    # With 0 onnxruntime uses a thread for each physical core of the host.
     options.intra_op_num_threads = threads or thread_limit() or 0
     available = onnxruntime.get_available_providers()
     chosen = provider
@@ -75,16 +80,16 @@ def open_session(
         has_cuda = has_cuda_driver() and PROVIDERS["cuda"].name in available
         chosen = "cuda" if has_cuda else "cpu"
     if chosen in ("cuda", "tensorrt") and hasattr(onnxruntime, "preload_dlls"):
-        with redirect_stdout(StringIO()):  # it prints what it does not find
+        with redirect_stdout(StringIO()):  # it prints which libraries are missing
             onnxruntime.preload_dlls()
     wanted = [PROVIDERS[name] for name in dict.fromkeys((chosen, "cpu"))]
     try:
         session = onnxruntime.InferenceSession(
             str(path),
             options,
-            providers=[(each.name, each.options) for each in wanted if each.name in available],
+            providers=[(entry.name, entry.options) for entry in wanted if entry.name in available],
         )
-    except Exception as error:  # onnxruntime has no public base of its exceptions.
+    except Exception as error:  # onnxruntime has no public base class of its exceptions
         raise ModelFileError(
             f"{path} is not a model that onnxruntime {onnxruntime.__version__} can load: expected "
             f"an ONNX file, received: {' '.join(str(error).split())[:200]}; export it again."
@@ -100,5 +105,5 @@ def open_session(
 
 
 def provider_key(name: str) -> str:
-    """The key of PROVIDERS of onnxruntime's own name."""
-    return next(key for key, each in PROVIDERS.items() if each.name == name)
+    """The key of PROVIDERS with this onnxruntime name."""
+    return next(key for key, provider in PROVIDERS.items() if provider.name == name)

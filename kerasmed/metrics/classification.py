@@ -1,4 +1,4 @@
-"""Accuracy and its kin from probabilities and labels."""
+"""Accuracy and related figures from probabilities and labels."""
 
 from typing import Any
 
@@ -9,12 +9,15 @@ from kerasmed.errors import InputError
 from kerasmed.metrics.statistics import grouped_interval
 
 _CALIBRATION_BINS = 15
+# CNNs that agree in these differ in the seed only.
+_ALL_BUT_SEED = ("backbone", "trained_on", "variant", "precision")
+_SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
     """Counts, int64 (num_classes, num_classes): rows are the true class, columns the predicted."""
-    cells = labels.astype(np.int64) * num_classes + predicted
-    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+    label_pairs = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(label_pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
@@ -25,7 +28,8 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str,
         labels: int (n,).
 
     Returns:
-        ``confidence``, ``accuracy`` (means) and ``share`` of the images, for each bin that has any.
+        For each bin that has images: ``confidence`` and ``accuracy`` (means), and ``fraction``, the
+        fraction of all images.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -34,7 +38,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str,
         {
             "confidence": float(confidence[bins == b].mean()),
             "accuracy": float(correct[bins == b].mean()),
-            "share": float((bins == b).mean()),
+            "fraction": float((bins == b).mean()),
         }
         for b in np.unique(bins)
     ]
@@ -48,13 +52,13 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
         labels: int (n,).
     """
     bins = reliability(probabilities, labels)
-    return sum(b["share"] * abs(b["accuracy"] - b["confidence"]) for b in bins)
+    return sum(b["fraction"] * abs(b["accuracy"] - b["confidence"]) for b in bins)
 
 
 def classification_curves(
     probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]
 ) -> dict[str, Any]:
-    """What is drawn of one classifier on one set.
+    """ROC curves and reliability of one classifier on one set, as the report draws them.
 
     Args:
         probabilities: float (n, classes), rows summing to 1.
@@ -62,9 +66,9 @@ def classification_curves(
         class_names: names, in the order of the columns.
 
     Returns:
-        ``roc``, by class against the rest, ``false_positives`` and ``true_positives`` (shares,
-        rising), or ``not_computed`` where all images are of that class or none; ``reliability``,
-        see there.
+        ``roc``, by class against the rest: ``false_positives`` and ``true_positives`` (rising
+        fractions), or ``not_computed`` where all images or none are of that class. And
+        ``reliability``, see the function of that name.
     """
     roc: dict[str, Any] = {}
     for i, name in enumerate(class_names):
@@ -90,43 +94,45 @@ def classification_metrics(
     """All the figures of one classifier on one set.
 
     Precision of a class that is never predicted is 0. ``auroc`` is the mean over classes of one
-    against the rest. Where the set lacks classes, the means are over those that it has; images of
-    one class alone say how many of them are recognised and no more.
+    against the rest. Where the set lacks classes, the means are over those that it has. Images of
+    only one class give its sensitivity and no other figure.
 
     Args:
         probabilities: float (n, classes), rows summing to 1.
-        labels: int (n,), of one class at least.
+        labels: int (n,), not empty.
         class_names: names, in the order of the columns.
         bootstrap_samples: resamples for the interval of the accuracy.
-        seed: of the resampling.
-        groups: (n,), equal for images that belong together, which are drawn together; every
-            image for itself if None.
+        seed: Seed of the resampling.
+        groups: (n,), equal for images that belong together and are drawn together. If None, each
+            image is a group.
 
     Returns:
         Plain values under the names of ``evaluation/metrics.json``. Where classes are missing,
-        ``not_computed`` says what is None, and why.
+        ``not_computed`` says which figures are None, and why.
 
     Raises:
-        InputError: no image, or shapes that do not fit.
+        InputError: There is no image, or the shapes do not match.
     """
     num_classes = len(class_names)
     _check_shapes(probabilities, labels, num_classes)
     predicted = probabilities.argmax(axis=1)
     correct = (predicted == labels).astype(np.float64)
-    drawn = np.arange(len(labels)) if groups is None else groups
+    resampled_groups = np.arange(len(labels)) if groups is None else groups
     confusion = confusion_matrix(labels, predicted, num_classes)
     counts = confusion.sum(axis=1)
     per_class = _figures_by_class(confusion, class_names)
     present = [per_class[class_names[i]] for i in np.flatnonzero(counts)]
 
     def macro(figure: str) -> float | None:
-        return None if len(present) == 1 else float(np.mean([each[figure] for each in present]))
+        if len(present) == 1:
+            return None
+        return float(np.mean([figures[figure] for figures in present]))
 
     recall = macro("recall")
     return {
         "n_test": len(labels),
         "accuracy": float(correct.mean()),
-        "accuracy_ci95": list(grouped_interval(correct, drawn, bootstrap_samples, seed)),
+        "accuracy_ci95": list(grouped_interval(correct, resampled_groups, bootstrap_samples, seed)),
         "balanced_accuracy": recall,
         "macro_precision": macro("precision"),
         "macro_recall": recall,
@@ -154,31 +160,31 @@ def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, num_classes: in
 
 
 def _figures_by_class(confusion: np.ndarray, class_names: list[str]) -> dict[str, dict[str, Any]]:
-    """Number of images, precision, recall and F1 of each class, as far as the set tells them."""
+    """Number of images, precision, recall and F1 of each class; None where not computable."""
     hits, counts = np.diag(confusion), confusion.sum(axis=1)
     recall = hits / np.maximum(counts, 1)
     precision = hits / np.maximum(confusion.sum(axis=0), 1)
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
-    alone = (counts > 0).sum() == 1
+    single_class = (counts > 0).sum() == 1
     per_class: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(class_names):
         figures: dict[str, Any] = {
             "n": int(counts[i]),
-            "precision": None if alone else float(precision[i]),
+            "precision": None if single_class else float(precision[i]),
             "recall": float(recall[i]),
-            "f1": None if alone else float(f1[i]),
+            "f1": None if single_class else float(f1[i]),
         }
         if not counts[i]:
             figures |= {"precision": None, "recall": None, "f1": None}
             figures["not_computed"] = f"no test image of {name!r}"
-        elif alone:
+        elif single_class:
             figures["not_computed"] = f"precision and F1: every test image is of {name!r}"
         per_class[name] = figures
     return per_class
 
 
 def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
-    """Mean area under the curve of each class that is there against the rest."""
+    """Mean area under the ROC curve of each present class against the rest."""
     present = np.unique(labels)
     if len(present) < 2:
         return None
@@ -186,7 +192,7 @@ def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def _not_computed(counts: np.ndarray, class_names: list[str]) -> dict[str, str]:
-    """Nothing where every class is there, else ``not_computed`` with what is not, and why."""
+    """Empty where every class has images, else ``not_computed`` with the figures and the reason."""
     absent = ", ".join(repr(class_names[i]) for i in np.flatnonzero(counts == 0))
     if not absent:
         return {}
@@ -205,29 +211,29 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over the seeds of each network, training set and precision.
 
     Args:
-        rows: of ``metrics.json``.
+        rows: Those of ``metrics.json``.
 
     Returns:
         In the order of ``rows``: ``backbone``, ``trained_on``, ``variant``, ``precision``,
-        ``seeds`` (how many), and ``mean`` and ``standard_deviation`` (n - 1) of accuracy, balanced
-        accuracy, macro F1, AUROC and ECE; the deviation of one seed is None, and so are both of
-        what was not computed.
+        ``seeds`` (their number), and ``mean`` and ``standard_deviation`` (n - 1) of accuracy,
+        balanced accuracy, macro F1, AUROC and ECE. The deviation of one seed is None. So are mean
+        and deviation of a figure that was not computed.
     """
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[key] for key in _CELL), []).append(row)
-    found = []
+        groups.setdefault(tuple(row[key] for key in _ALL_BUT_SEED), []).append(row)
+    summaries = []
     for key, members in groups.items():
         spread = {name: _mean_and_deviation([row[name] for row in members]) for name in _SPREAD}
-        found.append(
+        summaries.append(
             {
-                **dict(zip(_CELL, key, strict=True)),
+                **dict(zip(_ALL_BUT_SEED, key, strict=True)),
                 "seeds": len(members),
                 "mean": {name: mean for name, (mean, _) in spread.items()},
                 "standard_deviation": {name: deviation for name, (_, deviation) in spread.items()},
             }
         )
-    return found
+    return summaries
 
 
 def _mean_and_deviation(values: list[float | None]) -> tuple[float | None, float | None]:
@@ -235,7 +241,3 @@ def _mean_and_deviation(values: list[float | None]) -> tuple[float | None, float
     if len(known) < len(values):
         return None, None
     return float(np.mean(known)), float(np.std(known, ddof=1)) if len(known) > 1 else None
-
-
-_CELL = ("backbone", "trained_on", "variant", "precision")
-_SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")

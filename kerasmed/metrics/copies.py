@@ -9,32 +9,32 @@ import numpy as np
 from scipy import ndimage
 
 from kerasmed.data.symmetry import all_versions
-from kerasmed.metrics.sample_size import require_enough
+from kerasmed.metrics.sample_size import require_images
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.hardware import cpu_cores
 
-# Images of either kind that the threshold is taken from, at most.
+# At most this many images of either kind set the threshold.
 CALIBRATED_ON = 500
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-_EDGE = 32  # greatest height and width of what is compared
-_BLUR = 1.5  # deviation of what is subtracted, so that edges count and shades do not
+_EDGE = 32  # greatest height and width of the compared images
+_BLUR = 1.5  # deviation of the blur that is subtracted, so that edges count and shades do not
 _ANGLES = (-6, -3, 0, 3, 6)  # degrees
-_REACH = 3  # steps of half a compared pixel that an image is shifted by, to either side
+_REACH = 3  # shifts to either side, in steps of half a compared pixel
 _CANDIDATES = 16
-# Of the greatest of many correlations of noise, one in 200 lies above (a Gumbel distribution).
+# Of the maxima of many correlations of noise, one in 200 lies above (a Gumbel distribution).
 _DEVIATIONS = 5.0
 
 
 class CopySearch:
-    """Finds the reference that an image is most like, after alignment.
+    """Finds the reference that is most similar to an image, after alignment.
 
-    Images are compared in grey at 32 by 32 pixels, less their own blur, by the correlation of what
-    both show in their middle: brightness and contrast change nothing. Of an image all eight flips
-    and turns are tried, each rotated by up to 6 degrees and shifted by up to 5% of its width at 64,
-    128 and 256 pixels, and 3 to 9% at other sizes. Of the references, all are looked at in half
-    that detail, and the 16 most alike in full. So that a blend of two is found, what is left of the
-    image is then compared with all of them: two steps of orthogonal matching pursuit (Pati et al.,
-    1993).
+    Images are compared in grey at 32 by 32 pixels, less their own blur. The similarity is the
+    correlation of their central regions, so brightness and contrast change nothing. All eight flips
+    and turns of an image are tried. Each is rotated by up to 6 degrees and shifted by up to 5% of
+    its width at 64, 128 and 256 pixels, and 3 to 9% at other sizes. The search compares all
+    references in half that detail, and the 16 most similar in full. To find a blend of two, it then
+    compares the residual of the image with all of them: two steps of orthogonal matching pursuit
+    (Pati et al., 1993).
 
     Args:
         references: uint8 (m, size, size, 3).
@@ -44,7 +44,7 @@ class CopySearch:
         size = references.shape[1]
         fine = -(-size // _EDGE)
         self._fine = _Windows(size, fine, _REACH, max(1, fine // 2))
-        # A grid of half the detail, which steps of a whole pixel of the fine one reach.
+        # A grid of half the detail, whose shifts are whole pixels of the fine grid.
         self._coarse = _Windows(size, 2 * fine, 1, fine)
         self._fine_references, self._coarse_references = (
             np.concatenate([grid.central(_grey(image)) for image in references])
@@ -54,17 +54,17 @@ class CopySearch:
     def nearest(
         self, images: np.ndarray, advance: Callable[[int], None] = lambda _: None
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Similarity to, and position of, the reference that each image is most like.
+        """Similarity and position of the most similar reference of each image.
 
-        The similarity is the root of the share of the image's detail that this reference and one
-        more explain together.
+        The similarity is the root of the fraction of the image's detail that this reference and
+        one more explain together.
 
         Args:
             images: uint8 (n, size, size, 3).
-            advance: told how many images are done since the last time.
+            advance: Called with the number of images done since the last call.
 
         Returns:
-            float32 (n,), 0 to about 1, which an exact copy has; and int64 (n,).
+            float32 (n,), from 0 to about 1 for an exact copy; and int64 (n,).
         """
 
         def search(image: np.ndarray) -> tuple[float, int]:
@@ -73,25 +73,25 @@ class CopySearch:
                 [ndimage.rotate(grey, a, reshape=False, order=1, mode="nearest") for a in _ANGLES]
             )
             coarse = (self._coarse.versions(turned[::2]) @ self._coarse_references.T).max(axis=0)
-            likely = np.argsort(-coarse, kind="stable")[:_CANDIDATES]
-            both = _explained(self._fine.versions(turned), likely, self._fine_references)
+            candidates = np.argsort(-coarse, kind="stable")[:_CANDIDATES]
+            explained = _explained(self._fine.versions(turned), candidates, self._fine_references)
             advance(1)
-            return both.max(), likely[both.argmax()]
+            return explained.max(), candidates[explained.argmax()]
 
         with ThreadPoolExecutor(cpu_cores()) as threads:
-            found = list(threads.map(search, images))
-        similarities, positions = zip(*found, strict=True)
+            matches = list(threads.map(search, images))
+        similarities, positions = zip(*matches, strict=True)
         return np.array(similarities, np.float32), np.array(positions, np.int64)
 
 
 @dataclass(frozen=True)
 class Copy:
-    """What an image is a copy of.
+    """The training image that an image is a copy of.
 
     Attributes:
-        similarity: see ``CopySearch.nearest``.
-        threshold: that it is above.
-        position: of the training image.
+        similarity: See ``CopySearch.nearest``.
+        threshold: Similarity above which an image is a copy.
+        position: Position of the training image.
     """
 
     similarity: float
@@ -100,11 +100,11 @@ class Copy:
 
 
 class CopyFilter:
-    """Tells copies of training images by a threshold.
+    """Finds copies of training images by a threshold.
 
     Args:
-        search: over the training images.
-        threshold: similarity above which an image is a copy.
+        search: Search over the training images.
+        threshold: Similarity above which an image is a copy.
     """
 
     def __init__(self, search: CopySearch, threshold: float):
@@ -112,51 +112,50 @@ class CopyFilter:
         self._threshold = threshold
 
     def find(self, images: np.ndarray) -> list[Copy | None]:
-        """What each image is a copy of, if it is one.
+        """For each image the training image that it copies, or None.
 
         Args:
             images: uint8 (n, size, size, 3).
         """
-        found = zip(*(each.tolist() for each in self._search.nearest(images)), strict=True)
+        similarities, positions = self._search.nearest(images)
         return [
             Copy(similarity, self._threshold, position) if similarity > self._threshold else None
-            for similarity, position in found
+            for similarity, position in zip(similarities.tolist(), positions.tolist(), strict=True)
         ]
 
 
 def calibrate(
     search: CopySearch,
-    held_out: np.ndarray,
+    reserve: np.ndarray,
     drawn: np.ndarray,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """The threshold above which an image is a copy, by what others show of the training images.
+    """The similarity threshold above which an image counts as a copy of a training image.
 
-    Two kinds of others each set one (see ``copy_threshold``), and the lower holds. Held-out real
-    images show how alike unrelated images are, but where some are of the same patients as training
-    images they set it too high. The drawn images' own bulk does not know that trouble: what stands
-    out from it is a copy, as long as most of them are none.
+    Reserve images and drawn images each set a threshold (see ``copy_threshold``), and the lower
+    one is used. Reserve images show how similar unrelated images are. Where some are of the same
+    patients as training images, they set the threshold too high. Drawn images do not have that
+    problem: as long as most are no copies, a copy is an outlier among them.
 
     Args:
-        search: over the training images.
-        held_out: real images like them, uint8 (n, size, size, 3).
-        drawn: images of the diffusion model, uint8 (m, size, size, 3). Of more than 500 of either
+        search: Search over the training images.
+        reserve: Real images of the role ``reserve``, uint8 (n, size, size, 3).
+        drawn: Images of the diffusion model, uint8 (m, size, size, 3). Of more than 500 of either
             a random choice is used.
-        seed: of the choice.
-        advance: told how many images are done since the last time.
+        seed: Seed of the choice.
+        advance: Called with the number of images done since the last call.
 
     Returns:
-        ``threshold``; for ``held_out`` and ``drawn`` each their number of ``images``, their own
-        ``threshold``, the share of them ``above`` the one that holds, and ``similarity``, its 5th,
-        50th, 95th percentile and maximum.
+        ``threshold``. And for ``reserve`` and ``drawn`` each: the number of ``images``; their own
+        ``threshold``; ``above``, the fraction of them above the threshold that is used; and
+        ``similarity``, its 5th, 50th, 95th percentile and maximum.
 
     Raises:
-        InputError: fewer than 20 images of either.
+        InputError: There are fewer than 20 images of either.
     """
-    sets = {"held_out": held_out, "drawn": drawn}
-    counts = {f"{name.replace('_', '-')} images": len(each) for name, each in sets.items()}
-    require_enough("Copies", counts)
+    sets = {"reserve": reserve, "drawn": drawn}
+    require_images("Copies", {f"{name} images": len(images) for name, images in sets.items()})
     rng = random_stream(seed, Purpose.COPY_CALIBRATION)
     similarities, thresholds = {}, {}
     for name, images in sets.items():
@@ -180,13 +179,13 @@ def calibrate(
 
 
 class _Windows:
-    """The middle of an image, and what a shifted image has in the same place, as unit vectors.
+    """The central window of an image, and that of its shifted versions, as unit vectors.
 
     Args:
-        size: height and width of the images.
-        factor: pixels that are averaged into one.
-        reach: shifts to either side.
-        step: pixels of one shift.
+        size: Height and width of the images.
+        factor: Edge of the blocks of pixels that are averaged into one.
+        reach: Number of shifts to either side.
+        step: Pixels of one shift.
     """
 
     def __init__(self, size: int, factor: int, reach: int, step: int):
@@ -203,7 +202,7 @@ class _Windows:
         """All flips, turns and shifts of an image, as vectors like those of ``central``.
 
         Args:
-            turned: float32 (angles, size, size), the image at each.
+            turned: float32 (angles, size, size), the image rotated by each angle.
 
         Returns:
             float32 (angles * 8 * shifts, d).
@@ -227,48 +226,49 @@ class _Windows:
 
     def _cut(self, filtered: np.ndarray, top: int, left: int) -> np.ndarray:
         span = (self.pixels - 1) * self.factor + 1
-        rows, columns = (slice(at, at + span, self.factor) for at in (top, left))
+        rows, columns = (slice(start, start + span, self.factor) for start in (top, left))
         return filtered[:, rows, columns].reshape(len(filtered), -1)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:
-    """Rows (n, d) with mean 0 and length 1; those that are constant stay 0."""
+    """Rows (n, d) with mean 0 and length 1; constant rows become 0."""
     centred = vectors - vectors.mean(axis=1, keepdims=True)
     squares = np.einsum("nd,nd->n", centred, centred)
     centred /= np.sqrt(np.maximum(squares, 1e-12))[:, None]
     return centred
 
 
-def _explained(versions: np.ndarray, likely: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Length of what each likely reference and the best other one explain of an image.
+def _explained(versions: np.ndarray, candidates: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Length of the projection of an image on each candidate and its best second reference.
 
     Args:
-        versions: of the image, (n, d).
-        likely: positions of these references, (c,).
-        references: all, (m, d).
+        versions: Versions of the image, (n, d).
+        candidates: Positions of the candidates among the references, (c,).
+        references: All references, (m, d).
 
     Returns:
-        float (c,), of the version that is most like each.
+        float (c,), of the version that is most similar to each candidate.
     """
-    correlations = versions @ references[likely].T
-    found = correlations.max(axis=0)[:, None]
-    rest = versions[correlations.argmax(axis=0)] @ references.T
-    between = references[likely] @ references.T
-    # Where two references are all but equal, the second adds nothing but rounding errors.
+    correlations = versions @ references[candidates].T
+    best = correlations.max(axis=0)[:, None]
+    with_all = versions[correlations.argmax(axis=0)] @ references.T
+    between = references[candidates] @ references.T
+    # Where two references are almost equal, the second adds only rounding errors.
     own = np.maximum(1 - np.square(between), 0.05)
-    squares = np.square(found) + np.square(rest - found * between) / own
+    squares = np.square(best) + np.square(with_all - best * between) / own
     return np.sqrt(squares.max(axis=1))
 
 
 def copy_threshold(natural: np.ndarray) -> float:
     """The similarity above which an image is called a copy.
 
-    Five deviations above the median of what images of others show, on Fisher's scale (artanh). The
-    deviation is read from the lower half, from the 16th percentile to the median: among the upper
-    half may be images that do show the same thing, such as the next slice of one patient.
+    It lies five deviations above the median similarity of other images, on Fisher's scale
+    (artanh). The deviation is the distance from the 16th percentile to the median. The upper half
+    is not used, because it may hold images of the same thing, such as the next slice of one
+    patient.
 
     Args:
-        natural: float (n,), similarities to training images that came about without copying.
+        natural: float (n,), similarities to training images of images that are no copies.
     """
     low, median = np.percentile(np.arctanh(np.minimum(natural, 0.9999)), [16, 50])
     return float(np.tanh(median + _DEVIATIONS * (median - low)))

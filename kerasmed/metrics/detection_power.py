@@ -1,4 +1,4 @@
-"""What the search for copies would find: copies that are planted, plain and altered."""
+"""How many planted copies, plain and altered, the copy search finds."""
 
 import io
 from collections.abc import Callable
@@ -10,8 +10,8 @@ from PIL import Image
 from kerasmed.metrics.copies import CopySearch
 from kerasmed.random_streams import Purpose, random_stream
 
-PLANTED = 60  # of each kind
-SHARES = (0.001, 0.01, 0.05)  # of a set, for the chance that it is found out
+PLANTED = 60  # copies of each alteration
+FRACTIONS = (0.001, 0.01, 0.05)  # of a set that are copies, for the chance of detecting it
 
 
 def _brightened(image: np.ndarray, _: np.ndarray, __: np.random.Generator) -> np.ndarray:
@@ -47,18 +47,18 @@ ALTERATIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], n
 def detection_power(
     search: CopySearch, training: np.ndarray, threshold: float, size: int, seed: int = 0
 ) -> list[dict[str, Any]]:
-    """Share of planted copies that the search finds, by what was done to them.
+    """Fraction of planted copies that the search finds, by alteration.
 
     Args:
-        search: over the training images.
-        training: these images, uint8 (m, size, size, 3).
-        threshold: similarity above which an image is called a copy.
-        size: of the set that copies would be planted in.
-        seed: of the choice of images and of the alterations.
+        search: Search over the training images.
+        training: These images, uint8 (m, size, size, 3).
+        threshold: Similarity above which an image is called a copy.
+        size: Number of images of the set that copies would be planted in.
+        seed: Seed of the choice of images and of the alterations.
 
     Returns:
-        ``alteration``, ``planted``, ``found`` (a share), and ``set_found_out``: for each share of
-        the set, the chance that at least one of so many copies is found.
+        ``alteration``, ``planted`` (how many), ``found`` (a fraction), and ``set_found_out``: for
+        each fraction of the set that could be copies, the chance that at least one is found.
     """
     rng = random_stream(seed, Purpose.DETECTION_POWER)
     chosen = rng.choice(len(training), min(PLANTED, len(training)), replace=False)
@@ -68,14 +68,15 @@ def detection_power(
         pairs = zip(training[chosen], training[others], strict=True)
         altered = np.stack([alter(image, other, rng) for image, other in pairs])
         similarities, _ = search.nearest(altered)
-        found = float((similarities > threshold).mean())
+        sensitivity = float((similarities > threshold).mean())
         rows.append(
             {
                 "alteration": name,
                 "planted": len(chosen),
-                "found": found,
+                "found": sensitivity,
                 "set_found_out": {
-                    f"{share:g}": 1 - (1 - found) ** max(1, round(share * size)) for share in SHARES
+                    f"{fraction:g}": 1 - (1 - sensitivity) ** max(1, round(fraction * size))
+                    for fraction in FRACTIONS
                 },
             }
         )

@@ -9,15 +9,15 @@ from kerasmed.errors import InputError
 def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
     """Distance of two Gaussians with the sets' means and covariances: the FID of these features.
 
-    Heusel et al., arXiv:1706.08500, equation 6. With n images it is too large by about a constant
-    over n, so compare only values of equal n.
+    Heusel et al., arXiv:1706.08500, equation 6. With n images it is biased upwards by about a
+    constant over n, so compare only values of equal n.
 
     Args:
         first: float (n, d).
         second: float (m, d).
 
     Raises:
-        InputError: no more images than features, so that a covariance is singular.
+        InputError: There are no more images than features, so that a covariance is singular.
     """
     smallest, width = min(len(first), len(second)), first.shape[1]
     if smallest <= width:
@@ -26,8 +26,9 @@ def frechet_distance(first: np.ndarray, second: np.ndarray) -> float:
             f"{smallest}; use the kernel distance, which has no such bias."
         )
     first, second = first.astype(np.float64), second.astype(np.float64)
-    covariances = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    covariance_a, covariance_b = (np.atleast_2d(each) for each in covariances)
+    covariance_a, covariance_b = (
+        np.atleast_2d(np.cov(features, rowvar=False)) for features in (first, second)
+    )
     # The trace of the root of their product is the sum of the roots of its eigenvalues.
     roots = np.sqrt(np.maximum(eigvals(covariance_a @ covariance_b).real, 0)).sum()
     offset = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()

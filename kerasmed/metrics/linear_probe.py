@@ -8,7 +8,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-# Strong enough for a few hundred features of a few hundred images.
+# Strong enough regularisation for a few hundred features of a few hundred images.
 INVERSE_REGULARISATION = 0.01
 
 
@@ -36,12 +36,12 @@ def fit_probe(
     sample_weights: np.ndarray | None = None,
     inverse_regularisation: float = INVERSE_REGULARISATION,
 ) -> Probe:
-    """Logistic regression on standardised features, as a map of the features as they are.
+    """Logistic regression on standardised features, as a linear map of the raw features.
 
     Args:
         features: float (n, d).
-        labels: int (n,); a class without an image gets a bias that rules it out.
-        num_classes: width of the logits.
+        labels: int (n,). A class without an image gets a bias that rules it out.
+        num_classes: Width of the logits.
         sample_weights: float (n,).
         inverse_regularisation: scikit-learn's C.
     """
@@ -53,7 +53,7 @@ def fit_probe(
     coefficients, intercepts = regression.coef_, regression.intercept_
     if len(regression.classes_) == 2:  # scikit-learn keeps one row for two classes
         coefficients, intercepts = (
-            np.concatenate([-each / 2, each / 2]) for each in (coefficients, intercepts)
+            np.concatenate([-values / 2, values / 2]) for values in (coefficients, intercepts)
         )
     kernel = np.zeros((features.shape[1], num_classes))
     bias = np.full(num_classes, -1e3)
@@ -68,7 +68,7 @@ def probe_accuracy(
     test_features: np.ndarray,
     test_labels: np.ndarray,
 ) -> float:
-    """Accuracy of a probe on other features, float (n, d)."""
+    """Accuracy on the test features (float (n, d)) of a probe fitted to the training features."""
     num_classes = int(max(train_labels.max(), test_labels.max())) + 1
     probe = fit_probe(train_features, train_labels, num_classes)
     return float((probe.logits(test_features).argmax(axis=1) == test_labels).mean())

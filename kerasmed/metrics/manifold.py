@@ -1,4 +1,4 @@
-"""Precision, recall, density and coverage of a generated set."""
+"""Precision, recall, density and coverage of a synthetic set."""
 
 from dataclasses import dataclass
 
@@ -7,25 +7,25 @@ from scipy.spatial.distance import cdist
 
 from kerasmed.errors import InputError
 
-# Neighbours that make an image's surroundings in precision, recall, density and coverage.
+# The neighbourhood of an image reaches to its k-th nearest neighbour: this is k.
 NEIGHBOURS = 5
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """How two sets cover each other, by the surroundings of their images.
+    """How two sets cover each other, by the neighbourhoods of their images.
 
-    The surroundings of an image reach to the k-th nearest other one of its own set, of those that
-    are not of its group: among five slices of one patient they would reach nowhere.
+    The neighbourhood of an image reaches to the k-th nearest image of its own set. Images of its
+    group do not count: among five slices of one patient it would have almost no extent.
 
     Attributes:
-        precision: share of generated images within the surroundings of any real one
+        precision: Fraction of synthetic images within the neighbourhood of any real one
             (Kynkäänniemi et al., arXiv:1904.06991).
-        recall: share of real images within the surroundings of any generated one.
-        density: mean number of real surroundings that a generated image lies in, over k
-            (Naeem et al., arXiv:2002.09797); about 1 where both are alike, and more where the
-            generated ones crowd.
-        coverage: share of real images with a generated one within their surroundings.
+        recall: Fraction of real images within the neighbourhood of any synthetic one.
+        density: Mean number of real neighbourhoods that hold a synthetic image, over k (Naeem et
+            al., arXiv:2002.09797). About 1 where both sets are distributed alike, and more where
+            the synthetic images crowd.
+        coverage: Fraction of real images with a synthetic one within their neighbourhood.
     """
 
     precision: float
@@ -36,46 +36,46 @@ class Overlap:
 
 def overlap(
     real: np.ndarray,
-    generated: np.ndarray,
+    synthetic: np.ndarray,
     neighbours: int = NEIGHBOURS,
     real_groups: np.ndarray | None = None,
-    generated_groups: np.ndarray | None = None,
+    synthetic_groups: np.ndarray | None = None,
 ) -> Overlap:
-    """Precision, recall, density and coverage of a generated set.
+    """Precision, recall, density and coverage of a synthetic set.
 
     Args:
         real: float (n, d).
-        generated: float (m, d).
+        synthetic: float (m, d).
         neighbours: k.
-        real_groups: (n,), equal for images of one group; each image for itself if None.
-        generated_groups: (m,).
+        real_groups: (n,), equal for images of one group. If None, each image is a group.
+        synthetic_groups: (m,).
 
     Raises:
-        InputError: an image of which fewer than k others are of another group.
+        InputError: Fewer than k images are of other groups than some image.
     """
-    between = cdist(real, generated)
-    reach_of_real, reach_of_generated = (
-        _reach(each, np.arange(len(each)) if groups is None else groups, neighbours)
-        for each, groups in ((real, real_groups), (generated, generated_groups))
+    between = cdist(real, synthetic)
+    real_radii, synthetic_radii = (
+        _radii(features, np.arange(len(features)) if groups is None else groups, neighbours)
+        for features, groups in ((real, real_groups), (synthetic, synthetic_groups))
     )
-    inside_real = between < reach_of_real[:, None]
+    inside_real = between < real_radii[:, None]
     return Overlap(
         precision=float(inside_real.any(axis=0).mean()),
-        recall=float((between < reach_of_generated).any(axis=1).mean()),
+        recall=float((between < synthetic_radii).any(axis=1).mean()),
         density=float(inside_real.sum(axis=0).mean() / neighbours),
-        coverage=float((between.min(axis=1) < reach_of_real).mean()),
+        coverage=float((between.min(axis=1) < real_radii).mean()),
     )
 
 
-def _reach(images: np.ndarray, groups: np.ndarray, neighbours: int) -> np.ndarray:
+def _radii(features: np.ndarray, groups: np.ndarray, neighbours: int) -> np.ndarray:
     """Distance of each image (n, d) to its k-th nearest of another group: float (n,)."""
-    _, of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    others = len(images) - int(sizes.max())
+    _, group_of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    others = len(features) - int(sizes.max())
     if others < neighbours:
         raise InputError(
-            f"Precision and recall: expected at least {neighbours} images beside those of any one "
-            f"group, received {others}; add images of others."
+            f"Precision and recall: expected at least {neighbours} images outside the largest "
+            f"group, received {others}; add images of other groups."
         )
-    apart = cdist(images, images)
-    apart[of_image[:, None] == of_image] = np.inf
-    return np.partition(apart, neighbours - 1, axis=1)[:, neighbours - 1]
+    distances = cdist(features, features)
+    distances[group_of_image[:, None] == group_of_image] = np.inf
+    return np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]

@@ -1,4 +1,4 @@
-"""Whether generated images are closer to the images learned from than to others like them."""
+"""Whether synthetic images are closer to the training images than to other real images."""
 
 from typing import Any
 
@@ -6,11 +6,11 @@ import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.neighbors import NearestNeighbors
 
-from kerasmed.metrics.sample_size import MINIMUM, require_enough
+from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.metrics.statistics import mann_whitney
 from kerasmed.random_streams import Purpose, derived_seed, random_stream
 
-# Of one held-out image a group, for the data-copying statistic.
+# Random choices of one reserve image a group that the data-copying statistic averages over.
 _CHOICES = 20
 
 
@@ -19,7 +19,7 @@ def comparison_pixels(images: np.ndarray, edge: int = 32) -> np.ndarray:
 
     Args:
         images: uint8 (..., height, width, 3).
-        edge: greatest height and width of what is compared.
+        edge: Greatest height and width of the averaged images.
 
     Returns:
         float32 (..., d).
@@ -35,12 +35,12 @@ def comparison_pixels(images: np.ndarray, edge: int = 32) -> np.ndarray:
 def nearest(
     queries: np.ndarray, references: np.ndarray, rows_at_once: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean distance to, and position of, each query's nearest reference.
+    """Euclidean distance and position of the nearest reference of each query.
 
     Args:
         queries: float (n, d).
         references: float (m, d).
-        rows_at_once: bounds the memory to rows_at_once * m distances.
+        rows_at_once: Bounds the memory to rows_at_once * m distances.
 
     Returns:
         float64 (n,) and int64 (n,).
@@ -49,163 +49,166 @@ def nearest(
     squares = np.square(references).sum(axis=1)
     distances, positions = [], []
     for start in range(0, len(queries), rows_at_once):
-        part = queries[start : start + rows_at_once]
-        table = np.square(part).sum(axis=1)[:, None] - 2 * part @ references.T + squares
+        batch = queries[start : start + rows_at_once]
+        table = np.square(batch).sum(axis=1)[:, None] - 2 * batch @ references.T + squares
         best = table.argmin(axis=1)
         positions.append(best)
         # Exact for the chosen pair: the expansion above loses digits for near copies.
-        distances.append(np.linalg.norm(part - references[best], axis=1))
+        distances.append(np.linalg.norm(batch - references[best], axis=1))
     return np.concatenate(distances), np.concatenate(positions)
 
 
 def nearest_of_versions(
     queries: np.ndarray, references: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``nearest``, for queries that each come in several versions: the closest version counts.
+    """As ``nearest``, for queries in several versions, of which the closest one counts.
 
     Args:
         queries: float (n, versions, d), such as an image with its flips and turns.
         references: float (m, d).
     """
-    found = [nearest(queries[:, version], references) for version in range(queries.shape[1])]
-    distances = np.stack([distance for distance, _ in found])
-    positions = np.stack([position for _, position in found])
-    best, each = distances.argmin(axis=0), np.arange(len(queries))
-    return distances[best, each], positions[best, each]
+    of_versions = [nearest(queries[:, version], references) for version in range(queries.shape[1])]
+    distances = np.stack([distances for distances, _ in of_versions])
+    positions = np.stack([positions for _, positions in of_versions])
+    closest_version, columns = distances.argmin(axis=0), np.arange(len(queries))
+    return distances[closest_version, columns], positions[closest_version, columns]
 
 
-def share_closer_to_training(
-    seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int = 0
+def fraction_closer_to_train(
+    train: np.ndarray, reserve: np.ndarray, synthetic: np.ndarray, seed: int = 0
 ) -> float:
-    """Share of generated images that lie closer to an image learned from than to a held-out one.
+    """Fraction of synthetic images that are closer to a training image than to a reserve image.
 
-    As many of either are compared; about one half where nothing was memorised.
+    Equally many of either are compared; about one half where nothing was memorised.
 
     Args:
-        seen: the images that the diffusion model learned from, float (n, d).
-        held_out: other real images, float (m, d).
-        generated: float (k, versions, d).
-        seed: of the choice among the more numerous of seen and held out.
+        train: Training images of the diffusion model, float (n, d).
+        reserve: Other real images, float (m, d).
+        synthetic: float (k, versions, d).
+        seed: Seed of the choice of equally many images of either.
     """
-    to_seen, to_held_out = _distances_to_either(seen, held_out, generated, seed)
-    return float((to_seen < to_held_out).mean())
+    to_train, to_reserve = _distances_to_either(train, reserve, synthetic, seed)
+    return float((to_train < to_reserve).mean())
 
 
 def memorisation(
-    seen: np.ndarray,
-    held_out: np.ndarray,
-    generated: np.ndarray,
+    train: np.ndarray,
+    reserve: np.ndarray,
+    synthetic: np.ndarray,
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """Distances of generated images to the training images against distances to held-out ones.
+    """Distances of synthetic images to training images, compared with those to reserve images.
 
-    If nothing was memorised, a generated image's nearest training image is no closer than its
-    nearest among as many held-out images, and the share of generated images that lie closer to
-    training is about one half.
+    If nothing was memorised, the nearest training image is no closer than the nearest of as many
+    reserve images. About one half of the synthetic images are then closer to training images.
 
     Args:
-        seen: the images that the diffusion model learned from, float (n, d): pixels or features.
-        held_out: other real images, float (m, versions, d), the first version as it is.
-        generated: float (k, versions, d), the first version as it is.
-        seed: of the choice of as many held-out images as there are seen ones, and for ``c_t``.
+        train: Training images of the diffusion model, float (n, d): pixels or features.
+        reserve: Other real images, float (m, versions, d), the first version unchanged.
+        synthetic: float (k, versions, d), the first version unchanged.
+        seed: Seed of the choice of equally many training and reserve images, and of ``c_t``.
         groups: (m,), see ``data_copying``.
 
     Returns:
-        ``share_closer_to_training``, median distances, ``c_t`` (see ``data_copying``) and
-        ``authenticity`` of the generated images and, as a scale, of the held-out ones.
+        ``fraction_closer_to_train``, median distances, ``c_t`` (see ``data_copying``) and
+        ``authenticity`` of the synthetic images and, for comparison, of the reserve images.
 
     Raises:
-        InputError: fewer than 20 images in one of the sets.
+        InputError: One of the sets has fewer than 20 images.
     """
     counts = {
-        "seen images": len(seen),
-        "held out images": len(held_out),
-        "generated images": len(generated),
+        "training images": len(train),
+        "reserve images": len(reserve),
+        "synthetic images": len(synthetic),
     }
-    require_enough("Privacy", counts)
-    to_some_seen, to_held_out = _distances_to_either(seen, held_out[:, 0], generated, seed)
-    to_seen, closest = nearest_of_versions(generated, seen)
-    natural, closest_natural = nearest_of_versions(held_out, seen)
-    # A generated image that lies farther from its nearest training image than this one does from
-    # any other is authentic (Alaa et al., arXiv:2102.08921, section 3.3).
-    apart = NearestNeighbors(n_neighbors=1).fit(seen.astype(np.float64)).kneighbors()[0][:, 0]
+    require_images("Privacy", counts)
+    to_chosen_train, to_reserve = _distances_to_either(train, reserve[:, 0], synthetic, seed)
+    to_train, closest = nearest_of_versions(synthetic, train)
+    reserve_to_train, closest_to_reserve = nearest_of_versions(reserve, train)
+    # An image is authentic if it is farther from its nearest training image than that training
+    # image is from any other (Alaa et al., arXiv:2102.08921, section 3.3).
+    neighbours = NearestNeighbors(n_neighbors=1).fit(train.astype(np.float64))
+    within_train = neighbours.kneighbors()[0][:, 0]
     return {
-        "n_generated": len(generated),
-        "n_compared": min(len(seen), len(held_out)),
-        "share_closer_to_training": float((to_some_seen < to_held_out).mean()),
-        "median_distance_to_training": float(np.median(to_some_seen)),
-        "median_distance_to_held_out": float(np.median(to_held_out)),
+        "n_synthetic": len(synthetic),
+        "n_compared": min(len(train), len(reserve)),
+        "fraction_closer_to_train": float((to_chosen_train < to_reserve).mean()),
+        "median_distance_to_train": float(np.median(to_chosen_train)),
+        "median_distance_to_reserve": float(np.median(to_reserve)),
         "c_t": data_copying(
-            seen, (held_out[:, 0], natural), (generated[:, 0], to_seen), seed, groups
+            train, (reserve[:, 0], reserve_to_train), (synthetic[:, 0], to_train), seed, groups
         ),
         "authenticity": {
-            "generated": float((to_seen > apart[closest]).mean()),
-            "held_out": float((natural > apart[closest_natural]).mean()),
+            "synthetic": float((to_train > within_train[closest]).mean()),
+            "reserve": float((reserve_to_train > within_train[closest_to_reserve]).mean()),
         },
     }
 
 
 def data_copying(
-    seen: np.ndarray,
-    held_out: tuple[np.ndarray, np.ndarray],
-    generated: tuple[np.ndarray, np.ndarray],
+    train: np.ndarray,
+    reserve: tuple[np.ndarray, np.ndarray],
+    synthetic: tuple[np.ndarray, np.ndarray],
     seed: int = 0,
     groups: np.ndarray | None = None,
 ) -> float:
     """The data-copying statistic C_T (Meehan et al., arXiv:2004.05675, section 3) as a z score.
 
-    In each of up to ten cells (k-means of the training images), the Mann-Whitney z score of the
-    generated images' distances to their nearest training image against those of held-out images;
-    the sum over the cells, weighted by their shares of held-out images, over what it deviates by
-    chance. (The paper takes the mean, which with ten cells of equal weight is 0.32 times this.)
-    Below -3 the generated images lie closer to training than chance allows, above 3 farther.
+    The training images are divided into up to ten clusters (k-means). Each cluster has a
+    Mann-Whitney z score: the distances of synthetic images to their nearest training image against
+    those of reserve images. The statistic is the sum of these scores, weighted by the clusters'
+    fractions of reserve images, over its standard deviation by chance. (The paper takes the mean,
+    which with ten clusters of equal weight is 0.32 times this.) Below -3 the synthetic images are
+    closer to training images than chance allows, above 3 farther.
 
-    Images of one group lie about as close to training as one another, and chance is that of the
-    groups: of each held-out group one image is taken, at random, and the score is the mean over
-    such choices.
+    Images of one group are about equally close to training images, so groups are the independent
+    observations. Each choice takes one random image of each reserve group, and the score is the
+    mean over the choices.
 
     Args:
-        seen: the training images, float (n, d).
-        held_out: these images, float (m, d), and their distances to the nearest training image.
-        generated: as ``held_out``.
-        seed: of the cells and the choices.
-        groups: (m,), equal for held-out images of one group; each image for itself if None.
+        train: The training images, float (n, d).
+        reserve: Reserve images, float (m, d), and their distances to the nearest training image.
+        synthetic: As ``reserve``.
+        seed: Seed of the clusters and the choices.
+        groups: (m,), equal for reserve images of one group. If None, each image is a group.
     """
-    count = max(1, min(10, len(seen) // MINIMUM))
-    kmeans_seed = derived_seed(seed, Purpose.COPYING_CELLS)
-    cells = KMeans(count, n_init=1, random_state=kmeans_seed).fit(seen.astype(np.float64))
-    in_cell = [cells.predict(images.astype(np.float64)) for images, _ in (held_out, generated)]
-    groups = np.arange(len(held_out[1])) if groups is None else groups
+    num_clusters = max(1, min(10, len(train) // MINIMUM))
+    kmeans_seed = derived_seed(seed, Purpose.COPYING_CLUSTERS)
+    kmeans = KMeans(num_clusters, n_init=1, random_state=kmeans_seed).fit(train.astype(np.float64))
+    reserve_clusters, synthetic_clusters = (
+        kmeans.predict(images.astype(np.float64)) for images, _ in (reserve, synthetic)
+    )
+    groups = np.arange(len(reserve[1])) if groups is None else groups
     rng = random_stream(seed, Purpose.COPYING_CHOICE)
 
     def score(chosen: np.ndarray) -> float:
         scores, weights = [], []
-        for cell in range(count):
-            natural = held_out[1][chosen[in_cell[0][chosen] == cell]]
-            drawn = generated[1][in_cell[1] == cell]
-            if len(natural) and len(drawn):
-                n, m = len(drawn), len(natural)
+        for cluster in range(num_clusters):
+            of_reserve = reserve[1][chosen[reserve_clusters[chosen] == cluster]]
+            of_synthetic = synthetic[1][synthetic_clusters == cluster]
+            if len(of_reserve) and len(of_synthetic):
+                n, m = len(of_synthetic), len(of_reserve)
                 deviation = np.sqrt(n * m * (n + m + 1) / 12)
-                scores.append((mann_whitney(drawn, natural) - n * m / 2) / deviation)
-                weights.append(len(natural))
+                scores.append((mann_whitney(of_synthetic, of_reserve) - n * m / 2) / deviation)
+                weights.append(len(of_reserve))
         return float(np.dot(scores, weights) / np.linalg.norm(weights)) if scores else 0.0
 
-    def one_a_group() -> np.ndarray:
+    def one_per_group() -> np.ndarray:
         order = rng.permutation(len(groups))
         return order[np.unique(groups[order], return_index=True)[1]]
 
     choices = _CHOICES if len(np.unique(groups)) < len(groups) else 1
-    return float(np.mean([score(one_a_group()) for _ in range(choices)]))
+    return float(np.mean([score(one_per_group()) for _ in range(choices)]))
 
 
 def _distances_to_either(
-    seen: np.ndarray, held_out: np.ndarray, generated: np.ndarray, seed: int
+    train: np.ndarray, reserve: np.ndarray, synthetic: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Distances of generated images to the nearest of as many seen and held-out ones."""
-    size, rng = min(len(seen), len(held_out)), random_stream(seed, Purpose.CLOSER_CHOICE)
-    some_seen = seen[rng.choice(len(seen), size, replace=False)]
-    some_held_out = held_out[rng.choice(len(held_out), size, replace=False)]
-    to_seen, _ = nearest_of_versions(generated, some_seen)
-    to_held_out, _ = nearest_of_versions(generated, some_held_out)
-    return to_seen, to_held_out
+    """Distances of synthetic images to the nearest of equally many train and reserve images."""
+    size, rng = min(len(train), len(reserve)), random_stream(seed, Purpose.CLOSER_CHOICE)
+    chosen_train = train[rng.choice(len(train), size, replace=False)]
+    chosen_reserve = reserve[rng.choice(len(reserve), size, replace=False)]
+    to_train, _ = nearest_of_versions(synthetic, chosen_train)
+    to_reserve, _ = nearest_of_versions(synthetic, chosen_reserve)
+    return to_train, to_reserve

@@ -1,4 +1,4 @@
-"""Figures that need a number of images, and what stands in their place where there are too few."""
+"""Minimum numbers of images and groups, and the reason for a figure that was not computed."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,18 +9,18 @@ MINIMUM = 20
 MINIMUM_GROUPS = 5
 
 
-def require_enough(
+def require_images(
     figure: str, counts: dict[str, int], remedy: str = "add images or draw more"
 ) -> None:
     """Refuse to compute a figure from fewer than 20 images.
 
     Args:
-        figure: its name.
-        counts: number of each kind, by what the message is to call them.
-        remedy: what to do about it.
+        figure: Its name, for the message.
+        counts: Number of images of each kind, by the name of the kind in the message.
+        remedy: What the user can do.
 
     Raises:
-        InputError: naming the first kind of which there are fewer.
+        InputError: There are fewer; it names the first such kind.
     """
     for name, count in counts.items():
         if count < MINIMUM:
@@ -33,22 +33,22 @@ def require_groups(figure: str, groups: dict[str, int]) -> None:
     """Refuse an interval over fewer than five groups, such as patients.
 
     Args:
-        figure: its name.
-        groups: number of each kind, by what the message is to call them.
+        figure: Its name, for the message.
+        groups: Number of groups of each kind, by the name of the kind in the message.
 
     Raises:
-        InputError: naming the first kind of which there are fewer.
+        InputError: There are fewer; it names the first such kind.
     """
     for name, count in groups.items():
         if count < MINIMUM_GROUPS:
             raise InputError(
                 f"{figure}: expected images of at least {MINIMUM_GROUPS} groups, such as patients, "
-                f"received {count} of {name}; add images of others."
+                f"received {count} of {name}; add images of other groups."
             )
 
 
-def or_reason(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """What was computed, or ``not_computed`` with the reason why not."""
+def computed_or_reason(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """The result of ``compute``, or the message of its ``InputError`` as ``not_computed``."""
     try:
         return compute()
     except InputError as error:

@@ -6,9 +6,7 @@ from scipy.stats import norm, rankdata, t
 from kerasmed.metrics.sample_size import MINIMUM_GROUPS
 from kerasmed.random_streams import Purpose, random_stream
 
-# Orders of signs that the permutation test draws.
-_PERMUTATIONS = 10_000
-
+_PERMUTATIONS = 10_000  # assignments of signs that the permutation test draws
 _DRAWS_AT_ONCE = 20_000_000  # bounds the memory
 
 
@@ -21,20 +19,20 @@ def grouped_interval(
 ) -> tuple[float, float]:
     """95% interval of a mean, over resamples of whole groups with replacement.
 
-    Where there are fewer than five groups, or all have the same mean, resamples tell nothing of
-    groups that are not there. The interval then reaches from the lowest to the highest mean of a
-    group, and beyond by what as many groups of the extreme value could change as so many draws may
-    well have missed: where all test images are right, that is Clopper and Pearson's.
+    Fewer than five groups, or groups of equal means, say nothing about groups outside the sample.
+    The interval then reaches from the lowest to the highest mean of a group. It is extended as if
+    a fraction of groups that so few draws may have missed had the extreme value. Where all test
+    images are right, that is the interval of Clopper and Pearson.
 
     Args:
         values: float (n,).
         groups: (n,), equal for values of one group.
-        samples: resamples.
-        seed: of the resampling.
-        bounds: least and greatest value that there could be.
+        samples: Number of resamples.
+        seed: Seed of the resampling.
+        bounds: Least and greatest possible value.
     """
-    _, of_value = np.unique(groups, return_inverse=True)
-    sums, sizes = np.bincount(of_value, values), np.bincount(of_value)
+    _, group_of_value = np.unique(groups, return_inverse=True)
+    sums, sizes = np.bincount(group_of_value, values), np.bincount(group_of_value)
     count, means = len(sums), sums / sizes
     if count < MINIMUM_GROUPS or np.ptp(means) < 1e-12:
         missed = 1 - 0.025 ** (1 / count)
@@ -56,10 +54,10 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     Args:
         difference: float (n,).
         groups: (n,), equal for values of one group.
-        seed: of the draws.
+        seed: Seed of the draws.
     """
-    _, of_value = np.unique(groups, return_inverse=True)
-    sums = np.bincount(of_value, difference)
+    _, group_of_value = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group_of_value, difference)
     sums = sums[sums != 0]
     rng, least = random_stream(seed, Purpose.PERMUTATION), np.abs(sums.sum()) - 1e-9
     at_once = max(1, min(_PERMUTATIONS, _DRAWS_AT_ONCE // max(1, len(sums))))
@@ -67,7 +65,7 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     for start in range(0, _PERMUTATIONS, at_once):
         signs = rng.integers(0, 2, (min(at_once, _PERMUTATIONS - start), len(sums)), np.int8)
         extreme += int((np.abs((2 * signs - 1) @ sums) >= least).sum())
-    # The observed order of signs is one of those that could be drawn.
+    # The observed signs are one of the possible assignments.
     return (1 + extreme) / (1 + _PERMUTATIONS)
 
 
@@ -82,15 +80,15 @@ def holm(p_values: list[float]) -> list[float]:
 
 
 def expanded_interval(resampled: np.ndarray, groups: int) -> np.ndarray:
-    """95% interval from what a statistic came to in resamples of so many groups.
+    """95% interval of a statistic from its values in resamples of groups.
 
-    Percentiles, moved outwards so that few groups make it as wide as a t interval would be
-    (Hesterberg, arXiv:1411.5279, "expanded percentile interval"): with five groups the 0.1st and
-    99.9th, with a thousand the 2.5th and 97.5th.
+    Percentiles, moved outwards so that with few groups the interval is as wide as a t interval
+    (Hesterberg, arXiv:1411.5279, "expanded percentile interval"). With five groups these are the
+    0.1st and 99.9th, with a thousand the 2.5th and 97.5th.
 
     Args:
         resampled: float (resamples, ...), NaN where a resample does not have the statistic.
-        groups: of the sample, of the lesser one where there are two: at least 2.
+        groups: Number of groups of the sample, at least 2; of two samples that of the smaller one.
 
     Returns:
         float64 (2, ...), the lower and the upper end.
@@ -100,6 +98,6 @@ def expanded_interval(resampled: np.ndarray, groups: int) -> np.ndarray:
 
 
 def mann_whitney(first: np.ndarray, second: np.ndarray) -> float:
-    """The Mann-Whitney statistic: pairs in which the first is greater, ties counted half."""
+    """The Mann-Whitney statistic: pairs in which the first is greater, plus half the ties."""
     ranks = rankdata(np.concatenate([first, second]))[: len(first)]
     return float(ranks.sum() - len(first) * (len(first) + 1) / 2)

@@ -1,1 +1,1 @@
-"""One training on one device or on many, of one machine or of several."""
+"""One training on one device or several, of one machine or several."""

@@ -1,4 +1,4 @@
-"""Training on several devices, of one machine or of several, that divide every batch."""
+"""Training on several devices, of one machine or several, that divide every batch."""
 
 import itertools
 from collections import deque
@@ -17,16 +17,16 @@ from kerasmed.runtime.backend import list_devices
 
 
 def on_all_devices(distribution: Distribution) -> AbstractContextManager[Any]:
-    """On JAX, spread what is built and run inside over the devices; around a whole training."""
+    """On JAX, a scope for a whole training that spreads it over the devices."""
     if distribution != "none" and keras.backend.backend() == "jax":
         return keras.distribution.DataParallel(auto_shard_dataset=False).scope()
     return nullcontext()
 
 
 def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any]:
-    """On TensorFlow, the scope in which a network that is to be trained is built and compiled.
+    """On TensorFlow, the scope in which a network is built and compiled for training.
 
-    Others are built outside: such a network predicts every batch once on each device.
+    Build other networks outside: one built inside predicts every batch once on each device.
     """
     if keras.backend.backend() != "tensorflow" or distribution == "none":
         return nullcontext()
@@ -39,7 +39,7 @@ def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any
 
 @contextmanager
 def on_one_device() -> Iterator[None]:
-    """Build and predict on this process's first device, also inside ``on_all_devices``."""
+    """Build and predict on the first device of this process, also inside ``on_all_devices``."""
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:
@@ -52,7 +52,7 @@ def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
     """Refuse a batch that cannot be divided among the devices.
 
     Raises:
-        ConfigError: naming the setting.
+        ConfigError: the batch size is not a multiple of the number of devices.
     """
     if batch_size % runtime.replicas:
         raise ConfigError(
@@ -70,13 +70,13 @@ def fit(
     initial_epoch: int,
     epochs: int,
 ) -> None:
-    """``model.fit``, also over TensorFlow's workers, where Keras has none (its issue 20585).
+    """``model.fit``, also over TensorFlow's workers, which Keras lacks (its issue 20585).
 
     Args:
         model: compiled in ``mirrored_variables``.
-        batches: an endless sequence of this process's part of each batch.
-        callbacks: told of the beginning and end of the training, of epochs and of batches.
-        steps_per_epoch, initial_epoch, epochs: as those of ``model.fit``.
+        batches: an endless sequence of this process's slice of each batch.
+        callbacks: called at the start and end of the training, of epochs and of batches.
+        steps_per_epoch, initial_epoch, epochs: as for ``model.fit``.
     """
     if workers.strategy() is not None:
         events = keras.callbacks.CallbackList(callbacks, model=model)
@@ -104,39 +104,39 @@ def _fit_over_workers(
     import tensorflow as tf
 
     strategy = workers.strategy()
-    here = strategy.num_replicas_in_sync // len(workers.joined().addresses)
+    local_replicas = strategy.num_replicas_in_sync // len(workers.this_worker().addresses)
 
     @tf.function(reduce_retracing=True)
     def step(batch):
         strategy.run(model.train_step, args=(batch,))
 
     def divided(batch: Any) -> Any:
-        def of_device(context: Any) -> Any:
-            part = context.replica_id_in_sync_group % here
-            return keras.tree.map_structure(
-                lambda each: tf.constant(
-                    each[len(each) // here * part : len(each) // here * (part + 1)]
-                ),
-                batch,
-            )
+        def slice_of_device(context: Any) -> Any:
+            device = context.replica_id_in_sync_group % local_replicas
 
-        return strategy.experimental_distribute_values_from_function(of_device)
+            def sliced(array: Any) -> Any:
+                size = len(array) // local_replicas
+                return tf.constant(array[size * device : size * (device + 1)])
+
+            return keras.tree.map_structure(sliced, batch)
+
+        return strategy.experimental_distribute_values_from_function(slice_of_device)
 
     model.stop_training = False
     events.on_train_begin()
     logs: dict[str, float] = {}
-    with ThreadPoolExecutor(batches.workers) as ahead:
-        fetched = (ahead.submit(batches.__getitem__, index) for index in itertools.count())
-        coming = deque(itertools.islice(fetched, batches.workers))
+    with ThreadPoolExecutor(batches.workers) as pool:
+        fetched = (pool.submit(batches.__getitem__, index) for index in itertools.count())
+        pending = deque(itertools.islice(fetched, batches.workers))
         for epoch in range(initial_epoch, epochs):
             events.on_epoch_begin(epoch)
             model.reset_metrics()
-            for place in range(steps_per_epoch):
-                batch = coming.popleft().result()
-                coming.append(next(fetched))
-                events.on_train_batch_begin(place)
+            for index in range(steps_per_epoch):
+                batch = pending.popleft().result()
+                pending.append(next(fetched))
+                events.on_train_batch_begin(index)
                 step(divided(batch))
-                events.on_train_batch_end(place)
+                events.on_train_batch_end(index)
             logs = {key: float(value) for key, value in model.get_metrics_result().items()}
             events.on_epoch_end(epoch, logs)
             if model.stop_training:
@@ -147,9 +147,9 @@ def _fit_over_workers(
 class ClippedOverReplicas(keras.optimizers.Optimizer):
     """An optimiser that clips the gradient of the whole batch.
 
-    Under a TensorFlow strategy Keras clips the gradient of each device's part before it adds them
-    up. Here all devices hold their mean first; the norm to clip to shrinks alike, and the sum that
-    Keras then takes is that of the whole batch.
+    Under a TensorFlow strategy Keras clips the gradient of each device's slice, then adds them up.
+    Here every device first takes the mean over all of them, and clips it to the norm divided by
+    their number. The sum that Keras then takes is the clipped gradient of the whole batch.
     """
 
     def __init__(self, *, global_clipnorm: float | None = None, **kwargs: Any):
@@ -158,7 +158,7 @@ class ClippedOverReplicas(keras.optimizers.Optimizer):
         super().__init__(global_clipnorm=global_clipnorm, **kwargs)
 
     def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
-        """One step from the gradients of a device's part of the batch."""
+        """One step from the gradients of a device's slice of the batch."""
         if _replicas_here() > 1:
             import tensorflow as tf
 
@@ -168,7 +168,7 @@ class ClippedOverReplicas(keras.optimizers.Optimizer):
 
 
 def _replicas_here() -> int:
-    """Devices of TensorFlow's strategy in whose scope this is."""
+    """The number of devices of TensorFlow's strategy in scope; 1 on other backends."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf

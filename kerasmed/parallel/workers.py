@@ -1,4 +1,4 @@
-"""The processes that train one network together, as TF_CONFIG names them.
+"""The processes of TF_CONFIG, which train one network together.
 
 Keras is imported inside functions, since importing it loads the backend.
 """
@@ -23,10 +23,13 @@ from kerasmed.runtime.backend import load_keras
 _EXAMPLE = (
     '{"cluster": {"worker": ["HOST1:PORT", "HOST2:PORT"]}, "task": {"type": "worker", "index": 0}}'
 )
-_SILENT_S = 20  # after which JAX counts a worker as gone
-_MEET_WITHIN_S = 24 * 3600  # JAX aborts the process where it has waited for longer
+# JAX counts a worker that is silent for longer as lost.
+_SILENT_S = 20
+# JAX aborts a process that waits longer for the others.
+_MEET_WITHIN_S = 24 * 3600
+# Time in which the workers notice that the lock of a chief that has ended is free.
 _NOTICED_WITHIN_S = 5
-# What backends and their transports raise where a peer is gone; JAX has no type for it alone.
+# Errors of backends and their transports about a lost peer, for which JAX has no type of its own.
 _LOST_TYPES = ("AbortedError", "UnavailableError")
 _LOST_WORDS = ("connection closed", "connection reset", "gloo", "nccl", "socket closed")
 
@@ -36,8 +39,8 @@ class Worker:
     """This process among those that train together.
 
     Attributes:
-        index: 0 for the chief, which alone writes.
-        addresses: HOST:PORT of each worker, in their order.
+        index: 0 for the chief, the only one that writes.
+        addresses: HOST:PORT of each worker, by index.
     """
 
     index: int
@@ -45,16 +48,16 @@ class Worker:
 
     @property
     def is_chief(self) -> bool:
-        """Whether this one writes what all have trained."""
+        """Whether this worker writes what all have trained."""
         return self.index == 0
 
 
 def read_worker() -> Worker:
-    """This process, from the environment's TF_CONFIG, which TensorFlow and JAX here both go by.
+    """This process as a worker, from the environment's TF_CONFIG, on TensorFlow and JAX alike.
 
     Raises:
-        ConfigError: it is missing, malformed, names a host that nobody knows, or a port of this
-            machine that is in use.
+        ConfigError: it is missing or malformed, or names an unknown host, or a port of this machine
+            that is in use.
     """
     text = os.environ.get("TF_CONFIG", "")
     try:
@@ -62,19 +65,19 @@ def read_worker() -> Worker:
         addresses, task = config["cluster"]["worker"], config["task"]
         if set(config["cluster"]) != {"worker"} or task["type"] != "worker":
             raise ValueError("it names other tasks than workers")
-        places = [_host_and_port(address) for address in addresses]
+        endpoints = [_host_and_port(address) for address in addresses]
         index = int(task["index"])
-        if not 0 <= index < len(places):
-            raise ValueError(f"worker {index} is none of its {len(places)}")
+        if not 0 <= index < len(endpoints):
+            raise ValueError(f"worker {index} is not one of its {len(endpoints)}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = "it is not set" if not text else f"{type(error).__name__}: {error}"
         raise ConfigError(
-            f"TF_CONFIG: expected what runtime.distribution: multi_worker goes by, such as "
+            f"TF_CONFIG: expected the workers of runtime.distribution: multi_worker, such as "
             f"{_EXAMPLE}, received {text[:200]!r} ({reason}); set it on every worker."
         ) from None
-    for place in places:
-        _check_known(*place)
-    _check_free(places[index][1])
+    for endpoint in endpoints:
+        _check_known(*endpoint)
+    _check_free(endpoints[index][1])
     return Worker(index, tuple(addresses))
 
 
@@ -89,10 +92,10 @@ def _host_and_port(address: str) -> tuple[str, int]:
 def _check_known(host: str, port: int) -> None:
     try:
         socket.getaddrinfo(host, port)
-    except (OSError, UnicodeError) as error:  # the latter of a name with two dots in a row
+    except (OSError, UnicodeError) as error:  # UnicodeError: a name with two dots in a row
         raise ConfigError(
             f"TF_CONFIG: expected hosts that this machine can find, received {host!r} ({error}); "
-            "mend the name, or give its address."
+            "correct the name, or give its address."
         ) from None
 
 
@@ -103,24 +106,24 @@ def _check_free(port: int) -> None:
             probe.bind(("", port))
         except OSError as error:
             raise ConfigError(
-                f"TF_CONFIG: expected a free port for this worker, received {port} ({error}); end "
-                "what listens there, or name another port on every worker."
+                f"TF_CONFIG: expected a free port for this worker, received {port} ({error}); stop "
+                "the process on this port, or set another port on every worker."
             ) from None
 
 
 class _Joined:
-    """What `meet` leaves for the rest of the process."""
+    """The state that `meet` sets for the rest of the process."""
 
     worker: Worker | None = None
-    strategy: Any = None  # of TensorFlow
+    strategy: Any = None  # TensorFlow only
     connected: bool = False
 
 
 def meet(worker: Worker) -> None:
-    """Load Keras, and meet the other workers before anything else touches its devices.
+    """Load Keras, and connect to the other workers before anything else uses its devices.
 
     Raises:
-        MachineError: they did not come together.
+        MachineError: the workers did not connect.
     """
     say(
         f"multi_worker: worker {worker.index} of {len(worker.addresses)} waits for all of "
@@ -130,10 +133,10 @@ def meet(worker: Worker) -> None:
 
 
 def _join(worker: Worker) -> None:
-    """Meet the other workers; Keras is imported, and its devices are not yet used.
+    """Connect to the other workers; Keras must be imported and its devices unused.
 
     Raises:
-        MachineError: they did not come together.
+        MachineError: the workers did not connect.
     """
     import keras
 
@@ -157,108 +160,108 @@ def _join(worker: Worker) -> None:
     except Exception as error:
         raise MachineError(
             f"Worker {worker.index} of {', '.join(worker.addresses)} did not meet the others: "
-            f"expected all of them to be started, received {brief(error)}; see that their ports "
+            f"expected all of them to be started, received {brief(error)}; check that their ports "
             "are open to each other, and start all of them again."
         ) from None
     _Joined.worker, _Joined.connected = worker, True
 
 
-def part() -> None:
-    """Let go of the others once all have trained: JAX would abort all where one ends."""
+def disconnect() -> None:
+    """Disconnect after all have trained, since JAX aborts all workers when one ends."""
     if not _Joined.connected or _Joined.strategy is not None:
         return
     import jax
 
-    with lost_workers_named():
+    with naming_lost_workers():
         jax.distributed.shutdown()
     _Joined.connected = False
 
 
-def joined() -> Worker:
-    """This process; alone, and so the chief, where `meet` was not called."""
+def this_worker() -> Worker:
+    """This process; the only worker, and so the chief, if `meet` was not called."""
     return _Joined.worker or Worker(0, ("localhost",))
 
 
 def strategy() -> Any:
-    """TensorFlow's strategy over the workers, None for other backends."""
+    """TensorFlow's strategy over the workers; None on other backends."""
     return _Joined.strategy
 
 
-def of_chief(*values: float) -> tuple[float, ...]:
-    """The values that the chief calls this with, on every worker; each must call it."""
-    worker = joined()
+def from_chief(*values: float) -> tuple[float, ...]:
+    """The values that the chief passes, on every worker; every worker must call it."""
+    worker = this_worker()
     if len(worker.addresses) == 1:
         return values
     import keras
     import numpy as np
 
-    mine = np.array([values], np.float32)
+    own_values = np.array([values], np.float32)
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         of_devices = strategy().experimental_distribute_values_from_function(
-            lambda _: tf.constant(mine)
+            lambda _: tf.constant(own_values)
         )
-        found = strategy().gather(of_devices, axis=0).numpy()
+        gathered = strategy().gather(of_devices, axis=0).numpy()
     else:
         from jax.experimental import multihost_utils
 
-        found = np.asarray(multihost_utils.broadcast_one_to_all(mine))
-    return tuple(float(value) for value in found[0])
+        gathered = np.asarray(multihost_utils.broadcast_one_to_all(own_values))
+    return tuple(float(value) for value in gathered[0])
 
 
 def check_agreed(recipe: dict[str, Any]) -> None:
     """Refuse a worker whose kerasmed, settings, images or precision are not the chief's.
 
-    All call it.
+    Every worker must call it.
 
     Raises:
-        StageError: they differ.
+        StageError: the recipes differ.
     """
     recipe = {"kerasmed": __version__, **recipe}
-    mine = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
-    if of_chief(mine) != (mine,):
+    checksum = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
+    if from_chief(checksum) != (checksum,):
         raise StageError(
-            f"Worker {joined().index} has another recipe than the chief: expected the same "
+            f"Worker {this_worker().index} has another recipe than the chief: expected the same "
             f"kerasmed, settings, images and precision on every worker, received {recipe}; give "
-            "all of them one experiment file, and runtime.precision where their processors differ."
+            "all of them one experiment file, and set runtime.precision if their processors differ."
         )
 
 
 @contextmanager
-def lost_workers_named() -> Iterator[None]:
-    """Turn what a backend raises when a worker is gone into one clear line.
+def naming_lost_workers() -> Iterator[None]:
+    """Turn a backend's error about a lost worker into one clear line.
 
     Raises:
-        MachineError: a worker is gone.
+        MachineError: a worker was lost.
     """
     try:
         yield
     except KerasmedError:
         raise
     except Exception as error:
-        worker = joined()
+        worker = this_worker()
         text = str(error).lower()
-        gone = type(error).__name__ in _LOST_TYPES or any(word in text for word in _LOST_WORDS)
-        if len(worker.addresses) == 1 or not gone:
+        is_lost = type(error).__name__ in _LOST_TYPES or any(word in text for word in _LOST_WORDS)
+        if len(worker.addresses) == 1 or not is_lost:
             raise
         raise MachineError(
             f"Worker {worker.index} lost another one of {', '.join(worker.addresses)}: expected "
             f"all of them until the end, received {brief(error)}; start all of them again, and "
-            "the training goes on from its last checkpoint."
+            "the training continues from its last checkpoint."
         ) from error
 
 
 def leave(code: int) -> NoReturn:
-    """End the process; after an error while others still train with it, without a farewell.
+    """End the process; after an error in a training with others, without disconnecting.
 
-    JAX would wait for a worker that is gone, and then abort. It also aborts the workers of a chief
-    that is gone, so that they are given the time to notice that its lock is free.
+    JAX would wait for a lost worker and then abort. It also aborts the workers of a lost chief, so
+    the chief first gives them time to notice that its lock is free.
     """
     if _Joined.connected and code:
         sys.stdout.flush()
         sys.stderr.flush()
-        if joined().is_chief and _Joined.strategy is None:
+        if this_worker().is_chief and _Joined.strategy is None:
             time.sleep(_NOTICED_WITHIN_S)
         os._exit(code)
     sys.exit(code)

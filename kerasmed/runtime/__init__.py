@@ -1,1 +1,1 @@
-"""This machine and its Keras: cores, devices, settings, versions."""
+"""This machine and its Keras: cores, devices, settings and versions."""

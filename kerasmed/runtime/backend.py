@@ -22,14 +22,15 @@ from kerasmed.runtime.keras_settings import (
 
 
 def list_gpus() -> list[str]:
-    """The GPUs that Keras computes on, by its names; JAX without one has no list of them alone."""
+    """The names of the GPUs that Keras computes on."""
     import keras
 
+    # list_devices("gpu") fails on JAX without a GPU.
     return [name for name in keras.distribution.list_devices() if name.startswith(("gpu", "cuda"))]
 
 
 def list_devices() -> list[str]:
-    """What a training may be spread over: the GPUs, or without any the CPUs, mostly one."""
+    """The devices that a training can use: the GPUs, or without any the CPUs, usually one."""
     import keras
 
     return list_gpus() or keras.distribution.list_devices()
@@ -39,23 +40,23 @@ def load_keras(meet_others: Callable[[], None] | None = None) -> None:
     """Import Keras and its backend, with kerasmed's settings and no start-up notices.
 
     Args:
-        meet_others: where several processes train one network, what makes them meet; called before
-            anything touches the devices.
+        meet_others: connects the processes that train one network; called before anything uses the
+            devices.
 
     Raises:
-        ConfigError: kerasmed does not work on this backend, or another program has imported Keras
-            with other settings.
-        MachineError: the backend is not installed, or does not start.
+        ConfigError: kerasmed does not work on this backend, or Keras was imported before with other
+            settings.
+        MachineError: the backend is not installed or does not start.
     """
     loaded = "keras" in sys.modules
     backend = check_loaded() if loaded else requested_backend()
     if loaded and meet_others is None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    if threads := thread_limit():  # TensorFlow knows neither OMP_NUM_THREADS nor quotas, nor XLA
+    if threads := thread_limit():  # TensorFlow and XLA ignore OMP_NUM_THREADS and quotas
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC"):
             os.environ.setdefault(name, str(threads))
-    # TensorFlow's own copy of Keras reads keras.json too; on JAX it is imported later, if at all.
+    # TensorFlow's own copy of Keras reads keras.json too, and on JAX might be imported later.
     tensorflow_too = backend == "jax" and settings_of_file() is not None
     with _stderr_off(), hidden_settings() as caps:
         try:
@@ -69,25 +70,25 @@ def load_keras(meet_others: Callable[[], None] | None = None) -> None:
             keras.distribution.list_devices()
         except KerasmedError:
             raise
-        except Exception as error:  # a broken installation raises anything
+        except Exception as error:  # a broken installation may raise any error
             raise MachineError(
-                f"Keras does not start on {backend}: expected an installation that works, received "
+                f"Keras does not start on {backend}: expected a working installation, received "
                 f"{brief(error)}; install keras and {backend} again, or set KERAS_BACKEND to "
                 "another backend."
             ) from error
     if caps:
-        say(f"{' and '.join(caps)}: ignored, the experiment file says how long a training is.")
-    # Several networks in one process are traced one after the other, which it warns of.
+        say(f"{' and '.join(caps)}: ignored; the experiment file sets the length of a training.")
+    # TensorFlow warns when a process traces several networks one after the other.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
 
 
 @contextmanager
 def _stderr_off() -> Iterator[None]:
-    """TensorFlow 2.21 writes some notices to stderr before it reads TF_CPP_MIN_LOG_LEVEL."""
+    """Discard stderr, where TensorFlow 2.21 writes before it reads TF_CPP_MIN_LOG_LEVEL."""
     sys.stderr.flush()
-    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    terminal, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
     try:
         yield
     finally:
@@ -97,7 +98,7 @@ def _stderr_off() -> Iterator[None]:
 
 @contextmanager
 def precision_policy(name: str) -> Iterator[None]:
-    """Build layers under a Keras dtype policy, and restore the one before."""
+    """Build layers under a Keras dtype policy, and restore the previous one."""
     import keras
 
     before = keras.mixed_precision.dtype_policy()

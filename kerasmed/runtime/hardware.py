@@ -1,4 +1,4 @@
-"""What this machine is made of; the standard library alone, so that the engine may import it."""
+"""Processor, cores and memory, by the standard library only, so the engine may import it."""
 
 import ctypes
 import math
@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores and operating system, for the record beside every figure."""
+    """Processor, cores, memory and operating system, for the record of every figure."""
     return {
         "processor": cpu_fields().get("model name") or platform.processor() or "unknown",
         "cores": cpu_cores(),
@@ -21,7 +21,7 @@ def machine() -> dict[str, object]:
 
 
 def cpu_fields() -> dict[str, str]:
-    """The first processor's entry of /proc/cpuinfo; empty where there is none."""
+    """The first processor's entry in /proc/cpuinfo; empty if there is none."""
     try:
         first = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0]
     except OSError:
@@ -31,21 +31,21 @@ def cpu_fields() -> dict[str, str]:
 
 
 def cpu_multiplies(*extensions: str) -> bool:
-    """Whether the processor names one of these instruction sets, such as amx_int8."""
+    """Whether the processor has one of these instruction sets, such as amx_int8."""
     return not set(extensions).isdisjoint(cpu_fields().get("flags", "").split())
 
 
 @dataclass(frozen=True)
 class CoreLimits:
-    """What bounds the cores that this process may use.
+    """The limits on the cores that this process may use.
 
     Attributes:
         host: cores of the machine.
-        affinity: cores that the scheduler may run this process on.
-        quota: CPU seconds a second that the control group of a container or a job grants; None
-            where it grants any number.
-        omp_threads: ``OMP_NUM_THREADS``, which Ray sets for each of its tasks; None where it is
-            not a positive number.
+        affinity: cores on which the scheduler may run this process.
+        quota: CPU seconds per second granted by the control group of a container or job; None if
+            unlimited.
+        omp_threads: ``OMP_NUM_THREADS``, which Ray sets for each of its tasks; None if it is not a
+            positive number.
     """
 
     host: int
@@ -55,16 +55,16 @@ class CoreLimits:
 
     @property
     def granted(self) -> int:
-        """Cores for this process and those that it starts: affinity and quota, rounded up."""
+        """Cores for this process and its children: affinity and quota, rounded up."""
         return self.affinity if self.quota is None else min(self.affinity, math.ceil(self.quota))
 
     @property
     def usable(self) -> int:
-        """Cores for the threads of this process alone."""
+        """Cores for the threads of this process."""
         return min(self.granted, self.omp_threads or self.granted)
 
     def __str__(self) -> str:
-        """The usable cores and why there are no more of them."""
+        """The number of usable cores and the limits on it."""
         bounds = [f"{self.host} of the host"]
         if self.affinity < self.host:
             bounds.append(f"CPU affinity {self.affinity}")
@@ -76,7 +76,7 @@ class CoreLimits:
 
 
 def core_limits() -> CoreLimits:
-    """The limits of this process now."""
+    """The current limits of this process."""
     host = os.cpu_count() or 1
     try:
         affinity = len(os.sched_getaffinity(0))
@@ -93,15 +93,15 @@ def cpu_cores() -> int:
 
 
 def thread_limit() -> int | None:
-    """Threads for a library that counts the host's cores; None where it may use all of them."""
+    """Threads for a library that counts the host's cores; None if it may use all of them."""
     limits = core_limits()
     return limits.usable if limits.usable < limits.host else None
 
 
 def limit_blas_threads() -> None:
-    """Keep NumPy's and SciPy's OpenBLAS to the usable cores; call it before they are imported.
+    """Limit NumPy's and SciPy's OpenBLAS to the usable cores; call it before they are imported.
 
-    OpenBLAS goes by affinity and OMP_NUM_THREADS, and does not know of quotas.
+    OpenBLAS respects affinity and OMP_NUM_THREADS, but not quotas.
     """
     limits = core_limits()
     if limits.omp_threads is None and limits.usable < limits.affinity:
@@ -109,13 +109,13 @@ def limit_blas_threads() -> None:
 
 
 def cpu_quota(root: Path = Path("/")) -> float | None:
-    """CPU seconds a second that this process's control group and those above it grant.
+    """CPU seconds per second granted by this process's control group and those above it.
 
     Args:
-        root: where the file system begins.
+        root: root of the file system.
 
     Returns:
-        The least of them, above 0; None where there is no quota, or no Linux.
+        The smallest quota, above 0; None without a quota or without Linux.
     """
     quotas = []
     for version, folder, mount_point in _cpu_groups(root):
@@ -129,7 +129,7 @@ def cpu_quota(root: Path = Path("/")) -> float | None:
 
 
 def _cpu_groups(root: Path) -> Iterator[tuple[int, Path, Path]]:
-    """Version, folder and mount point of each control group that may limit CPU time."""
+    """Version, folder and mount point of each control group that can limit CPU time."""
     try:
         own_groups = (root / "proc/self/cgroup").read_text(encoding="utf-8").splitlines()
         mounts = (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
@@ -154,7 +154,7 @@ def _cpu_groups(root: Path) -> Iterator[tuple[int, Path, Path]]:
 
 
 def _folder_of(path: str, mounted: str, mount_point: Path) -> Path:
-    """Where a group lies; a container often sees its own one, or a part of the tree, mounted."""
+    """The folder of a group; a container often mounts only its own group or a subtree."""
     group = PurePosixPath(path)
     if group.is_relative_to(mounted) and ".." not in group.parts:
         folder = mount_point / group.relative_to(mounted)

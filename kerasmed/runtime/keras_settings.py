@@ -1,4 +1,4 @@
-"""Which settings of Keras kerasmed takes from the user (the backend) and which it passes over.
+"""Keras settings of the user: kerasmed takes the backend and ignores the others.
 
 kerasmed's networks are written for channels_last, float32 and Keras' own epsilon. ``keras.json``
 and the switches below would change or break them, and are hidden while Keras is imported.
@@ -17,27 +17,27 @@ from kerasmed.errors import ConfigError, MachineError
 
 BACKENDS = ("tensorflow", "jax")
 
-# Limits that Keras 3.15 puts on every training, for debugging.
+# Debugging limits of Keras 3.15 on every training.
 _CAPS = ("KERAS_MAX_EPOCHS", "KERAS_MAX_STEPS_PER_EPOCH")
-# NNX gives layers another base class; the last makes tf.keras, which KerasCV takes, Keras 2.
+# NNX gives layers another base class. The last one makes tf.keras, which KerasCV uses, Keras 2.
 _SWITCHES = (*_CAPS, "KERAS_NNX_ENABLED", "TF_USE_LEGACY_KERAS")
 
-# What Keras 3.15 starts with where nothing is configured, and what keras.json can say.
+# Defaults of Keras 3.15, of keras.json, and of the functions of keras.config.
 _DEFAULTS: dict[str, Any] = {
     "image_data_format": "channels_last",
     "floatx": "float32",
     "epsilon": 1e-7,
 }
-_OF_FILE: dict[str, Any] = {**_DEFAULTS, "backend": "tensorflow", "nnx_enabled": False}
-_OF_KERAS: dict[str, Any] = {**_DEFAULTS, "max_epochs": None, "max_steps_per_epoch": None}
+_FILE_DEFAULTS: dict[str, Any] = {**_DEFAULTS, "backend": "tensorflow", "nnx_enabled": False}
+_CONFIG_DEFAULTS: dict[str, Any] = {**_DEFAULTS, "max_epochs": None, "max_steps_per_epoch": None}
 
 
 def requested_backend() -> str:
-    """The backend that KERAS_BACKEND names, or TensorFlow.
+    """The backend that KERAS_BACKEND names, by default TensorFlow.
 
     Raises:
-        ConfigError: kerasmed does not work on it.
-        MachineError: it is not installed.
+        ConfigError: kerasmed does not work on this backend.
+        MachineError: the backend is not installed.
     """
     named = os.environ.get("KERAS_BACKEND")
     backend = named or "tensorflow"
@@ -57,19 +57,19 @@ def requested_backend() -> str:
 
 @contextmanager
 def hidden_settings() -> Iterator[list[str]]:
-    """Hide keras.json and the switches from Keras and TensorFlow, which are imported inside.
+    """Hide keras.json and the switches while Keras and TensorFlow are imported.
 
-    The switches stay unset afterwards, since some are read again later. KERAS_HOME is restored, and
-    Keras keeps downloaded weights where it would have kept them.
+    The switches stay unset, since some are read again later. KERAS_HOME is restored, and Keras
+    keeps downloaded weights in its usual folder.
 
     Yields:
-        The limits on trainings that were set.
+        The names of the limits on trainings that were set.
     """
     caps = [name for name in _CAPS if name in os.environ]
     for name in _SWITCHES:
         os.environ.pop(name, None)
     home, before = keras_home(), os.environ.get("KERAS_HOME")
-    # Below a file there is no keras.json, and Keras cannot write one.
+    # A file as the folder: it holds no keras.json, and Keras cannot write one.
     os.environ["KERAS_HOME"] = os.devnull
     try:
         yield caps
@@ -78,16 +78,16 @@ def hidden_settings() -> Iterator[list[str]]:
             del os.environ["KERAS_HOME"]
         else:
             os.environ["KERAS_HOME"] = before
-        # Keras 3.15 has no public function that sets it.
+        # Keras 3.15 has no public function that sets this folder.
         if config := sys.modules.get("keras.src.backend.config"):
             vars(config)["_KERAS_DIR"] = str(home)
 
 
 def check_loaded() -> str:
-    """The backend of a Keras that is imported; refuses one that has settings of its own.
+    """The backend of the imported Keras, whose settings must be the defaults.
 
     Raises:
-        ConfigError: naming what to call.
+        ConfigError: it has another backend or other settings; names the calls that restore them.
     """
     import keras
 
@@ -96,11 +96,11 @@ def check_loaded() -> str:
             f"Keras runs on {backend}: expected {' or '.join(BACKENDS)}; set KERAS_BACKEND to one "
             "of them before Keras is imported."
         )
-    found = {name: getattr(keras.config, name)() for name in _OF_KERAS}
-    wrong = [name for name, value in found.items() if value != _OF_KERAS[name]]
+    current = {name: getattr(keras.config, name)() for name in _CONFIG_DEFAULTS}
+    wrong = [name for name, value in current.items() if value != _CONFIG_DEFAULTS[name]]
     if wrong:
-        received = ", ".join(f"{name} {found[name]}" for name in wrong)
-        calls = ", ".join(f"keras.config.set_{name}({_OF_KERAS[name]!r})" for name in wrong)
+        received = ", ".join(f"{name} {current[name]}" for name in wrong)
+        calls = ", ".join(f"keras.config.set_{name}({_CONFIG_DEFAULTS[name]!r})" for name in wrong)
         raise ConfigError(
             f"Keras was imported before kerasmed and has other settings: received {received}; "
             f"call {calls}."
@@ -108,8 +108,8 @@ def check_loaded() -> str:
     return backend
 
 
-def passed_over() -> dict[str, str]:
-    """Settings of this machine that kerasmed does not take: where each is, and what it says."""
+def ignored_settings() -> dict[str, str]:
+    """Settings of this machine that kerasmed ignores: where each is set, and its value."""
     switches = {name: f"{os.environ[name]} (ignored)" for name in _SWITCHES if name in os.environ}
     settings = settings_of_file()
     file = {str(keras_home() / "keras.json"): f"{settings} (ignored)"} if settings else {}
@@ -117,7 +117,7 @@ def passed_over() -> dict[str, str]:
 
 
 def settings_of_file() -> str | None:
-    """What keras.json says other than Keras' defaults; None where it says nothing else."""
+    """The settings in keras.json that differ from Keras' defaults; None if there are none."""
     path = keras_home() / "keras.json"
     try:
         if not path.is_file():
@@ -129,15 +129,15 @@ def settings_of_file() -> str | None:
         return f"holds no settings but {str(settings)[:100]}"
     changed = {
         name: settings[name]
-        for name, default in _OF_FILE.items()
+        for name, default in _FILE_DEFAULTS.items()
         if name in settings and settings[name] != default
     }
     return ", ".join(f"{name} {str(value)[:50]}" for name, value in changed.items()) or None
 
 
 def keras_home() -> Path:
-    """Where Keras 3.15 looks for keras.json and keeps weights."""
+    """The folder in which Keras 3.15 looks for keras.json and keeps weights."""
     if home := os.environ.get("KERAS_HOME"):
-        return Path(os.path.expanduser(home))  # noqa: PTH111 - Path's raises where there is no home
+        return Path(os.path.expanduser(home))  # noqa: PTH111 - Path's raises without a home
     home = os.path.expanduser("~")  # noqa: PTH111 - as above
     return Path(home if os.access(home, os.W_OK) else "/tmp") / ".keras"

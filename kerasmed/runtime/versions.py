@@ -12,10 +12,10 @@ _RECORDED = (
 
 def versions() -> dict[str, str]:
     """Installed versions of the packages that figures depend on, and of Python."""
-    found = {"python": platform.python_version()}
+    installed = {"python": platform.python_version()}
     for name in _RECORDED:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

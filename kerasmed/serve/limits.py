@@ -1,4 +1,4 @@
-"""What a server takes: limits, and the gate that enforces them before a body is read."""
+"""Limits of a server, and the gate that enforces them before a body is read."""
 
 import asyncio
 from dataclasses import dataclass
@@ -10,17 +10,17 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 @dataclass(frozen=True)
 class Limits:
-    """What a server takes.
+    """Limits of a server.
 
     Attributes:
-        max_body: bytes of one request.
-        max_pixels: of one file, before it is reduced.
-        max_slices: of one volume, or frames of one file.
-        max_waiting: requests under way at once; further ones are answered 503.
-        max_batch: images run at once.
+        max_body: largest body of a request, in bytes.
+        max_pixels: most pixels of one file, before it is reduced.
+        max_slices: most slices of one volume, or frames of one file.
+        max_waiting: most requests under way at once; further ones are answered 503.
+        max_batch: most images run at once.
         lime_samples: masked images of an explanation.
-        max_explaining: explanations that wait or run; further ones are answered 503.
-        body_seconds: in which the body of a request must have come, else 408.
+        max_explaining: most explanations that wait or run; further ones are answered 503.
+        body_seconds: seconds in which the body of a request must arrive, else 408.
     """
 
     max_body: int = 16 * 2**20
@@ -34,7 +34,12 @@ class Limits:
 
 
 class Gate:
-    """Refuses what is too large or too much before it is read into memory."""
+    """Middleware that refuses large bodies and too many requests before it reads them.
+
+    Args:
+        app: the application behind it.
+        limits: limits of the server.
+    """
 
     def __init__(self, app: ASGIApp, limits: Limits):
         self._app = app
@@ -62,7 +67,7 @@ class Gate:
         async def counted() -> Message:
             nonlocal received, complete
             try:
-                # After the body it waits for the client to go, which may take as long as it likes.
+                # After the body, the application waits for the client to disconnect, without limit.
                 async with asyncio.timeout_at(None if complete else until):
                     message = await receive()
             except TimeoutError:

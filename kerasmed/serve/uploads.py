@@ -1,4 +1,4 @@
-"""Uploaded files, counted before they are decoded."""
+"""Uploaded files, whose pixels are counted before they are decoded."""
 
 import io
 from contextlib import suppress
@@ -11,17 +11,12 @@ from fastapi import HTTPException
 from PIL import Image
 
 from kerasmed.data.raster import count_pixels
-from kerasmed.data.readers import (
-    SUFFIXES,
-    is_dicom_start,
-    starts_as_dicom,
-    suffix_of,
-)
+from kerasmed.data.readers import SUFFIXES, is_dicom_start, starts_as_dicom, suffix_of
 from kerasmed.errors import DataError, MachineError
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.serve.limits import Limits
 
-_BOMB = 10**12  # pixels of what Pillow does not even open
+_BOMB = 10**12  # stands for the pixels of an image that Pillow refuses to open
 
 
 def decode_upload(
@@ -30,18 +25,18 @@ def decode_upload(
     """The images of an uploaded file with their numbers: uint8 (input_size, input_size, 3).
 
     Args:
-        content: of the file.
-        name: which says the format.
-        model: that they are for.
-        limits: of pixels and slices.
+        content: bytes of the file.
+        name: name of the file, whose suffix says the format.
+        model: the model that is to predict them.
+        limits: limits of pixels and slices.
         number: the only slice or frame wanted; all if None.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
         HTTPException: it has too many pixels or slices.
     """
-    ending = PurePath(name).name.lower()
-    suffix = next((each for each in sorted(SUFFIXES) if ending.endswith(each)), ".png")
+    file_name = PurePath(name).name.lower()
+    suffix = next((suffix for suffix in sorted(SUFFIXES) if file_name.endswith(suffix)), ".png")
     if is_dicom_start(content[:132]):
         suffix = ".dcm"
     with NamedTemporaryFile(suffix=suffix) as file:
@@ -68,10 +63,11 @@ def decode_upload(
 
 
 def _count_pixels(path: Path, suffix: str) -> int:
-    """Pixels as the file's header states them, before any is decoded.
+    """Number of pixels that the file's header states, before any is decoded.
 
     Raises:
-        HTTPException: a header that states none, or a DICOM file that may decode to far more.
+        HTTPException: the header states none, or a DICOM file may decode to far more.
+        MachineError: the package that reads such files is not installed.
     """
     try:
         if suffix in (".dcm", ".dicom", ".ima"):
@@ -89,7 +85,7 @@ def _count_pixels(path: Path, suffix: str) -> int:
         raise MachineError(
             f"{suffix} files need {error.name}; install kerasmed[medical]."
         ) from None
-    except Exception:  # decoders meet broken files with exceptions of every kind
+    except Exception:  # decoders raise all kinds of exceptions for broken files
         raise HTTPException(
             415,
             "Cannot read the uploaded file: expected an image whose header states its size; "
@@ -106,7 +102,7 @@ def _count_dicom_pixels(path: Path) -> int:
 
     is_dicom = starts_as_dicom(path)
     syntax = read_syntax(path)
-    if syntax == DeflatedExplicitVRLittleEndian:  # already reading the header inflates all of it
+    if syntax == DeflatedExplicitVRLittleEndian:  # reading the header would inflate all of it
         raise HTTPException(415, "DICOM: expected a file that is not deflated; save it otherwise.")
     header = dcmread(path, stop_before_pixels=True, force=is_dicom)
     frames = max(1, integer(header, "NumberOfFrames", 1))
@@ -122,7 +118,7 @@ def _count_dicom_pixels(path: Path) -> int:
 
 
 def _count_encoded_pixels(path: Path, is_dicom: bool) -> int:
-    """Pixels as the JPEG and JPEG 2000 streams in a DICOM file state them; 0 where it has none."""
+    """Number of pixels that the JPEG and JPEG 2000 streams of a DICOM file state; 0 without any."""
     from pydicom import dcmread
     from pydicom.encaps import generate_frames
 

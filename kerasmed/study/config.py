@@ -1,17 +1,13 @@
 """The experiment file: every setting of a study, its default and its range.
 
-Relative paths in it are relative to the working directory.
+Relative paths in the file start at the working directory.
 """
 
 from pathlib import Path
 from typing import Annotated, Any
 
 import yaml
-from pydantic import (
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, ValidationError, model_validator
 
 from kerasmed.audit.config import AuditConfig, EvaluationConfig
 from kerasmed.classify.config import ClassifierConfig
@@ -46,15 +42,16 @@ class Config(Section):
         scales = [self.sampling.of_set(name).guidance_scale for name in sets]
         if not self.diffusion.label_dropout and any(scale != 1.0 for scale in scales):
             raise ValueError(
-                "a guidance_scale other than 1 needs a denoiser that has learned without labels: "
-                f"diffusion.label_dropout is 0, sampling asks for {scales}; change one of the two"
+                "a guidance_scale other than 1 needs a denoiser that was also trained without "
+                f"labels: diffusion.label_dropout is 0, the guidance scales are {scales}; change "
+                "one of the two"
             )
         return self
 
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":
         stride = self.diffusion.patch_size * 2 ** (len(self.diffusion.widths) - 1)
-        # On a lowest level of a single pixel tf2onnx 1.17 makes a graph that does not run.
+        # With a single pixel on the lowest level, tf2onnx 1.17 writes a graph that does not run.
         if self.data.image_size % stride or self.data.image_size < 2 * stride:
             raise ValueError(
                 f"data.image_size must be a multiple of {stride} "
@@ -65,16 +62,16 @@ class Config(Section):
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a key that is given twice, of which YAML would drop the first without a word."""
+    """Refuses a key that is given twice; YAML would silently drop the first."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
+        keys = set()
         for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in seen:
+            if key.value in keys:
                 raise yaml.constructor.ConstructorError(
                     problem=f"the key {key.value!r} is given twice", problem_mark=key.start_mark
                 )
-            seen.add(key.value)
+            keys.add(key.value)
         return super().construct_mapping(node, deep)
 
 
@@ -86,10 +83,10 @@ def load_config(
     Args:
         path: the experiment file.
         assignments: ``key.path=value`` strings; the value is read as YAML.
-        data: folder, .csv or .npz that takes the place of the file's own source.
+        data: folder, .csv or .npz that replaces the source given in the file.
 
     Raises:
-        ConfigError: the file or an override is not valid, naming each key at fault.
+        ConfigError: the file or an override is not valid; the message names each faulty key.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _EachKeyOnce)
@@ -98,7 +95,7 @@ def load_config(
             f"No experiment file at {path}: expected a YAML file; configs/ has examples."
         ) from None
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not readable YAML: {_one_line(error)}; mend it.") from None
+        raise ConfigError(f"{path} is not readable YAML: {_one_line(error)}; correct it.") from None
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} holds no settings: expected `key: value` lines, "
@@ -111,10 +108,10 @@ def load_config(
 
 
 def override(values: dict[str, Any], assignments: list[str] | None, source: str) -> Config:
-    """Checked settings from plain values and ``key.path=value`` strings that change them.
+    """Validated settings from plain values, changed by ``key.path=value`` strings.
 
     Raises:
-        ConfigError: a value or an override is not valid; ``source`` names where they came from.
+        ConfigError: a value or an override is not valid; ``source`` says where they came from.
     """
     for assignment in assignments or []:
         _assign(values, *_parse(assignment))
@@ -122,7 +119,7 @@ def override(values: dict[str, Any], assignments: list[str] | None, source: str)
 
 
 def parse_config(values: dict[str, Any], source: str) -> Config:
-    """Checked settings from plain values; ``source`` names them in errors."""
+    """Validated settings from plain values; errors name them by ``source``."""
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -157,9 +154,9 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
 def _describe(error: ValidationError) -> str:
     problems = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"])
+        key = ".".join(map(str, problem["loc"]))
         if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown key {key}; remove it or mend its spelling")
+            problems.append(f"unknown key {key}; remove it or correct its spelling")
             continue
         if problem["type"] == "missing":
             problems.append(f"missing key {key}; add it")

@@ -1,4 +1,4 @@
-"""``kerasmed data check``: examine a set, and show the findings on one HTML page."""
+"""``kerasmed data check``: examine a set and show the findings on one HTML page."""
 
 import base64
 import io
@@ -23,23 +23,23 @@ from kerasmed.files import write_json, write_text
 _EDGE = 96
 _PER_CLASS = 12
 _PAIRS = 12
-# A clue that tells the class this much better than the most frequent class would.
+# Gain in accuracy over always naming the most frequent class, above which a clue is highlighted.
 NOTABLE_GAIN = 0.1
 
 
 def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, Any]:
-    """Examine a set; write ``check.html`` and ``check.json``.
+    """Examine a set, and write ``check.html`` and ``check.json``.
 
     Args:
-        data: source and choices of format.
-        split: how copies are looked for, and whether patients are believed.
-        folder: where the page, its numbers and the cache go.
+        data: source and format settings.
+        split: how near-duplicates are found, and whether names of patients are used.
+        folder: folder of the page, its numbers and the cache.
 
     Returns:
-        What ``examine`` found.
+        The findings of ``examine``, with the source, the remarks and the grey range.
 
     Raises:
-        DataError: the source's layout, or no image in it can be read.
+        DataError: the source has an unknown layout, or no image in it can be read.
     """
     fingerprints = read_fingerprints(data, folder / "cache" / "fingerprints")
     fingerprints.refuse_empty(data)
@@ -66,12 +66,12 @@ def _write_page(
     duplicates: Duplicates,
 ) -> None:
     per_class = {
-        str(name): _spread(np.flatnonzero(fingerprints.classes == name), _PER_CLASS)
+        str(name): _evenly_spread(np.flatnonzero(fingerprints.classes == name), _PER_CLASS)
         for name in np.unique(fingerprints.classes)
     }
     pairs = _pairs_by_distance(duplicates)
     outliers = [entry["image"] for entry in findings["brightness_outliers"][:_PER_CLASS]]
-    rows = {row for at in per_class.values() for row in at}
+    rows = {row for of_class in per_class.values() for row in of_class}
     rows |= {row for _, group in pairs for a, b, _ in group for row in (a, b)}
     names = {str(fingerprints.names[row]) for row in rows} | set(outliers)
     pictures = _thumbnails(data, folder, names)
@@ -86,7 +86,7 @@ def _write_page(
     page = environment.get_template("data_check.html.j2").render(
         findings=findings,
         notable_gain=NOTABLE_GAIN,
-        examples={name: [picture(row) for row in at] for name, at in per_class.items()},
+        examples={name: [picture(row) for row in of_class] for name, of_class in per_class.items()},
         pairs=[
             (title, [(picture(a), picture(b), bits) for a, b, bits in group])
             for title, group in pairs
@@ -99,18 +99,18 @@ def _write_page(
     write_text(folder / "check.html", page)
 
 
-def _spread(rows: np.ndarray, count: int) -> list[int]:
-    """Some rows, evenly spread."""
+def _evenly_spread(rows: np.ndarray, count: int) -> list[int]:
+    """At most ``count`` of the rows, evenly spread."""
     return rows[np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int)].tolist()
 
 
 def _pairs_by_distance(
     duplicates: Duplicates,
 ) -> list[tuple[str, list[tuple[int, int, int]]]]:
-    """Some near-duplicates, from equal to barely alike, and some that are mirrored or turned."""
+    """Near-duplicates, from equal to barely similar, and those that are mirrored or turned."""
     kinds = (
-        ("Near-duplicates, from the closest to those at the limit", ~duplicates.altered),
-        ("Near-duplicates of a mirrored or turned image", duplicates.altered),
+        ("Near-duplicates, from the most to the least similar", ~duplicates.altered),
+        ("Near-duplicates after mirroring or turning", duplicates.altered),
     )
     shown = []
     for title, chosen in kinds:
@@ -118,7 +118,7 @@ def _pairs_by_distance(
         rows = rows[np.argsort(duplicates.distances[rows], kind="stable")]
         group = [
             (*duplicates.near[row].tolist(), int(duplicates.distances[row]))
-            for row in _spread(rows, _PAIRS)
+            for row in _evenly_spread(rows, _PAIRS)
         ]
         if group:
             shown.append((title, group))
@@ -126,9 +126,9 @@ def _pairs_by_distance(
 
 
 def _thumbnails(data: DataConfig, folder: Path, names: set[str]) -> dict[str, str]:
-    """Small pictures as data addresses, by name."""
+    """Thumbnails as data URIs, by name."""
     source = open_source(data)
-    found: dict[str, str] = {}
+    thumbnails: dict[str, str] = {}
     wanted_files = {name.rsplit("#", 1)[0] for name in names} | names
     with source.opened(folder / "cache") as read:
         for entry in source.entries:
@@ -137,11 +137,11 @@ def _thumbnails(data: DataConfig, folder: Path, names: set[str]) -> dict[str, st
                 continue
             if entry.row is not None and f"{relative}#{entry.row}" not in names:
                 continue
-            for _, each in read(entry, _EDGE):
-                name = ImageFile(relative, "", "", each.part).name
+            for _, picture in read(entry, _EDGE):
+                name = ImageFile(relative, "", "", picture.frame).name
                 if name in names:
-                    found[name] = _data_uri(each.image)
-    return found
+                    thumbnails[name] = _data_uri(picture.image)
+    return thumbnails
 
 
 def _data_uri(image: Image.Image) -> str:

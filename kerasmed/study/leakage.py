@@ -1,4 +1,4 @@
-"""What a random split would have claimed, beside what the split by group says."""
+"""Accuracy under random splits, against that under splits by group."""
 
 from typing import Any
 
@@ -16,16 +16,16 @@ def leakage(
     """Accuracy of logistic regression under both kinds of split.
 
     Args:
-        features: float (n, d), of a network that none of the images trained.
+        features: float (n, d), from a network that was not trained on any of the images.
         labels: int (n,).
-        grouped: positions to train and to test on, for some splits that keep groups together.
-        random: as many, for splits by image.
+        grouped: positions to train on and to test on, for each split that keeps groups together.
+        random: the same for as many splits by image.
 
     Returns:
-        ``grouped`` and ``random``: mean and standard deviation over the splits, and each value;
-        ``gap``: how much the random ones flatter.
+        ``grouped`` and ``random``: mean and standard deviation over the splits, and each value.
+        ``gap``: by how much random splits overstate the accuracy.
     """
-    found = {
+    accuracies = {
         name: [
             probe_accuracy(features[train], labels[train], features[test], labels[test])
             for train, test in splits
@@ -39,7 +39,7 @@ def leakage(
                 "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
                 "values": values,
             }
-            for name, values in found.items()
+            for name, values in accuracies.items()
         },
-        "gap": float(np.mean(found["random"]) - np.mean(found["grouped"])),
+        "gap": float(np.mean(accuracies["random"]) - np.mean(accuracies["grouped"])),
     }

@@ -1,13 +1,10 @@
-"""A run folder in an object store: a local copy that is fetched, worked in, and written back.
+"""A run folder in an object store: a local copy that is fetched, changed and written back.
 
-The stages work on local files as they always do. Needs the extra `remote`; fsspec does the rest.
+The stages always work on local files. This module needs the extra `s3`, which brings fsspec.
 """
 
 import hashlib
-import json
 import os
-import platform
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,22 +16,20 @@ from typing import Any
 from kerasmed.errors import StageError
 from kerasmed.files import make_folder, read_json, sha256_of, write_json, written_aside
 from kerasmed.progress import say
+from kerasmed.study.lease import RENEW_EVERY_S, Lease
 
-# Neither real images, which may not leave the machine, nor what belongs to this machine alone.
-_STAYS_HERE = ("cache",)
-# What vouches for other files: written after these, as it was before these were listed, and removed
-# before them. The last of all vouches for whole stages.
+# Folders that are never uploaded: real images may not leave the machine.
+_LOCAL_ONLY = ("cache",)
+# Records vouch for other files. They are uploaded after these, in the state from before the files
+# were listed, and removed before them. run.json comes last, since it vouches for whole stages.
 _RECORDS = ("training.json", "export.json", "manifest.json", "run.json")
-_LEASE = ".lock"
 _PUSH_EVERY_S = 60.0
-_RENEW_EVERY_S = 60.0
-_LEASE_ENDS_S = 300.0
 _NOTE_EVERY_S = 1.0
 _TRANSFERS = 16
-# What tells one version of an object from another, by file system.
+# Keys by which file systems tell the version of an object.
 _VERSION_KEYS = ("ETag", "etag", "md5Hash", "content_md5", "updated", "mtime", "created")
 
-# Size and time of a local file, and version of its object, when they were last the same.
+# Size and time of each local file, and version of its object, when the two were last equal.
 _Synced = dict[str, list[Any]]
 
 
@@ -42,7 +37,7 @@ class Mirror:
     """An address such as ``s3://bucket/run``, and its copy on this machine.
 
     Args:
-        address: any that fsspec knows; credentials come from where its file systems look for them.
+        address: any address that fsspec knows; its file systems look up the credentials.
 
     Raises:
         StageError: no such file system, or the package for it is missing.
@@ -51,55 +46,52 @@ class Mirror:
     def __init__(self, address: str):
         self.address = address.rstrip("/")
         if self.address.endswith(":"):
-            raise StageError(
-                f"--out {address}: expected an address such as s3://BUCKET/PATH, received none "
-                "behind its kind; add it."
-            )
-        self._token = secrets.token_hex(8)  # process numbers are not unique in containers
+            raise StageError(f"--out {address}: the address has no bucket; use s3://BUCKET/PATH.")
         with self._reported("open"):
             import fsspec
 
-            # A folder on disk has to be made before what lies in it; object stores have none.
+            # A folder on disk has to exist before its files; object stores have no folders.
             options = {"auto_mkdir": True} if self.address.startswith("file:") else {}
             self._fs, self._path = fsspec.core.url_to_fs(self.address, **options)
         digest = hashlib.sha256(self.address.encode()).hexdigest()[:12]
         self.local = _copies() / f"{PurePosixPath(self._path).name}-{digest}"
         self._index = self.local.with_name(f"{self.local.name}.json")
+        self._lease = Lease(self._fs, self._path, self.address, self.local)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the address for this process: fetch it, and write back what changes until the end.
+        """Hold the address for this process: fetch it, then write changes back until the end.
 
         Raises:
-            StageError: another process holds it, or it cannot be reached.
+            StageError: another process holds the address, or it cannot be reached.
         """
         with self._reported("write"):
-            self._take_lease()
+            self._lease.take()
         with ExitStack() as stack:
             stack.callback(self._give_lease_back)
-            stack.enter_context(_repeated(_RENEW_EVERY_S, self._renew_lease, self._say_later))
+            stack.enter_context(_repeated(RENEW_EVERY_S, self._lease.renew, self._say_later))
             self.fetch()
             stack.callback(self._push_last)
             stack.enter_context(_repeated(_PUSH_EVERY_S, self._push, self._say_later))
             yield
 
     def fetch(self) -> None:
-        """Bring what has changed at the address; what has not been written back yet stays.
+        """Fetch what has changed at the address; local changes not yet written back stay.
 
         Raises:
             StageError: the address cannot be reached, or a file has changed on both sides.
         """
         make_folder(self.local)
-        here = self._local_files()
-        # A copy that is gone as a whole was not emptied file by file.
-        synced = self._read_index() if here else {}
+        local_files = self._local_files()
+        # An empty copy was deleted as a whole, so its files were not removed one by one.
+        synced = self._read_index() if local_files else {}
         with self._reported("read"):
-            there = self._versions()
-        for name in here.keys() & synced.keys() - there.keys():
+            versions = self._versions()
+        for name in local_files.keys() & synced.keys() - versions.keys():
             (self.local / name).unlink()
         wanted = [
             name
-            for name, version in there.items()
+            for name, version in versions.items()
             if name not in synced or synced[name][2] != version
         ]
 
@@ -107,12 +99,12 @@ class Mirror:
             path = self.local / name
             with written_aside(path) as temporary:
                 self._fs.get_file(self._at(name), str(temporary))
-                touched = name in here and synced.get(name, [])[:2] != here[name]
-                if touched and sha256_of(path) != sha256_of(temporary):
+                changed = name in local_files and synced.get(name, [])[:2] != local_files[name]
+                if changed and sha256_of(path) != sha256_of(temporary):
                     raise StageError(
                         f"{name} has changed both in {self.local} and at {self.address}: expected "
-                        "one of the two to be as it was; move that folder away to go on from the "
-                        "address, or take another --out."
+                        "a change on one side only; move that folder away to continue from the "
+                        "address, or choose another --out."
                     )
 
         with self._reported("read"):
@@ -121,19 +113,19 @@ class Mirror:
             say(f"{self.address}: {len(wanted)} files fetched to {self.local}")
         fetched = self._local_files()
         self._write_index(
-            {name: synced[name] for name in synced.keys() & there.keys()}
-            | {name: [*fetched[name], there[name]] for name in wanted}
+            {name: synced[name] for name in synced.keys() & versions.keys()}
+            | {name: [*fetched[name], versions[name]] for name in wanted}
         )
 
     def _push(self) -> None:
-        """Write new and changed files to the address, and remove there what is gone here."""
-        self._check_lease()
+        """Write new and changed files to the address, and remove files that are gone locally."""
+        self._lease.check()
         synced, records = self._read_index(), self._read_records()
-        # The records as they were before anything else: what they vouch for may change meanwhile.
-        here = self._local_files()
-        here |= {name: state for name, (state, _) in records.items() if name in here}
-        changed = [name for name, state in here.items() if synced.get(name, [])[:2] != state]
-        removed = [name for name in synced if name not in here]
+        # The records were read first: the files that they vouch for may change meanwhile.
+        files = self._local_files()
+        files |= {name: state for name, (state, _) in records.items() if name in files}
+        changed = [name for name, state in files.items() if synced.get(name, [])[:2] != state]
+        removed = [name for name in synced if name not in files]
         if not changed and not removed:
             return
         noted, lock = time.monotonic(), threading.Lock()
@@ -151,14 +143,14 @@ class Mirror:
                     return  # removed since it was listed
             version = _version_of(self._fs.info(self._at(name)))
             with lock:
-                # At once, so that a file that changes after it was written is known to be newer.
-                synced[name] = [*here[name], version]
+                # Noted at once, so that a file changed after its upload counts as newer.
+                synced[name] = [*files[name], version]
                 if time.monotonic() - noted > _NOTE_EVERY_S:
                     self._write_index(synced)
                     noted = time.monotonic()
 
         def remove(name: str) -> None:
-            with suppress(FileNotFoundError):  # by a push that was killed before it noted it
+            with suppress(FileNotFoundError):  # removed by a push killed before it noted this
                 self._fs.rm_file(self._at(name))
             synced.pop(name)
 
@@ -167,109 +159,61 @@ class Mirror:
             for rank in range(len(_RECORDS) + 1):
                 self._each(push_one, [name for name in changed if _rank(name) == rank])
             self._each(remove, [name for name in removed if not _rank(name)])
-            there = self._versions()
+            versions = self._versions()
             for name in changed:
-                if name in synced and name in there:
-                    synced[name][2] = there[name]
+                if name in synced and name in versions:
+                    synced[name][2] = versions[name]
         finally:
             self._write_index(synced)
 
     def _push_last(self) -> None:
-        with self._reported(f"write what lies in {self.local} to"):
+        with self._reported(f"write the files in {self.local} to"):
             self._push()
 
     def _say_later(self, error: Exception) -> None:
-        say(f"{self.address}: not written to just now ({_one_line(error)}); tried again.")
+        say(f"{self.address}: writing failed ({_one_line(error)}); trying again later.")
 
     def _read_records(self) -> dict[str, tuple[list[int], bytes]]:
-        """State and content of each file that vouches for others."""
-        found = {}
+        """State and content of each record."""
+        records = {}
         for name, state in self._local_files().items():
             if _rank(name):
                 with suppress(FileNotFoundError):
-                    found[name] = (state, (self.local / name).read_bytes())
-        return found
-
-    def _take_lease(self) -> None:
-        try:
-            self._write_lease("create")
-            return
-        except FileExistsError:
-            holder = self._read_lease()
-        silent_s = time.time() - holder["at"]
-        if silent_s < _LEASE_ENDS_S:
-            raise StageError(
-                f"{holder['holder']} writes to {self.address}, {silent_s:.0f} s ago for the last "
-                "time: expected a run folder for this process alone; wait for it, or take another "
-                f"--out. If it was killed, wait {_LEASE_ENDS_S - silent_s:.0f} s."
-            )
-        self._write_lease("overwrite")
-
-    def _read_lease(self) -> dict[str, Any]:
-        self._fs.invalidate_cache()
-        return json.loads(self._fs.cat_file(self._at(_LEASE)))
-
-    def _write_lease(self, mode: str) -> None:
-        holder = f"Process {os.getpid()} on {platform.node()}"
-        lease = {"holder": holder, "token": self._token, "at": time.time()}
-        self._fs.pipe_file(self._at(_LEASE), json.dumps(lease).encode(), mode=mode)
-
-    def _check_lease(self) -> None:
-        """Refuse to write where another process, after long silence of this one, now does.
-
-        Raises:
-            StageError: naming the other.
-        """
-        try:
-            lease = self._read_lease()
-        except FileNotFoundError:  # somebody tidied up
-            self._write_lease("create")
-            return
-        if lease.get("token") != self._token:
-            raise StageError(
-                f"{lease['holder']} has taken {self.address}, since this process was silent there "
-                f"for {_LEASE_ENDS_S:.0f} s: expected to hold it until the end; what was made "
-                f"since then lies in {self.local}."
-            )
-
-    def _renew_lease(self) -> None:
-        self._check_lease()
-        self._write_lease("overwrite")
+                    records[name] = (state, (self.local / name).read_bytes())
+        return records
 
     def _give_lease_back(self) -> None:
-        with self._reported("write"), suppress(FileNotFoundError):
-            if self._read_lease().get("token") == self._token:
-                self._fs.rm_file(self._at(_LEASE))
+        with self._reported("write"):
+            self._lease.give_back()
 
     def _at(self, name: str) -> str:
         return f"{self._path}/{name}"
 
     def _versions(self) -> dict[str, str]:
-        """Names below the address, and what tells their versions apart."""
+        """Version of each file below the address, by name."""
         self._fs.invalidate_cache()
-        found = self._fs.find(self._path, detail=True)
         versions = {}
-        for path, info in found.items():
+        for path, info in self._fs.find(self._path, detail=True).items():
             name = str(PurePosixPath(path).relative_to(PurePosixPath(self._path)))
-            # The consoles of stores make an empty object for a folder, its name with a slash.
+            # Web consoles of stores create a folder as an empty object whose name ends in a slash.
             is_folder = path.endswith("/") or info["type"] != "file" or name == "."
-            if not is_folder and _travels(name):
+            if not is_folder and is_mirrored(name):
                 versions[name] = _version_of(info)
         return versions
 
     def _local_files(self) -> dict[str, list[int]]:
-        """Names in the copy, with size and time of change in nanoseconds."""
-        found = {}
+        """Size and time of change in nanoseconds of each file in the copy, by name."""
+        files = {}
         for path in self.local.rglob("*"):
             name = path.relative_to(self.local).as_posix()
-            if not _travels(name):
+            if not is_mirrored(name):
                 continue
             try:
                 if path.is_file():
-                    found[name] = [path.stat().st_size, path.stat().st_mtime_ns]
+                    files[name] = [path.stat().st_size, path.stat().st_mtime_ns]
             except FileNotFoundError:
                 continue
-        return found
+        return files
 
     def _read_index(self) -> _Synced:
         return read_json(self._index, "kerasmed") if self._index.exists() else {}
@@ -284,7 +228,7 @@ class Mirror:
 
     @contextmanager
     def _reported(self, what: str) -> Iterator[None]:
-        """One line for whatever a file system raises: each has exceptions of its own."""
+        """Turn whatever a file system raises into one line; each has its own exceptions."""
         try:
             yield
         except StageError:
@@ -292,40 +236,40 @@ class Mirror:
         except ImportError as error:
             raise StageError(
                 f"Cannot {what} {self.address}: expected the package for it, received "
-                f"{_one_line(error)}; run `pip install 'kerasmed[remote]'`, or for others than "
-                "s3:// what the message names."
+                f"{_one_line(error)}; run `pip install 'kerasmed[s3]'`, or, if the address "
+                "does not start with s3://, install the package that the message names."
             ) from None
         except Exception as error:
             raise StageError(
-                f"Cannot {what} {self.address}: {type(error).__name__}: {_one_line(error)}; mend "
-                "the address, or give the credentials that its store looks for (for s3:// "
+                f"Cannot {what} {self.address}: {type(error).__name__}: {_one_line(error)}; "
+                "correct the address, or set the credentials that its store needs (for s3:// "
                 "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY)."
             ) from None
 
 
 def _version_of(info: dict[str, Any]) -> str:
-    known = [str(info[key]) for key in _VERSION_KEYS if info.get(key)]
-    return f"{info['size']} {known[0] if known else ''}"
+    marks = [str(info[key]) for key in _VERSION_KEYS if info.get(key)]
+    return f"{info['size']} {marks[0] if marks else ''}"
 
 
 def _rank(name: str) -> int:
-    """0 of a file that vouches for no other; else when it is written, after all such."""
-    last = PurePosixPath(name).name
-    return _RECORDS.index(last) + 1 if last in _RECORDS else 0
+    """Order of upload: 0 for an ordinary file, 1 and more for records."""
+    file_name = PurePosixPath(name).name
+    return _RECORDS.index(file_name) + 1 if file_name in _RECORDS else 0
 
 
 @contextmanager
 def _repeated(
     every_s: float, work: Callable[[], None], failed: Callable[[Exception], None]
 ) -> Iterator[None]:
-    """Work that a thread does again and again until the block ends, whatever fails meanwhile."""
+    """Let a thread repeat some work until the block ends, even if the work fails."""
     ended = threading.Event()
 
     def repeat() -> None:
         while not ended.wait(every_s):
             try:
                 work()
-            except Exception as error:  # the next time may do better
+            except Exception as error:  # the next attempt may succeed
                 failed(error)
 
     thread = threading.Thread(target=repeat, daemon=True)
@@ -337,13 +281,14 @@ def _repeated(
         thread.join()
 
 
-def _travels(name: str) -> bool:
-    parts = PurePosixPath(name).parts
-    return parts[0] not in _STAYS_HERE and not any(part.startswith(".") for part in parts)
+def is_mirrored(name: str) -> bool:
+    """Whether a file of the run folder is written to the address too."""
+    levels = name.split("/")
+    return levels[0] not in _LOCAL_ONLY and not any(level.startswith(".") for level in levels)
 
 
 def _copies() -> Path:
-    """Where the copies lie: ``KERASMED_RUNS``, or the user's cache."""
+    """The folder of all local copies: ``KERASMED_RUNS``, or one in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("KERASMED_RUNS") or Path(cache) / "kerasmed" / "runs").expanduser()
 

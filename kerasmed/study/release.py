@@ -1,4 +1,4 @@
-"""The synthetic set of a study, ready to hand over: images, labels, data sheet, checksums."""
+"""Releasing the synthetic set of a study: images, labels, data sheet and checksums."""
 
 import csv
 import io
@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasmed import __version__
 from kerasmed.audit.tables import trained_on
-from kerasmed.data.datasets import KNOWN
+from kerasmed.data.datasets import DATASETS
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import StageError
@@ -21,27 +21,26 @@ from kerasmed.study.engine import check_finished
 from kerasmed.study.inputs import load_synthetic
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages import STAGES
-from kerasmed.study.stages.report import read_verdicts
 from kerasmed.text import text_for_markdown
 
 
 def release(run: RunFolder, target: Path) -> dict[str, int]:
-    """Write a folder with the synthetic set of a finished study, and nothing of the real one.
+    """Write a folder with the synthetic set of a finished study, without any real image.
 
-    ``images/<class>/*.png`` anew from their pixels; ``labels.csv``; ``DATASHEET.md`` with how
-    the set was made and what the evaluation and the audit found; ``SHA256SUMS`` of all of these.
-    Images that the audit calls copies are left out.
+    It holds ``images/<class>/*.png``, written anew from their pixels, ``labels.csv``,
+    ``DATASHEET.md`` and ``SHA256SUMS``. The data sheet says how the set was made and gives the
+    results of the evaluation and the audit. Images that the audit calls copies are left out.
 
     Args:
         run: a run folder whose stages up to evaluate and audit have finished.
-        target: the folder to write; it must not be there yet.
+        target: the folder to write; it must not exist yet.
 
     Returns:
         ``released`` and ``withheld``, numbers of images.
 
     Raises:
-        StageError: the folder is there already, a stage has not finished or is older than one that
-            it builds on, the synthetic set has changed, or the audit could not look for copies.
+        StageError: the folder exists, a stage has not finished or is older than a stage that it
+            builds on, the synthetic set has changed, or the audit could not search for copies.
     """
     record = run.record()
     for name in ("evaluate", "audit"):
@@ -49,13 +48,13 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
     config = parse_config(record["config"], str(run.record_path))
     for name in ("evaluate", "audit"):
         check_finished(STAGES[name], config, run)
-    generated = load_synthetic(config, run)
+    synthetic = load_synthetic(config, run)
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     withheld = _copies(privacy, run)
-    kept = [i for i in range(len(generated)) if i not in withheld]
+    kept = [i for i in range(len(synthetic)) if i not in withheld]
     with folder_written_aside(target, replace=False) as folder:
-        _write_images(generated, kept, folder)
-        values = _values(run, record, generated.subset(kept), len(withheld), privacy)
+        _write_images(synthetic, kept, folder)
+        values = _values(run, record, synthetic.subset(kept), len(withheld), privacy)
         environment = Environment(loader=FileSystemLoader(Path(__file__).parent))
         environment.globals["trained_on"] = trained_on
         environment.filters["text"] = text_for_markdown
@@ -69,27 +68,27 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
 
 
 def _copies(privacy: dict[str, Any], run: RunFolder) -> set[int]:
-    """Positions of the generated images that the audit calls copies."""
+    """Positions of the synthetic images that the audit calls copies."""
     copies = privacy["copies"]
     if "not_computed" in copies:
         raise StageError(
-            f"The audit of {run.root} did not look for copies: {copies['not_computed']}"
+            f"The audit of {run.root} did not search for copies: {copies['not_computed']}"
         )
-    return {pair["generated"] for pair in copies["found"]}
+    return {pair["synthetic"] for pair in copies["found"]}
 
 
-def _write_images(generated: ImageSet, kept: list[int], folder: Path) -> None:
-    counts = dict.fromkeys(generated.class_names, 0)
+def _write_images(synthetic: ImageSet, kept: list[int], folder: Path) -> None:
+    counts = dict.fromkeys(synthetic.class_names, 0)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
     writer.writerow(["file", "label"])
     for position in kept:
-        name = generated.class_names[generated.labels[position]]
+        name = synthetic.class_names[synthetic.labels[position]]
         folder_of_class = folder_name(name)
         path = f"images/{folder_of_class}/{folder_of_class}-{counts[name]:05d}.png"
         counts[name] += 1
         with written_aside(folder / path) as temporary:
-            Image.fromarray(np.asarray(generated.images[position])).save(temporary)
+            Image.fromarray(np.asarray(synthetic.images[position])).save(temporary)
         writer.writerow([path, name])
     write_text(folder / "labels.csv", table.getvalue())
 
@@ -101,11 +100,11 @@ def _values(
     withheld: int,
     privacy: dict[str, Any],
 ) -> dict[str, Any]:
-    """What the data sheet says; of the real images, their number by class alone."""
+    """Values in the data sheet; of the real images only their number by class."""
     data = record["stages"]["data"]["result"]
     published = [
         known
-        for known in KNOWN.values()
+        for known in DATASETS.values()
         if set(known.counts) == set(data["classes"]) and Path(known.config).stem == record["name"]
     ]
     return {
@@ -122,6 +121,6 @@ def _values(
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "fidelity": read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
         "privacy": privacy,
-        "verdicts": read_verdicts(run),
+        "verdicts": read_json(run.evaluation / "verdicts.json", "kerasmed audit"),
         "published": published[0] if published else None,
     }

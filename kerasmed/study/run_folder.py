@@ -1,4 +1,4 @@
-"""The run folder: where each stage's files lie, and the record of what has been done."""
+"""The run folder: the paths of all results, and the record of finished stages."""
 
 import os
 import platform
@@ -24,7 +24,7 @@ from kerasmed.study.object_store import Mirror
 if TYPE_CHECKING:
     import keras
 
-_AT_ONCE = portalocker.LockFlags.NON_BLOCKING
+_WITHOUT_WAITING = portalocker.LockFlags.NON_BLOCKING
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class RunFolder:
 
     @classmethod
     def at(cls, address: str | Path) -> "RunFolder":
-        """The run folder at a path, or at an address with ``://`` in it, see ``Mirror``."""
+        """The run folder at a path, or at an address containing ``://`` (see ``Mirror``)."""
         if "://" not in str(address):
             return cls(Path(address))
         mirror = Mirror(str(address))
@@ -49,36 +49,36 @@ class RunFolder:
 
     @property
     def split_path(self) -> Path:
-        """Role of every file."""
+        """Class, group and role of every file."""
         return self.root / "split.json"
 
     @property
     def cache(self) -> Path:
-        """Decoded images; may be deleted at any time."""
+        """Decoded images; can be deleted at any time."""
         return self.root / "cache"
 
     @property
     def images(self) -> Path:
-        """What the run made itself, such as phantoms."""
+        """Images that the run made itself, such as phantoms."""
         return self.root / "images"
 
     @property
     def diffusion(self) -> Path:
-        """Checkpoints, denoiser, history and previews."""
+        """Checkpoints, denoiser, history and previews of the diffusion model."""
         return self.root / "diffusion"
 
     @property
     def synthetic(self) -> Path:
-        """The synthetic set, one folder a class, see ``folder_name``."""
+        """The main synthetic set: one folder per class (see ``folder_name``)."""
         return self.root / "synthetic"
 
     @property
     def variants(self) -> Path:
-        """The further synthetic sets of a sweep, one folder each."""
+        """The additional synthetic sets of a sweep, one folder each."""
         return self.root / "variants"
 
     def synthetic_set(self, variant: str | None) -> Path:
-        """The synthetic set, or a further one of a sweep."""
+        """The main synthetic set, or an additional one of a sweep."""
         return self.synthetic if variant is None else self.variants / variant
 
     @property
@@ -93,12 +93,12 @@ class RunFolder:
 
     @property
     def evaluation(self) -> Path:
-        """Metrics of classifiers, fidelity and privacy."""
+        """Metrics of the classifiers, fidelity and privacy."""
         return self.root / "evaluation"
 
     @property
     def explanations(self) -> Path:
-        """LIME overlays and their numbers."""
+        """Overlays of the explainers, and their numbers."""
         return self.root / "explanations"
 
     @property
@@ -108,19 +108,19 @@ class RunFolder:
 
     @property
     def report(self) -> Path:
-        """The one page."""
+        """The HTML report."""
         return self.root / "report.html"
 
     @contextmanager
     def locked(self, index: int = 1, shards: int = 1) -> Iterator[None]:
         """Keep other processes from writing to the run folder while this one does.
 
-        Processes with different shards of one number may write at once. The operating system
-        lets go of the lock when the process ends, however it ends.
+        Processes with different shards of the same number may write at the same time. The operating
+        system releases the lock when the process ends, however it ends.
 
         Raises:
-            StageError: another process writes to the folder, or shards were asked for at an address
-                whose copies the processes would not share.
+            StageError: another process writes to the folder, or shards were asked for at an
+                address, where each process would have a copy of its own.
         """
         if shards > 1:
             self.check_shared(f"--shard {index}/{shards}")
@@ -136,22 +136,22 @@ class RunFolder:
             yield
 
     def check_shared(self, process: str) -> None:
-        """Refuse several processes at an address, of which each would have a copy of its own.
+        """Refuse several processes at an address, where each would have a copy of its own.
 
         Raises:
             StageError: naming the address.
         """
         if self.mirror is not None:
             raise StageError(
-                f"{process}: expected a run folder that the processes share, received "
-                f"{self.mirror.address}; take a path."
+                f"{process}: expected a run folder that all processes can use, received "
+                f"{self.mirror.address}; choose a path."
             )
 
     def is_held(self, index: int, shards: int) -> bool:
-        """Whether a process writes to the folder as this one of so many."""
+        """Whether a running process holds this shard of the folder."""
         with (self.root / f".lock.{index}-of-{shards}").open("a", encoding="utf-8") as file:
             try:
-                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | _AT_ONCE)
+                portalocker.lock(file, portalocker.LockFlags.EXCLUSIVE | _WITHOUT_WAITING)
             except portalocker.LockException:
                 return True
         return False
@@ -161,33 +161,33 @@ class RunFolder:
         with writing(path):
             file = stack.enter_context(path.open("a", encoding="utf-8"))
         try:
-            portalocker.lock(file, flag | _AT_ONCE)
+            portalocker.lock(file, flag | _WITHOUT_WAITING)
         except portalocker.LockException:
             holder = path.read_text(encoding="utf-8").strip() or "another process"
             raise StageError(
-                f"{holder} writes to {self.root}: expected a run folder for this process alone; "
-                "wait for it, take another --out, or divide a study with --shard I/N."
+                f"{holder} writes to {self.root}: expected a run folder for this process only; "
+                "wait for it, choose another --out, or divide a study with --shard I/N."
             ) from None
         path.write_text(f"process {os.getpid()} on {platform.node()}", encoding="utf-8")
 
     def record(self) -> dict[str, Any]:
-        """The run record; a new one where there is none."""
+        """The run record; a new one if none exists."""
         if not self.record_path.exists():
             return {"stages": {}}
         record = read_json(self.record_path, "kerasmed study")
         if not isinstance(record, dict) or not isinstance(record.get("stages"), dict):
             raise StageError(
-                f"{self.record_path} is no record of a run: expected `stages`; put back the file "
+                f"{self.record_path} is not a record of a run: expected `stages`; restore the file "
                 "that kerasmed wrote, or start a new run folder with --out."
             )
         return record
 
     def split_hash(self) -> str | None:
-        """SHA-256 of ``split.json``; None where there is none."""
+        """SHA-256 of ``split.json``; None if it does not exist."""
         return sha256_of(self.split_path) if self.split_path.exists() else None
 
     def finished_stages(self) -> dict[str, dict[str, Any]]:
-        """Record of each finished stage by name."""
+        """Record of each finished stage, by name."""
         return self.record()["stages"]
 
     def write_stage(
@@ -198,7 +198,7 @@ class RunFolder:
         result: dict[str, Any],
         duration_s: float,
     ) -> None:
-        """Note a stage as finished, with its settings, its result, the machine and the time."""
+        """Record a stage as finished, with its settings, result, machine and time."""
         record = self.record()
         record.update(
             name=config.name,
@@ -220,10 +220,10 @@ class RunFolder:
         write_json(self.record_path, record)
 
     def require(self, stage: str, command: str) -> dict[str, Any]:
-        """The record of a stage that another one needs.
+        """The record of a stage that another stage needs.
 
         Raises:
-            StageError: it has not finished.
+            StageError: the stage has not finished.
         """
         try:
             return self.finished_stages()[stage]
@@ -234,7 +234,7 @@ class RunFolder:
 
 
 def trained_model_path(path: Path) -> Path:
-    """Where the Keras model of an ONNX file lies, if the file still lies in its run folder."""
+    """Where the Keras model of an ONNX file is, if the file is still in its run folder."""
     if path.with_suffix(".keras").exists():  # of a denoiser
         return path.with_suffix(".keras")
     stem = precision_path(path, "fp32").stem
@@ -242,7 +242,7 @@ def trained_model_path(path: Path) -> Path:
 
 
 def open_trained_model(path: Path) -> "keras.Model | None":
-    """The Keras model that an ONNX file was exported from; None where it is not there."""
+    """The Keras model that an ONNX file was exported from; None if it does not exist."""
     trained = trained_model_path(path)
     if not trained.exists():
         return None

@@ -1,4 +1,4 @@
-"""What a stage is: its work, what it depends on, and how it may be divided or added to."""
+"""What a stage is: its work, its inputs, and how it can be divided or extended."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,42 +9,42 @@ from kerasmed.study.run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Share:
-    """How a stage is divided among processes that share its run folder.
+class Sharding:
+    """How a stage is divided among processes that work in the same run folder.
 
     Attributes:
-        run: ``run(config, run, index, parts)`` does one part of the work, all of which may run at
-            once, and returns how much is still missing of the whole.
-        parts: ``parts(config, cpus)``, into how many it is divided for so many processors.
-        cpus: of one part.
-        memory_gib: of one part.
-        wants_gpu: whether a GPU makes it faster.
+        run: ``run(config, run, index, shards)`` does one shard of the work and returns how many
+            items of the whole are still missing. All shards can run at the same time.
+        shards: ``shards(config, cpus)``, the number of shards for so many processors.
+        cpus: processors that one shard needs.
+        memory_gib: memory that one shard needs.
+        wants_gpu: whether a GPU makes a shard faster.
     """
 
     run: Callable[[Config, RunFolder, int, int], int]
-    parts: Callable[[Config, int], int]
+    shards: Callable[[Config, int], int]
     cpus: int
     memory_gib: float
     wants_gpu: bool
 
 
 @dataclass(frozen=True)
-class Pieces:
-    """What a study may add to a finished stage, leaving what is there as it is.
+class Additions:
+    """What can be added to a finished stage without redoing the rest.
 
     Attributes:
-        result: where the stage's record names what there is.
-        asked: what is asked for now.
-        by: the settings that say so, and how each is made.
-        kept: ``kept(settings, config)``, whether what is there, by the settings that were recorded,
-            would now be made as it was.
-        noun: one of them, in a message.
+        result: key of the stage's result under which the finished items are named.
+        requested: names of the items that the settings ask for now.
+        keys: the settings that name the items and say how each is made.
+        unchanged: ``unchanged(settings, config)``, whether items made with the recorded settings
+            would now be made in the same way.
+        noun: what one item is called in a message.
     """
 
     result: str
-    asked: Callable[[Config], list[str]]
-    by: tuple[str, ...]
-    kept: Callable[[dict[str, Any], Config], bool]
+    requested: Callable[[Config], list[str]]
+    keys: tuple[str, ...]
+    unchanged: Callable[[dict[str, Any], Config], bool]
     noun: str
 
 
@@ -54,12 +54,12 @@ class Stage:
 
     Attributes:
         name: its key in ``run.json``.
-        command: what runs it alone.
-        run: does the work and returns what is worth recording.
-        sections: the parts of the experiment file that it depends on.
-        needs: stages that must have finished.
-        share: how it is divided among processes; None where one does it all.
-        pieces: what may be added when it is finished; None where nothing may.
+        command: the command that runs this stage only.
+        run: does the work and returns the result to record.
+        sections: the sections of the experiment file that it depends on.
+        needs: stages that must have finished before.
+        sharding: how it is divided among processes; None if one process does it all.
+        additions: what can be added once it is finished; None if nothing can.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
@@ -68,19 +68,19 @@ class Stage:
     run: Callable[[Config, RunFolder], dict[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
-    share: Share | None = None
-    pieces: Pieces | None = None
+    sharding: Sharding | None = None
+    additions: Additions | None = None
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
-        """The settings that decide this stage's outcome."""
+        """The settings that determine the result of this stage."""
         return deciding_settings(config.model_dump(mode="json", include=set(self.sections)))
 
 
 def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Without what may differ in the same study: on how many devices, and how often looked at."""
-    found = dict(settings)
+    """Settings without those that may change within a study: distribution and preview interval."""
+    deciding = dict(settings)
     for section, key in (("runtime", "distribution"), ("diffusion", "preview_every")):
-        if section in found:
-            found[section] = {k: v for k, v in found[section].items() if k != key}
-    return found
+        if section in deciding:
+            deciding[section] = {k: v for k, v in deciding[section].items() if k != key}
+    return deciding

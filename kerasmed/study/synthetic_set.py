@@ -1,4 +1,4 @@
-"""One synthetic set while it is drawn, by one process or by several."""
+"""A synthetic set that one or several processes are drawing."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -25,23 +25,18 @@ from kerasmed.files import (
 )
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.metrics.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
-from kerasmed.metrics.sample_size import MINIMUM, require_enough
+from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import (
-    denoiser_path,
-    images_per_class,
-    load_split,
-    read_synthetic,
-)
+from kerasmed.study.inputs import denoiser_path, images_per_class, load_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
-# Draws of one image, of which each but the last was a copy.
+# How often one image is drawn at most, until a draw is not a copy.
 _ATTEMPTS = 20
 _SEARCHED_AT_ONCE = 32
-# In the unfinished set, beside its classes: what the manifest will hold, notes on copies among it,
-# and the images that the threshold for copies is taken from (hidden, as no class is).
+# In the unfinished set, next to its class folders: the manifest, notes on copies for it, and the
+# images that calibrate the copy threshold (hidden, as class folders never are).
 MANIFEST = "manifest.json"
 _CALIBRATION = "calibration.json"
 _REJECTED = "rejected-*.json"
@@ -50,12 +45,12 @@ _MADE_BY = "kerasmed sample CONFIG"
 
 
 class SyntheticSet:
-    """One synthetic set while it is drawn, in a folder beside the one that it will have.
+    """A synthetic set that is being drawn, in a temporary folder next to its final one.
 
     Args:
         config: the study's settings.
-        run: its folder.
-        variant: which set.
+        run: the study's run folder.
+        variant: name of the set; None for the main one.
     """
 
     def __init__(self, config: Config, run: RunFolder, variant: str | None):
@@ -77,38 +72,38 @@ class SyntheticSet:
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
 
     def is_finished(self) -> bool:
-        """Whether the set is in its place, drawn with these settings and not touched since."""
+        """Whether the set is in its final folder, drawn with these settings and unchanged since."""
         if not (self.target / MANIFEST).exists():
             return False
-        found = read_json(self.target / MANIFEST, _MADE_BY)
-        if any(found.get(key) != value for key, value in self._manifest.items()):
+        manifest = read_json(self.target / MANIFEST, _MADE_BY)
+        if any(manifest.get(key) != value for key, value in self._manifest.items()):
             return False
         try:
             images = read_synthetic(self._config, self._run, self._variant)
         except DataError as error:
             say(f"The set is drawn again. {error}")
             return False
-        return images.data_hash == found.get("data_hash")
+        return images.data_hash == manifest.get("data_hash")
 
     def draw(self, index: int = 1, shards: int = 1) -> int:
-        """Draw a part of it; how many images of the whole set are still missing."""
+        """Draw one shard; returns how many images of the whole set are still missing."""
         self._begin()
         wanted = [(label, i) for label in range(len(self._names)) for i in range(self._per_class)]
         mine = wanted[index - 1 :: shards]
-        missing = [each for each in mine if not self._path_of(*each).exists()]
+        missing = [key for key in mine if not self._path_of(*key).exists()]
         if len(missing) < len(mine):
-            say(f"{len(mine) - len(missing)} of {len(mine)} images are there already.")
+            say(f"{len(mine) - len(missing)} of {len(mine)} images exist already.")
         if missing:
             self._draw_missing(missing, self._copy_filter(index))
-        return sum(not self._path_of(*each).exists() for each in wanted)
+        return sum(not self._path_of(*key).exists() for key in wanted)
 
     def finish(self) -> None:
-        """Put the set in the place of the one before, with the hash that says it is whole."""
-        for left_over in self._folder.rglob(".*.tmp*"):  # of a process that was killed
-            left_over.unlink()
+        """Replace the previous set by this one, with the hash that marks it as complete."""
+        for leftover in self._folder.rglob(".*.tmp*"):  # from a process that was killed
+            leftover.unlink()
         notes = sorted(self._folder.glob(_REJECTED))
         manifest = read_json(self._folder / MANIFEST, _MADE_BY)
-        # Else a process was killed below, and some of the notes may be gone already.
+        # With a hash, an earlier process was killed below and some notes may be gone already.
         if "data_hash" not in manifest:
             manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
             if (self._folder / _CALIBRATION).exists():
@@ -126,9 +121,9 @@ class SyntheticSet:
         return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
 
     def _begin(self) -> None:
-        """Start the set, or make sure that the one begun is the same."""
-        # On this machine a set appears with its manifest inside; one without is none that another
-        # process has just begun, but came from an object store, where manifests are written last.
+        """Start the set, or check that the one already begun has the same settings."""
+        # Locally a set always appears with its manifest. One without a manifest came from an object
+        # store, where manifests are written last, so no other process has just begun it.
         if self._folder.exists() and not (self._folder / MANIFEST).exists():
             shutil.rmtree(self._folder, ignore_errors=True)
         new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
@@ -136,7 +131,7 @@ class SyntheticSet:
             make_folder(new / folder_name(name))
         write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})
         try:
-            new.rename(self._folder)  # fails where another process has begun, so that one wins
+            new.rename(self._folder)  # fails if another process has begun the set, which then wins
             return
         except OSError:
             shutil.rmtree(new)
@@ -145,19 +140,19 @@ class SyntheticSet:
             if begun.get(key) != value:
                 raise StageError(
                     f"The set in {self._folder} was begun with {key} {begun.get(key)}, received "
-                    f"{value}; take that back to go on, or delete {self._folder}."
+                    f"{value}; restore the old value to continue, or delete {self._folder}."
                 )
 
     def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
-        """Write these images, and a note on each draw that was a copy."""
+        """Write these images, and a note for each draw that was a copy."""
         training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
             for label, index, attempt, image, copied in self._attempts(missing, copies):
                 if not self._folder.exists():
                     raise StageError(
-                        f"{self._folder} is gone: expected the set that is being drawn; another "
-                        "process has finished or deleted it, so start this one again."
+                        f"{self._folder} is gone: expected the set that is being drawn. Another "
+                        "process finished or deleted it; start this one again."
                     )
                 path = self._path_of(label, index)
                 if copied is not None:
@@ -169,7 +164,10 @@ class SyntheticSet:
     def _attempts(
         self, wanted: list[tuple[int, int]], copies: CopyFilter | None
     ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
-        """Each draw of each image until it is no copy: class, index, attempt, pixels, its original.
+        """Each draw of each image, until one is not a copy.
+
+        Yields:
+            Class, index, attempt, pixels, and the training image it copies or None.
 
         Raises:
             StageError: the denoiser draws nothing but copies.
@@ -179,8 +177,8 @@ class SyntheticSet:
             wanted = []
             while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
                 images = np.stack([image for *_, image in batch])
-                found = [None] * len(batch) if copies is None else copies.find(images)
-                for (label, index, image), copied in zip(batch, found, strict=True):
+                originals = [None] * len(batch) if copies is None else copies.find(images)
+                for (label, index, image), copied in zip(batch, originals, strict=True):
                     if copied is not None:
                         wanted.append((label, index))
                     yield label, index, attempt, image, copied
@@ -189,22 +187,22 @@ class SyntheticSet:
         label, index = wanted[0]
         raise StageError(
             f"Image {index} of {self._names[label]}: each of {_ATTEMPTS} draws was a copy of a "
-            "training image, so the denoiser knows its images by heart. Delete "
-            f"{self._folder}, and train on more of them or for a shorter time; or set "
-            "sampling.copy_filter: false, and do not give the set away."
+            "training image, so the denoiser has memorised its training images. Delete "
+            f"{self._folder}, then train on more images or for a shorter time; or set "
+            "sampling.copy_filter: false and do not release the set."
         )
 
     def _draws(
         self, wanted: Sequence[tuple[int, int]], attempt: int
     ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """These images, as they come out at this attempt: class, index, pixels."""
+        """Class, index and pixels of these images at this attempt, in the order they are drawn."""
         missing = []
-        for each in wanted:
-            image = self._first_draw(*each) if attempt == 0 else None
+        for key in wanted:
+            image = self._first_draw(*key) if attempt == 0 else None
             if image is None:
-                missing.append((*each, attempt))
+                missing.append((*key, attempt))
             else:
-                yield *each, image
+                yield *key, image
         if not missing:
             return
         denoiser, pixels = self._denoiser
@@ -226,55 +224,57 @@ class SyntheticSet:
         return open_denoiser(denoiser_path(self._config, self._run))
 
     def _copy_filter(self, index: int) -> CopyFilter | None:
-        """What tells copies, or nothing where that was not asked for or cannot be."""
+        """The copy filter; None if it is off, or if too few images calibrate it."""
         if not self._settings.copy_filter:
             return None
-        training, held_out = (self._image_set.subset(self._split[r]) for r in ("train", "reserve"))
-        search = CopySearch(np.asarray(training.images))
+        train, reserve = map(self._image_set.subset, (self._split["train"], self._split["reserve"]))
+        search = CopySearch(np.asarray(train.images))
         path = self._folder / _CALIBRATION
         if not path.exists():
             try:
-                write_json(path, self._calibrate(search, held_out.images, index))
+                write_json(path, self._calibrate(search, reserve.images, index))
             except InputError as error:
-                say(f"Copies are not looked for. {error}")
+                say(f"Copies are not searched for. {error}")
                 return None
         return CopyFilter(search, read_json(path, _MADE_BY)["threshold"])
 
-    def _calibrate(self, search: CopySearch, held_out: np.ndarray, index: int) -> dict[str, Any]:
-        require_enough("Copies", {"held-out images": len(held_out)}, "add images")
+    def _calibrate(self, search: CopySearch, reserve: np.ndarray, index: int) -> dict[str, Any]:
+        require_images("Copies", {"reserve images": len(reserve)}, "add images")
         enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
-        each = -(-enough // len(self._names))
+        per_class = -(-enough // len(self._names))
         drawn = self._first_draws(
-            [(label, i) for label in range(len(self._names)) for i in range(each)], index
+            [(label, i) for label in range(len(self._names)) for i in range(per_class)], index
         )
-        searched = sum(min(len(images), CALIBRATED_ON) for images in (held_out, drawn))
-        with progress_bar("Likeness of images that are no copies", searched, "images") as advance:
+        searched = sum(min(len(images), CALIBRATED_ON) for images in (reserve, drawn))
+        with progress_bar("Calibrating the copy detector", searched, "images") as advance:
             return calibrate(
-                search, held_out, drawn, self._config.seed, lambda count: advance(count, "")
+                search, reserve, drawn, self._config.seed, lambda count: advance(count, "")
             )
 
     def _first_draws(self, wanted: list[tuple[int, int]], index: int) -> np.ndarray:
-        """These images as first drawn, uint8 (n, size, size, 3), kept until the set is finished.
+        """First draws of these images: uint8 (n, size, size, 3), kept until the set is finished.
 
-        Each process draws what it finds missing, in an order of its own, so that those that run at
-        once seldom draw the same.
+        Each process draws the missing ones in an order of its own, so that processes running at the
+        same time seldom draw the same image.
         """
-        at_once = self._settings.batch_size
-        batches = [wanted[start : start + at_once] for start in range(0, len(wanted), at_once)]
+        batch_size = self._settings.batch_size
+        batches = [
+            wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)
+        ]
         with progress_bar("First draws", len(wanted), "images") as advance:
             for at in random_stream(index, Purpose.FIRST_DRAW_ORDER).permutation(len(batches)):
-                missing = [each for each in batches[at] if self._first_draw(*each) is None]
+                missing = [key for key in batches[at] if self._first_draw(*key) is None]
                 for label, i, image in self._draws(missing, attempt=0):
                     _write_image(self._first_draw_path(label, i), image)
                 advance(len(batches[at]), "")
-        drawn = (self._first_draw(*each) for each in wanted)
+        drawn = (self._first_draw(*key) for key in wanted)
         return np.stack([image for image in drawn if image is not None])
 
     def _first_draw_path(self, label: int, image: int) -> Path:
         return self._folder / _FIRST_DRAWS / f"{label}-{image:06d}.png"
 
     def _first_draw(self, label: int, image: int) -> np.ndarray | None:
-        """An image as first drawn, where it is there and can be read."""
+        """The first draw of an image; None if it does not exist or cannot be read."""
         try:
             with Image.open(self._first_draw_path(label, image)) as opened:
                 return np.asarray(opened)
@@ -282,7 +282,7 @@ class SyntheticSet:
             return None
 
     def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
-        """Note that an image was not kept, in a file of its own, as other processes draw too."""
+        """Note a rejected image in a file of its own, since other processes are drawing too."""
         note = {
             "image": f"{path.parent.name}/{path.name}",
             "attempt": attempt,

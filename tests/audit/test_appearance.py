@@ -27,7 +27,7 @@ def test_wave_has_its_power_at_its_frequency(cycles, across):
 def test_power_of_noise_is_its_variance_at_every_frequency():
     noise = np.random.default_rng(0).normal(128, 20, (40, 32, 32))
 
-    spectrum = power_spectrum(np.concatenate([grey(each) for each in noise]))
+    spectrum = power_spectrum(np.concatenate([grey(values) for values in noise]))
 
     np.testing.assert_allclose(spectrum, (20 / 255) ** 2, rtol=0.35)
     assert spectrum.mean() == pytest.approx((20 / 255) ** 2, rel=0.05)
@@ -48,7 +48,7 @@ def test_histogram_by_hand():
 def test_appearance_is_plain_lists_and_repeats():
     images = np.random.default_rng(1).integers(0, 256, (2100, 8, 8, 3)).astype(np.uint8)
 
-    found = appearance(images, seed=3)
+    result = appearance(images, seed=3)
 
-    assert found == appearance(images, seed=3) != appearance(images, seed=4)
-    assert (len(found["spectrum"]), np.shape(found["histogram"])) == (4, (3, 64))
+    assert result == appearance(images, seed=3) != appearance(images, seed=4)
+    assert (len(result["spectrum"]), np.shape(result["histogram"])) == (4, (3, 64))

@@ -13,7 +13,9 @@ from kerasmed.metrics.statistics import grouped_interval, holm, permutation_p_va
 def test_interval_holds_the_mean_and_narrows_with_more_values():
     few, many = np.tile([1.0, 1.0, 0.0], 10), np.tile([1.0, 1.0, 0.0], 1000)
 
-    wide, narrow = (grouped_interval(each, np.arange(len(each)), 1000, 0) for each in (few, many))
+    wide, narrow = (
+        grouped_interval(values, np.arange(len(values)), 1000, 0) for values in (few, many)
+    )
 
     for low, high in (wide, narrow):
         assert low < 2 / 3 < high
@@ -54,7 +56,7 @@ def test_interval_of_few_groups_says_how_little_is_known():
     assert difference == pytest.approx((0.25 - 0.975 * 1.25, 0.25 + 0.975 * 0.75))
 
 
-def test_interval_is_the_same_drawn_in_parts(monkeypatch):
+def test_interval_is_the_same_drawn_in_batches(monkeypatch):
     values, groups = np.random.default_rng(0).random(50), np.arange(50)
     whole = grouped_interval(values, groups, 100, 0)
 
@@ -67,10 +69,10 @@ def test_interval_is_the_same_drawn_in_parts(monkeypatch):
 def test_p_value_of_single_images_is_mcnemars(better, worse):
     difference = np.concatenate([np.ones(better), -np.ones(worse), np.zeros(50)])
 
-    found = permutation_p_value(difference, np.arange(len(difference)), 0)
+    p_value = permutation_p_value(difference, np.arange(len(difference)), 0)
 
     expected = binomtest(better, better + worse).pvalue
-    assert found == pytest.approx(expected, abs=0.012)
+    assert p_value == pytest.approx(expected, abs=0.012)
 
 
 def test_p_value_of_groups_does_not_count_their_images_apart():
@@ -91,13 +93,13 @@ def test_p_value_without_a_difference_is_one():
 def test_p_values_of_equal_networks_are_uniform():
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(30), 3)
-    found = [
+    p_values = [
         permutation_p_value(rng.normal(size=30)[groups] + 0.1 * rng.normal(size=90), groups, i)
         for i in range(200)
     ]
 
-    assert np.mean(np.array(found) < 0.05) == pytest.approx(0.05, abs=0.04)
-    assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+    assert np.mean(np.array(p_values) < 0.05) == pytest.approx(0.05, abs=0.04)
+    assert np.mean(p_values) == pytest.approx(0.5, abs=0.07)
 
 
 def test_holm_by_hand():
@@ -125,19 +127,19 @@ def correct() -> dict[tuple[str, str], np.ndarray]:
 
 
 def test_every_two_regimes_of_a_backbone_are_compared(correct):
-    found = compare_regimes(correct, np.arange(200), 500, 0)
+    comparisons = compare_regimes(correct, np.arange(200), 500, 0)
 
-    assert [(each["backbone"], *each["regimes"]) for each in found] == [
+    assert [(row["backbone"], *row["regimes"]) for row in comparisons] == [
         ("A", "real", "synthetic"),
         ("A", "real", "both"),
         ("A", "synthetic", "both"),
         ("B", "real", "both"),
     ]
-    first, second = found[:2]
+    first, second = comparisons[:2]
     assert first["accuracy"] == pytest.approx([0.95, 0.75])
     assert first["difference"] == pytest.approx(-0.2)
     assert first["interval"][0] < -0.2 < first["interval"][1] < 0
-    assert [each["conclusion"] for each in found] == [
+    assert [row["conclusion"] for row in comparisons] == [
         "lower", "no difference shown", "higher", "no difference shown",
     ]  # fmt: skip
     assert second["p_value"] == 1.0
@@ -148,9 +150,9 @@ def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
     correct = {key: value for key, value in correct.items() if key.backbone == "A"}
     correct |= {TrainedOn("A", "synthetic", name): synthetic for name in ("x3", "x10")}
 
-    found = compare_regimes(correct, np.arange(200), 100, 0)
+    comparisons = compare_regimes(correct, np.arange(200), 100, 0)
 
-    pairs = [(*each["regimes"], *each["variants"]) for each in found]
+    pairs = [(*row["regimes"], *row["variants"]) for row in comparisons]
     assert ("real", "synthetic", None, "x3") in pairs
     assert not [pair for pair in pairs if pair[2:] == ("x3", "x10")]
     assert len(pairs) == 3 + 2 * 3
@@ -195,8 +197,10 @@ def test_order_in_which_a_study_names_its_regimes_changes_nothing():
         for r, v in (("both", None), ("both", "x3"), ("synthetic", None), ("real", None))
     }
 
-    one, other = (compare_regimes(each, np.arange(40), 100, 0) for each in (correct, backwards))
+    forward, backward = (
+        compare_regimes(ordered, np.arange(40), 100, 0) for ordered in (correct, backwards)
+    )
 
-    assert one == other
-    assert [row["backbone"] for row in one] == ["B"] * 6 + ["A"] * 6
-    assert one[0]["regimes"] == ["real", "synthetic"]
+    assert forward == backward
+    assert [row["backbone"] for row in forward] == ["B"] * 6 + ["A"] * 6
+    assert forward[0]["regimes"] == ["real", "synthetic"]

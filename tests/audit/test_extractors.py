@@ -35,9 +35,9 @@ def test_named_network_is_exported_once_and_measures_fidelity(tiny_config, run_c
 
     assert exported.stat().st_mtime_ns == written
     fidelity = json.loads((run_copy / "evaluation" / "fidelity.json").read_text())
-    found = fidelity["in_networks"]["MobileNet (own.weights.h5)"]
-    assert found != fidelity["in_features"]
-    assert np.isfinite(found["generated_to_held_out"]["kid"])
+    in_network = fidelity["in_networks"]["MobileNet (own.weights.h5)"]
+    assert in_network != fidelity["in_features"]
+    assert np.isfinite(in_network["synthetic_to_reserve"]["kid"])
     table = (run_copy / "evaluation" / "fidelity.csv").read_text()
     assert "features of MobileNet (own.weights.h5),all,synthetic" in table
 
@@ -47,7 +47,7 @@ def test_network_that_is_unknown_or_has_learned_nothing_is_refused(tiny_config, 
 
     assert main([*study, "audit.extractors=[InceptionV4]"]) == 2
     assert "did you mean InceptionV3?" in capsys.readouterr().err
-    with pytest.raises(ConfigError, match="a network without weights sees nothing"):
+    with pytest.raises(ConfigError, match="a network without weights has learned no features"):
         parse_config(
             {"name": "x", "data": {"source": "s"}, "audit": {"extractor_weights": "none"}}, "x"
         )

@@ -14,15 +14,15 @@ from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.kernel_distance import kernel_distance
 from kerasmed.metrics.manifold import Overlap, overlap
 
-SETS = ("held_out", "seen", "generated")
+SETS = ("reserve", "train", "synthetic")
 
 
 def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.ndarray:
     return np.random.default_rng(seed).normal(shift, 1.0, (count, width)).astype(np.float32)
 
 
-def fidelity(held_out, seen, generated, groups=None, seed=0) -> dict:
-    sets = {"held_out": held_out, "seen": seen, "generated": generated}
+def fidelity(reserve, train, synthetic, groups=None, seed=0) -> dict:
+    sets = {"reserve": reserve, "train": train, "synthetic": synthetic}
     return module.fidelity(sets, groups, seed)
 
 
@@ -77,20 +77,20 @@ def test_float32_features_lose_no_digits():
 
 
 def test_same_distribution_is_near_0_and_a_shifted_one_is_far():
-    held_out, seen = normal(150, seed=1), normal(150, seed=2)
+    reserve, train = normal(150, seed=1), normal(150, seed=2)
 
-    near = fidelity(held_out, seen, normal(150, seed=3))
-    far = fidelity(held_out, seen, normal(150, 1.0, seed=3))
+    near = fidelity(reserve, train, normal(150, seed=3))
+    far = fidelity(reserve, train, normal(150, 1.0, seed=3))
 
-    assert abs(near["generated_to_held_out"]["kid"]) < 0.2
-    assert far["generated_to_held_out"]["kid"] > 2
-    assert far["seen_to_held_out"]["kid"] < 0.2
+    assert abs(near["synthetic_to_reserve"]["kid"]) < 0.2
+    assert far["synthetic_to_reserve"]["kid"] > 2
+    assert far["train_to_reserve"]["kid"] < 0.2
 
 
 def test_value_lies_within_its_interval():
     result = fidelity(normal(90, seed=1), normal(90, seed=2), normal(90, 0.3, seed=3))
 
-    for name in ("generated_to_held_out", "seen_to_held_out"):
+    for name in ("synthetic_to_reserve", "train_to_reserve"):
         low, high = result[name]["interval"]
         assert low < result[name]["kid"] < high
 
@@ -99,9 +99,9 @@ def test_value_lies_within_its_interval():
 def test_scale_of_the_features_changes_nothing(factor):
     sets = [normal(60, 0.5, 1), normal(60, 0.5, 2), normal(60, 1.0, 3)]
 
-    first, second = fidelity(*sets), fidelity(*(each * np.float32(factor) for each in sets))
+    first, second = fidelity(*sets), fidelity(*(features * np.float32(factor) for features in sets))
 
-    for name in ("generated_to_held_out", "seen_to_held_out"):
+    for name in ("synthetic_to_reserve", "train_to_reserve"):
         assert second[name]["kid"] == pytest.approx(first[name]["kid"], rel=1e-3)
 
 
@@ -111,11 +111,11 @@ def test_interval_covers_and_is_about_as_wide_as_the_spread(shift, least, most):
     values, widths, covered = [], [], 0
     for i in range(60):
         sets = normal(60, seed=10 + 3 * i), normal(60, seed=11 + 3 * i)
-        found = fidelity(*sets, normal(60, shift, seed=12 + 3 * i))
+        result = fidelity(*sets, normal(60, shift, seed=12 + 3 * i))
         # Without the scale, which is a little other in each.
         scale = float(sets[0].std())
-        low, high = found["generated_to_held_out"]["interval"]
-        values.append(found["generated_to_held_out"]["kid"])
+        low, high = result["synthetic_to_reserve"]["interval"]
+        values.append(result["synthetic_to_reserve"]["kid"])
         widths.append(high - low)
         covered += low < truth / scale < high
     assert covered >= 54
@@ -168,9 +168,11 @@ def test_kernel_distance_of_other_patients_is_unbiased_and_its_interval_covers_0
 
 def test_fidelity_knows_the_patients(of_patient):
     sets = [patients(seed) for seed in range(3)]
-    groups = dict.fromkeys(("held_out", "seen"), of_patient)
+    groups = dict.fromkeys(("reserve", "train"), of_patient)
 
-    alone, together = (fidelity(*sets, each)["seen_to_held_out"] for each in (None, groups))
+    alone, together = (
+        fidelity(*sets, groups_of)["train_to_reserve"] for groups_of in (None, groups)
+    )
 
     low, high = together["interval"]
     assert low < together["kid"] < high
@@ -179,9 +181,9 @@ def test_fidelity_knows_the_patients(of_patient):
 
 
 def test_fidelity_of_too_few_patients_is_refused():
-    groups = {"held_out": np.arange(40) // 10, "seen": np.arange(40)}
+    groups = {"reserve": np.arange(40) // 10, "train": np.arange(40)}
 
-    with pytest.raises(InputError, match=r"at least 5 groups.*received 4 of held out images"):
+    with pytest.raises(InputError, match=r"at least 5 groups.*received 4 of reserve images"):
         fidelity(*(normal(40, seed=i) for i in range(3)), groups)
 
 
@@ -190,7 +192,7 @@ def test_classes_that_patients_were_given_at_random_do_not_lie_apart():
     for seed in range(10):
         features = {name: patients(10 * seed + i) for i, name in enumerate(SETS)}
         labels = dict.fromkeys(SETS, np.repeat([0, 1], 120))
-        groups = dict.fromkeys(("held_out", "seen"), np.arange(240) // 12)
+        groups = dict.fromkeys(("reserve", "train"), np.arange(240) // 12)
         try:
             class_distances(features, labels, "ab", groups)
         except InputError as error:
@@ -198,21 +200,21 @@ def test_classes_that_patients_were_given_at_random_do_not_lie_apart():
     assert refused >= 9
 
 
-def test_generated_classes_are_taken_as_frequent_as_real_ones():
+def test_synthetic_classes_are_taken_as_frequent_as_real_ones():
     rng = np.random.default_rng(0)
 
     def drawn(counts) -> tuple[np.ndarray, np.ndarray]:
         labels = np.repeat([0, 1], counts)
         return rng.normal(size=(sum(counts), 4)) + 6 * labels[:, None], labels
 
-    sets = {"held_out": drawn((300, 30)), "seen": drawn((300, 30)), "generated": drawn((300, 300))}
-    features, labels = ({name: each[i] for name, each in sets.items()} for i in range(2))
+    sets = {"reserve": drawn((300, 30)), "train": drawn((300, 30)), "synthetic": drawn((300, 300))}
+    features, labels = ({name: of_set[i] for name, of_set in sets.items()} for i in range(2))
 
-    found = fidelity_by_class(features, labels, "ab")
+    result = fidelity_by_class(features, labels, "ab")
 
-    assert found["compared"] == 330
-    assert found["generated_to_held_out"]["interval"][0] < 0.05
-    assert found["generated_to_held_out"]["kid"] < 0.5
+    assert result["compared"] == 330
+    assert result["synthetic_to_reserve"]["interval"][0] < 0.05
+    assert result["synthetic_to_reserve"]["kid"] < 0.5
 
 
 def test_seed_repeats():
@@ -225,11 +227,11 @@ def test_seed_repeats():
 def test_constant_features_give_0_not_nan():
     result = fidelity(*[np.zeros((20, 4), dtype=np.float32)] * 3)
 
-    assert result["generated_to_held_out"]["kid"] == 0.0
+    assert result["synthetic_to_reserve"]["kid"] == 0.0
     assert json.loads(json.dumps(result, allow_nan=False)) == result
 
 
-@pytest.mark.parametrize(("position", "name"), list(enumerate(["held out", "seen", "generated"])))
+@pytest.mark.parametrize(("position", "name"), list(enumerate(["reserve", "train", "synthetic"])))
 def test_too_few_images_are_refused(position, name):
     sets = [normal(20), normal(20), normal(20)]
     sets[position] = normal(19)
@@ -262,7 +264,7 @@ def test_frechet_distance_of_too_few_images_is_refused():
         frechet_distance(normal(30), normal(8))
 
 
-def plain_overlap(real, generated, k) -> Overlap:
+def plain_overlap(real, synthetic, k) -> Overlap:
     """Term by term, from the papers' definitions."""
 
     def distance(x, y) -> float:
@@ -272,44 +274,44 @@ def plain_overlap(real, generated, k) -> Overlap:
         return sorted(distance(xs[i], xs[j]) for j in range(len(xs)) if j != i)[k - 1]
 
     of_real = [reach(real, i) for i in range(len(real))]
-    of_generated = [reach(generated, j) for j in range(len(generated))]
-    inside = [[distance(x, y) < of_real[i] for y in generated] for i, x in enumerate(real)]
+    of_synthetic = [reach(synthetic, j) for j in range(len(synthetic))]
+    inside = [[distance(x, y) < of_real[i] for y in synthetic] for i, x in enumerate(real)]
     return Overlap(
-        precision=np.mean([any(row[j] for row in inside) for j in range(len(generated))]),
+        precision=np.mean([any(row[j] for row in inside) for j in range(len(synthetic))]),
         recall=np.mean(
-            [any(distance(x, y) < of_generated[j] for j, y in enumerate(generated)) for x in real]
+            [any(distance(x, y) < of_synthetic[j] for j, y in enumerate(synthetic)) for x in real]
         ),
-        density=np.sum(inside) / k / len(generated),
+        density=np.sum(inside) / k / len(synthetic),
         coverage=np.mean([any(row) for row in inside]),
     )
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(20, 20, 5), (25, 31, 3), (12, 9, 1)])
 def test_overlap_agrees_with_plain_loops(n, m, k):
-    real, generated = normal(n, seed=1, width=3), normal(m, 0.7, seed=2, width=3)
+    real, synthetic = normal(n, seed=1, width=3), normal(m, 0.7, seed=2, width=3)
 
-    found = overlap(real, generated, k)
+    result = overlap(real, synthetic, k)
 
-    assert asdict(found) == pytest.approx(asdict(plain_overlap(real, generated, k)))
+    assert asdict(result) == pytest.approx(asdict(plain_overlap(real, synthetic, k)))
 
 
 def test_surroundings_reach_to_images_of_other_groups():
     """Each image eight times over: as one group they are as good as one."""
-    real, generated = normal(40, seed=1, width=3), normal(40, 0.7, seed=2, width=3)
+    real, synthetic = normal(40, seed=1, width=3), normal(40, 0.7, seed=2, width=3)
     times = np.repeat(np.arange(40), 8)
     slices = real[times] + 1e-9 * normal(320, seed=3, width=3)
 
-    grouped = overlap(generated, slices, 5, generated_groups=times)
-    assert grouped.recall > overlap(generated, slices, 5).recall + 0.3
-    assert grouped.recall == pytest.approx(overlap(generated, real, 1).recall)
-    assert overlap(slices, generated, 5, times).precision == pytest.approx(
-        overlap(real, generated, 1).precision
+    grouped = overlap(synthetic, slices, 5, synthetic_groups=times)
+    assert grouped.recall > overlap(synthetic, slices, 5).recall + 0.3
+    assert grouped.recall == pytest.approx(overlap(synthetic, real, 1).recall)
+    assert overlap(slices, synthetic, 5, times).precision == pytest.approx(
+        overlap(real, synthetic, 1).precision
     )
 
 
-def test_overlap_of_too_few_images_beside_a_group_is_refused():
+def test_overlap_of_too_few_images_outside_a_group_is_refused():
     real = normal(24, seed=1)
-    with pytest.raises(InputError, match="5 images beside those of any one group, received 4"):
+    with pytest.raises(InputError, match="5 images outside the largest group, received 4"):
         overlap(real, real, real_groups=np.maximum(np.arange(24), 19))
 
 
@@ -332,7 +334,7 @@ def test_all_sets_are_compared_in_equal_numbers():
     result = fidelity(normal(90, seed=1), normal(60, seed=2), normal(75, seed=3))
 
     assert result["compared"] == 60
-    for name in ("generated_to_held_out", "seen_to_held_out"):
+    for name in ("synthetic_to_reserve", "train_to_reserve"):
         assert result[name]["fid"] > 0
         assert 0 < result[name]["recall"] <= 1
 
@@ -340,21 +342,21 @@ def test_all_sets_are_compared_in_equal_numbers():
 def test_frechet_distance_of_fewer_images_than_features_is_left_out():
     result = fidelity(*(normal(30, seed=i, width=40) for i in range(3)))
 
-    assert result["generated_to_held_out"]["fid"] is None
+    assert result["synthetic_to_reserve"]["fid"] is None
 
 
 def test_classes_are_compared_apart_and_small_ones_say_why_not():
     labels = np.repeat([0, 1, 2], [40, 40, 10])
-    sets = {name: normal(90, seed=i) for i, name in enumerate(["held_out", "seen", "generated"])}
-    sets["generated"][labels == 1] += 5
+    sets = {name: normal(90, seed=i) for i, name in enumerate(["reserve", "train", "synthetic"])}
+    sets["synthetic"][labels == 1] += 5
 
-    found = fidelity_by_class(sets, dict.fromkeys(sets, labels), ["a", "b", "c"])
+    result = fidelity_by_class(sets, dict.fromkeys(sets, labels), ["a", "b", "c"])
 
-    assert found["generated_to_held_out"] == fidelity(*sets.values())["generated_to_held_out"]
-    near, far = (found["per_class"][name]["generated_to_held_out"] for name in "ab")
+    assert result["synthetic_to_reserve"] == fidelity(*sets.values())["synthetic_to_reserve"]
+    near, far = (result["per_class"][name]["synthetic_to_reserve"] for name in "ab")
     assert near["kid"] < 1 < far["kid"]
     assert far["precision"] == 0
-    assert "at least 20 held out images, received 10" in found["per_class"]["c"]["not_computed"]
+    assert "at least 20 reserve images, received 10" in result["per_class"]["c"]["not_computed"]
 
 
 def test_classes_are_as_far_as_the_images_were_moved():
@@ -362,26 +364,26 @@ def test_classes_are_as_far_as_the_images_were_moved():
     labels = np.repeat([0, 1], 100)
     centres = np.array([[-3.0, 0.0], [3.0, 0.0]])[labels]
 
-    def draw(share: float) -> np.ndarray:
-        """Images moved by a share of the way to the other class."""
-        return centres * (1 - 2 * share) + 0.3 * rng.standard_normal(centres.shape)
+    def draw(fraction: float) -> np.ndarray:
+        """Images moved by a fraction of the way to the other class."""
+        return centres * (1 - 2 * fraction) + 0.3 * rng.standard_normal(centres.shape)
 
-    features = {"held_out": draw(0), "seen": draw(0), "generated": draw(1)}
+    features = {"reserve": draw(0), "train": draw(0), "synthetic": draw(1)}
     swapped = class_distances(features, dict.fromkeys(features, labels), "ab")
     near = class_distances(
-        {**features, "generated": draw(0.1)}, dict.fromkeys(features, labels), "ab"
+        {**features, "synthetic": draw(0.1)}, dict.fromkeys(features, labels), "ab"
     )
 
-    assert swapped["generated"] == pytest.approx(1, abs=0.05)
-    assert swapped["seen"] == pytest.approx(0, abs=0.02)
-    assert 0 < near["generated"] < 0.3
+    assert swapped["synthetic"] == pytest.approx(1, abs=0.05)
+    assert swapped["train"] == pytest.approx(0, abs=0.02)
+    assert 0 < near["synthetic"] < 0.3
 
 
 def test_distance_of_classes_needs_images_of_each():
-    features = {name: np.zeros((40, 2)) for name in ("held_out", "seen", "generated")}
+    features = {name: np.zeros((40, 2)) for name in ("reserve", "train", "synthetic")}
     labels = dict.fromkeys(features, np.repeat([0, 1], [21, 19]))
 
-    with pytest.raises(InputError, match="at least 20 held out images of b, received 19"):
+    with pytest.raises(InputError, match="at least 20 reserve images of b, received 19"):
         class_distances(features, labels, "ab")
 
 
@@ -389,7 +391,7 @@ def test_distance_of_classes_needs_images_of_each():
 def test_distance_of_classes_that_do_not_lie_apart_is_refused(deviation):
     features = {
         name: 1 + deviation * normal(40, seed=i)
-        for i, name in enumerate(("held_out", "seen", "generated"))
+        for i, name in enumerate(("reserve", "train", "synthetic"))
     }
     labels = dict.fromkeys(features, np.repeat([0, 1], 20))
 

@@ -33,11 +33,11 @@ def read(text: str) -> list[dict[str, str]]:
 
 
 def test_metrics_read_back():
-    (found,) = read(metrics_csv([row(0.8, variant="x3")]))
+    (line,) = read(metrics_csv([row(0.8, variant="x3")]))
 
-    assert (found["trained_on"], found["variant"], found["n_train"]) == ("both", "x3", "1234")
-    assert float(found["accuracy_low"]) == pytest.approx(0.75)
-    assert (found["accuracy_on_synthetic"], "confusion" in found) == ("", False)
+    assert (line["trained_on"], line["variant"], line["n_train"]) == ("both", "x3", "1234")
+    assert float(line["accuracy_low"]) == pytest.approx(0.75)
+    assert (line["accuracy_on_synthetic"], "confusion" in line) == ("", False)
 
 
 def test_comparisons_name_both_sides():
@@ -47,16 +47,16 @@ def test_comparisons_name_both_sides():
         "conclusion": "higher",
     }  # fmt: skip
 
-    (found,) = read(comparisons_csv([compared]))
+    (line,) = read(comparisons_csv([compared]))
 
-    assert (found["first"], found["second"]) == ("real", "both x3")
-    assert (found["first_accuracy"], found["low"], found["high"]) == ("0.8", "0.02", "0.18")
+    assert (line["first"], line["second"]) == ("real", "both x3")
+    assert (line["first_accuracy"], line["low"], line["high"]) == ("0.8", "0.02", "0.18")
 
 
 def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
-    each = {"kid": 0.1, "interval": [0.0, 0.2], "fid": None, "precision": 0.9}
-    found = {"generated_to_held_out": each, "seen_to_held_out": each}
-    whole = {**found, "per_class": {"a": found, "b": {"not_computed": "too few"}}}
+    figures = {"kid": 0.1, "interval": [0.0, 0.2], "fid": None, "precision": 0.9}
+    result = {"synthetic_to_reserve": figures, "train_to_reserve": figures}
+    whole = {**result, "per_class": {"a": result, "b": {"not_computed": "too few"}}}
     fidelity = {
         "features_of": "N", "in_features": whole, "in_pixels": whole,
         "in_networks": {"InceptionV3 (imagenet)": whole}, "of_variants": {"x3": whole},
@@ -74,12 +74,12 @@ def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
 
 
 def test_privacy_has_a_line_for_each_figure_that_was_computed():
-    close = {"share_closer_to_training": 0.5, "c_t": 1.5, "authenticity": {"held_out": 0.8}}
+    close = {"fraction_closer_to_train": 0.5, "c_t": 1.5, "authenticity": {"reserve": 0.8}}
     level = {"auc": 0.6, "interval": [0.5, 0.7], "true_positives": 0.02}
-    found = {
+    privacy = {
         "copies": {
             "drawn": 12, "rejected": 2, "found": [], "threshold": 0.9,
-            "calibration": {"held_out": {"above": 0.01}}, "closer_to_training": {"share": 0.4},
+            "calibration": {"reserve": {"above": 0.01}}, "closer_to_train": {"fraction": 0.4},
             "power": [{"alteration": "mirrored", "found": 0.95}],
         },
         "in_pixels": close, "in_features": {"not_computed": "too few"},
@@ -88,17 +88,17 @@ def test_privacy_has_a_line_for_each_figure_that_was_computed():
         },
     }  # fmt: skip
 
-    rows = {each["measure"]: each for each in read(privacy_csv(found))}
+    rows = {line["measure"]: line for line in read(privacy_csv(privacy))}
 
-    assert rows["planted copies found, mirrored, share"]["value"] == "0.95"
+    assert rows["planted copies found, mirrored, fraction"]["value"] == "0.95"
     assert rows["C_T in pixels"]["value"] == "1.5"
     area = rows["membership, timestep all, area under the curve"]
     assert (area["value"], area["low"], area["high"]) == ("0.6", "0.5", "0.7")
     assert not any("features" in name for name in rows)
-    found["copies"]["rejected"] = None  # not looked for while they were drawn
-    assert not any("left out" in each["measure"] for each in read(privacy_csv(found)))
+    privacy["copies"]["rejected"] = None  # not looked for while they were drawn
+    assert not any("left out" in line["measure"] for line in read(privacy_csv(privacy)))
     nothing = {"not_computed": "too few"}
-    assert read(privacy_csv(dict.fromkeys(found, nothing))) == []
+    assert read(privacy_csv(dict.fromkeys(privacy, nothing))) == []
 
 
 def test_latex_escapes_and_shows_an_interval_or_a_spread():
@@ -139,7 +139,8 @@ def test_figures_that_were_not_computed_are_dashes():
 
 @pytest.mark.parametrize("name", ["=1+1", '肺,"炎"', "a\nb", "-x", "@x"])
 def test_csv_gives_names_back_as_they_were(name):
-    each = {"kid": 0.1, "interval": [0.0, 0.2]}
-    found = {"generated_to_held_out": each, "per_class": {name: {"generated_to_held_out": each}}}
+    figures = {"kid": 0.1, "interval": [0.0, 0.2]}
+    of_class = {"synthetic_to_reserve": figures}
+    result = {**of_class, "per_class": {name: of_class}}
 
-    assert [line["class"] for line in read(fidelity_csv({"pixels": found}))] == ["all", name]
+    assert [line["class"] for line in read(fidelity_csv({"pixels": result}))] == ["all", name]

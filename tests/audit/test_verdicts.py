@@ -100,9 +100,9 @@ def test_usefulness_without_real_images_is_not_answered():
 
 def faithful(precision: float, recall: float, distance: float = 0.1) -> dict:
     return {
-        "generated_to_held_out": {"precision": precision, "recall": recall},
-        "seen_to_held_out": {"precision": 0.9, "recall": 0.9},
-        "class_distances": {"generated": distance + 0.25, "seen": 0.25},
+        "synthetic_to_reserve": {"precision": precision, "recall": recall},
+        "train_to_reserve": {"precision": 0.9, "recall": 0.9},
+        "class_distances": {"synthetic": distance + 0.25, "train": 0.25},
     }
 
 
@@ -126,8 +126,8 @@ def test_fidelity_that_was_not_computed_is_not_answered():
     verdict = judge_fidelity({"not_computed": "too few."})
 
     assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
-    found = {**faithful(0.9, 0.9), "class_distances": {"not_computed": "too few."}}
-    assert judge_fidelity(found).light == "grey"
+    fidelity = {**faithful(0.9, 0.9), "class_distances": {"not_computed": "too few."}}
+    assert judge_fidelity(fidelity).light == "grey"
 
 
 def privacy(
@@ -184,14 +184,14 @@ def test_privacy_says_so_where_copies_were_not_looked_for_while_drawing():
     assert "left out" not in verdict.answer
 
 
-@pytest.mark.parametrize("part", ["in_pixels", "membership"])
-def test_privacy_is_not_green_where_a_part_could_not_be_asked(part):
-    verdict = judge_privacy({**privacy(), part: {"not_computed": "too few images."}})
+@pytest.mark.parametrize("figure", ["in_pixels", "membership"])
+def test_privacy_is_not_green_where_a_figure_could_not_be_measured(figure):
+    verdict = judge_privacy({**privacy(), figure: {"not_computed": "too few images."}})
 
     assert (verdict.light, "too few images" in verdict.answer) == ("amber", True)
 
 
 def test_privacy_without_a_search_for_copies_is_not_answered():
-    found = {**privacy(), "copies": {"not_computed": "too few."}}
+    without_search = {**privacy(), "copies": {"not_computed": "too few."}}
 
-    assert judge_privacy(found).light == "grey"
+    assert judge_privacy(without_search).light == "grey"

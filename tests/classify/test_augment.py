@@ -34,7 +34,7 @@ def test_nothing_changes_without_strength():
     np.testing.assert_array_equal(make_augmenter("none")(IMAGES, _rngs(*range(4))), IMAGES)
 
 
-def test_an_image_depends_on_its_own_generator_alone():
+def test_an_image_depends_only_on_its_own_generator():
     augment = make_augmenter("medium")
     whole = augment(IMAGES, _rngs(0, 1, 2, 3))
     np.testing.assert_array_equal(augment(IMAGES[2:], _rngs(2, 3)), whole[2:])
@@ -42,7 +42,7 @@ def test_an_image_depends_on_its_own_generator_alone():
 
 
 def test_half_of_the_images_stay_where_they_are():
-    # One bright pixel: colours leave it alone in its place, all else moves or spreads it.
+    # One bright pixel: colour changes leave it in place, everything else moves or spreads it.
     images = np.zeros((200, 33, 33, 3), np.uint8)
     images[:, 4, 4] = 200
     changed = make_augmenter("strong")(images, _rngs(*range(200))).max(axis=-1)
@@ -51,7 +51,7 @@ def test_half_of_the_images_stay_where_they_are():
     assert 80 <= alone.sum() <= 120
 
 
-def test_missing_keras_cv_is_told_with_a_remedy(monkeypatch):
+def test_missing_keras_cv_is_refused_with_a_remedy(monkeypatch):
     real_import = builtins.__import__
 
     def refuse(name, *arguments, **options):

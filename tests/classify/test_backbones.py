@@ -35,8 +35,8 @@ def test_preprocessing_is_that_of_keras_applications(name):
     expected = getattr(keras.applications, MODULES[name]).preprocess_input(images.copy())
     inputs = keras.Input((4, 4, 3))
     outputs = keras.layers.Identity()(BACKBONES[name].preprocess(inputs))
-    found = keras.Model(inputs, outputs).predict_on_batch(images)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    preprocessed = keras.Model(inputs, outputs).predict_on_batch(images)
+    np.testing.assert_allclose(preprocessed, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -68,7 +68,7 @@ def test_weights_may_differ_between_backbones(tmp_path):
 
 
 def test_missing_weights_file_is_refused():
-    with pytest.raises(ConfigError, match=r"received 'nowhere\.h5', which is no file"):
+    with pytest.raises(ConfigError, match=r"received 'nowhere\.h5', which is not a file"):
         weights_for("VGG16", "nowhere.h5")
 
 
@@ -95,7 +95,7 @@ def test_imagenet_weights_in_a_file_make_the_efficientnet_that_a_download_makes(
 ):
     """Weights made up here, in the place of those that Keras would download."""
     trained = build_network("EfficientNetB0", 32, "none")
-    norm = next(each for each in trained.layers if isinstance(each, keras.layers.Normalization))
+    norm = next(layer for layer in trained.layers if isinstance(layer, keras.layers.Normalization))
     for weight, value in zip(
         norm.weights, ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225], 1), strict=True
     ):

@@ -8,8 +8,8 @@ from kerasmed.classify.classifier import build_classifier, predict_outputs
 def test_temperature_undoes_overconfidence():
     rng = np.random.default_rng(0)
     logits = rng.standard_normal((4000, 3))
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    labels = (rng.random((4000, 1)) > shares.cumsum(axis=1)).sum(axis=1)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = (rng.random((4000, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
     assert fit_temperature(3.0 * logits, labels) == pytest.approx(3.0, rel=0.1)
 
 
@@ -35,8 +35,8 @@ def test_network_that_is_right_more_often_is_better_however_sure_it_is():
     labels = rng.integers(0, 4, 200)
 
     def logits(right: float, size: float) -> np.ndarray:
-        said = np.where(rng.random(200) < right, labels, (labels + 1) % 4)
-        return size * np.eye(4)[said]
+        predicted = np.where(rng.random(200) < right, labels, (labels + 1) % 4)
+        return size * np.eye(4)[predicted]
 
     modest, sure = logits(0.78, 2.5), logits(0.92, 16.0)
 

@@ -96,11 +96,11 @@ def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_p
     assert "finetune" not in phases
 
 
-def test_only_the_upper_part_is_trained_where_asked(phantoms, tmp_path):
+def test_only_the_upper_layers_are_trained_where_asked(phantoms, tmp_path):
     model = build_classifier("MobileNet", 2, 16, 32, str(_pretrained(tmp_path)), 0.0)
     freeze_lower_layers(model, 0.3)
-    found = _changed_by_a_step(model, phantoms.images, phantoms.labels)
-    changed = [changed for kind, changed in found if kind is not keras.layers.BatchNormalization]
+    changes = _changed_by_a_step(model, phantoms.images, phantoms.labels)
+    changed = [changed for kind, changed in changes if kind is not keras.layers.BatchNormalization]
     first = changed.index(True)
     assert not any(changed[:first])
     assert all(changed[first:])

@@ -14,17 +14,17 @@ def test_rare_classes_weigh_more_and_the_mean_over_images_is_one():
 
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix"])
-def test_workers_make_the_parts_of_the_batch_that_one_process_makes(mixing, phantoms):
+def test_workers_make_the_shards_of_the_batch_that_one_process_makes(mixing, phantoms):
     augment, weights = make_augmenter("medium"), np.array([0.5, 2.0])
 
-    def batches(*part: int) -> LabelledBatches:
-        return LabelledBatches(phantoms, 8, "mirror", augment, mixing, weights, 3, part)
+    def batches(*shard: int) -> LabelledBatches:
+        return LabelledBatches(phantoms, 8, "mirror", augment, mixing, weights, 3, shard)
 
     whole = batches(0, 1)
     # The sixth batch crosses from one epoch to the next; what was made before does not matter.
     for index in (5, 0, 5):
-        parts = [batches(i, 2)[index] for i in (0, 1)]
-        for expected, *found in zip(whole[index], *parts, strict=True):
-            assert len(found[0]) == 4
-            np.testing.assert_array_equal(np.concatenate(found), expected)
+        shards = [batches(i, 2)[index] for i in (0, 1)]
+        for expected, *received in zip(whole[index], *shards, strict=True):
+            assert len(received[0]) == 4
+            np.testing.assert_array_equal(np.concatenate(received), expected)
     assert not np.array_equal(whole[0][0], whole[5][0])

@@ -26,13 +26,13 @@ from kerasmed.study.stages import diffusion as images
 from kerasmed.study.stages import leakage
 
 ROOT = Path(__file__).parents[2]
-CELL = "MobileNet-real-s0"
+CNN = "MobileNet-real-s0"
 
 
 @pytest.fixture
 def model(tiny_run):
     """A model that the tiny study exported."""
-    return tiny_run / "exported" / f"{CELL}.onnx"
+    return tiny_run / "exported" / f"{CNN}.onnx"
 
 
 @pytest.fixture
@@ -56,10 +56,10 @@ def test_study_writes_the_agreed_folder(tiny_run):
         "images/masks/ground_glass/ground_glass-00000.png", "diffusion/denoiser.keras",
         "diffusion/denoiser.onnx", "diffusion/history.csv", "diffusion/previews",
         "diffusion/checkpoints", "synthetic/manifest.json", "synthetic/clear/000000.png",
-        f"classifiers/{CELL}/model.keras", f"classifiers/{CELL}/history.csv",
-        f"exported/{CELL}.onnx", f"exported/{CELL}.json", "evaluation/leakage.json",
+        f"classifiers/{CNN}/model.keras", f"classifiers/{CNN}/history.csv",
+        f"exported/{CNN}.onnx", f"exported/{CNN}.json", "evaluation/leakage.json",
         "evaluation/metrics.json", "evaluation/fidelity.json", "evaluation/privacy.json",
-        f"explanations/{CELL}", "figures/accuracy.png",
+        f"explanations/{CNN}", "figures/accuracy.png",
     ):  # fmt: skip
         assert (tiny_run / name).exists(), name
 
@@ -168,7 +168,9 @@ def test_interrupted_sampling_draws_only_what_is_missing(tiny_config, tiny_run, 
 def test_set_begun_with_other_settings_is_not_mixed(refused, tiny_config, run_copy):
     (run_copy / "synthetic").rename(run_copy / "synthetic.unfinished")
     line = refused("sample", tiny_config, "--set", "sampling.steps=4", "--out", run_copy)
-    assert "was begun with steps 3, received 4; take that back to go on, or delete" in line
+    assert (
+        "was begun with steps 3, received 4; restore the old value to continue, or delete" in line
+    )
 
 
 def test_set_begun_with_other_timesteps_is_not_mixed(refused, tiny_config, run_copy, monkeypatch):
@@ -235,7 +237,7 @@ def test_keras_and_onnx_sampling_agree_within_a_grey_level(tiny_config, run_copy
     drawn = {}
     for engine in ("onnx", "keras"):
         options = ["sampling.copy_filter=false", f"sampling.engine={engine}"]
-        settings = [part for option in options for part in ("--set", option)]
+        settings = [text for option in options for text in ("--set", option)]
         assert main(["sample", str(tiny_config), *settings, "--out", str(run_copy)]) == 0
         paths = sorted((run_copy / "synthetic").glob("*/00000[0-3].png"))
         drawn[engine] = np.stack([np.asarray(Image.open(path)) for path in paths]).astype(int)
@@ -260,10 +262,10 @@ def test_train_classifier_takes_what_is_there_and_adds_what_is_asked(tiny_config
 def test_split_that_was_edited_after_the_training_is_refused(refused, tiny_config, run_copy):
     path = run_copy / "split.json"
     content = json.loads(path.read_text())
-    group = next(each["group"] for each in content["files"] if each["role"] == "train")
-    for each in content["files"]:
-        if each["group"] == group:
-            each["role"] = "test"
+    group = next(entry["group"] for entry in content["files"] if entry["role"] == "train")
+    for entry in content["files"]:
+        if entry["group"] == group:
+            entry["role"] = "test"
     path.write_text(json.dumps(content))
     for command in (("study",), ("evaluate",), ("train", "classifier")):
         message = refused(*command, tiny_config, "--out", run_copy)
@@ -276,7 +278,7 @@ def test_split_that_was_edited_after_the_training_is_refused(refused, tiny_confi
     assert main(["data", "leakage", str(tiny_config), "--out", str(run_copy)]) == 0
 
 
-def test_set_in_which_nobody_looked_for_copies_while_drawing_is_told(tiny_config, run_copy):
+def test_set_in_which_nobody_looked_for_copies_while_drawing_is_reported(tiny_config, run_copy):
     path = run_copy / "synthetic" / "manifest.json"
     manifest = {**json.loads(path.read_text()), "calibration": None, "rejected": []}
     path.write_text(json.dumps(manifest))
@@ -285,7 +287,7 @@ def test_set_in_which_nobody_looked_for_copies_while_drawing_is_told(tiny_config
     copies = json.loads((run_copy / "evaluation" / "privacy.json").read_text())["copies"]
     assert (copies["rejected"], copies["drawn"] > 0) == (None, True)
     page = (run_copy / "report.html").read_text()
-    assert "Copies were not looked for while the set was drawn." in page
+    assert "Copies were not searched for while the set was drawn." in page
     assert "drawn again" not in page
 
 
@@ -378,36 +380,36 @@ def test_export_takes_a_study_or_a_file(refused, tiny_config, tmp_path):
 
 def _explanations(run):
     """Every record of a run but for what differs from time to time."""
-    found = {}
+    records = {}
     for path in sorted((run / "explanations").glob("*/*.json")):
-        found[path.relative_to(run)] = json.loads(path.read_text())
-        del found[path.relative_to(run)]["duration_s"]
-    return found
+        records[path.relative_to(run)] = json.loads(path.read_text())
+        del records[path.relative_to(run)]["duration_s"]
+    return records
 
 
 def test_regimes_are_compared(tiny_run):
-    found = json.loads((tiny_run / "evaluation" / "comparisons.json").read_text())
-    assert [row["regimes"] for row in found] == [
+    comparisons = json.loads((tiny_run / "evaluation" / "comparisons.json").read_text())
+    assert [row["regimes"] for row in comparisons] == [
         ["real", "synthetic"], ["real", "both"], ["synthetic", "both"],
     ]  # fmt: skip
     metrics = json.loads((tiny_run / "evaluation" / "metrics.json").read_text())
     accuracy = {row["trained_on"]: row["accuracy"] for row in metrics}
-    for row in found:
+    for row in comparisons:
         assert row["accuracy"] == pytest.approx([accuracy[name] for name in row["regimes"]])
 
 
 def test_explain_repeats_its_numbers(tiny_config, tiny_run, run_copy):
     shutil.rmtree(run_copy / "explanations")
     assert main(["explain", str(tiny_config), "--out", str(run_copy)]) == 0
-    found = _explanations(run_copy)
-    assert len(found) == 6  # one image a class, three CNNs
-    assert found == _explanations(tiny_run)
+    records = _explanations(run_copy)
+    assert len(records) == 6  # one image a class, three CNNs
+    assert records == _explanations(tiny_run)
 
 
 def test_explain_goes_on_and_removes_what_other_settings_left(
     tiny_config, tiny_run, run_copy, capsys
 ):
-    folder = run_copy / "explanations" / CELL
+    folder = run_copy / "explanations" / CNN
     kept, lost = sorted(folder.glob("*.json"))
     lost.unlink()
     written = kept.stat().st_mtime_ns
@@ -428,17 +430,17 @@ def test_summary_of_explanations_has_the_checks_of_every_network(tiny_run):
     ]
     assert len(summary["agreement"]) == 3
     explained = _explanations(tiny_run)
-    for name, found in summary["networks"].items():
-        assert found["images"] == 2
+    for name, figures in summary["networks"].items():
+        assert figures["images"] == 2
         for key in ("deletion", "insertion", "random_deletion", "random_insertion"):
-            assert 0 <= found[key] <= 1
+            assert 0 <= figures[key] <= 1
         # A tiny network with shuffled weights may answer every image alike: nothing to compare.
-        records = [each for path, each in explained.items() if path.parent.name == name]
+        records = [record for path, record in explained.items() if path.parent.name == name]
         compared = [record["randomised"] for record in records if "randomised" in record]
-        assert all(-1 <= each <= 1 for each in compared)
+        assert all(-1 <= correlation <= 1 for correlation in compared)
         expected = pytest.approx(np.mean(compared)) if compared else None
-        assert found.get("randomised") == expected
-        assert set(found["mean_maps"]) == {"clear", "ground_glass"}
+        assert figures.get("randomised") == expected
+        assert set(figures["mean_maps"]) == {"clear", "ground_glass"}
 
 
 def test_region_of_a_phantom_is_compared_with_its_explanation(tiny_run):
@@ -448,13 +450,13 @@ def test_region_of_a_phantom_is_compared_with_its_explanation(tiny_run):
         assert ("region" in record) == (record["true_class"] == "ground_glass")
 
 
-@pytest.mark.parametrize("explainer", ["kernel_shap", "occlusion", "grad_cam"])
+@pytest.mark.parametrize("explainer", ["kernel_shap", "occlusion", "cam"])
 def test_every_explainer_runs_in_a_study(tiny_config, run_copy, explainer):
     arguments = ["--set", f"explain.explainers=[lime, {explainer}]", "--out", str(run_copy)]
     assert main(["explain", str(tiny_config), *arguments]) == 0
     summary = json.loads((run_copy / "explanations" / "summary.json").read_text())
     assert list(summary) == ["lime", explainer]
-    pictures = {path.name for path in (run_copy / "explanations" / CELL).glob("*.png")}
+    pictures = {path.name for path in (run_copy / "explanations" / CNN).glob("*.png")}
     assert sum(f".{explainer}." in name for name in pictures) == 2
     assert len(pictures) == 4
     assert main(["report", str(tiny_config), *arguments]) == 0
@@ -464,8 +466,8 @@ def test_every_explainer_runs_in_a_study(tiny_config, run_copy, explainer):
 def test_export_copies_to_the_project(tiny_config, run_copy, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["export", str(tiny_config), "--out", str(run_copy)]) == 0
-    assert (tmp_path / "exported" / "tiny" / f"{CELL}.onnx").exists()
-    assert f"{CELL}.onnx" in capsys.readouterr().out
+    assert (tmp_path / "exported" / "tiny" / f"{CNN}.onnx").exists()
+    assert f"{CNN}.onnx" in capsys.readouterr().out
 
 
 def test_train_diffusion_that_is_finished_keeps_its_steps_and_the_set(
@@ -478,7 +480,7 @@ def test_train_diffusion_that_is_finished_keeps_its_steps_and_the_set(
     assert onnx_path.read_bytes() == before
 
     assert main(["sample", str(tiny_config), "--out", str(run_copy)]) == 0
-    assert "synthetic is there already" in " ".join(capsys.readouterr().err.split())
+    assert "synthetic already exists" in " ".join(capsys.readouterr().err.split())
 
 
 def test_data_split_on_a_folder(tiny_config, image_folder, tmp_path):
@@ -557,7 +559,7 @@ def test_data_split_from_every_kind_of_source(
         roles[entry["group"]].add(entry["role"])
     assert len(files) == 48
     assert len(roles) == groups
-    assert all(len(found) == 1 for found in roles.values())
+    assert all(len(of_group) == 1 for of_group in roles.values())
     assert f"{groups} groups, the largest of {48 // groups} images" in capsys.readouterr().out
 
 
@@ -591,9 +593,9 @@ def test_data_split_prints_roles_and_copies(tiny_config, tmp_path, capsys):
     assert result["images"] == {"clear": 26, "ground_glass": 25}
     assert all(word in printed for word in ("train", "validation", "test", "reserve"))
     assert "48 groups, the largest of 2 images" in printed
-    assert "Copies: 2 of bytes, 2 of pixels" in printed
+    assert "Copies: 2 with equal bytes, 2 with equal pixels" in printed
     assert "Near-duplicates: 4 images, and 2 more when mirrored or turned" in printed
-    assert "Under two labels: 1 pairs of equal pixels, 1 near-duplicate pairs" in printed
+    assert "With two labels: 1 pairs of equal pixels, 1 near-duplicate pairs" in printed
     assert "  clear/1.png and ground_glass/101.png" in printed.splitlines()
     assert "1 unreadable files left out, such as: " in printed
 
@@ -632,7 +634,7 @@ def test_data_split_refuses_classes_with_too_few_groups(refused, tiny_config, tm
 
     line = refused("data", "split", tiny_config, *runs, *out)
 
-    assert "Class 'clear' has 3 groups of images that may not be torn apart" in line
+    assert "Class 'clear' has 3 groups of images that must stay together" in line
     assert "'test' got none" in line
     assert not (tmp_path / "run" / "split.json").exists()
 
@@ -668,7 +670,7 @@ def test_data_fetch_takes_a_copy_and_tells_both_counts(tmp_path, capsys):
         ["Pre", "963", "963"],
         ["Pro", "803", "804"],
     ]
-    assert "Fewer images than were published" in printed
+    assert "Fewer images than published" in printed
     assert "10.34740/KAGGLE/DSV/2175623" in printed
     assert f"Next: kerasmed study configs/leukemia_all.yaml --data {copy}" in printed
 
@@ -729,10 +731,10 @@ def test_data_check_prints_the_findings_and_where_the_page_is(tmp_path, monkeypa
     assert "49 images, 1 different sizes" in printed
     assert "Patients: not named" in printed
     assert "Unreadable: 0" in printed
-    assert "Copies: 1 of bytes, 1 of pixels" in printed
-    assert "Under two labels: 1 pairs of equal pixels, 1 near-duplicate pairs" in printed
+    assert "Copies: 1 with equal bytes, 1 with equal pixels" in printed
+    assert "With two labels: 1 pairs of equal pixels, 1 near-duplicate pairs" in printed
     assert "  clear/1.png and ground_glass/101.png" in printed.splitlines()
-    assert "Class from image size alone: " in printed
+    assert "Class from image size only: " in printed
     assert printed.rstrip().endswith(f"Page: {Path('runs') / 'check-set' / 'check.html'}")
     assert (tmp_path / "runs" / "check-set" / "check.html").exists()
 
@@ -771,7 +773,7 @@ def test_data_check_takes_the_number_of_bits(tmp_path, capsys):
 def test_data_check_refuses_what_is_no_set(refused, tmp_path, image_folder):
     assert f"Nothing at {tmp_path / 'no'}" in refused("data", "check", tmp_path / "no")
     (image_folder / "clear" / "notes.txt").touch()
-    assert "notes.txt is no image by its name" in refused("data", "check", image_folder)
+    assert "notes.txt has an unsupported file extension" in refused("data", "check", image_folder)
     assert "unknown key data.colour" in refused(
         "data", "check", image_folder, "--set", "data.colour=1"
     )
@@ -786,23 +788,23 @@ def test_data_leakage_tells_both_splits(tiny_config, tmp_path, capsys):
 
     assert main(["data", "leakage", str(tiny_config), *arguments]) == 0
 
-    found = json.loads((tmp_path / "run" / "evaluation" / "leakage.json").read_text())
-    assert found.keys() == {"features_of", "grouped", "random", "gap"}
+    result = json.loads((tmp_path / "run" / "evaluation" / "leakage.json").read_text())
+    assert result.keys() == {"features_of", "grouped", "random", "gap"}
     for name in ("grouped", "random"):
-        values = found[name]["values"]
+        values = result[name]["values"]
         assert len(values) == 5
-        assert found[name]["mean"] == pytest.approx(np.mean(values))
-        assert found[name]["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
-    assert found["gap"] == pytest.approx(found["random"]["mean"] - found["grouped"]["mean"])
-    assert found["gap"] > 0
+        assert result[name]["mean"] == pytest.approx(np.mean(values))
+        assert result[name]["standard_deviation"] == pytest.approx(np.std(values, ddof=1))
+    assert result["gap"] == pytest.approx(result["random"]["mean"] - result["grouped"]["mean"])
+    assert result["gap"] > 0
     printed = capsys.readouterr().out
     rows = [line.split("│")[1:4] for line in printed.splitlines() if "│" in line]
     assert [row[0].strip() for row in rows] == ["random, by image", "by group, as in this study"]
-    assert float(rows[0][1]) == pytest.approx(100 * found["random"]["mean"], abs=0.06)
+    assert float(rows[0][1]) == pytest.approx(100 * result["random"]["mean"], abs=0.06)
     assert float(rows[1][2]) == pytest.approx(
-        100 * found["grouped"]["standard_deviation"], abs=0.06
+        100 * result["grouped"]["standard_deviation"], abs=0.06
     )
-    assert f"Logistic regression on features of {found['features_of']}." in printed
+    assert f"Logistic regression on features of {result['features_of']}." in printed
     stages = json.loads((tmp_path / "run" / "run.json").read_text())["stages"]
     assert list(stages) == ["data", "leakage"]
 
@@ -823,9 +825,9 @@ def test_data_leakage_leaves_out_seeds_that_cannot_be_split(
     arguments = ["--data", str(folder), "--out", str(tmp_path / "run")]
     assert main(["data", "leakage", str(tiny_config), *arguments]) == 0
     assert max(asked) > 5
-    found = json.loads((tmp_path / "run" / "evaluation" / "leakage.json").read_text())
-    assert len(found["grouped"]["values"]) == 1
-    assert found["grouped"]["standard_deviation"] is None
+    result = json.loads((tmp_path / "run" / "evaluation" / "leakage.json").read_text())
+    assert len(result["grouped"]["values"]) == 1
+    assert result["grouped"]["standard_deviation"] is None
     assert "by group" in capsys.readouterr().out
 
 
@@ -883,9 +885,9 @@ def test_predict_prints_a_table_or_json(model, tmp_path, capsys):
     assert main(["predict", str(model), str(image)]) == 0
     assert "predicted" in capsys.readouterr().out
     assert main(["predict", str(model), str(image), "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["predicted"] in ("clear", "ground_glass")
-    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    prediction = json.loads(capsys.readouterr().out)
+    assert prediction["predicted"] in ("clear", "ground_glass")
+    assert sum(prediction["probabilities"].values()) == pytest.approx(1, abs=1e-5)
 
 
 def test_predict_takes_folders_patterns_and_a_list(model, tmp_path, capsys, monkeypatch):
@@ -936,10 +938,10 @@ def test_evaluate_a_model_on_a_folder(model, image_folder, capsys):
 
 def test_evaluate_names_what_a_missing_class_leaves_out(model, image_folder, capsys):
     shutil.rmtree(image_folder / "clear")
-    found = evaluate_folder(model, image_folder)
-    assert found["per_class"]["clear"]["n"] == 0
-    assert found["per_class"]["ground_glass"] == {
-        "n": 12, "recall": found["accuracy"], "precision": None, "f1": None,
+    metrics = evaluate_folder(model, image_folder)
+    assert metrics["per_class"]["clear"]["n"] == 0
+    assert metrics["per_class"]["ground_glass"] == {
+        "n": 12, "recall": metrics["accuracy"], "precision": None, "f1": None,
         "not_computed": "precision and F1: every test image is of 'ground_glass'",
     }  # fmt: skip
 
@@ -956,9 +958,9 @@ def test_evaluate_a_table_by_name_in_whatever_order(model, image_folder):
     lines = [f"{path.relative_to(table.parent)},{path.parent.name}" for path in paths]
     table.write_text("\n".join(["path,label", *lines]))
 
-    found = evaluate_folder(model, table)
+    metrics = evaluate_folder(model, table)
 
-    assert found["confusion"] == whole["confusion"]
+    assert metrics["confusion"] == whole["confusion"]
     table.write_text("\n".join(["path,label", *(x for x in lines if x.endswith("ground_glass"))]))
     alone = evaluate_folder(model, table)
     assert alone["confusion"] == [[0, 0], whole["confusion"][1]]
@@ -967,9 +969,9 @@ def test_evaluate_a_table_by_name_in_whatever_order(model, image_folder):
 def _numbered(model: Path, folder: Path, **changes) -> Path:
     """The model with other metadata."""
     proto = onnx.load(model)
-    said = {each.key: each.value for each in proto.metadata_props}
-    said |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
-    onnx.helper.set_model_props(proto, said)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    metadata |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
+    onnx.helper.set_model_props(proto, metadata)
     onnx.save(proto, folder / "numbered.onnx")
     return folder / "numbered.onnx"
 
@@ -1011,11 +1013,11 @@ def test_explain_images_with_a_model(model, tmp_path, capsys):
     image = _image(tmp_path)
     arguments = ["explain", str(model), str(image), "--out", str(tmp_path / "lime")]
     assert main([*arguments, "--set", "explain.num_samples=40", "--set", "seed=3"]) == 0
-    found = json.loads((tmp_path / "lime" / "slice.json").read_text())
-    assert len(found["weights"]["clear"]) == 1 + max(max(row) for row in found["segments"])
-    assert (found["num_samples"], found["seed"]) == (40, 3)
+    record = json.loads((tmp_path / "lime" / "slice.json").read_text())
+    assert len(record["weights"]["clear"]) == 1 + max(max(row) for row in record["segments"])
+    assert (record["num_samples"], record["seed"]) == (40, 3)
     assert (tmp_path / "lime" / "slice.png").exists()
-    assert f"slice.png: {found['predicted_class']}" in capsys.readouterr().out
+    assert f"slice.png: {record['predicted_class']}" in capsys.readouterr().out
 
 
 def test_explain_goes_on_after_a_file_that_cannot_be_read(model, tmp_path, refused):
@@ -1029,8 +1031,8 @@ def test_explain_goes_on_after_a_file_that_cannot_be_read(model, tmp_path, refus
 def test_explain_a_model_refuses_what_it_cannot_do(model, tmp_path, refused):
     image = _image(tmp_path)
     alone = shutil.copyfile(model, tmp_path / model.name)
-    line = refused("explain", alone, image, "--set", "explain.explainers=[grad_cam]")
-    assert "Grad-CAM needs the Keras network" in line
+    line = refused("explain", alone, image, "--set", "explain.explainers=[cam]")
+    assert "CAM needs the Keras network" in line
     assert "explain.hide" in refused("explain", model, image, "--set", "explain.hide=median")
     assert "--data goes with" in refused("explain", model, image, "--data", tmp_path)
 
@@ -1067,7 +1069,7 @@ def test_explain_a_folder_again_takes_no_overlay_for_an_image(model, tmp_path, c
         assert main(arguments) == 0
     names = {path.name for path in (tmp_path / "lime").iterdir()}
     assert names == {
-        f"slice{each}" for each in (".json", ".png", ".occlusion.json", ".occlusion.png")
+        f"slice{ending}" for ending in (".json", ".png", ".occlusion.json", ".occlusion.png")
     }
 
 
@@ -1113,8 +1115,8 @@ def test_int8_explains_only_if_it_explains_like_float32(
     monkeypatch.setattr("kerasmed.explain.network.SAME_EXPLANATION", least)
     arguments = ["--precision", "auto", "--out", str(tmp_path / "lime")]
     assert main(["explain", str(model), str(broken), str(image), *arguments]) == 2
-    found = json.loads((tmp_path / "lime" / "slice.json").read_text())
-    assert found["model"] == (small if taken == "int8" else model).name
+    record = json.loads((tmp_path / "lime" / "slice.json").read_text())
+    assert record["model"] == (small if taken == "int8" else model).name
     assert "a rank correlation of 1.000" in capsys.readouterr().err
 
 
@@ -1148,7 +1150,7 @@ def test_unknown_key_and_value_out_of_range(refused, tiny_config, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_unknown_backbone_is_told_before_anything_is_trained(refused, tiny_config, run_copy):
+def test_unknown_backbone_is_reported_before_anything_is_trained(refused, tiny_config, run_copy):
     line = refused("train", "classifier", tiny_config, "--backbone", "Xceptoin", "--out", run_copy)
     assert "received 'Xceptoin'; did you mean Xception?" in line
     typo = ["--set", "classifiers.by_backbone={Xceptoin: {input_size: 80}}", "--out", run_copy]

@@ -4,9 +4,9 @@ import sys
 
 import pytest
 
+from kerasmed.cli import doctor
 from kerasmed.cli.doctor import examine
 from kerasmed.cli.main import main
-from kerasmed.cli.study import doctor
 from kerasmed.errors import MachineError
 from kerasmed.runtime.hardware import CoreLimits
 
@@ -35,11 +35,11 @@ def test_settings_that_are_passed_over_are_shown(monkeypatch, tmp_path):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setenv("KERAS_MAX_EPOCHS", "1")
     monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
-    found = examine()
-    assert found["KERAS_MAX_EPOCHS"] == found["TF_USE_LEGACY_KERAS"] == "1 (ignored)"
+    findings = examine()
+    assert findings["KERAS_MAX_EPOCHS"] == findings["TF_USE_LEGACY_KERAS"] == "1 (ignored)"
     file = str(tmp_path / "keras.json")
-    assert found[file] == "image_data_format channels_first (ignored)"
-    assert found["Keras backend"] == "tensorflow"
+    assert findings[file] == "image_data_format channels_first (ignored)"
+    assert findings["Keras backend"] == "tensorflow"
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def test_settings_that_are_passed_over_are_shown(monkeypatch, tmp_path):
 )  # fmt: skip
 def test_keras_that_does_not_start_is_a_row(monkeypatch, error, expected):
     monkeypatch.setattr(doctor, "resolve_runtime", _fail(error))
-    found = examine()
-    assert found["Keras backend"] == expected
-    assert "device" not in found
-    assert found["onnxruntime provider"] == "CPUExecutionProvider"
+    findings = examine()
+    assert findings["Keras backend"] == expected
+    assert "device" not in findings
+    assert findings["onnxruntime provider"] == "CPUExecutionProvider"
 
 
 def test_unknown_backend_is_a_row(monkeypatch, capsys):
@@ -75,7 +75,7 @@ def test_missing_package_of_onnx_is_a_row(monkeypatch, package):
     for name in [name for name in sys.modules if name.startswith("kerasmed.inference.classifier")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    found = examine()
-    assert found["onnxruntime provider"].startswith("none: ModuleNotFoundError")
-    assert found["onnxruntime provider"].endswith("install onnx and onnxruntime again.")
-    assert found["Keras backend"] == "tensorflow"
+    findings = examine()
+    assert findings["onnxruntime provider"].startswith("none: ModuleNotFoundError")
+    assert findings["onnxruntime provider"].endswith("install onnx and onnxruntime again.")
+    assert findings["Keras backend"] == "tensorflow"

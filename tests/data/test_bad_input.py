@@ -37,7 +37,7 @@ class Works:
 
 @dataclass(frozen=True)
 class Refused:
-    """What the line names, below the test's folder, and a part of what it says."""
+    """What the line names, below the test's folder, and a fragment of it."""
 
     culprit: str
     fragment: str
@@ -79,7 +79,7 @@ def picture(name: str, write: Write) -> Make:
     return make
 
 
-def beside(name: str, write: Write) -> Make:
+def next_to_plain_files(name: str, write: Write) -> Make:
     """Something odd in an otherwise plain set."""
 
     def make(folder: Path) -> Path:
@@ -92,7 +92,7 @@ def beside(name: str, write: Write) -> Make:
 
 
 def source(name: str, write: Write) -> Make:
-    """An odd source beside a plain set."""
+    """An odd source next to a plain set."""
 
     def make(folder: Path) -> Path:
         plain(folder)
@@ -219,7 +219,7 @@ PICTURES = [
         np.rot90(SQUARES, -1),
         within=4,
     ),
-    bad("format that is not listed", "jxl", holding(b""), "is no image by its name (1 such in "),
+    bad("format that is not listed", "jxl", holding(b""), "has an unsupported file extension (1 "),
 ]
 
 NAMES = {
@@ -270,18 +270,20 @@ def one_class(folder: Path) -> Path:
     return folder / "set"
 
 
-def parts_of_a_set(folder: Path) -> Path:
-    for part in ("Training", "test"):
-        save_grey(folder / "set" / part / "ant" / "plain.png", 10)
+def subsets_of_a_set(folder: Path) -> Path:
+    for subset in ("Training", "test"):
+        save_grey(folder / "set" / subset / "ant" / "plain.png", 10)
     return folder / "set"
 
 
 def good_set(kind: str, name: str, write: Write, *marks, ant: int = 1, cat: int = 1):
-    return case(kind, beside(name, write), Works(ant=ant, cat=cat), *marks)
+    return case(kind, next_to_plain_files(name, write), Works(ant=ant, cat=cat), *marks)
 
 
 def bad_set(kind: str, name: str, write: Write, fragment: str, *marks):
-    return case(kind, beside(name, write), Refused(f"set/{name}".strip("/."), fragment), *marks)
+    return case(
+        kind, next_to_plain_files(name, write), Refused(f"set/{name}".strip("/."), fragment), *marks
+    )
 
 
 def bad_source(kind: str, name: str, write: Write, fragment: str, *marks):
@@ -302,7 +304,7 @@ FOLDERS = [
     bad_set("unreadable set", ".", mode(0), "", not_root),
     bad_set("set that cannot be entered", ".", mode(0o444), "", not_root),
     bad_set("class that cannot be entered", "cat", mode(0o444), "", not_root),
-    bad_set("FIFO", "cat/pipe.png", os.mkfifo, "is no regular file: expected an image"),
+    bad_set("FIFO", "cat/pipe.png", os.mkfifo, "is not a regular file: expected an image"),
     good_set("folder in a class", "cat/day 2/x.png", saved(SQUARES), cat=2),
     good_set("folder named x.png", "cat/x.png/y.png", saved(SQUARES), cat=2),
     good_set("empty folder named x.png", "cat/x.png", Path.mkdir),
@@ -311,14 +313,14 @@ FOLDERS = [
     good_set("hidden file", "cat/._x.png", holding(b"x")),
     good_set("hidden folder", "cat/.git/x.png", holding(b"x")),
     good_set("hidden class", ".cache/x.png", holding(b"x")),
-    good_set("hidden file beside the classes", "._x.png", holding(b"x")),
-    good_set("text beside the classes", "LICENCE.txt", holding(b"x")),
-    bad_set("text in a class", "cat/notes.txt", holding(b"x"), "is no image by its name (1 such"),
-    bad_set("image beside the classes", "x.JPG", holding(b"x"), "lies outside the class folders"),
-    bad_set("volume beside the classes", "x.nii.gz", holding(b"x"), "lies outside"),
+    good_set("hidden file next to the classes", "._x.png", holding(b"x")),
+    good_set("text next to the classes", "LICENCE.txt", holding(b"x")),
+    bad_set("text in a class", "cat/notes.txt", holding(b"x"), "unsupported file extension (1 "),
+    bad_set("image next to the classes", "x.JPG", holding(b"x"), "lies outside the class folders"),
+    bad_set("volume next to the classes", "x.nii.gz", holding(b"x"), "lies outside"),
     bad_set("empty class", "dog", Path.mkdir, "is empty: expected at least one image"),
     case("one class", one_class, Refused("set", "has 1 class folder: expected")),
-    case("parts of a set", parts_of_a_set, Refused("set", "Training, test, which are parts of a")),
+    case("subsets of a set", subsets_of_a_set, Refused("set", "Training, test, which are subsets")),
     bad_source("no class", "none", Path.mkdir, "has 0 class folders: expected"),
     bad_source("missing path", "none", nothing, "Nothing at"),
     bad_source("link to nothing as source", "none", lambda p: p.symlink_to("n"), "Nothing at"),
@@ -363,9 +365,9 @@ TABLES = [
     bad_line("missing file", "set/none.png,cat,p3", NO_IMAGE),
     bad_line("folder for a file", "set/cat,cat,p3", NO_IMAGE),
     bad_line("zero in a path", "set/\0.png,cat,p3", NO_IMAGE),
-    bad_line("other kind of file", "table.csv,cat,p3", "is no image by its name"),
+    bad_line("other kind of file", "table.csv,cat,p3", "has an unsupported file extension"),
     bad_line("file twice", "./set/cat/plain.png,ant,p3", "twice: expected each once"),
-    bad_line("file twice, spelt anew", "set/ant/../cat/plain.png,ant,p3", "twice"),
+    bad_line("file twice, spelt differently", "set/ant/../cat/plain.png,ant,p3", "twice"),
     bad_line("empty path", ",cat,p3", "image 3: the column 'path' is empty"),
     bad_line("empty label", "set/x.png, ,p3", "image 3: the column 'label' is empty"),
     bad_line("empty patient", "set/x.png,cat,", "image 3: the column 'patient' is empty"),
@@ -406,7 +408,7 @@ def bad_npz(kind: str, fragment: str, *marks, images=GREY, labels=LABELS, **sett
 
 
 def bad_labels(kind: str, labels: Any, *marks):
-    fragment = "train_labels: expected one whole number an image"
+    fragment = "train_labels: expected one whole number per image"
     return bad_npz(kind, fragment, *marks, labels=np.array(labels))
 
 
@@ -479,7 +481,7 @@ ARCHIVES = [
     bad_images("channels first", GREY[:, None].repeat(3, axis=1)),
     bad_images("flat images", GREY.reshape(6, -1)),
     bad_images("images without pixels", GREY[:, :0]),
-    bad_npz("fewer labels than images", "6 train_images but 5 labels", labels=LABELS[:5]),
+    bad_npz("fewer labels than images", "received 6 train_images and 5 labels", labels=LABELS[:5]),
     bad_npz("Fortran order", "expected C order, received F", images=np.asfortranarray(GREY)),
     case("npz: other keys", npz(x=GREY, y=LABELS), Refused("set.npz", "received ['x', 'y']")),
     case(

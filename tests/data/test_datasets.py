@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from kerasmed.data.datasets import KNOWN, fetch, find_known, verify
+from kerasmed.data.datasets import DATASETS, fetch, find_dataset, verify
 from kerasmed.errors import DataError
 from kerasmed.study.config import load_config
 
@@ -22,14 +22,14 @@ def make_copy(folder: Path, counts: dict[str, int]) -> Path:
 
 
 def few(name: str, count: int = 3) -> dict[str, int]:
-    return dict.fromkeys(KNOWN[name].counts, count)
+    return dict.fromkeys(DATASETS[name].counts, count)
 
 
 @pytest.fixture
 def small(monkeypatch):
     """The leukaemia set, as if three images of each class had been published."""
-    entry = KNOWN["leukemia-all"]
-    monkeypatch.setitem(KNOWN, "leukemia-all", type(entry)(**vars(entry) | {"counts": SMALL}))
+    entry = DATASETS["leukemia-all"]
+    monkeypatch.setitem(DATASETS, "leukemia-all", type(entry)(**vars(entry) | {"counts": SMALL}))
     return "leukemia-all"
 
 
@@ -37,14 +37,14 @@ SMALL = {"Benign": 3, "Early": 3, "Pre": 3, "Pro": 3}
 
 
 def test_totals_are_those_that_the_publishers_give():
-    totals = {name: sum(entry.counts.values()) for name, entry in KNOWN.items()}
+    totals = {name: sum(entry.counts.values()) for name, entry in DATASETS.items()}
 
     assert totals == {"brain-tumor-mri": 5712, "leukemia-all": 3256, "sarscov2-ct": 2482}
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", DATASETS)
 def test_every_set_has_an_experiment_that_loads(name):
-    entry = KNOWN[name]
+    entry = DATASETS[name]
 
     config = load_config(ROOT / entry.config)
 
@@ -56,13 +56,13 @@ def test_every_set_has_an_experiment_that_loads(name):
 
 def test_unknown_name_is_refused_with_the_known_ones():
     with pytest.raises(DataError, match="'mnist': expected one of brain-tumor-mri, leukemia-all"):
-        find_known("mnist")
+        find_dataset("mnist")
 
 
 def test_complete_copy_is_verified(small, tmp_path):
-    found = verify(small, make_copy(tmp_path / "copy", SMALL))
+    result = verify(small, make_copy(tmp_path / "copy", SMALL))
 
-    assert found == {
+    assert result == {
         "source": tmp_path / "copy",
         "found": SMALL,
         "published": SMALL,
@@ -75,20 +75,20 @@ def test_copy_with_more_images_is_complete(small, tmp_path):
 
 
 def test_copy_with_fewer_images_of_one_class_is_not_complete(small, tmp_path):
-    found = verify(small, make_copy(tmp_path, SMALL | {"Pro": 2, "Pre": 9}))
+    result = verify(small, make_copy(tmp_path, SMALL | {"Pro": 2, "Pre": 9}))
 
-    assert not found["complete"]
-    assert found["found"] == {"Benign": 3, "Early": 3, "Pre": 9, "Pro": 2}
+    assert not result["complete"]
+    assert result["found"] == {"Benign": 3, "Early": 3, "Pre": 9, "Pro": 2}
 
 
 def test_unpacked_archive_is_looked_into(small, tmp_path):
     make_copy(tmp_path / "Segmented", few(small))
     make_copy(tmp_path / "Original", SMALL)
 
-    found = verify(small, tmp_path)
+    result = verify(small, tmp_path)
 
-    assert found["source"] == tmp_path / "Original"
-    assert found["complete"]
+    assert result["source"] == tmp_path / "Original"
+    assert result["complete"]
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def no_network(handle: str, **options) -> str:
     )
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", DATASETS)
 def test_fetch_without_network_says_what_to_do_by_hand(monkeypatch, tmp_path, name):
     monkeypatch.setattr("kagglehub.dataset_download", no_network)
 
@@ -125,9 +125,9 @@ def test_fetch_without_network_says_what_to_do_by_hand(monkeypatch, tmp_path, na
         fetch(name, tmp_path / name)
 
     message = str(caught.value)
-    assert f"Cannot fetch {KNOWN[name].handle} from Kaggle" in message
+    assert f"Cannot fetch {DATASETS[name].handle} from Kaggle" in message
     assert "Max retries exceeded" in message
-    assert f"download it from {KNOWN[name].address} in a browser" in message
+    assert f"download it from {DATASETS[name].address} in a browser" in message
     assert f"`kerasmed data fetch {name} --from DIR`" in message
     assert "~/.kaggle/kaggle.json" in message
     assert "\n" not in message

@@ -1,4 +1,4 @@
-"""Every image is decoded once, in order, and kept as a memory map beside its manifest."""
+"""Every image is decoded once, in order, and kept as a memory map with a manifest."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_images_labels_and_files_stand_in_one_order(read):
 def test_files_carry_their_bytes_hash_and_class(read, folder):
     path = folder / "ant" / "c.bmp"
 
-    assert read().files[0] == ImageFile(path, sha256_of(path), "ant", part=None, patient=None)
+    assert read().files[0] == ImageFile(path, sha256_of(path), "ant", frame=None, patient=None)
 
 
 def test_images_are_a_read_only_memory_map(read):
@@ -312,7 +312,7 @@ def test_unreadable_image_stops_and_leaves_no_cache(read, folder, cache):
 
     assert str(folder / "cat" / "a.png") in message
     assert message.endswith(
-        "replace or remove it. Or set data.on_bad_image: skip to go on without."
+        "replace or remove it. Or set data.on_bad_image: skip to continue without it."
     )
     assert list(cache.parent.iterdir()) == []
 
@@ -371,11 +371,11 @@ def test_unreadable_image_is_skipped_and_listed(read, folder, no_decoding):
     no_decoding()
     again = read(on_bad_image="skip")
 
-    for each in (images, again):
-        assert each.counts() == {"ant": 1, "cat": 1}
-        assert values(each) == [30, 20]
-        assert len(each.skipped) == 1
-        assert str(folder / "cat" / "a.png") in each.skipped[0]
+    for image_set in (images, again):
+        assert image_set.counts() == {"ant": 1, "cat": 1}
+        assert values(image_set) == [30, 20]
+        assert len(image_set.skipped) == 1
+        assert str(folder / "cat" / "a.png") in image_set.skipped[0]
 
 
 def test_stopping_does_not_reuse_what_skipping_left(read, folder):
@@ -406,7 +406,7 @@ def test_class_without_a_readable_image_is_refused_with_one_of_its_own_files(rea
 
 @pytest.fixture
 def table(folder) -> Path:
-    """Beside the images, with Jane twice and John once."""
+    """In the folder of the images, with Jane twice and John once."""
     path = folder / "table.csv"
     path.write_text(
         "path,label,patient\ncat/a.png,cat,Jane Doe\ncat/b.png,cat,John\nant/c.bmp,ant,Jane Doe\n"

@@ -35,7 +35,7 @@ COLOUR = {"SamplesPerPixel": 3, "PlanarConfiguration": 0}
 # A linear window that shows x as x, for x from 0 to 255: PS3.3 C.11.2.1.2.1 gives, from the lower
 # end 127.5 - 255 / 2 = 0 to the upper end 255, ((x - 127.5) / 255 + 0.5) * 255 = x.
 IDENTITY = {"WindowCenter": 128, "WindowWidth": 256}
-WORDS = ("replace", "remove", "mend", "install", "set data.", "convert", "decompress")
+WORDS = ("replace", "remove", "correct", "install", "set data.", "convert", "decompress")
 
 
 def dataset_of(pixels: Any, bits: int = 12, signed: bool = False, **header: Any) -> Dataset:
@@ -506,7 +506,7 @@ def test_bits_that_nobody_decodes_are_named(tmp_path):
     dataset = dataset_of([[1, 2, 3, 4]], BitsAllocated=12)
     dataset.add_new("PixelData", "OW", bytes(6))
 
-    assert "64 bits allocated a value, received 12" in refusal(save(dataset, tmp_path / "a.dcm"))
+    assert "64 allocated bits per value, received 12" in refusal(save(dataset, tmp_path / "a.dcm"))
 
 
 @pytest.mark.parametrize("name", ["Rows", "Columns"])
@@ -860,16 +860,16 @@ def test_several_frames_are_refused_with_the_remedy(tmp_path):
 def test_several_frames_are_split_in_order(tmp_path):
     path = save(dataset_of(FRAMES, NumberOfFrames=3, **IDENTITY), tmp_path / "a.dcm")
 
-    found = pictures(path, frames="split")
+    frames = pictures(path, frames="split")
 
-    assert [picture.part for picture in found] == [0, 1, 2]
-    assert [row_of(picture) for picture in found] == FRAMES[:, 0].tolist()
+    assert [picture.frame for picture in frames] == [0, 1, 2]
+    assert [row_of(picture) for picture in frames] == FRAMES[:, 0].tolist()
 
 
 def test_one_frame_is_no_part(tmp_path):
     path = save(dataset_of(FRAMES[:1], NumberOfFrames=1, **IDENTITY), tmp_path / "a.dcm")
 
-    assert [picture.part for picture in pictures(path, frames="split")] == [None]
+    assert [picture.frame for picture in pictures(path, frames="split")] == [None]
 
 
 def test_fewer_frames_than_promised_are_refused(tmp_path):
@@ -951,9 +951,9 @@ def test_chosen_window_overrides_that_of_every_frame(tmp_path):
     )
     path = save(dataset, tmp_path / "a.dcm")
 
-    found = pictures(path, window=(128, 256), frames="split")
+    frames = pictures(path, window=(128, 256), frames="split")
 
-    assert [row_of(picture) for picture in found] == FRAMES[:, 0].tolist()
+    assert [row_of(picture) for picture in frames] == FRAMES[:, 0].tolist()
 
 
 def test_frames_become_images_of_one_group(tmp_path):
@@ -967,7 +967,7 @@ def test_frames_become_images_of_one_group(tmp_path):
 
     images = read_images(data, tmp_path / "cache")
 
-    assert [file.part for file in images.files] == [0, 1, 2] * 2
+    assert [file.frame for file in images.files] == [0, 1, 2] * 2
     assert [Path(file.name).name for file in images.files[:2]] == ["x.dcm#0", "x.dcm#1"]
     assert len({file.sha256 for file in images.files}) == 6
 
@@ -999,9 +999,9 @@ def test_rle_is_read(tmp_path):
     dataset = dataset_of(FRAMES, NumberOfFrames=3, **IDENTITY)
     dataset.compress(uid.RLELossless)
 
-    found = pictures(save(dataset, tmp_path / "a.dcm"), frames="split")
+    frames = pictures(save(dataset, tmp_path / "a.dcm"), frames="split")
 
-    assert [row_of(picture) for picture in found] == FRAMES[:, 0].tolist()
+    assert [row_of(picture) for picture in frames] == FRAMES[:, 0].tolist()
 
 
 def test_jpeg_in_colour_is_read(tmp_path):
@@ -1101,8 +1101,7 @@ def test_missing_pydicom_is_named(tmp_path, monkeypatch):
 
     message = refusal(path, MachineError)
 
-    assert "expected the package pydicom, received none" in message
-    assert "pip install 'kerasmed[medical]'" in message
+    assert "DICOM files need the package pydicom; run pip install 'kerasmed[medical]'" in message
 
 
 def test_missing_pydicom_skips_no_image(tmp_path, monkeypatch):
@@ -1144,7 +1143,7 @@ def test_numbered_file_that_is_not_dicom_is_refused(tmp_path):
     with pytest.raises(DataError) as caught:
         open_source(DataConfig(source=tmp_path))
 
-    assert str(caught.value).startswith(f"{foreign} is no image by its name")
+    assert str(caught.value).startswith(f"{foreign} has an unsupported file extension")
 
 
 def test_missing_numbered_file_is_refused_as_missing(tmp_path):
@@ -1182,8 +1181,8 @@ def leaks(content: bytes) -> list[str]:
 
 def leaks_below(folder: Path) -> dict[str, list[str]]:
     files = [path for path in folder.rglob("*") if path.is_file()]
-    found = {str(path): leaks(path.read_bytes()) for path in files}
-    return {path: words for path, words in found.items() if words}
+    leaked = {str(path): leaks(path.read_bytes()) for path in files}
+    return {path: words for path, words in leaked.items() if words}
 
 
 def test_leaks_are_found():
@@ -1256,8 +1255,8 @@ def test_nobody_is_named_in_the_caches(tmp_path, patients):
     fingerprints = read_fingerprints(data, tmp_path / "run" / "fingerprints")
 
     whose = [owners[str(file.path)] for file in images.files]
-    for found in ([file.patient for file in images.files], fingerprints.patients.tolist()):
-        assert len(set(found)) == len(set(zip(found, whose, strict=True))) == PATIENTS
+    for pseudonyms in ([file.patient for file in images.files], fingerprints.patients.tolist()):
+        assert len(set(pseudonyms)) == len(set(zip(pseudonyms, whose, strict=True))) == PATIENTS
     assert leaks_below(tmp_path / "run") == {}
 
 
@@ -1437,5 +1436,5 @@ def test_model_file_reads_with_the_window_that_it_was_trained_with(model_path, t
 
     assert (OnnxClassifier(model_path).read([path]) == 4).all()  # 64 / 4095 * 255
     assert (OnnxClassifier(windowed).read([path]) == 64).all()
-    [found] = predict_files(OnnxClassifier(windowed), [path])
-    assert found["probabilities"]["r"] == pytest.approx(1 / 3)
+    [record] = predict_files(OnnxClassifier(windowed), [path])
+    assert record["probabilities"]["r"] == pytest.approx(1 / 3)

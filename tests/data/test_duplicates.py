@@ -36,14 +36,14 @@ def number(bits: np.ndarray) -> int:
 def plain_pairs(hashes: np.ndarray, limit: int) -> list[tuple]:
     """(first, second, distance, altered) of every pair within the limit, by a double loop."""
     numbers = [[number(turned(bits, version)) for version in VERSIONS] for bits in hashes]
-    found = []
+    pairs = []
     for i, own in enumerate(numbers):
         for j in range(i + 1, len(numbers)):
             plain, *others = ((own[0] ^ other).bit_count() for other in numbers[j])
             nearest = min([plain, *others])
             if nearest <= limit:
-                found.append((i, j, nearest, nearest < plain))
-    return found
+                pairs.append((i, j, nearest, nearest < plain))
+    return pairs
 
 
 def found_pairs(hashes: np.ndarray, limit: int) -> list[tuple]:
@@ -107,9 +107,9 @@ def test_pairs_across_the_blocks_of_the_comparison(count):
         hashes[j] = changed(turned(hashes[i], version), 3 * number_of_pair, rng)
         planted.append((i, j, 3 * number_of_pair, version != VERSIONS[0]))
 
-    found = found_pairs(hashes, 32)
+    near = found_pairs(hashes, 32)
 
-    assert found == sorted(planted) == plain_pairs(hashes, 32)
+    assert near == sorted(planted) == plain_pairs(hashes, 32)
 
 
 def test_all_equal_hashes_are_every_pair_once():
@@ -176,10 +176,10 @@ def test_blank_images_pair_with_each_other_alone():
     ],
 )
 def test_equal_keys_are_paired_with_the_first_of_them(keys, pairs):
-    found = equal_pairs(np.array(keys))
+    equal = equal_pairs(np.array(keys))
 
-    assert found.tolist() == pairs
-    assert found.shape == (len(pairs), 2)
+    assert equal.tolist() == pairs
+    assert equal.shape == (len(pairs), 2)
 
 
 def fingerprints(hashes: np.ndarray, pixel_hashes: list[str]) -> Fingerprints:
@@ -193,7 +193,7 @@ def fingerprints(hashes: np.ndarray, pixel_hashes: list[str]) -> Fingerprints:
         bits=np.packbits(hashes, axis=1),
         appearance=np.zeros(count, APPEARANCE),
         patients=np.full(count, ""),
-        parts=np.full(count, -1),
+        frames=np.full(count, -1),
         official=np.full(count, ""),
         quantiles=np.zeros((count, 0), np.float32),
         levels=np.zeros((count, 0), np.float32),
@@ -205,7 +205,7 @@ def fingerprints(hashes: np.ndarray, pixel_hashes: list[str]) -> Fingerprints:
 
 
 def linked(pairs: np.ndarray, count: int) -> list[int]:
-    """The least position that each image hangs together with, by plain search."""
+    """The least position that each image is linked to, by plain search."""
     least = list(range(count))
     for _ in range(count):
         for i, j in pairs.tolist():
@@ -216,49 +216,51 @@ def linked(pairs: np.ndarray, count: int) -> list[int]:
 def test_without_a_number_of_bits_only_equal_pixels_count():
     hashes = np.repeat(random_hashes(1, 0), 3, axis=0)
 
-    found = find_duplicates(fingerprints(hashes, ["x", "y", "x"]), None)
+    duplicates = find_duplicates(fingerprints(hashes, ["x", "y", "x"]), None)
 
-    assert found.exact.tolist() == found.pairs.tolist() == [[0, 2]]
-    assert found.near.shape == (0, 2)
-    assert len(found.distances) == len(found.altered) == 0
+    assert duplicates.exact.tolist() == duplicates.pairs.tolist() == [[0, 2]]
+    assert duplicates.near.shape == (0, 2)
+    assert len(duplicates.distances) == len(duplicates.altered) == 0
 
 
 def test_found_duplicates_hold_together_all_that_a_double_loop_finds():
     hashes = np.concatenate([clustered_hashes(60, 1), clustered_hashes(30, 1)])
     pixel_hashes = [f"{i % 85}" for i in range(90)]
 
-    found = find_duplicates(fingerprints(hashes, pixel_hashes), 32)
+    duplicates = find_duplicates(fingerprints(hashes, pixel_hashes), 32)
 
     expected = [[i, j] for i, j, _, _ in plain_pairs(hashes, 32)]
     expected += [[i, i + 85] for i in range(5)]
-    assert found.exact.tolist() == [[i, i + 85] for i in range(5)]
-    assert linked(found.pairs, 90) == linked(np.array(expected), 90)
-    assert len(found.near) == len(found.distances) == len(found.altered)
-    assert (found.near[:, 0] < found.near[:, 1]).all()
+    assert duplicates.exact.tolist() == [[i, i + 85] for i in range(5)]
+    assert linked(duplicates.pairs, 90) == linked(np.array(expected), 90)
+    assert len(duplicates.near) == len(duplicates.distances) == len(duplicates.altered)
+    assert (duplicates.near[:, 0] < duplicates.near[:, 1]).all()
     measured = {(i, j): (bits, version) for i, j, bits, version in plain_pairs(hashes, 32)}
-    for pair, bits, version in zip(found.near, found.distances, found.altered, strict=True):
+    for pair, bits, version in zip(
+        duplicates.near, duplicates.distances, duplicates.altered, strict=True
+    ):
         assert measured[tuple(pair.tolist())] == (bits, version)
 
 
 def test_images_of_one_colour_are_nobodys_copies():
     hashes = random_hashes(4, 0)
-    hashes[1:] = False  # no coefficient beside the mean, whose sign is set unless all is black
+    hashes[1:] = False  # only the bit of the mean, which is set unless all is black
     hashes[2, 0] = True
 
-    found = find_duplicates(fingerprints(hashes, ["a", "black", "grey", "black"]), 32)
+    duplicates = find_duplicates(fingerprints(hashes, ["a", "black", "grey", "black"]), 32)
 
-    assert len(found.pairs) == 0
+    assert len(duplicates.pairs) == 0
 
 
 def test_many_equal_images_need_few_pairs():
     hashes = np.repeat(random_hashes(1, 1), 5000, axis=0)
     hashes[1] = random_hashes(1, 0)[0]
 
-    found = find_duplicates(fingerprints(hashes, [str(i) for i in range(5000)]), 32)
+    duplicates = find_duplicates(fingerprints(hashes, [str(i) for i in range(5000)]), 32)
 
-    assert len(found.near) == 4998
-    assert linked(found.near[:10], 12) == [0, 1, *[0] * 10]
-    assert 1 not in found.near
+    assert len(duplicates.near) == 4998
+    assert linked(duplicates.near[:10], 12) == [0, 1, *[0] * 10]
+    assert 1 not in duplicates.near
 
 
 def test_copies_in_files_are_told_apart_by_kind(tmp_path: Path):
@@ -272,11 +274,11 @@ def test_copies_in_files_are_told_apart_by_kind(tmp_path: Path):
     Image.fromarray(second).save(tmp_path / "set" / "b" / "6.bmp")
 
     data = DataConfig(source=tmp_path / "set")
-    found = find_duplicates(read_fingerprints(data, tmp_path / "fingerprints"), 32)
+    duplicates = find_duplicates(read_fingerprints(data, tmp_path / "fingerprints"), 32)
 
-    assert found.exact.tolist() == [[0, 1], [5, 6]]
-    assert linked(found.near, 7) == [0, 0, 0, 0, 0, 5, 5]
-    altered = {tuple(pair) for pair in found.near[found.altered].tolist()}
-    plain = {tuple(pair) for pair in found.near[~found.altered].tolist()}
+    assert duplicates.exact.tolist() == [[0, 1], [5, 6]]
+    assert linked(duplicates.near, 7) == [0, 0, 0, 0, 0, 5, 5]
+    altered = {tuple(pair) for pair in duplicates.near[duplicates.altered].tolist()}
+    plain = {tuple(pair) for pair in duplicates.near[~duplicates.altered].tolist()}
     assert plain == {(0, 1), (0, 2), (5, 6)}
     assert {(0, 3), (0, 4), (2, 3), (2, 4), (3, 4)} == altered

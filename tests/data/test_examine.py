@@ -1,4 +1,4 @@
-"""What is told of a set, by hand on a few rows."""
+"""The findings about a set, by hand on a few rows."""
 
 import json
 
@@ -34,7 +34,7 @@ def rows(classes: list[str], **columns) -> Fingerprints:
         classes=np.array(classes),
         bits=np.zeros((count, 32), dtype=np.uint8),
         appearance=appearance,
-        parts=np.full(count, -1),
+        frames=np.full(count, -1),
         quantiles=np.zeros((count, 0), np.float32),
         levels=np.zeros((count, 0), np.float32),
         notes=np.zeros(count, np.int32),
@@ -53,19 +53,21 @@ def pairs(exact=(), near=(), altered=()) -> Duplicates:
     )
 
 
-def told(found: Fingerprints, duplicates: Duplicates | None = None) -> dict:
+def findings_on(fingerprints: Fingerprints, duplicates: Duplicates | None = None) -> dict:
     """Findings, as JSON holds them."""
-    findings = examine(found, duplicates or pairs())
+    findings = examine(fingerprints, duplicates or pairs())
     assert json.loads(json.dumps(findings, allow_nan=False)) == findings
     return findings
 
 
-def shortcuts(found: Fingerprints, duplicates: Duplicates | None = None) -> dict[str, float]:
-    return {row["clue"]: row["accuracy"] for row in told(found, duplicates)["shortcuts"]}
+def shortcuts(fingerprints: Fingerprints, duplicates: Duplicates | None = None) -> dict[str, float]:
+    return {
+        row["clue"]: row["accuracy"] for row in findings_on(fingerprints, duplicates)["shortcuts"]
+    }
 
 
 def test_keys_are_the_agreed_ones():
-    findings = told(rows(["a", "b"]))
+    findings = findings_on(rows(["a", "b"]))
 
     assert list(findings) == [
         "images", "classes", "imbalance", "patients", "unreadable", "sizes", "kinds", "duplicates",
@@ -78,7 +80,7 @@ def test_keys_are_the_agreed_ones():
 
 
 def test_counts_and_imbalance_by_hand():
-    findings = told(rows(["b"] * 7 + ["a"] * 3, unreadable=["a/x.png: broken"]))
+    findings = findings_on(rows(["b"] * 7 + ["a"] * 3, unreadable=["a/x.png: broken"]))
 
     assert findings["images"] == 10
     assert findings["classes"] == {"a": 3, "b": 7}
@@ -87,40 +89,40 @@ def test_counts_and_imbalance_by_hand():
 
 
 def test_patients_are_counted_where_every_image_has_one():
-    assert told(rows(["a", "a", "b"], patients=["p", "q", "p"]))["patients"] == 2
-    assert told(rows(["a", "a", "b"], patients=["p", "", "p"]))["patients"] is None
-    assert told(rows(["a", "a", "b"]))["patients"] is None
+    assert findings_on(rows(["a", "a", "b"], patients=["p", "q", "p"]))["patients"] == 2
+    assert findings_on(rows(["a", "a", "b"], patients=["p", "", "p"]))["patients"] is None
+    assert findings_on(rows(["a", "a", "b"]))["patients"] is None
 
 
 def test_sizes_by_hand():
-    found = rows(["a"] * 3 + ["b"], width=[30, 10, 30, 12], height=[20, 90, 20, 60])
+    fingerprints = rows(["a"] * 3 + ["b"], width=[30, 10, 30, 12], height=[20, 90, 20, 60])
 
-    assert told(found)["sizes"] == {
+    assert findings_on(fingerprints)["sizes"] == {
         "different": 3,
         "most_common": [30, 20],
-        "share_of_most_common": 0.5,
+        "fraction_of_most_common": 0.5,
         "smallest": [30, 20],
         "largest": [10, 90],
     }
 
 
 def test_sizes_of_whole_slides_do_not_overflow():
-    found = rows(["a", "b"], width=[70_000, 10], height=[70_000, 10])
+    fingerprints = rows(["a", "b"], width=[70_000, 10], height=[70_000, 10])
 
-    assert told(found)["sizes"]["largest"] == [70_000, 70_000]
+    assert findings_on(fingerprints)["sizes"]["largest"] == [70_000, 70_000]
 
 
 def test_kinds_by_class():
-    found = rows(["a", "a", "b"], kind=["PNG L", "JPEG RGB", "JPEG RGB"])
+    fingerprints = rows(["a", "a", "b"], kind=["PNG L", "JPEG RGB", "JPEG RGB"])
 
-    assert told(found)["kinds"] == {"PNG L": {"a": 1}, "JPEG RGB": {"a": 1, "b": 1}}
+    assert findings_on(fingerprints)["kinds"] == {"PNG L": {"a": 1}, "JPEG RGB": {"a": 1, "b": 1}}
 
 
 def test_copies_are_counted_by_kind():
-    found = rows(["a"] * 8, hashes=["x", "x", "x", "y", "z", "u", "v", "w"])
+    fingerprints = rows(["a"] * 8, hashes=["x", "x", "x", "y", "z", "u", "v", "w"])
     duplicates = pairs(exact=[(0, 1), (0, 2), (0, 3)], near=[(0, 4)], altered=[(5, 6), (4, 6)])
 
-    described = describe_duplicates(found, duplicates)
+    described = describe_duplicates(fingerprints, duplicates)
 
     # Three files of the same bytes: two repeat the first. 3 repeats its pixels, too. Near are
     # 0 to 4; only turned are 5 and 6, since 4 is near as it is.
@@ -136,10 +138,10 @@ def test_no_copies():
 
 
 def test_copies_under_two_labels_are_named():
-    found = rows(["a", "a", "b", "b", "b"])
+    fingerprints = rows(["a", "a", "b", "b", "b"])
     duplicates = pairs(exact=[(0, 1), (0, 2)], near=[(2, 3)], altered=[(1, 4)])
 
-    described = describe_duplicates(found, duplicates)
+    described = describe_duplicates(fingerprints, duplicates)
 
     assert described["label_conflicts"] == [["a/0.png", "b/2.png"]]
     assert described["near_across_labels"] == [["a/0.png", "b/2.png"], ["a/1.png", "b/4.png"]]
@@ -149,9 +151,9 @@ def test_brightness_outliers_by_hand():
     # Class a: median 102, absolute deviations 2, 4, 0, 6, 2, 22, 58 with median 4: one robust
     # deviation is 5.93: 22 is 3.7 of them, 58 is 9.8. Class b is even: its deviation counts as 1.
     brightness = [100, 98, 102, 96, 104, 124, 160, 50, 50, 50, 54, 56]
-    found = rows(["a"] * 7 + ["b"] * 5, brightness=brightness)
+    fingerprints = rows(["a"] * 7 + ["b"] * 5, brightness=brightness)
 
-    outliers = told(found)["brightness_outliers"]
+    outliers = findings_on(fingerprints)["brightness_outliers"]
 
     assert outliers == [
         {"image": "a/6.png", "class": "a", "brightness": 160.0, "median_of_class": 102.0},
@@ -160,9 +162,9 @@ def test_brightness_outliers_by_hand():
 
 
 def test_bright_class_is_no_outlier():
-    found = rows(["a"] * 10 + ["b"] * 10, brightness=[20] * 10 + [220] * 10)
+    fingerprints = rows(["a"] * 10 + ["b"] * 10, brightness=[20] * 10 + [220] * 10)
 
-    assert told(found)["brightness_outliers"] == []
+    assert findings_on(fingerprints)["brightness_outliers"] == []
 
 
 CLASSES = ["a", "b"] * 40
@@ -170,7 +172,7 @@ CLASSES = ["a", "b"] * 40
 
 def test_nothing_to_find_is_told_as_chance():
     rng = np.random.default_rng(0)
-    found = rows(
+    fingerprints = rows(
         CLASSES,
         width=rng.integers(30, 60, 80),
         height=rng.integers(30, 60, 80),
@@ -179,7 +181,7 @@ def test_nothing_to_find_is_told_as_chance():
         border=rng.uniform(0, 30, (80, 3)),
     )
 
-    findings = told(found)
+    findings = findings_on(fingerprints)
 
     assert [row["clue"] for row in findings["shortcuts"]] == [
         "image size", "aspect ratio", "format", "border colour", "brightness",
@@ -214,15 +216,15 @@ def test_clue_that_gives_the_class_away_is_told(clue, others, columns):
 
 
 def test_most_frequent_class_is_the_floor():
-    found = rows(["a"] * 60 + ["b"] * 20, brightness=[100] * 60 + [120] * 20)
+    fingerprints = rows(["a"] * 60 + ["b"] * 20, brightness=[100] * 60 + [120] * 20)
 
-    row = told(found)["shortcuts"][-1]
+    row = findings_on(fingerprints)["shortcuts"][-1]
 
     assert row == {"clue": "brightness", "accuracy": 1.0, "most_frequent_class": 0.75}
 
 
 def test_copies_do_not_help_to_tell_the_class():
-    # Every image has a brightness of its own and nine copies: only who has seen a copy can tell.
+    # Every image has a brightness of its own and nine copies: only training on a copy helps.
     rng = np.random.default_rng(0)
     classes = np.repeat(rng.permutation(["a", "b"] * 10), 10).tolist()
     brightness = np.repeat(rng.uniform(0, 255, 20), 10)
@@ -237,13 +239,13 @@ def test_copies_do_not_help_to_tell_the_class():
 
 @pytest.mark.parametrize("classes", [["a", "b"], ["a"] * 50 + ["b"] * 4, ["a", "b"] * 4])
 def test_too_few_images_tell_no_shortcut(classes):
-    assert told(rows(classes))["shortcuts"] == []
+    assert findings_on(rows(classes))["shortcuts"] == []
 
 
 def test_too_few_distinct_images_tell_no_shortcut():
     copies = pairs(exact=[(i % 4, i) for i in range(4, 40)])
 
-    assert told(rows(["a", "b"] * 20), copies)["shortcuts"] == []
+    assert findings_on(rows(["a", "b"] * 20), copies)["shortcuts"] == []
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -254,4 +256,4 @@ def test_any_groups_of_copies_are_survived_without_a_warning(seed):
     linked = linked[linked[:, 0] != linked[:, 1]]
     classes = [f"c{i % (1 + seed % 3)}" for i in range(count)]
 
-    told(rows(classes, brightness=rng.normal(100, 30, count)), pairs(near=linked.tolist()))
+    findings_on(rows(classes, brightness=rng.normal(100, 30, count)), pairs(near=linked.tolist()))

@@ -15,12 +15,11 @@ from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import root_of
 from kerasmed.data.fingerprinting import perceptual_bits, read_fingerprints
-from kerasmed.data.fingerprints import BITS, Fingerprints
+from kerasmed.data.fingerprints import Fingerprints, name_in_set
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
 from kerasmed.data.sources import open_source
-from kerasmed.errors import DataError
 
-# What the split takes as a near-duplicate unless told otherwise.
+# The default of split.near_duplicate_bits.
 LIMIT = 32
 
 
@@ -63,12 +62,12 @@ def flips_and_turns(image: np.ndarray) -> list[np.ndarray]:
     return versions
 
 
-def unpacked(found: Fingerprints) -> np.ndarray:
-    return np.unpackbits(found.bits, axis=1).astype(bool)
+def unpacked(fingerprints: Fingerprints) -> np.ndarray:
+    return np.unpackbits(fingerprints.bits, axis=1).astype(bool)
 
 
 def test_bits_are_the_signs_of_the_lowest_coefficients():
-    # One cosine of the transform, of frequency 3 down and 5 across, has that coefficient alone.
+    # One cosine of the transform, of frequency 3 down and 5 across, has only that coefficient.
     at = np.arange(64) + 0.5
     grey = np.outer(np.cos(np.pi * 3 * at / 64), np.cos(np.pi * 5 * at / 64))
 
@@ -85,8 +84,8 @@ def test_bits_of_a_batch_are_those_of_each():
 
     together = perceptual_bits(grey)
 
-    for one, each in zip(together, grey, strict=True):
-        np.testing.assert_array_equal(perceptual_bits(each), one)
+    for bits, image in zip(together, grey, strict=True):
+        np.testing.assert_array_equal(perceptual_bits(image), bits)
 
 
 @pytest.mark.parametrize("version", range(8))
@@ -185,34 +184,34 @@ def read(source: Path, cache: Path, **options) -> Fingerprints:
 
 
 def test_one_row_an_image_by_hand(folder, tmp_path):
-    found = read(folder, tmp_path)
+    fingerprints = read(folder, tmp_path)
 
-    assert len(found) == 3
-    assert found.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
-    assert found.classes.tolist() == ["a", "a", "b"]
-    assert found.patients.tolist() == ["", "", ""]
-    assert found.unreadable.tolist() == []
+    assert len(fingerprints) == 3
+    assert fingerprints.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
+    assert fingerprints.classes.tolist() == ["a", "a", "b"]
+    assert fingerprints.patients.tolist() == ["", "", ""]
+    assert fingerprints.unreadable.tolist() == []
     content = (folder / "b" / "3.bmp").read_bytes()
-    assert found.hashes[2].decode() == hashlib.sha256(content).hexdigest()
-    assert (found.bits.shape, found.bits.dtype) == ((3, BITS // 8), np.uint8)
-    seen = found.appearance
-    assert seen["width"].tolist() == [8, 8, 6]
-    assert seen["height"].tolist() == [8, 8, 4]
-    assert seen["kind"].tolist() == ["PNG L", "PNG RGB", "BMP RGB"]
-    assert seen["bytes"][2] == len(content)
+    assert fingerprints.hashes[2].decode() == hashlib.sha256(content).hexdigest()
+    assert (fingerprints.bits.shape, fingerprints.bits.dtype) == ((3, 256 // 8), np.uint8)
+    appearance = fingerprints.appearance
+    assert appearance["width"].tolist() == [8, 8, 6]
+    assert appearance["height"].tolist() == [8, 8, 4]
+    assert appearance["kind"].tolist() == ["PNG L", "PNG RGB", "BMP RGB"]
+    assert appearance["bytes"][2] == len(content)
     # 0.299 * 200 + 0.587 * 100 + 0.114 * 50 = 124.2
-    assert seen["brightness"][:2].tolist() == [100, 124]
+    assert appearance["brightness"][:2].tolist() == [100, 124]
     # Only the outermost pixels are the border: 3 in a hundred, but at least one.
-    np.testing.assert_allclose(seen["border"], [[100, 100, 100], [200, 100, 50], [0, 0, 0]])
+    np.testing.assert_allclose(appearance["border"], [[100, 100, 100], [200, 100, 50], [0, 0, 0]])
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3])
-def test_rows_that_are_stored_in_parts_are_the_same(at_once, folder, tmp_path, monkeypatch):
+def test_rows_that_are_stored_in_chunks_are_the_same(at_once, folder, tmp_path, monkeypatch):
     whole = read(folder, tmp_path / "whole")
     monkeypatch.setattr(module, "_ROWS", at_once)
-    parts = read(folder, tmp_path / "parts")
+    in_chunks = read(folder, tmp_path / "chunks")
     for name in ("names", "classes", "hashes", "pixel_hashes", "bits", "appearance"):
-        np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
+        np.testing.assert_array_equal(getattr(in_chunks, name), getattr(whole, name))
 
 
 def test_border_is_the_mean_of_the_outer_pixels(tmp_path):
@@ -235,9 +234,9 @@ def test_very_small_images_have_fingerprints(tmp_path, shape):
     for name in "ab":
         save(tmp_path / "set" / name / "1.png", np.full(shape, 7, dtype=np.uint8))
 
-    found = read(tmp_path / "set", tmp_path)
+    fingerprints = read(tmp_path / "set", tmp_path)
 
-    assert found.appearance["border"].tolist() == [[7, 7, 7]] * 2
+    assert fingerprints.appearance["border"].tolist() == [[7, 7, 7]] * 2
 
 
 def test_pixel_hash_follows_pixels_and_size_not_bytes(tmp_path):
@@ -248,11 +247,11 @@ def test_pixel_hash_follows_pixels_and_size_not_bytes(tmp_path):
     save(tmp_path / "set" / "b" / "1.png", image.reshape(4, 16, 3))
     save(tmp_path / "set" / "b" / "2.png", image ^ 1)
 
-    found = read(tmp_path / "set", tmp_path)
+    fingerprints = read(tmp_path / "set", tmp_path)
 
-    assert len(set(found.hashes.tolist())) == 5
-    assert len(set(found.pixel_hashes[:3].tolist())) == 1
-    assert len(set(found.pixel_hashes.tolist())) == 3
+    assert len(set(fingerprints.hashes.tolist())) == 5
+    assert len(set(fingerprints.pixel_hashes[:3].tolist())) == 1
+    assert len(set(fingerprints.pixel_hashes.tolist())) == 3
 
 
 def test_grey_repeated_in_three_channels_has_the_same_pixels(tmp_path):
@@ -260,19 +259,19 @@ def test_grey_repeated_in_three_channels_has_the_same_pixels(tmp_path):
     save(tmp_path / "set" / "a" / "1.png", grey)
     save(tmp_path / "set" / "b" / "1.png", np.repeat(grey[..., None], 3, axis=2))
 
-    found = read(tmp_path / "set", tmp_path)
+    fingerprints = read(tmp_path / "set", tmp_path)
 
-    assert found.pixel_hashes[0] == found.pixel_hashes[1]
-    assert found.hashes[0] != found.hashes[1]
+    assert fingerprints.pixel_hashes[0] == fingerprints.pixel_hashes[1]
+    assert fingerprints.hashes[0] != fingerprints.hashes[1]
 
 
 def test_blank_images_have_the_bit_of_brightness_alone(tmp_path):
     for value in (0, 1, 128, 255):
         save(tmp_path / "set" / f"c{value}" / "1.png", np.full((100, 80), value, dtype=np.uint8))
 
-    found = read(tmp_path / "set", tmp_path)
+    fingerprints = read(tmp_path / "set", tmp_path)
 
-    assert unpacked(found).sum(axis=1).tolist() == [0, 1, 1, 1]
+    assert unpacked(fingerprints).sum(axis=1).tolist() == [0, 1, 1, 1]
 
 
 def test_fingerprints_are_read_from_the_cache(folder, tmp_path, monkeypatch):
@@ -325,9 +324,9 @@ def test_changed_files_are_examined_again(folder, tmp_path, change):
 def test_broken_cache_is_made_anew(folder, tmp_path, content):
     (tmp_path / "fingerprints.npz").write_bytes(content)
 
-    found = read(folder, tmp_path)
+    fingerprints = read(folder, tmp_path)
 
-    assert len(found) == 3
+    assert len(fingerprints) == 3
     assert not list(tmp_path.glob("*.tmp*"))
     assert len(read(folder, tmp_path)) == 3
 
@@ -336,12 +335,12 @@ def test_unreadable_files_are_listed_with_the_reason(folder, tmp_path):
     (folder / "a" / "0.png").write_bytes(b"no image")
     (folder / "b" / "4.jpg").write_bytes(b"")
 
-    found = read(folder, tmp_path)
+    fingerprints = read(folder, tmp_path)
 
-    assert found.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
-    assert len(found.unreadable) == 2
-    assert "0.png" in found.unreadable[0]
-    assert "4.jpg" in found.unreadable[1]
+    assert fingerprints.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
+    assert len(fingerprints.unreadable) == 2
+    assert "0.png" in fingerprints.unreadable[0]
+    assert "4.jpg" in fingerprints.unreadable[1]
 
 
 def test_a_set_without_a_readable_image_has_no_rows(tmp_path):
@@ -349,33 +348,28 @@ def test_a_set_without_a_readable_image_has_no_rows(tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "0.png").write_bytes(b"no image")
 
-    found = read(tmp_path / "set", tmp_path)
+    fingerprints = read(tmp_path / "set", tmp_path)
 
-    assert len(found) == 0
-    assert len(found.unreadable) == 2
+    assert len(fingerprints) == 0
+    assert len(fingerprints.unreadable) == 2
     assert len(read(tmp_path / "set", tmp_path).unreadable) == 2
 
 
-def test_rows_follow_the_order_that_is_asked_for(folder, tmp_path):
+def check_rows_are_those_of(fingerprints: Fingerprints, files: tuple, root: Path) -> None:
+    """Assert that fingerprints and images name the same files, in the same order."""
+    assert fingerprints.names.tolist() == [
+        name_in_set(file.path, file.frame, root) for file in files
+    ]
+    assert fingerprints.hashes.astype(str).tolist() == [file.sha256 for file in files]
+
+
+def test_rows_have_the_order_of_the_images(folder, tmp_path):
     data = DataConfig(source=folder, image_size=16)
     files = read_images(data, tmp_path / "images").files
-    found = read_fingerprints(data, tmp_path / "fingerprints")
 
-    some = found.of((files[2], files[0]), root_of(folder))
+    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
 
-    assert some.names.tolist() == ["b/3.bmp", "a/1.png"]
-    assert some.hashes.astype(str).tolist() == [files[2].sha256, files[0].sha256]
-    np.testing.assert_array_equal(some.bits, found.bits[[2, 0]])
-    np.testing.assert_array_equal(some.appearance, found.appearance[[2, 0]])
-
-
-def test_image_without_a_fingerprint_is_refused_by_name(folder, tmp_path):
-    data = DataConfig(source=folder, image_size=16)
-    files = read_images(data, tmp_path / "images").files
-    found = read_fingerprints(data, tmp_path / "fingerprints").of(files[:2], folder)
-
-    with pytest.raises(DataError, match=r"b/3\.bmp.* was read once and not a second time"):
-        found.of(files, folder)
+    check_rows_are_those_of(fingerprints, files, root_of(folder))
 
 
 def test_rows_of_an_archive_have_its_name_and_their_number(tmp_path):
@@ -384,13 +378,13 @@ def test_rows_of_an_archive_have_its_name_and_their_number(tmp_path):
     np.savez(path, train_images=images, train_labels=np.array([1, 0, 1, 0]))
     data = DataConfig(source=path, image_size=16)
 
-    found = read_fingerprints(data, tmp_path / "fingerprints")
+    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
     files = read_images(data, tmp_path / "images").files
 
-    assert found.names.tolist() == ["set.npz#1", "set.npz#3", "set.npz#0", "set.npz#2"]
-    assert found.classes.tolist() == ["0", "0", "1", "1"]
-    assert found.appearance["kind"].tolist() == ["npz L"] * 4
-    assert found.of(files, tmp_path).hashes.astype(str).tolist() == [file.sha256 for file in files]
+    assert fingerprints.names.tolist() == ["set.npz#1", "set.npz#3", "set.npz#0", "set.npz#2"]
+    assert fingerprints.classes.tolist() == ["0", "0", "1", "1"]
+    assert fingerprints.appearance["kind"].tolist() == ["npz L"] * 4
+    check_rows_are_those_of(fingerprints, files, tmp_path)
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]]) -> Path:
@@ -400,14 +394,14 @@ def write_table(path: Path, rows: list[tuple[str, ...]]) -> Path:
     return path
 
 
-def test_patients_of_a_table_are_told_apart_but_not_named(folder, tmp_path):
+def test_patients_of_a_table_are_distinguished_but_not_named(folder, tmp_path):
     rows = [("set/a/1.png", "a", "Ann"), ("set/a/2.png", "a", "Bob"), ("set/b/3.bmp", "b", "Ann")]
     table = write_table(tmp_path / "set.csv", rows)
 
-    found = read(table, tmp_path / "cache")
+    fingerprints = read(table, tmp_path / "cache")
 
-    assert found.patients[0] == found.patients[2]
-    assert len(set(found.patients.tolist())) == 2
+    assert fingerprints.patients[0] == fingerprints.patients[2]
+    assert len(set(fingerprints.patients.tolist())) == 2
     assert b"Ann" not in (tmp_path / "cache" / "fingerprints.npz").read_bytes()
 
 
@@ -418,11 +412,10 @@ def test_every_spelling_of_a_path_in_a_table_finds_its_row(folder, tmp_path, spe
     rows = [(spelling.format(name, absolute=tmp_path), label) for name, label in names]
     data = DataConfig(source=write_table(tmp_path / "set.csv", rows), image_size=16)
 
-    found = read_fingerprints(data, tmp_path / "fingerprints")
+    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
     files = read_images(data, tmp_path / "images").files
 
-    rows_of_files = found.of(files, open_source(data).root)
-    assert rows_of_files.hashes.astype(str).tolist() == [file.sha256 for file in files]
+    check_rows_are_those_of(fingerprints, files, open_source(data).root)
 
 
 def test_absolute_paths_outside_the_folder_of_the_table_find_their_rows(folder, tmp_path):
@@ -431,8 +424,7 @@ def test_absolute_paths_outside_the_folder_of_the_table_find_their_rows(folder, 
     table = write_table(tmp_path / "tables" / "set.csv", rows)
     data = DataConfig(source=table, image_size=16)
 
-    found = read_fingerprints(data, tmp_path / "fingerprints")
+    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
     files = read_images(data, tmp_path / "images").files
 
-    rows_of_files = found.of(files, open_source(data).root)
-    assert rows_of_files.hashes.astype(str).tolist() == [file.sha256 for file in files]
+    check_rows_are_those_of(fingerprints, files, open_source(data).root)

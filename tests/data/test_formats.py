@@ -112,7 +112,7 @@ def test_every_format_gives_the_same_images(source, config, tmp_path):
     assert main(["data", "split", str(config), "--data", str(source), "--out", str(run)]) == 0
 
     files = json.loads((run / "split.json").read_text())["files"]
-    assert len(files) == len({(file["path"], file.get("part")) for file in files}) == 2 * PER_CLASS
+    assert len(files) == len({(file["path"], file.get("frame")) for file in files}) == 2 * PER_CLASS
     # In whatever order.
     images = np.load(run / "cache" / "real-16.npy").astype(float)
     wanted = np.array(

@@ -23,8 +23,8 @@ def by_pattern(pattern: str) -> SplitConfig:
 def image(name: str, sha256: str | None = None, **options) -> ImageFile:
     """An image of the class that its folder names; its hash is its name if none is given."""
     path = ROOT / name
-    part = f"#{options['part']}" if "part" in options else ""
-    return ImageFile(path, sha256 or path.stem + part, path.parent.name, **options)
+    frame = f"#{options['frame']}" if "frame" in options else ""
+    return ImageFile(path, sha256 or path.stem + frame, path.parent.name, **options)
 
 
 def group(files: list[ImageFile], pairs=NONE, settings=BY_PATIENT, root=ROOT) -> list[str]:
@@ -79,20 +79,20 @@ def test_unnamed_patient_links_nothing():
 
 
 def test_parts_of_one_file_belong_together():
-    files = [image("a/1.nii", part=part) for part in (0, 1)] + [image("a/2.nii", part=0)]
+    files = [image("a/1.nii", frame=frame) for frame in (0, 1)] + [image("a/2.nii", frame=0)]
 
     assert group(files) == ["1#0", "1#0", "2#0"]
 
 
 def test_rows_of_an_archive_do_not_belong_together():
-    files = [ImageFile(ROOT / "set.npz", str(part), "0", part=part) for part in range(3)]
+    files = [ImageFile(ROOT / "set.npz", str(frame), "0", frame=frame) for frame in range(3)]
 
     assert group(files) == ["0", "1", "2"]
 
 
 def test_copies_of_a_file_of_several_parts_belong_together():
-    first = [image("a/1.dcm", part=part) for part in (0, 1)]
-    copy = [image("b/2.dcm", f"1#{part}", part=part) for part in (0, 1)]
+    first = [image("a/1.dcm", frame=frame) for frame in (0, 1)]
+    copy = [image("b/2.dcm", f"1#{frame}", frame=frame) for frame in (0, 1)]
 
     assert set(group(first + copy)) == {"1#0"}
 
@@ -102,8 +102,8 @@ def test_belonging_passes_on_through_every_kind_of_link():
         image("a/9.png"),  # looks like 8
         image("a/8.png", "x"),  # looks like 9, same bytes as 7
         image("b/7.png", "x", patient="p"),  # same bytes as 8, same patient as 6
-        image("b/6.nii", part=0, patient="p"),  # same patient as 7, same file as the next
-        image("b/6.nii", part=1),
+        image("b/6.nii", frame=0, patient="p"),  # same patient as 7, same file as the next
+        image("b/6.nii", frame=1),
         image("a/5.png"),
     ]
 
@@ -164,7 +164,7 @@ def test_pattern_sees_the_folders_below_the_source_and_none_above():
     names = group(files, settings=by_pattern(r"^a/(\w+)/"))
 
     assert partition(names) == {frozenset({0, 1}), frozenset({2})}
-    with pytest.raises(DataError, match=r"finds nobody in 'a/anna/1\.png'"):
+    with pytest.raises(DataError, match=r"finds no patient in 'a/anna/1\.png'"):
         group(files, settings=by_pattern(r"data/(\w+)/"))
 
 
@@ -178,18 +178,18 @@ def test_pattern_that_finds_nobody_in_a_path_is_refused_by_name():
     files = [image("a/P1.png"), image("b/other.png")]
 
     with pytest.raises(
-        DataError, match=r"split\.pattern 'P.*' finds nobody in 'b/other\.png'.*mend it"
+        DataError, match=r"split\.pattern 'P.*' finds no patient in 'b/other\.png'.*correct it"
     ):
         group(files, settings=by_pattern(r"P(\d)"))
 
 
 def test_pattern_whose_group_takes_no_part_is_refused():
-    with pytest.raises(DataError, match=r"finds nobody in 'a/x1\.png'"):
+    with pytest.raises(DataError, match=r"finds no patient in 'a/x1\.png'"):
         group([image("a/P1.png"), image("a/x1.png")], settings=by_pattern(r"(?:P(\d)|x)"))
 
 
 def test_pattern_that_finds_an_empty_name_is_refused():
-    with pytest.raises(DataError, match=r"finds nobody in 'a/x1\.png'"):
+    with pytest.raises(DataError, match=r"finds no patient in 'a/x1\.png'"):
         group([image("a/x1.png"), image("a/y2.png")], settings=by_pattern(r"(\d*)"))
 
 
@@ -268,13 +268,13 @@ def test_file_that_is_added_moves_no_other_to_another_run():
 
 def test_parts_of_a_file_are_neighbours_by_their_number():
     # Rows 0 to 24 of an archive, of one class: 0-9, 10-19, 20-24.
-    files = tuple(ImageFile(ROOT / "set.npz", str(part), "0", part=part) for part in range(25))
+    files = tuple(ImageFile(ROOT / "set.npz", str(frame), "0", frame=frame) for frame in range(25))
 
     assert sorted(len(run) for run in partition(neighbour_runs(files, 10))) == [5, 10, 10]
 
 
 def test_rows_of_an_archive_are_neighbours_whatever_their_classes():
-    files = tuple(ImageFile(ROOT / "set.npz", str(i), str(i % 2), part=i) for i in range(15))
+    files = tuple(ImageFile(ROOT / "set.npz", str(i), str(i % 2), frame=i) for i in range(15))
 
     assert sorted(len(run) for run in partition(neighbour_runs(files, 10))) == [5, 10]
 

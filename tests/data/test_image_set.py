@@ -1,4 +1,4 @@
-"""Labelled images in memory: their names, counts, parts and what fits together."""
+"""Labelled images in memory: their names, counts, subsets and what fits together."""
 
 import resource
 from dataclasses import replace
@@ -15,8 +15,8 @@ from kerasmed.errors import DataError, StageError
 def made_set(names=("ant", "cat"), size: int = 4, value: int = 0) -> ImageSet:
     images = np.full((2, size, size, 3), value, dtype=np.uint8)
     files = tuple(
-        ImageFile(Path(f"{name}-{value}"), f"{name}{value}", name, part, f"who{value}")
-        for part, name in enumerate(names)
+        ImageFile(Path(f"{name}-{value}"), f"{name}{value}", name, frame, f"who{value}")
+        for frame, name in enumerate(names)
     )
     return ImageSet(images, np.array([0, 1], dtype=np.int32), names, files)
 
@@ -51,12 +51,12 @@ def test_counts_of_some_images(three, indices, counts):
 
 
 def test_subset_keeps_order_and_names(three):
-    part = three.subset([2, 0])
+    subset = three.subset([2, 0])
 
-    assert part.images[:, 0, 0, 0].tolist() == [20, 30]
-    assert part.labels.tolist() == [1, 0]
-    assert [file.path.name for file in part.files] == ["b.png", "c.bmp"]
-    assert part.counts() == {"ant": 1, "cat": 1}
+    assert subset.images[:, 0, 0, 0].tolist() == [20, 30]
+    assert subset.labels.tolist() == [1, 0]
+    assert [file.path.name for file in subset.files] == ["b.png", "c.bmp"]
+    assert subset.counts() == {"ant": 1, "cat": 1}
 
 
 def test_subset_of_one_class_keeps_the_other_name(three):
@@ -66,18 +66,18 @@ def test_subset_of_one_class_keeps_the_other_name(three):
 def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", three.images)
     mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
-    monkeypatch.setattr(image_set, "_HELD", 1)
-    part = mapped.subset([2, 0])
-    assert isinstance(part.images, np.memmap)
-    np.testing.assert_array_equal(part.images, three.images[[2, 0]])
-    np.testing.assert_array_equal(part.subset([1]).images, three.images[[0]])
+    monkeypatch.setattr(image_set, "_MAX_BYTES_IN_MEMORY", 1)
+    subset = mapped.subset([2, 0])
+    assert isinstance(subset.images, np.memmap)
+    np.testing.assert_array_equal(subset.images, three.images[[2, 0]])
+    np.testing.assert_array_equal(subset.subset([1]).images, three.images[[0]])
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
 def test_no_room_for_a_large_subset_is_said(three, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", three.images)
     mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
-    monkeypatch.setattr(image_set, "_HELD", 1)
+    monkeypatch.setattr(image_set, "_MAX_BYTES_IN_MEMORY", 1)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
     try:
@@ -92,8 +92,8 @@ def test_subset_of_nothing_is_empty(three):
 
 
 def test_subset_is_a_copy_in_memory(three):
-    part = three.subset([0])
-    part.images[:] = 7
+    subset = three.subset([0])
+    subset.images[:] = 7
 
     assert three.images[0, 0, 0, 0] == 30
 
@@ -101,14 +101,14 @@ def test_subset_is_a_copy_in_memory(three):
 def test_nobody_and_no_part_unless_said():
     file = ImageFile(Path("a.png"), "0f", "ant")
 
-    assert (file.part, file.patient) == (None, None)
+    assert (file.frame, file.patient) == (None, None)
 
 
 @pytest.mark.parametrize(
-    ("part", "name"), [(None, "ant/a.npz"), (0, "ant/a.npz#0"), (12, "ant/a.npz#12")]
+    ("frame", "name"), [(None, "ant/a.npz"), (0, "ant/a.npz#0"), (12, "ant/a.npz#12")]
 )
-def test_name_tells_the_part_where_there_are_several(part, name):
-    assert ImageFile(Path("ant/a.npz"), "0f", "ant", part).name == name
+def test_name_tells_the_frame_where_there_are_several(frame, name):
+    assert ImageFile(Path("ant/a.npz"), "0f", "ant", frame).name == name
 
 
 def hash_of(*rows: tuple[str, str]) -> str:
@@ -128,15 +128,15 @@ def test_data_hash_follows_content_class_and_order():
     ]
 
     assert len(set(hashes)) == 5
-    assert all(len(each) == 64 for each in hashes)
+    assert all(len(digest) == 64 for digest in hashes)
 
 
 def test_data_hash_follows_neither_place_nor_patient():
-    here, there = made_set(), made_set()
-    moved = tuple(ImageFile(Path("far"), file.sha256, file.class_name) for file in there.files)
-    there = ImageSet(there.images, there.labels, there.class_names, moved)
+    images, copy = made_set(), made_set()
+    files = tuple(ImageFile(Path("far"), file.sha256, file.class_name) for file in copy.files)
+    moved = ImageSet(copy.images, copy.labels, copy.class_names, files)
 
-    assert here.data_hash == there.data_hash
+    assert images.data_hash == moved.data_hash
 
 
 def test_concatenate_puts_one_after_the_other():
@@ -161,5 +161,6 @@ def test_other_choices_of_format_are_other_data():
 
     assert windowed.data_hash != images.data_hash
     other = replace(images, formats={"dicom": {"window": [40.0, 90.0]}})
-    assert len({each.subset([0]).data_hash for each in (images, windowed, other)}) == 3
+    subsets = [variant.subset([0]) for variant in (images, windowed, other)]
+    assert len({subset.data_hash for subset in subsets}) == 3
     assert concatenate(windowed, images).formats == windowed.formats

@@ -30,10 +30,12 @@ def mask(path: Path, values: int = 2, **options) -> None:
 def names_left(folder: Path, cache: Path, **settings) -> tuple[list[str], list[str]]:
     """Names of the images and of the masks; both readings of a set agree."""
     data = DataConfig(source=folder, image_size=16, **settings)
-    found = read_fingerprints(data, cache / "prints")
+    fingerprints = read_fingerprints(data, cache / "prints")
     images = read_images(data, cache / "images")
-    assert [file.name.removeprefix(f"{folder}/") for file in images.files] == found.names.tolist()
-    return found.names.tolist(), found.masks.tolist()
+    assert [
+        file.name.removeprefix(f"{folder}/") for file in images.files
+    ] == fingerprints.names.tolist()
+    return fingerprints.names.tolist(), fingerprints.masks.tolist()
 
 
 LAYOUTS = {
@@ -160,10 +162,10 @@ def test_a_broken_image_does_not_hide_its_mask(tmp_path):
     (tmp_path / "set" / "a" / "x.png").write_bytes(b"broken")
     data = DataConfig(source=tmp_path / "set")
 
-    found = read_fingerprints(data, tmp_path / "prints")
+    fingerprints = read_fingerprints(data, tmp_path / "prints")
 
-    assert len(found.unreadable) == 1
-    assert found.masks.tolist() == ["a/x_mask.png", "b/x_mask.png"]
+    assert len(fingerprints.unreadable) == 1
+    assert fingerprints.masks.tolist() == ["a/x_mask.png", "b/x_mask.png"]
 
 
 def test_nothing_but_masks_is_refused_by_the_setting(tmp_path, capsys):

@@ -62,7 +62,7 @@ def refusal(path: Path, error: type[KerasmedError] = DataError, **settings: Any)
     assert message.startswith((f"Cannot read {path}: ", f"{path} is NIfTI: "))
     assert "\n" not in message
     assert any(
-        word in message for word in ("replace", "remove", "mend", "install", "save", "set data.")
+        word in message for word in ("replace", "remove", "correct", "install", "save", "set data.")
     )
     return message
 
@@ -120,18 +120,18 @@ def test_suffixes(tmp_path, name):
     assert (path.read_bytes()[:2] == b"\x1f\x8b") == name.lower().endswith(".gz")
 
 
-def test_parts_are_numbered_along_the_axis(tmp_path):
+def test_slices_are_numbered_along_the_axis(tmp_path):
     path = save(VOLUME[:, :, ::-1], tmp_path / "a.nii", np.diag([1.0, 1.0, -1.0, 1.0]))
 
-    found = pictures(path)
+    slices = pictures(path)
 
-    assert [picture.part for picture in found] == [0, 1, 2, 3]
-    assert {picture.kind for picture in found} == {"NIfTI"}
-    assert {picture.patient for picture in found} == {None}
+    assert [picture.frame for picture in slices] == [0, 1, 2, 3]
+    assert {picture.kind for picture in slices} == {"NIfTI"}
+    assert {picture.patient for picture in slices} == {None}
 
 
 @pytest.mark.parametrize(
-    ("slices", "parts"),
+    ("slices", "frames"),
     [
         ((0.0, 1.0), [0, 1, 2, 3]),
         ((0.25, 0.75), [1, 2]),
@@ -142,18 +142,18 @@ def test_parts_are_numbered_along_the_axis(tmp_path):
         ((0.5, 0.51), [2]),
     ],
 )
-def test_slices_are_a_share_of_the_volume(tmp_path, slices, parts):
-    found = pictures(save(VOLUME, tmp_path / "a.nii"), slices=slices, grey_range=AS_IT_IS)
+def test_slices_are_a_fraction_of_the_volume(tmp_path, slices, frames):
+    shown_slices = pictures(save(VOLUME, tmp_path / "a.nii"), slices=slices, grey_range=AS_IT_IS)
 
-    assert [picture.part for picture in found] == parts
-    assert [pixels_of(picture) for picture in found] == [AXIAL[part] for part in parts]
+    assert [picture.frame for picture in shown_slices] == frames
+    assert [pixels_of(picture) for picture in shown_slices] == [AXIAL[frame] for frame in frames]
 
 
-@pytest.mark.parametrize(("share", "count"), [(0.28, 25), (0.07, 100)])
-def test_shares_that_are_whole_slices(tmp_path, share, count):
+@pytest.mark.parametrize(("fraction", "count"), [(0.28, 25), (0.07, 100)])
+def test_fractions_that_are_whole_slices(tmp_path, fraction, count):
     path = save(np.zeros((2, 2, count), dtype=np.int16), tmp_path / "a.nii")
 
-    assert len(pictures(path, slices=(0, share))) == 7
+    assert len(pictures(path, slices=(0, fraction))) == 7
 
 
 # Grey
@@ -193,9 +193,9 @@ def test_percentiles_are_of_the_volume_and_not_of_the_slice(tmp_path):
     volume = np.arange(2001, dtype=np.float32)[:, None, None].repeat(2, axis=1)
     path = save(volume.repeat(2, axis=2), tmp_path / "a.nii")
 
-    found = shown(path, axis="sagittal")
+    slices = shown(path, axis="sagittal")
 
-    assert [found[v][0][0] for v in (0, 667, 1333, 2000)] == [0, 85, 170, 255]
+    assert [slices[v][0][0] for v in (0, 667, 1333, 2000)] == [0, 85, 170, 255]
 
 
 def test_slices_left_out_do_not_change_the_grey(tmp_path):
@@ -273,19 +273,19 @@ def test_four_dimensions_are_refused(tmp_path):
 def test_volumes_of_a_fourth_dimension_are_numbered_one_after_the_other(tmp_path, axis):
     path = save(np.stack([VOLUME, VOLUME + 1], axis=3), tmp_path / "a.nii")
 
-    found = pictures(path, axis=axis, frames="split", grey_range=AS_IT_IS)
+    frames = pictures(path, axis=axis, frames="split", grey_range=AS_IT_IS)
 
-    assert [picture.part for picture in found] == list(range(2 * len(PLANES[axis])))
+    assert [picture.frame for picture in frames] == list(range(2 * len(PLANES[axis])))
     second = (np.array(PLANES[axis]) + 1).tolist()
-    assert [pixels_of(picture) for picture in found] == PLANES[axis] + second
+    assert [pixels_of(picture) for picture in frames] == PLANES[axis] + second
 
 
 def test_each_of_several_volumes_may_have_a_range_of_its_own(tmp_path):
     path = save(np.stack([VOLUME, 100 * VOLUME], axis=3), tmp_path / "a.nii")
 
-    found = shown(path, frames="split", range="volume")
+    slices = shown(path, frames="split", range="volume")
 
-    assert found[:4] == found[4:]
+    assert slices[:4] == slices[4:]
 
 
 @pytest.mark.parametrize("more", [(1,), (1, 1)])
@@ -334,10 +334,10 @@ TURNED_Q = {"quatern_b": 0, "quatern_c": 0, "quatern_d": 1, "qoffset_x": 0}  # b
 def test_the_first_orientation_that_is_one_is_taken(tmp_path, fields, note):
     path = save(VOLUME[::-1, ::-1], tmp_path / "a.nii")
 
-    found = pictures(header_of(path, **fields), grey_range=AS_IT_IS)
+    slices = pictures(header_of(path, **fields), grey_range=AS_IT_IS)
 
-    assert [pixels_of(picture) for picture in found] == AXIAL
-    assert [note in line for line in found[0].notes] == ([True] if note else [])
+    assert [pixels_of(picture) for picture in slices] == AXIAL
+    assert [note in line for line in slices[0].notes] == ([True] if note else [])
 
 
 def test_without_any_orientation_the_axes_are_as_they_are_stored(tmp_path):
@@ -364,9 +364,9 @@ def test_without_any_orientation_the_axes_are_as_they_are_stored(tmp_path):
 def test_headers_are_not_refused_for_what_the_values_do_not_need(tmp_path, fields, capfd):
     path = header_of(save(VOLUME, tmp_path / "a.nii"), **fields)
 
-    found = shown(path, grey_range=AS_IT_IS)
+    slices = shown(path, grey_range=AS_IT_IS)
 
-    assert sorted(np.ravel(found)) == sorted(np.ravel(AXIAL))
+    assert sorted(np.ravel(slices)) == sorted(np.ravel(AXIAL))
     assert capfd.readouterr() == ("", "")
 
 
@@ -470,8 +470,7 @@ def test_missing_nibabel_is_named(tmp_path, monkeypatch):
 
     message = refusal(path, MachineError)
 
-    assert "expected the package nibabel, received none" in message
-    assert "pip install 'kerasmed[medical]'" in message
+    assert "NIfTI files need the package nibabel; run pip install 'kerasmed[medical]'" in message
 
 
 # Volumes as a set
@@ -485,7 +484,7 @@ def groups_of(folder: Path, cache: Path) -> dict[str, str]:
     """The group of each slice, by its name below the folder."""
     data = DataConfig(source=folder, image_size=16, grey_range=(0, 4096))
     images = read_images(data, cache / "images")
-    fingerprints = read_fingerprints(data, cache / "prints").of(images.files, folder)
+    fingerprints = read_fingerprints(data, cache / "prints")
     # Only equal pixels: noise has near-duplicates by chance.
     pairs = find_duplicates(fingerprints, None).pairs
     groups = group_images(images.files, pairs, SplitConfig(near_duplicate_bits=None), folder)
@@ -514,7 +513,7 @@ def test_volumes_with_an_equal_slice_are_one_group(tmp_path):
         save(volume, tmp_path / "set" / path)
     data = DataConfig(source=tmp_path / "set", grey_range=(0, 8000))
     images = read_images(data, tmp_path / "images")
-    fingerprints = read_fingerprints(data, tmp_path / "prints").of(images.files, tmp_path / "set")
+    fingerprints = read_fingerprints(data, tmp_path / "prints")
 
     pairs = find_duplicates(fingerprints, None).pairs
     groups = group_images(images.files, pairs, SplitConfig(), tmp_path / "set")
@@ -561,13 +560,13 @@ def test_no_volume_crosses_roles(tmp_path, capfd):
     arguments = ["data", "split", str(config), "--data", str(tmp_path / "set"), "--out", str(run)]
     assert main(arguments) == 0
 
-    roles, parts = defaultdict(set), defaultdict(list)
+    roles, frames = defaultdict(set), defaultdict(list)
     for file in json.loads((run / "split.json").read_text())["files"]:
         roles[file["path"]].add(file["role"])
-        parts[file["path"]].append(file["part"])
+        frames[file["path"]].append(file["frame"])
     assert len(roles) == 12
-    assert {len(found) for found in roles.values()} == {1}
-    assert all(numbers == [1, 2] for numbers in parts.values())
+    assert {len(volume_roles) for volume_roles in roles.values()} == {1}
+    assert all(numbers == [1, 2] for numbers in frames.values())
     written = [path for path in run.rglob("*") if path.is_file()]
     assert not any(b"SECRET" in path.read_bytes() for path in written)
     assert "SECRET" not in "".join(capfd.readouterr())

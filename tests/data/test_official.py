@@ -11,16 +11,16 @@ from PIL import Image
 
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig
-from kerasmed.data.official import part_named
+from kerasmed.data.official import official_subset
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 
 RNG = np.random.default_rng(0)
 
 
-def photographs(folder: Path, *names: str, each: int = 1) -> None:
+def photographs(folder: Path, *names: str, count: int = 1) -> None:
     for name in names:
-        for i in range(each):
+        for i in range(count):
             path = folder / name / f"{i}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(RNG.integers(0, 256, (32, 32), dtype=np.uint8)).save(path)
@@ -28,58 +28,58 @@ def photographs(folder: Path, *names: str, each: int = 1) -> None:
 
 CLASSES = ("NORMAL", "PNEUMONIA")
 LAYOUTS = {
-    "three parts": ("train", "val", "test"),
+    "three subsets": ("train", "val", "test"),
     "other words": ("Training_Set", "Testing", "validation"),
     "in a folder around them": ("chest_xray/train", "chest_xray/test"),
     "some in a folder around them": ("train", "test", "chest_xray/train"),
     "numbered": ("train1", "train2", "test1"),
-    "one part beside the classes": ("", "test"),
+    "one subset next to the classes": ("", "test"),
     "folds": ("fold_1", "fold_2", "Fold3"),
 }
 
 
-@pytest.mark.parametrize("parts", LAYOUTS.values(), ids=LAYOUTS)
-def test_parts_are_refused_by_their_names_and_the_setting(tmp_path, parts):
-    for part in parts:
-        photographs(tmp_path / part, *CLASSES)
+@pytest.mark.parametrize("subsets", LAYOUTS.values(), ids=LAYOUTS)
+def test_subsets_are_refused_by_their_names_and_the_setting(tmp_path, subsets):
+    for subset in subsets:
+        photographs(tmp_path / subset, *CLASSES)
 
     with pytest.raises(DataError) as caught:
         open_source(DataConfig(source=tmp_path))
 
     message = str(caught.value)
-    assert all(part in message for part in parts)
+    assert all(subset in message for subset in subsets)
     assert "NORMAL, PNEUMONIA" in message
     assert "data.official_split: merge" in message
 
 
-@pytest.mark.parametrize("parts", LAYOUTS.values(), ids=LAYOUTS)
-def test_parts_are_merged(tmp_path, parts):
-    for part in parts:
-        photographs(tmp_path / part, *CLASSES, each=2)
+@pytest.mark.parametrize("subsets", LAYOUTS.values(), ids=LAYOUTS)
+def test_parts_are_merged(tmp_path, subsets):
+    for subset in subsets:
+        photographs(tmp_path / subset, *CLASSES, count=2)
 
     source = open_source(DataConfig(source=tmp_path, official_split="merge"))
 
     assert source.class_names == CLASSES
     counts = Counter(entry.class_name for entry in source.entries)
-    assert counts == dict.fromkeys(CLASSES, 2 * len(parts))
+    assert counts == dict.fromkeys(CLASSES, 2 * len(subsets))
 
 
 def test_parts_know_which_they_are(tmp_path):
-    for part in ("train", "val", "chest/test"):
-        photographs(tmp_path / part, *CLASSES)
+    for subset in ("train", "val", "chest/test"):
+        photographs(tmp_path / subset, *CLASSES)
 
     source = open_source(DataConfig(source=tmp_path, official_split="keep"))
 
     assert {
-        entry.path.relative_to(tmp_path).as_posix().removesuffix("/NORMAL/0.png"): entry.part
+        entry.path.relative_to(tmp_path).as_posix().removesuffix("/NORMAL/0.png"): entry.official
         for entry in source.entries
         if entry.class_name == "NORMAL"
     } == {"train": "train", "val": "validation", "chest/test": "test"}
 
 
 def test_to_keep_test_images_there_must_be_some(tmp_path):
-    for part in ("train", "val"):
-        photographs(tmp_path / part, *CLASSES)
+    for subset in ("train", "val"):
+        photographs(tmp_path / subset, *CLASSES)
 
     with pytest.raises(DataError, match="expected a folder of test images"):
         open_source(DataConfig(source=tmp_path, official_split="keep"))
@@ -90,7 +90,7 @@ def test_what_lies_beside_the_parts_is_named(tmp_path):
     photographs(tmp_path / "test", *CLASSES)
     photographs(tmp_path, "extra")
 
-    with pytest.raises(DataError, match="extra lies beside the parts"):
+    with pytest.raises(DataError, match="extra is next to the subsets"):
         open_source(DataConfig(source=tmp_path, official_split="merge"))
 
 
@@ -126,35 +126,35 @@ def test_a_single_folder_around_the_classes_is_named(tmp_path):
 @pytest.mark.parametrize("official_split", ["refuse", "merge", "keep"])
 def test_classes_that_are_divided_themselves_stay_classes(tmp_path, official_split):
     for name in CLASSES:
-        for part in ("train", "test"):
-            photographs(tmp_path / name / part, "images")
+        for subset in ("train", "test"):
+            photographs(tmp_path / name / subset, "images")
 
     source = open_source(DataConfig(source=tmp_path, official_split=official_split))
 
     assert source.class_names == CLASSES
-    assert Counter(entry.part for entry in source.entries) == {"train": 2, "test": 2}
+    assert Counter(entry.official for entry in source.entries) == {"train": 2, "test": 2}
 
 
 @pytest.mark.parametrize("names", [("test_positive", "test_negative"), ("Pre test", "Post test")])
-def test_classes_called_like_one_part_may_have_the_same_folders_inside(tmp_path, names):
+def test_classes_called_like_one_subset_may_have_the_same_folders_inside(tmp_path, names):
     for name in names:
         photographs(tmp_path / name, "left", "right")
 
     source = open_source(DataConfig(source=tmp_path))
 
     assert source.class_names == tuple(sorted(names))
-    assert {entry.part for entry in source.entries} == {None}
+    assert {entry.official for entry in source.entries} == {None}
 
 
-def test_parts_without_class_folders_are_refused(tmp_path):
+def test_subsets_without_class_folders_are_refused(tmp_path):
     photographs(tmp_path, "train", "test", "sample")
 
-    with pytest.raises(DataError, match="which are parts of a set and no classes"):
+    with pytest.raises(DataError, match="which are subsets of a set and not classes"):
         open_source(DataConfig(source=tmp_path))
 
 
 @pytest.mark.parametrize(
-    ("name", "part"),
+    ("name", "subset"),
     [
         *(
             ("train", "train"),
@@ -167,8 +167,8 @@ def test_parts_without_class_folders_are_refused(tmp_path):
         *(("contest", None), ("trainer", None), ("valve", None), ("testis", None), ("eve", None)),
     ],
 )
-def test_names_of_parts(name, part):
-    assert part_named(name) == part
+def test_names_of_subsets(name, subset):
+    assert official_subset(name) == subset
 
 
 # Splits
@@ -191,8 +191,8 @@ def split(source: Path, run: Path, *assignments: str) -> tuple[dict, list[dict]]
 
 
 def test_kept_test_images_are_the_role_test(tmp_path, capsys):
-    photographs(tmp_path / "set" / "train", *CLASSES, each=20)
-    photographs(tmp_path / "set" / "test", *CLASSES, each=7)
+    photographs(tmp_path / "set" / "train", *CLASSES, count=20)
+    photographs(tmp_path / "set" / "test", *CLASSES, count=7)
 
     record, files = split(tmp_path / "set", tmp_path / "run", "data.official_split=keep")
 
@@ -206,15 +206,15 @@ def test_kept_test_images_are_the_role_test(tmp_path, capsys):
 
 
 def test_copies_of_kept_test_images_are_tested_on_too(tmp_path, capsys):
-    photographs(tmp_path / "set" / "train", *CLASSES, each=20)
-    photographs(tmp_path / "set" / "test", *CLASSES, each=7)
+    photographs(tmp_path / "set" / "train", *CLASSES, count=20)
+    photographs(tmp_path / "set" / "test", *CLASSES, count=7)
     copy = tmp_path / "set" / "train" / "NORMAL" / "3.png"
     copy.write_bytes((tmp_path / "set" / "test" / "NORMAL" / "0.png").read_bytes())
 
     record, files = split(tmp_path / "set", tmp_path / "run", "data.official_split=keep")
 
     assert [f["role"] for f in files if f["path"] == str(copy)] == ["test"]
-    assert record["remarks"][-1].startswith("1 image of other parts of the set are copies")
+    assert record["remarks"][-1].startswith("1 image outside the official test set: copies")
     assert record["remarks"][-1] in capsys.readouterr().out
 
 
@@ -248,11 +248,11 @@ def test_test_images_of_an_archive_are_kept(tmp_path):
 
     assert record["roles"]["test"] == {"0": 7, "1": 7}
     # Rows of train, validation and test stand in this order.
-    assert {f["part"] for f in files if f["role"] == "test"} == set(range(46, 60))
+    assert {f["frame"] for f in files if f["role"] == "test"} == set(range(46, 60))
 
 
 def test_test_images_of_a_table_are_kept(tmp_path):
-    photographs(tmp_path, "x", "y", each=20)
+    photographs(tmp_path, "x", "y", count=20)
     rows = [
         f"{name}/{i}.png,{name},{'test' if i < 6 else 'train'}" for name in "xy" for i in range(20)
     ]
@@ -264,7 +264,7 @@ def test_test_images_of_a_table_are_kept(tmp_path):
 
 
 def test_other_columns_called_split_are_none(tmp_path):
-    photographs(tmp_path, "x", "y", each=12)
+    photographs(tmp_path, "x", "y", count=12)
     rows = [f"{name}/{i}.png,{name},{i % 5 or ''}" for name in "xy" for i in range(12)]
     (tmp_path / "set.csv").write_text("path,label,split\n" + "\n".join(rows))
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kerasmed.data.picture import (
-    SHARES,
+    QUANTILE_LEVELS,
     distribution,
     levels_kept,
     own_range,
@@ -101,7 +101,7 @@ def test_rows_without_values_are_left_out_of_a_range():
 
     assert pooled_range(some) == pooled_range(some[:1])
     assert pooled_range(some[1:]) is None
-    assert pooled_range(np.zeros((0, len(SHARES)))) is None
+    assert pooled_range(np.zeros((0, len(QUANTILE_LEVELS)))) is None
 
 
 def test_range_of_one_value_has_a_width():

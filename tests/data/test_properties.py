@@ -57,8 +57,8 @@ def check_levels(path: Path, pictures: list[Picture]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / path.name).write_bytes(path.read_bytes())
         data = DataConfig(source=path.parent / "set")
-        found = read_fingerprints(data, path.parent / "prints")
-        lines = remarks(found, found.common_range(), data, SplitConfig())
+        fingerprints = read_fingerprints(data, path.parent / "prints")
+        lines = remarks(fingerprints, fingerprints.common_range(), data, SplitConfig())
         assert any("grey levels" in line and "data." in line for line in lines), (shown, held)
         return
 
@@ -207,7 +207,7 @@ TURNED = [np.rot90(image, k) for image in (PHOTOGRAPH, PHOTOGRAPH[:, ::-1]) for 
 def test_any_exif_block_leaves_the_pixels(block, kind):
     stream = io.BytesIO()
     options = {"lossless": True} if kind == "WEBP" else {}
-    if kind == "TIFF":  # whose tags are those of EXIF: a strange orientation alone
+    if kind == "TIFF":  # whose tags are those of EXIF: only a strange orientation
         options["tiffinfo"] = {0x0112: struct.unpack_from("<H", block + bytes(8), 6)[0]}
     else:
         options["exif"] = block
@@ -306,8 +306,8 @@ def test_any_labels_of_a_table_are_read_or_refused(labels):
                 Image.fromarray(PHOTOGRAPH + np.uint8(i)).save(root / f"{i}.png")
                 table.writerow([f"{i}.png", label])
         try:
-            found = read_fingerprints(DataConfig(source=root / "set.csv"), root / "prints")
-            classes = sorted(found.classes)
+            fingerprints = read_fingerprints(DataConfig(source=root / "set.csv"), root / "prints")
+            classes = sorted(fingerprints.classes)
         except KerasmedError as error:
             classes = [str(error)]
     if len(classes) == 1:

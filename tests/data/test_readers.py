@@ -468,7 +468,7 @@ def test_image_beyond_pillows_limit_is_refused_where_warnings_are_no_errors(save
 def test_file_that_is_no_image_by_its_name_is_refused(write):
     message = refusal(write(b"", "a.txt"))
 
-    assert "is no image by its name: expected JPEG, PNG, " in message
+    assert "has an unsupported file extension (supported: JPEG, PNG, " in message
 
 
 @pytest.mark.parametrize("name", ["a.gif", "a.png", "a.tif", "a.webp"])
@@ -506,7 +506,7 @@ def test_picture_tells_the_files_own_kind(save, mode, name, kind):
     [picture] = pictures_of(save(Image.new(mode, (5, 3)), name))
 
     assert (picture.kind, picture.image.mode, picture.image.size) == (kind, "RGB", (5, 3))
-    assert (picture.part, picture.patient) == (None, None)
+    assert (picture.frame, picture.patient) == (None, None)
 
 
 def test_kind_follows_the_content_and_not_the_name(save):

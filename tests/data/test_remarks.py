@@ -23,37 +23,39 @@ def noise(most: int = 255, dtype: Any = np.uint8) -> np.ndarray:
     return RNG.integers(0, most + 1, (32, 32)).astype(dtype)
 
 
-def write(folder: Path, image: Any, each: int = EACH) -> Path:
-    """A set of two classes; ``image()`` draws each."""
+def write(folder: Path, image: Any, per_class: int = EACH) -> Path:
+    """A set of two classes; ``image()`` draws an image."""
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
-        for i in range(each):
+        for i in range(per_class):
             Image.fromarray(image()).save(folder / name / f"{i}.png")
     return folder
 
 
-def said(source: Path, cache: Path, split: SplitConfig | None = None, **settings: Any) -> list[str]:
+def remarks_on(
+    source: Path, cache: Path, split: SplitConfig | None = None, **settings: Any
+) -> list[str]:
     data = DataConfig(source=source, image_size=16, **settings)
-    found = read_fingerprints(data, cache / "prints")
-    return remarks(found, found.common_range(), data, split or SplitConfig())
+    fingerprints = read_fingerprints(data, cache / "prints")
+    return remarks(fingerprints, fingerprints.common_range(), data, split or SplitConfig())
 
 
 @pytest.mark.parametrize("most", [255, 20])
 def test_of_a_plain_set_nothing_is_said(tmp_path, most):
     # Also where files of 8 bits hold few levels: nothing of them is lost.
-    assert said(write(tmp_path / "set", lambda: noise(most)), tmp_path) == []
+    assert remarks_on(write(tmp_path / "set", lambda: noise(most)), tmp_path) == []
 
 
 def test_of_12_bits_in_16_nothing_is_lost_by_default(tmp_path):
     source = write(tmp_path / "set", lambda: noise(4095, np.uint16))
 
-    assert said(source, tmp_path) == []
+    assert remarks_on(source, tmp_path) == []
 
 
 def test_lost_levels_are_counted_and_the_setting_is_named(tmp_path):
     source = write(tmp_path / "set", lambda: noise(4095, np.uint16))
 
-    [line] = said(source, tmp_path, grey_range=(0, 65535))
+    [line] = remarks_on(source, tmp_path, grey_range=(0, 65535))
 
     assert line.startswith(f"{2 * EACH} of {2 * EACH} images keep fewer than 64 grey levels")
     low, high = map(float, line.split("set data.grey_range: [")[1].rstrip("].").split(", "))
@@ -66,7 +68,7 @@ def test_images_that_are_much_darker_than_the_set_are_counted(tmp_path):
     for i in range(4):
         Image.fromarray(noise(3000, np.uint16)).save(source / "a" / f"dark{i}.png")
 
-    [line] = said(source, tmp_path)
+    [line] = remarks_on(source, tmp_path)
 
     assert line.startswith(f"4 of {2 * EACH + 4} images keep fewer than 64")
 
@@ -79,20 +81,20 @@ def test_padding_and_markers_are_named_with_a_range_that_helps(tmp_path):
 
     source = write(tmp_path / "set", with_marker)
 
-    [line] = said(source, tmp_path)
+    [line] = remarks_on(source, tmp_path)
 
     assert line.startswith("24 of 24 images keep fewer than 64 grey levels")
     low, high = map(float, line.split("set data.grey_range: [")[1].rstrip("].").split(", "))
     assert (low < 30, 850 < high < 1000) == (True, True)
     # Followed, the advice is not given again.
-    assert said(source, tmp_path / "again", grey_range=(low, high)) == []
+    assert remarks_on(source, tmp_path / "again", grey_range=(low, high)) == []
 
 
 def test_units_that_differ_are_named_without_a_range_that_harms(tmp_path):
     scales = iter([1, 40] * EACH)
     source = write(tmp_path / "set", lambda: noise(900, np.uint16) * np.uint16(next(scales)))
 
-    [line] = said(source, tmp_path)
+    [line] = remarks_on(source, tmp_path)
 
     assert line.startswith("12 of 24 images keep fewer than 64 grey levels")
     assert "data.grey_range can only serve one unit" in line
@@ -106,19 +108,19 @@ def test_images_without_any_number_are_shown_black(tmp_path):
             volume = nibabel.Nifti1Image(np.full((8, 8), np.nan, np.float32), np.eye(4))
             nibabel.save(volume, tmp_path / "set" / name / f"{i}.nii")
 
-    [line] = said(tmp_path / "set", tmp_path)
+    [line] = remarks_on(tmp_path / "set", tmp_path)
 
     assert line.startswith("6 images: NaN pixels are shown black")
 
 
 def test_classes_with_the_same_folders_inside_are_named(tmp_path):
     for site in ("hospital A", "hospital B"):
-        write(tmp_path / "set" / site, noise, each=2)
+        write(tmp_path / "set" / site, noise, per_class=2)
 
-    [line] = said(tmp_path / "set", tmp_path)
+    [line] = remarks_on(tmp_path / "set", tmp_path)
 
     assert line.startswith("All class folders hold the same folders inside (a, b)")
-    assert said(tmp_path / "set", tmp_path / "again", official_split="merge")[0].startswith(
+    assert remarks_on(tmp_path / "set", tmp_path / "again", official_split="merge")[0].startswith(
         "The set comes divided (train 8)"
     )
 
@@ -127,7 +129,7 @@ def test_a_single_dark_image_is_not_worth_a_line(tmp_path):
     source = write(tmp_path / "set", lambda: noise(60_000, np.uint16))
     Image.fromarray(noise(3000, np.uint16)).save(source / "a" / "dark.png")
 
-    assert said(source, tmp_path) == []
+    assert remarks_on(source, tmp_path) == []
 
 
 @pytest.mark.parametrize(
@@ -149,19 +151,19 @@ def test_classes_that_differ_by_spelling(tmp_path, names, alike):
     for old, new in zip(("a", "b"), names, strict=True):
         (tmp_path / "set" / old).rename(tmp_path / "set" / new)
 
-    lines = said(tmp_path / "set", tmp_path)
+    lines = remarks_on(tmp_path / "set", tmp_path)
 
     assert len(lines) == len(alike)
     assert all(text in line for text, line in zip(alike, lines, strict=True))
 
 
 def test_spellings_of_a_table(tmp_path):
-    write(tmp_path / "set", noise, each=4)
+    write(tmp_path / "set", noise, per_class=4)
     labels = ["Benign", "benign ", "MALIGNANT", "malignant", "Other", "Benign", "benign", "Other"]
     rows = [f"set/{'ab'[i % 2]}/{i // 2}.png,{label}" for i, label in enumerate(labels)]
     (tmp_path / "set.csv").write_text("path,label\n" + "\n".join(rows))
 
-    first, second = said(tmp_path / "set.csv", tmp_path)
+    first, second = remarks_on(tmp_path / "set.csv", tmp_path)
 
     assert "'Benign' (2 images), 'benign' (2 images)" in first
     assert "'MALIGNANT' (1 image), 'malignant' (1 image)" in second
@@ -171,7 +173,7 @@ def test_spellings_of_a_table(tmp_path):
 
 
 def table(folder: Path, patients: list[str]) -> Path:
-    write(folder / "set", noise, each=len(patients) // 2)
+    write(folder / "set", noise, per_class=len(patients) // 2)
     rows = [
         f"set/{'ab'[i % 2]}/{i // 2}.png,{'ab'[i % 2]},{patient}"
         for i, patient in enumerate(patients)
@@ -196,7 +198,7 @@ DUMMIES = {
 
 @pytest.mark.parametrize(("patients", "words"), DUMMIES.values(), ids=DUMMIES)
 def test_one_patient_for_all_is_named_with_the_setting(tmp_path, patients, words):
-    [line] = said(table(tmp_path, patients), tmp_path)
+    [line] = remarks_on(table(tmp_path, patients), tmp_path)
 
     assert line.startswith(words)
     assert "split.patient: ignore" in line
@@ -205,13 +207,13 @@ def test_one_patient_for_all_is_named_with_the_setting(tmp_path, patients, words
 def test_several_patients_are_no_dummy(tmp_path):
     patients = [f"p{i // 6}" for i in range(48)]
 
-    assert said(table(tmp_path, patients), tmp_path) == []
+    assert remarks_on(table(tmp_path, patients), tmp_path) == []
 
 
 def test_an_ignored_patient_is_not_spoken_of(tmp_path):
     source = table(tmp_path, ["ANONYMOUS"] * 48)
 
-    assert said(source, tmp_path, SplitConfig(patient="ignore")) == []
+    assert remarks_on(source, tmp_path, SplitConfig(patient="ignore")) == []
 
 
 def split(source: Path, run: Path, *assignments: str, near: int | None = None) -> int:
@@ -255,7 +257,7 @@ def test_the_range_of_a_split_is_that_of_its_training_images(tmp_path, capsys):
     wanted = np.percentile(np.stack(trained), (0.1, 99.9))
     assert result["grey_range"] == pytest.approx(wanted.tolist(), abs=0.02 * np.ptp(wanted))
     printed = capsys.readouterr().out
-    assert "Grey range, where files name none: " in printed
+    assert "Grey range of files without one: " in printed
     images = np.load(tmp_path / "run" / "cache" / "real-32.npy")[..., 0]
     shown = [images[i] for i, file in enumerate(files) if file["role"] == "train"]
     for pixels, values in zip(shown, trained, strict=True):

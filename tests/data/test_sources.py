@@ -118,7 +118,7 @@ def test_folder_linked_twice_in_a_class_counts_once(folder, tmp_path):
 def test_foreign_files_are_counted(folder, name):
     touch(folder / "cat" / name, folder / "cat" / "z.pdf")
 
-    with pytest.raises(DataError, match=r"is no image by its name \(2 such in .*cat\)"):
+    with pytest.raises(DataError, match=r"unsupported file extension \(2 such in .*cat; supported"):
         open_source(DataConfig(source=folder))
 
 
@@ -152,12 +152,12 @@ def test_file_is_read_with_the_hash_of_its_bytes(folder, tmp_path):
 
     assert digest == hashlib.sha256((folder / "ant" / "c.bmp").read_bytes()).hexdigest()
     assert (picture.kind, picture.image.size, picture.image.mode) == ("BMP L", (3, 2), "RGB")
-    assert (picture.part, picture.patient) == (None, None)
+    assert (picture.frame, picture.patient) == (None, None)
 
 
 @pytest.fixture
 def table(folder):
-    """A function from lines to the source of a table in `folder`, beside the class folders."""
+    """A function from lines to the source of a table in `folder`, next to the class folders."""
 
     def open_table(*lines: str, encoding: str = "utf-8", newline: str = "\n") -> Source:
         path = folder / "table.csv"
@@ -312,7 +312,7 @@ def test_npz_is_the_only_file_and_its_rows_are_the_parts(npz, tmp_path):
     assert source.root == tmp_path
     with source.opened(tmp_path) as read:
         [(_, picture)] = read(source.entries[1], None)
-    assert (picture.part, picture.kind, picture.patient) == (3, "npz L", None)
+    assert (picture.frame, picture.kind, picture.patient) == (3, "npz L", None)
 
 
 @pytest.mark.parametrize(

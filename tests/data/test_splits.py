@@ -19,7 +19,7 @@ from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.splits import ROLES, make_split, read_split, write_split
 from kerasmed.errors import DataError, StageError
 
-SHARES = SplitConfig()
+DEFAULTS = SplitConfig()
 MANY = [SplitConfig(), SplitConfig(train=0.4, validation=0.3, test=0.35)]
 NONE = np.zeros((0, 2), dtype=np.int64)
 
@@ -71,14 +71,14 @@ def random_counts(seed: int) -> np.ndarray:
     return counts
 
 
-def asked(totals: np.ndarray, shares: SplitConfig) -> dict[str, np.ndarray]:
+def asked(totals: np.ndarray, settings: SplitConfig) -> dict[str, np.ndarray]:
     """Images of each class that every role should get."""
-    both = totals * shares.train
+    both = totals * settings.train
     return {
-        "train": both * (1 - shares.validation),
-        "validation": both * shares.validation,
-        "reserve": totals * (1 - shares.train - shares.test),
-        "test": totals * shares.test,
+        "train": both * (1 - settings.validation),
+        "validation": both * settings.validation,
+        "reserve": totals * (1 - settings.train - settings.test),
+        "test": totals * settings.test,
     }
 
 
@@ -92,8 +92,8 @@ def roles_of_groups(split, groups: list[str]) -> dict[str, str]:
     for role, positions in split.items():
         for position in positions:
             roles.setdefault(groups[position], set()).add(role)
-    assert all(len(found) == 1 for found in roles.values())
-    return {group: found.pop() for group, found in roles.items()}
+    assert all(len(group_roles) == 1 for group_roles in roles.values())
+    return {group: group_roles.pop() for group, group_roles in roles.items()}
 
 
 def distinct(*counts: int) -> Structure:
@@ -129,7 +129,7 @@ def test_shares_by_hand():
     # Of 100: 20 test; 20 train, a tenth of which validates; the rest is reserve.
     labels, groups, names = distinct(100, 100)
 
-    split = make_split(labels, groups, names, SHARES, seed=0)
+    split = make_split(labels, groups, names, DEFAULTS, seed=0)
 
     sizes = {role: len(positions) for role, positions in split.items()}
     assert sizes == {"train": 36, "validation": 4, "test": 40, "reserve": 120}
@@ -139,7 +139,7 @@ def test_shares_by_hand_in_groups_of_five():
     # Of 20 groups: 4 test; 2 images are asked to validate: one group, since none would miss them.
     labels, groups, names = structure(of_one_class([[5] * 20, [5] * 20]))
 
-    split = make_split(labels, groups, names, SHARES, seed=0)
+    split = make_split(labels, groups, names, DEFAULTS, seed=0)
 
     assert sizes_of(split, labels, 2)["test"].tolist() == [20, 20]
     assert sizes_of(split, labels, 2)["validation"].tolist() == [5, 5]
@@ -150,9 +150,9 @@ def test_shares_by_hand_in_groups_of_five():
 def test_every_class_has_the_shares_asked_for(seed, train, validation, test):
     counts = (211, 47, 90)
     labels, groups, names = distinct(*counts)
-    shares = SplitConfig(train=train, validation=validation, test=test)
+    settings = SplitConfig(train=train, validation=validation, test=test)
 
-    sizes = sizes_of(make_split(labels, groups, names, shares, seed), labels, 3)
+    sizes = sizes_of(make_split(labels, groups, names, settings, seed), labels, 3)
 
     for label, count in enumerate(counts):
         size = {role: sizes[role][label] for role in ROLES}
@@ -161,11 +161,11 @@ def test_every_class_has_the_shares_asked_for(seed, train, validation, test):
         assert abs(size["validation"] - count * train * validation) <= 1
 
 
-def misses(counts: np.ndarray, shares: SplitConfig, seed: int, roles: tuple[str, ...]) -> list:
+def misses(counts: np.ndarray, settings: SplitConfig, seed: int, roles: tuple[str, ...]) -> list:
     """What a role misses by more than the largest group of the class, or than one image."""
     labels, groups, names = structure(counts)
-    sizes = sizes_of(make_split(labels, groups, names, shares, seed), labels, len(names))
-    wanted = asked(counts.sum(axis=0), shares)
+    sizes = sizes_of(make_split(labels, groups, names, settings, seed), labels, len(names))
+    wanted = asked(counts.sum(axis=0), settings)
     largest = counts.max(axis=0)
     return [
         (seed, role, label)
@@ -176,11 +176,11 @@ def misses(counts: np.ndarray, shares: SplitConfig, seed: int, roles: tuple[str,
     ]
 
 
-@pytest.mark.parametrize("shares", MANY)
-def test_roles_miss_by_one_group_at_most(shares):
+@pytest.mark.parametrize("settings", MANY)
+def test_roles_miss_by_one_group_at_most(settings):
     for seed in range(60):
         counts = of_one_class(random_sizes(np.random.default_rng(seed)))
-        assert not misses(counts, shares, seed, ("train", "validation", "test"))
+        assert not misses(counts, settings, seed, ("train", "validation", "test"))
 
 
 def test_a_giant_group_is_missed_by_itself_at_most():
@@ -189,7 +189,7 @@ def test_a_giant_group_is_missed_by_itself_at_most():
         sizes = random_sizes(rng)
         for row in sizes:
             row[0] = sum(row)
-        assert not misses(of_one_class(sizes), SHARES, seed, ("train", "validation", "test"))
+        assert not misses(of_one_class(sizes), DEFAULTS, seed, ("train", "validation", "test"))
 
 
 def test_train_misses_by_one_group_at_most():
@@ -210,7 +210,7 @@ def test_what_can_be_split_is_not_refused():
             row[rng.integers(2)] = rng.integers(1, 6)
         counts[rng.choice(len(counts), 2, replace=False)] = rng.integers(1, 6, (2, 2))
         try:
-            make_split(*structure(counts), SHARES, seed)
+            make_split(*structure(counts), DEFAULTS, seed)
         except DataError:
             if can_be_split(counts):
                 wrongly_refused.append(counts.tolist())
@@ -226,8 +226,8 @@ def test_roles_of_patients_of_several_classes_miss_by_two_patients_at_most():
         counts[counts.sum(axis=1) == 0, 0] = 1
         largest = np.full(shape[1], counts.sum(axis=1).max())  # the whole patient
         labels, groups, names = structure(counts)
-        sizes = sizes_of(make_split(labels, groups, names, SHARES, seed), labels, len(names))
-        wanted = asked(counts.sum(axis=0), SHARES)
+        sizes = sizes_of(make_split(labels, groups, names, DEFAULTS, seed), labels, len(names))
+        wanted = asked(counts.sum(axis=0), DEFAULTS)
         missed += [
             (seed, role, abs(sizes[role] - wanted[role]).tolist())
             for role in ("train", "validation", "test")
@@ -251,7 +251,7 @@ def test_every_role_gets_a_group_of_every_class_however_few(seed):
 def test_four_groups_are_one_for_each_role():
     labels, groups, names = structure(of_one_class([[1, 50, 3, 9], [1] * 40]))
 
-    split = make_split(labels, groups, names, SHARES, seed=0)
+    split = make_split(labels, groups, names, DEFAULTS, seed=0)
 
     roles = roles_of_groups(split, groups)
     assert {roles[f"group {i}"] for i in range(4)} == set(ROLES)
@@ -261,7 +261,7 @@ def test_group_of_two_classes_stays_in_one_role():
     counts = np.array([[1, 0]] * 20 + [[1, 1]] * 20 + [[0, 1]] * 20)
     labels, groups, names = structure(counts)
 
-    split = make_split(labels, groups, names, SHARES, seed=0)
+    split = make_split(labels, groups, names, DEFAULTS, seed=0)
 
     assert len(roles_of_groups(split, groups)) == 60
     sizes = sizes_of(split, labels, 2)
@@ -271,7 +271,7 @@ def test_group_of_two_classes_stays_in_one_role():
 def test_same_seed_same_split():
     labels, groups, names = structure(random_counts(1))
 
-    first, second = (make_split(labels, groups, names, SHARES, seed=3) for _ in range(2))
+    first, second = (make_split(labels, groups, names, DEFAULTS, seed=3) for _ in range(2))
 
     for role in ROLES:
         np.testing.assert_array_equal(first[role], second[role])
@@ -280,7 +280,7 @@ def test_same_seed_same_split():
 def test_other_seed_other_split():
     labels, groups, names = distinct(50, 50)
 
-    tests = {tuple(make_split(labels, groups, names, SHARES, seed)["test"]) for seed in range(5)}
+    tests = {tuple(make_split(labels, groups, names, DEFAULTS, seed)["test"]) for seed in range(5)}
 
     assert len(tests) == 5
 
@@ -291,8 +291,8 @@ def test_order_of_files_changes_nothing(seed):
     order = np.random.default_rng(seed).permutation(len(labels))
     shuffled = [groups[i] for i in order]
 
-    first = make_split(labels, groups, names, SHARES, seed=1)
-    second = make_split(labels[order], shuffled, names, SHARES, seed=1)
+    first = make_split(labels, groups, names, DEFAULTS, seed=1)
+    second = make_split(labels[order], shuffled, names, DEFAULTS, seed=1)
 
     assert roles_of_groups(second, shuffled) == roles_of_groups(first, groups)
 
@@ -301,14 +301,14 @@ def test_names_of_classes_change_nothing():
     labels, groups, _ = structure(random_counts(0))
     named = [tuple(f"{prefix}{i}" for i in range(labels.max() + 1)) for prefix in "xy"]
 
-    first, second = (make_split(labels, groups, names, SHARES, seed=1) for names in named)
+    first, second = (make_split(labels, groups, names, DEFAULTS, seed=1) for names in named)
 
     for role in ROLES:
         np.testing.assert_array_equal(first[role], second[role])
 
 
 def moves(
-    sizes: list[list[int]], added: list[list[int]], shares: SplitConfig, seed: int
+    sizes: list[list[int]], added: list[list[int]], settings: SplitConfig, seed: int
 ) -> tuple[int, int, list[tuple[str, str]]]:
     """Groups in all, how many change roles when others are added, and changes of sides."""
     before = structure(of_one_class(sizes))
@@ -318,16 +318,16 @@ def moves(
         before[1] + [f"new {group}" for group in groups],
         names,
     )
-    old = roles_of_groups(make_split(*before, shares, seed), before[1])
-    new = roles_of_groups(make_split(*after, shares, seed), after[1])
+    old = roles_of_groups(make_split(*before, settings, seed), before[1])
+    new = roles_of_groups(make_split(*after, settings, seed), after[1])
     changed = [(old[group], new[group]) for group in old if old[group] != new[group]]
     crossed = [pair for pair in changed if "test" in pair and "reserve" not in pair]
     return len(old), len(changed), crossed
 
 
-@pytest.mark.parametrize("shares", [SHARES, SplitConfig(train=0.4, test=0.3)])
+@pytest.mark.parametrize("settings", [DEFAULTS, SplitConfig(train=0.4, test=0.3)])
 @pytest.mark.parametrize("kind", ["single images", "pairs and triples", "mostly small"])
-def test_unrelated_files_move_few_groups_and_none_between_test_and_training(kind, shares):
+def test_unrelated_files_move_few_groups_and_none_between_test_and_training(kind, settings):
     draw = {
         "single images": lambda rng, count: [1] * count,
         "pairs and triples": lambda rng, count: rng.integers(1, 4, count).tolist(),
@@ -338,7 +338,7 @@ def test_unrelated_files_move_few_groups_and_none_between_test_and_training(kind
         sizes = [draw(rng, 100) for _ in range(2)]
         added = [draw(rng, 5) for _ in range(2)]
 
-        count, moved, crossed = moves(sizes, added, shares, seed)
+        count, moved, crossed = moves(sizes, added, settings, seed)
 
         assert not crossed
         assert moved <= count / 10
@@ -348,9 +348,9 @@ def test_unrelated_file_of_one_class_moves_no_other_class():
     sizes = [[1] * 100, [1] * 100]
     labels, groups, names = structure(of_one_class(sizes))
     more = np.append(labels, [0] * 5).astype(np.int32)
-    split = make_split(labels, groups, names, SHARES, seed=0)
+    split = make_split(labels, groups, names, DEFAULTS, seed=0)
 
-    again = make_split(more, groups + [f"new {i}" for i in range(5)], names, SHARES, seed=0)
+    again = make_split(more, groups + [f"new {i}" for i in range(5)], names, DEFAULTS, seed=0)
 
     for role in ROLES:
         other = split[role][labels[split[role]] == 1]
@@ -375,9 +375,9 @@ def refusal(*arguments) -> str:
 
 
 def test_too_few_images_are_refused_naming_class_and_role():
-    message = refusal(*distinct(20, 3), SHARES, 0)
+    message = refusal(*distinct(20, 3), DEFAULTS, 0)
 
-    assert "Class 'b' has 3 groups of images that may not be torn apart (the largest of 1)" in (
+    assert "Class 'b' has 3 groups of images that must stay together (the largest of 1)" in (
         message
     )
     assert "'test' got none" in message
@@ -386,18 +386,18 @@ def test_too_few_images_are_refused_naming_class_and_role():
 
 @pytest.mark.parametrize("groups", [1, 2, 3])
 def test_copies_do_not_count_as_images(groups):
-    message = refusal(*structure(of_one_class([[1] * 20, [10] * groups])), SHARES, 0)
+    message = refusal(*structure(of_one_class([[1] * 20, [10] * groups])), DEFAULTS, 0)
 
     assert f"Class 'b' has {groups} groups" in message
     assert "the largest of 10" in message
 
 
 def test_one_group_for_everything_is_refused():
-    assert "Class 'a' has 1 groups" in refusal(*structure(np.array([[30, 30]])), SHARES, 0)
+    assert "Class 'a' has 1 groups" in refusal(*structure(np.array([[30, 30]])), DEFAULTS, 0)
 
 
 def test_shortest_class_is_the_one_that_is_named():
-    assert "Class 'c' has 2 groups" in refusal(*distinct(20, 20, 2, 20), SHARES, 0)
+    assert "Class 'c' has 2 groups" in refusal(*distinct(20, 20, 2, 20), DEFAULTS, 0)
 
 
 def can_be_split(counts: np.ndarray) -> bool:
@@ -417,7 +417,7 @@ def test_what_cannot_be_split_is_refused():
         counts = rng.integers(0, 3, (int(rng.integers(4, 6)), 2)) * 2
         counts[0] = 1
         if not can_be_split(counts):
-            assert "got none" in refusal(*structure(counts), SHARES, seed)
+            assert "got none" in refusal(*structure(counts), DEFAULTS, seed)
             refused += 1
     assert refused > 50
 
@@ -443,8 +443,8 @@ def ten_of_each(directory: Path = Path("/data"), counts: tuple[int, int] = (10, 
 
 def grouped(image_set: ImageSet):
     """Groups by hash, and the split by them."""
-    groups = group_images(image_set.files, NONE, SHARES, Path("/data"))
-    split = make_split(image_set.labels, groups, image_set.class_names, SHARES, seed=0)
+    groups = group_images(image_set.files, NONE, DEFAULTS, Path("/data"))
+    split = make_split(image_set.labels, groups, image_set.class_names, DEFAULTS, seed=0)
     return groups, split
 
 
@@ -531,8 +531,8 @@ def test_split_file_says_all_of_a_file(stored):
 def test_groups_of_several_files_are_written(tmp_path):
     image_set = ten_of_each(tmp_path / "images")
     pairs = np.array([[2 * i, 2 * i + 1] for i in range(10)])
-    groups = group_images(image_set.files, pairs, SHARES, tmp_path)
-    split = make_split(image_set.labels, groups, image_set.class_names, SHARES, seed=0)
+    groups = group_images(image_set.files, pairs, DEFAULTS, tmp_path)
+    split = make_split(image_set.labels, groups, image_set.class_names, DEFAULTS, seed=0)
 
     write_split(tmp_path / "split.json", image_set, groups, split)
 
@@ -546,7 +546,8 @@ def parts_of(name: str, directory: Path) -> ImageSet:
     """Two classes of ten images, all of them parts of one file."""
     image_set = ten_of_each(directory)
     files = tuple(
-        replace(file, path=directory / name, part=part) for part, file in enumerate(image_set.files)
+        replace(file, path=directory / name, frame=frame)
+        for frame, file in enumerate(image_set.files)
     )
     return replace(image_set, files=files)
 
@@ -560,7 +561,7 @@ def test_parts_of_one_file_are_written_and_read_each(tmp_path):
 
     entries = json.loads(path.read_text())["files"]
 
-    assert [entry["part"] for entry in entries] == list(range(20))
+    assert [entry["frame"] for entry in entries] == list(range(20))
     assert {entry["path"] for entry in entries} == {"set.npz"}
     assert len(set(groups)) == 20
     again, _ = read_split(path, shuffled)
@@ -571,7 +572,7 @@ def test_part_that_is_new_or_gone_is_refused(tmp_path):
     image_set = parts_of("set.npz", tmp_path)
     path = tmp_path / "split.json"
     write_split(path, image_set, *grouped(image_set))
-    files = (*image_set.files[:-1], replace(image_set.files[-1], part=20))
+    files = (*image_set.files[:-1], replace(image_set.files[-1], frame=20))
 
     with pytest.raises(StageError, match=r"set\.npz#20 is new since"):
         read_split(path, replace(image_set, files=files))
@@ -721,7 +722,7 @@ def test_split_that_was_edited_wrongly_is_refused(stored, change):
     content["files"][3] |= change
     path.write_text(json.dumps(content))
 
-    with pytest.raises(StageError, match=r"expected of each image path, .* mend the file"):
+    with pytest.raises(StageError, match=r"expected path, .* correct the file"):
         read_split(path, image_set)
 
 
@@ -730,5 +731,5 @@ def test_split_without_its_images_is_refused(stored, content):
     path, image_set, _ = stored
     path.write_text(content)
 
-    with pytest.raises(StageError, match=r"expected of each image path, .* mend the file"):
+    with pytest.raises(StageError, match=r"expected path, .* correct the file"):
         read_split(path, image_set)

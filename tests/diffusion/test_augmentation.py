@@ -1,4 +1,4 @@
-"""What is done to an image, and what the network is told of it."""
+"""Augmentation of an image, and the parameters that describe it to the network."""
 
 import numpy as np
 import pytest
@@ -17,17 +17,17 @@ def gradient() -> np.ndarray:
 
 
 def parameters(log_scale=0.0, angle=0.0, right=0.0, down=0.0) -> np.ndarray:
-    """Of a binary logarithm, an angle, and shifts as shares of the edge."""
+    """Parameters of a binary logarithm, an angle, and shifts as fractions of the edge."""
     scale, right, down = log_scale / 0.2, right / 0.125, down / 0.125
     return np.array([scale, np.cos(angle) - 1, np.sin(angle), right, down], np.float32)
 
 
 def inside(image: np.ndarray) -> np.ndarray:
-    """Where nothing of the mirrored border shows."""
+    """The inner pixels, which the mirrored border does not reach."""
     return image[5:-5, 5:-5].astype(float)
 
 
-def test_nothing_done_nothing_told():
+def test_without_augmentation_the_parameters_are_zero():
     assert not draw_augmentation(np.random.default_rng(0), 0.0).any()
     image = gradient()
     assert apply_augmentation(image, np.zeros(PARAMETERS, np.float32)) is image
@@ -40,7 +40,7 @@ def test_each_kind_is_done_with_its_probability():
         assert (drawn[:, columns] != 0).any(axis=1).mean() == pytest.approx(0.3, abs=0.04)
 
 
-def test_each_parameter_is_as_loud_as_the_others():
+def test_parameters_have_similar_deviations():
     rng = np.random.default_rng(0)
     drawn = np.stack([draw_augmentation(rng, 1.0) for _ in range(2000)])
     np.testing.assert_allclose(drawn.std(axis=0), [1, 0.7, 0.7, 1, 1], rtol=0.1)
@@ -63,7 +63,7 @@ def test_doubled_scale_halves_the_slope():
     np.testing.assert_allclose(grown.mean(axis=(0, 1)), [75, 75, 0], atol=2)
 
 
-def test_what_comes_in_is_the_mirror_image():
+def test_gaps_are_filled_with_the_mirror_image():
     moved = apply_augmentation(gradient(), parameters(right=4 / SIZE))
     np.testing.assert_allclose(moved[8, :4, 0], [30, 20, 10, 0], atol=1)
 

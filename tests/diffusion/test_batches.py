@@ -49,7 +49,7 @@ def test_validation_shows_each_image_with_its_label_at_timesteps_from_end_to_end
     assert {inputs["timesteps"].min(), inputs["timesteps"].max()} == {0, 999}
 
 
-def test_batch_depends_on_seed_and_step_alone(phantoms):
+def test_batch_depends_only_on_seed_and_step(phantoms):
     settings = DiffusionConfig(batch_size=8)
     whole = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=3)
     for _ in range(4):
@@ -61,15 +61,15 @@ def test_batch_depends_on_seed_and_step_alone(phantoms):
     assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
 
 
-def test_parts_of_a_batch_are_the_whole_one(phantoms):
+def test_shards_of_a_batch_are_the_whole_one(phantoms):
     settings = DiffusionConfig(batch_size=8)
     arguments = (phantoms, PIXELS, settings, "mirror", 3, 4)
     inputs, clean, weights = NoisyBatches(*arguments)[2]
-    parts = [NoisyBatches(*arguments, part=(index, 2))[2] for index in (0, 1)]
+    shards = [NoisyBatches(*arguments, shard=(index, 2))[2] for index in (0, 1)]
     for key, whole in inputs.items():
-        np.testing.assert_array_equal(np.concatenate([part[0][key] for part in parts]), whole)
-    np.testing.assert_array_equal(np.concatenate([part[1] for part in parts]), clean)
-    np.testing.assert_array_equal(np.concatenate([part[2] for part in parts]), weights)
+        np.testing.assert_array_equal(np.concatenate([shard[0][key] for shard in shards]), whole)
+    np.testing.assert_array_equal(np.concatenate([shard[1] for shard in shards]), clean)
+    np.testing.assert_array_equal(np.concatenate([shard[2] for shard in shards]), weights)
 
 
 def test_an_epoch_shows_every_image_once(phantoms):
@@ -80,10 +80,10 @@ def test_an_epoch_shows_every_image_once(phantoms):
     assert {image.tobytes() for image in clean} == {image.tobytes() for image in phantoms.images}
 
 
-@pytest.mark.parametrize(("dropout", "share"), [(0.0, 0.0), (0.3, 0.3)])
-def test_labels_are_dropped_at_the_given_rate(phantoms, dropout, share):
+@pytest.mark.parametrize(("dropout", "fraction"), [(0.0, 0.0), (0.3, 0.3)])
+def test_labels_are_dropped_at_the_given_rate(phantoms, dropout, fraction):
     batches = NoisyBatches(
         phantoms, PIXELS, DiffusionConfig(batch_size=100, label_dropout=dropout), "none", 0
     )
     labels = np.concatenate([batches[i][0]["labels"] for i in range(10)])
-    assert abs((labels == 2).mean() - share) < 0.05
+    assert abs((labels == 2).mean() - fraction) < 0.05

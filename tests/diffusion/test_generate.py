@@ -1,4 +1,4 @@
-"""Drawing a set: each image hangs on its own seed alone."""
+"""Drawing a set: each image depends only on its own seed."""
 
 import numpy as np
 import pytest
@@ -101,20 +101,20 @@ def test_nothing_wanted_nothing_made():
     assert denoiser.calls == []
 
 
-@pytest.mark.parametrize(("guidance_scale", "seen"), [(1.0, 2), (1.5, 4), (0.0, 4)])
-def test_denoiser_always_sees_the_same_batch_size(guidance_scale, seen):
+@pytest.mark.parametrize(("guidance_scale", "batch_size"), [(1.0, 2), (1.5, 4), (0.0, 4)])
+def test_denoiser_always_receives_the_same_batch_size(guidance_scale, batch_size):
     denoiser = Recorder()
 
     draw(denoiser=denoiser, guidance_scale=guidance_scale)
 
     assert len(denoiser.calls) == 3 * 4
     for x_t, timesteps, labels in denoiser.calls:
-        assert (x_t.shape, x_t.dtype) == ((seen, 4, 4, 3), np.float32)
-        assert (timesteps.shape, timesteps.dtype) == ((seen,), np.int32)
-        assert (labels.shape, labels.dtype) == ((seen,), np.int32)
+        assert (x_t.shape, x_t.dtype) == ((batch_size, 4, 4, 3), np.float32)
+        assert (timesteps.shape, timesteps.dtype) == ((batch_size,), np.int32)
+        assert (labels.shape, labels.dtype) == ((batch_size,), np.int32)
 
 
-def test_guidance_of_1_asks_for_the_class_alone():
+def test_guidance_of_1_asks_only_for_the_class():
     denoiser = Recorder()
 
     draw(denoiser=denoiser, guidance_scale=1.0)

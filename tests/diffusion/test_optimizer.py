@@ -12,7 +12,7 @@ SETTINGS = {"ema_decay": 0.3, "warmup_steps": 3, "decay": 0.1, "learning_rate": 
 def by_formula(weight: float, gradients: list[float]) -> list[tuple[float, float]]:
     """Weight and average after each step."""
     momentum = velocity = average = 0.0
-    found = []
+    states = []
     for step, gradient in enumerate(gradients):
         rate = 0.5 * min(1.0, (step + 1) / 3)
         momentum = 0.9 * momentum + 0.1 * gradient
@@ -22,8 +22,8 @@ def by_formula(weight: float, gradients: list[float]) -> list[tuple[float, float
         weight = weight * (1 - rate * 0.1) - rate * corrected / spread
         kept = min(0.3, step / (9 + step))
         average = kept * average + (1 - kept) * weight
-        found.append((weight, average))
-    return found
+        states.append((weight, average))
+    return states
 
 
 @pytest.mark.parametrize("fused", [True, False])

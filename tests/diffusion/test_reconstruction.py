@@ -13,18 +13,18 @@ LABELS = np.array([1, 0, 1])
 
 
 def test_perfect_denoiser_makes_no_error_and_knows_class_and_timestep():
-    seen = []
+    calls = []
 
     def denoiser(x_t, timesteps, labels):
-        seen.append((timesteps.tolist(), set(labels.tolist())))
-        return np.broadcast_to(PIXELS.to_model(IMAGES[len(seen) - 1]), x_t.shape)
+        calls.append((timesteps.tolist(), set(labels.tolist())))
+        return np.broadcast_to(PIXELS.to_model(IMAGES[len(calls) - 1]), x_t.shape)
 
     errors = reconstruction_errors(denoiser, PIXELS, IMAGES, LABELS, seed=0)
 
     assert errors.shape == (3, len(TIMESTEPS))
     assert not errors.any()
-    assert [labels for _, labels in seen] == [{1}, {0}, {1}]
-    assert sorted(set(seen[0][0])) == list(TIMESTEPS)
+    assert [labels for _, labels in calls] == [{1}, {0}, {1}]
+    assert sorted(set(calls[0][0])) == list(TIMESTEPS)
 
 
 def test_error_of_a_denoiser_that_does_nothing_is_that_of_the_noise():
@@ -35,7 +35,7 @@ def test_error_of_a_denoiser_that_does_nothing_is_that_of_the_noise():
     np.testing.assert_allclose(errors[0], 1 - alphas_cumprod()[list(TIMESTEPS)], rtol=0.1)
 
 
-def test_errors_hang_on_seed_and_position_alone():
+def test_errors_depend_only_on_seed_and_position():
     def errors(images, seed):
         return reconstruction_errors(lambda x_t, *_: x_t, PIXELS, images, LABELS, seed)
 

@@ -86,18 +86,18 @@ def test_one_step_is_one_call_of_the_denoiser(solver):
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
-def test_denoiser_sees_float32_at_each_timestep_in_turn(solver):
-    seen = []
+def test_denoiser_receives_float32_at_each_timestep_in_turn(solver):
+    visited = []
 
     def denoise(x_t, timestep):
         assert (x_t.dtype, x_t.shape) == (np.float32, SHAPE)
-        seen.append(timestep)
+        visited.append(timestep)
         return gaussian_denoiser(x_t, timestep)
 
     SOLVERS[solver](denoise, start(), np.array([900, 400, 30]), noise_source())
 
-    assert seen == [900, 400, 30]
-    assert all(type(timestep) is int for timestep in seen)
+    assert visited == [900, 400, 30]
+    assert all(type(timestep) is int for timestep in visited)
 
 
 @pytest.mark.parametrize("solver", SOLVERS)
@@ -114,9 +114,9 @@ def test_images_of_a_batch_do_not_touch_each_other(solver):
     x_t, timesteps = start(), sampling_timesteps(6)
     fresh = np.random.default_rng(2).standard_normal((10, *SHAPE), dtype=np.float32)
 
-    def run(part):
-        draws = iter(fresh[:, part])
-        return SOLVERS[solver](gaussian_denoiser, x_t[part], timesteps, lambda: next(draws))
+    def run(rows):
+        draws = iter(fresh[:, rows])
+        return SOLVERS[solver](gaussian_denoiser, x_t[rows], timesteps, lambda: next(draws))
 
     together = run(slice(None))
 
@@ -137,8 +137,8 @@ def test_order_of_convergence_to_the_exact_flow(solver, order):
     means = []
     for steps in (28, 56, 112):
         timesteps = sampling_timesteps(steps)
-        found = SOLVERS[solver](gaussian_denoiser, x_t, timesteps, None)
-        means.append(np.abs(found - exact_end(x_t, timesteps[0], timesteps[-1])).mean())
+        images = SOLVERS[solver](gaussian_denoiser, x_t, timesteps, None)
+        means.append(np.abs(images - exact_end(x_t, timesteps[0], timesteps[-1])).mean())
 
     assert means[0] < 0.1
     observed = np.log2(means[0] / means[2]) / 2
@@ -160,19 +160,19 @@ def mixture_denoiser(x_t: np.ndarray, timestep: int) -> np.ndarray:
     means, deviations = mixture_at(timestep)
     likely = WEIGHTS * norm.pdf(x_t[..., None], means, deviations)
     likely = likely / likely.sum(axis=-1, keepdims=True)
-    each = MEANS + np.sqrt(a) * DEVIATIONS**2 / deviations**2 * (x_t[..., None] - means)
-    return (likely * each).sum(axis=-1)
+    expected = MEANS + np.sqrt(a) * DEVIATIONS**2 / deviations**2 * (x_t[..., None] - means)
+    return (likely * expected).sum(axis=-1)
 
 
 def exact_mixture_end(x_t: np.ndarray, first: int, last: int) -> np.ndarray:
-    """In one dimension the flow keeps quantiles: the same share of the mixture lies below."""
+    """In one dimension the flow keeps quantiles: the same fraction of the mixture lies below."""
 
-    def share_below(x: np.ndarray, timestep: int) -> np.ndarray:
+    def fraction_below(x: np.ndarray, timestep: int) -> np.ndarray:
         means, deviations = mixture_at(timestep)
         return (WEIGHTS * norm.cdf(x[..., None], means, deviations)).sum(axis=-1)
 
     grid = np.linspace(-5, 5, 200_001)
-    at_last = np.interp(share_below(x_t, first), share_below(grid, last), grid)
+    at_last = np.interp(fraction_below(x_t, first), fraction_below(grid, last), grid)
     return mixture_denoiser(at_last, last)
 
 
@@ -184,8 +184,8 @@ def test_order_of_convergence_on_a_mixture_of_gaussians(solver, order):
     errors = []
     for steps in (21, 41, 81):
         timesteps = np.linspace(first, last, steps).round().astype(int)
-        found = SOLVERS[solver](mixture_denoiser, x_t, timesteps, None)
-        errors.append(np.sqrt(np.mean((found - exact) ** 2)))
+        images = SOLVERS[solver](mixture_denoiser, x_t, timesteps, None)
+        errors.append(np.sqrt(np.mean((images - exact) ** 2)))
 
     assert errors[0] < 0.03
     assert np.log2(errors[0] / errors[2]) / 2 == pytest.approx(order, abs=0.4)
@@ -240,26 +240,26 @@ def test_every_allowed_number_of_steps_gives_finite_images(solver, steps):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_noise_left_after_a_long_step_is_that_of_the_schedule(solver):
-    shape, image, seen = (100, 8, 8, 3), np.float32(0.7), []
+    shape, image, noisy = (100, 8, 8, 3), np.float32(0.7), []
     first, second = alphas_cumprod()[[900, 400]]
 
     def denoise(x_t, timestep):
-        seen.append(x_t)
+        noisy.append(x_t)
         return np.full_like(x_t, image)
 
     x_t = (np.sqrt(first) * image + np.sqrt(1 - first) * start(shape)).astype(np.float32)
     SOLVERS[solver](denoise, x_t, np.array([900, 400]), noise_source(shape))
 
     # x_t given x_0 is N(sqrt(a) x_0, 1 - a), at the second timestep as at the first.
-    assert seen[1].mean() == pytest.approx(np.sqrt(second) * image, abs=0.02)
-    assert seen[1].std() == pytest.approx(np.sqrt(1 - second), abs=0.02)
+    assert noisy[1].mean() == pytest.approx(np.sqrt(second) * image, abs=0.02)
+    assert noisy[1].std() == pytest.approx(np.sqrt(1 - second), abs=0.02)
 
 
 def test_dpmpp_2m_extrapolates_over_uneven_steps_by_hand():
-    predictions, seen = {900: 0.2, 500: -0.4, 300: 0.9}, []
+    predictions, noisy = {900: 0.2, 500: -0.4, 300: 0.9}, []
 
     def denoise(x_t, timestep):
-        seen.append(x_t)
+        noisy.append(x_t)
         return np.full_like(x_t, predictions[timestep])
 
     SOLVERS["dpmpp_2m"](denoise, start(), np.array([900, 500, 300]), None)
@@ -269,11 +269,11 @@ def test_dpmpp_2m_extrapolates_over_uneven_steps_by_hand():
     alpha, sigma = np.sqrt(signal), np.sqrt(1 - signal)
     h_1, h_2 = np.diff(np.log(alpha / sigma))
     r = h_1 / h_2
-    x_1 = sigma[1] / sigma[0] * seen[0] - alpha[1] * (np.exp(-h_1) - 1) * 0.2
+    x_1 = sigma[1] / sigma[0] * noisy[0] - alpha[1] * (np.exp(-h_1) - 1) * 0.2
     combined = (1 + 1 / (2 * r)) * -0.4 - 1 / (2 * r) * 0.2
     x_2 = sigma[2] / sigma[1] * x_1 - alpha[2] * (np.exp(-h_2) - 1) * combined
-    np.testing.assert_allclose(seen[1], x_1, atol=1e-6)
-    np.testing.assert_allclose(seen[2], x_2, atol=1e-6)
+    np.testing.assert_allclose(noisy[1], x_1, atol=1e-6)
+    np.testing.assert_allclose(noisy[2], x_2, atol=1e-6)
 
 
 def test_ddpm_depends_on_the_fresh_noise():
@@ -322,5 +322,5 @@ def test_timesteps_are_whole_and_distinct(steps):
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_impossible_numbers_of_steps_are_refused(steps):
-    with pytest.raises(InputError, match=f"expected 1 to 1000, received {steps}; mend sampling"):
+    with pytest.raises(InputError, match=f"expected 1 to 1000, received {steps}; correct sampling"):
         sampling_timesteps(steps)

@@ -94,11 +94,11 @@ RECIPE = {"dropout": 0.2, "augment": 0.3}
 
 def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
     _train(phantoms, tmp_path / "whole", **RECIPE)
-    _train(phantoms, tmp_path / "parts", steps=3, **RECIPE)
-    _train(phantoms, tmp_path / "parts", **RECIPE)
-    _assert_same_checkpoint(tmp_path / "whole", tmp_path / "parts", 6)
-    whole, parts = _history(tmp_path / "whole"), _history(tmp_path / "parts")
-    assert [row[:1] + row[2:4] for row in whole] == [row[:1] + row[2:4] for row in parts]
+    _train(phantoms, tmp_path / "resumed", steps=3, **RECIPE)
+    _train(phantoms, tmp_path / "resumed", **RECIPE)
+    _assert_same_checkpoint(tmp_path / "whole", tmp_path / "resumed", 6)
+    whole, resumed = _history(tmp_path / "whole"), _history(tmp_path / "resumed")
+    assert [row[:1] + row[2:4] for row in whole] == [row[:1] + row[2:4] for row in resumed]
 
 
 def test_several_threads_feed_the_same_batches_in_the_same_order(phantoms, tmp_path, monkeypatch):
@@ -221,11 +221,11 @@ def test_budget_in_epochs_ends_at_the_next_checkpoint(phantoms, tmp_path):
     assert _train(phantoms, tmp_path, max_images=None, max_epochs=1)["steps"] == 6
 
 
-def test_preview_says_how_many_lie_closer_to_training(phantoms, tmp_path):
+def test_preview_says_how_many_lie_closer_to_train(phantoms, tmp_path):
     _train(phantoms, tmp_path, preview_every=2)
     header, first, last = _history(tmp_path)
     for row in (first, last):
-        assert 0 <= float(row[header.index("closer_to_training")]) <= 1
+        assert 0 <= float(row[header.index("closer_to_train")]) <= 1
     with Image.open(tmp_path / "previews" / "step-00000006.png") as page:
         assert page.width == 24 * 16
         assert page.height > 2 * 16
@@ -234,18 +234,18 @@ def test_preview_says_how_many_lie_closer_to_training(phantoms, tmp_path):
 def test_checkpoint_of_another_recipe_is_refused(phantoms, three_steps):
     with pytest.raises(
         StageError,
-        match=r"made with diffusion\.learning_rate 0\.001, received 0\.01; go on with "
+        match=r"made with diffusion\.learning_rate 0\.001, received 0\.01; continue with "
         r'--set "diffusion\.learning_rate=0\.001"',
     ):
         _train(phantoms, three_steps, learning_rate=0.01)
     others = phantom_set(per_class=9)
-    with pytest.raises(StageError, match="learned from other images than the role `train` now"):
+    with pytest.raises(StageError, match="trained on other images than the role `train` now"):
         _train(others, three_steps)
-    with pytest.raises(StageError, match="judged by other images than the role `validation` now"):
+    with pytest.raises(StageError, match="on other images than the role `validation` now"):
         train_denoiser(phantoms, others, _settings(), "mirror", 0, FLOAT32, three_steps)
 
 
-def test_checkpoint_of_before_a_setting_was_there_goes_on_with_its_default(phantoms, three_steps):
+def test_checkpoint_from_before_a_setting_existed_resumes_with_its_default(phantoms, three_steps):
 
     def forget(arrays):
         meta = json.loads(str(arrays["meta"]))
@@ -286,7 +286,7 @@ def test_checkpoint_of_another_network_is_refused(phantoms, three_steps, change)
 def test_best_average_of_another_network_gives_way_to_the_last(phantoms, six_steps, capsys):
     _rewrite(six_steps / "checkpoints" / "best.npz", lambda a: a.update(w0=a["w0"][..., :1]))
     assert _train(phantoms, six_steps, steps=6)["exported_step"] == 6
-    assert "the last average is taken" in " ".join(capsys.readouterr().err.split())
+    assert "the last average is used" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("cut", [0, 1, 2])
@@ -294,7 +294,7 @@ def test_history_that_was_cut_is_refused(phantoms, six_steps, cut):
     path = six_steps / "history.csv"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:cut]) + ("6,0.1" if cut == 2 else ""))
-    with pytest.raises(StageError, match=r"history\.csv is not whole: expected its rows up to st"):
+    with pytest.raises(StageError, match=r"history\.csv is incomplete: expected its rows up to st"):
         _train(phantoms, six_steps, steps=9)
 
 
@@ -319,7 +319,9 @@ def test_checkpoint_in_float16_asks_for_one_device(phantoms, three_steps):
         arrays["meta"] = json.dumps(meta)
 
     _rewrite(three_steps / "checkpoints" / "step-00000003.npz", in_float16)
-    with pytest.raises(StageError, match=r'=mixed_float16" --set runtime\.distribution=none, use'):
+    with pytest.raises(
+        StageError, match=r'=mixed_float16" --set runtime\.distribution=none, choose'
+    ):
         _train(phantoms, three_steps)
 
 
@@ -371,7 +373,7 @@ def test_training_whose_checkpoints_cannot_be_read_does_not_begin_anew(phantoms,
     best = (six_steps / "checkpoints" / "best.npz").read_bytes()
     for path in (six_steps / "checkpoints").glob("step-*.npz"):
         path.write_bytes(b"")
-    with pytest.raises(StageError, match=r"None of the 2 checkpoints .* can be read; put one back"):
+    with pytest.raises(StageError, match=r"None of the 2 checkpoints .* can be read; restore one"):
         _train(phantoms, six_steps, steps=12)
     assert (six_steps / "checkpoints" / "best.npz").read_bytes() == best
 
@@ -411,8 +413,8 @@ def test_budget_that_ends_before_the_first_checkpoint_is_said(
     phantoms, tmp_path, capsys, minutes, late
 ):
     _train(phantoms, tmp_path, steps=12, checkpoint_steps=12, max_minutes=minutes)
-    said = " ".join(capsys.readouterr().err.split())
-    assert ("lower diffusion.checkpoint_steps" in said) == late
+    messages = " ".join(capsys.readouterr().err.split())
+    assert ("lower diffusion.checkpoint_steps" in messages) == late
 
 
 @pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
@@ -465,10 +467,10 @@ def test_the_same_code_trains_on_jax(precision, phantoms, tmp_path):
     result = json.loads(done.stdout.splitlines()[-1])
     assert (result["steps"], result["precision"], result["jit_compile"]) == (6, precision, True)
     assert np.isfinite(result["validation_loss"])
-    # TensorFlow, which alone can export it, finds it finished.
+    # Only TensorFlow can export it; there the training is already finished.
     before = (tmp_path / "denoiser.keras").read_bytes()
     runtime = Runtime("tensorflow", "CPU", precision, False)
-    found = _train(phantoms, tmp_path, runtime, preview_every=10)
+    result_on_tensorflow = _train(phantoms, tmp_path, runtime, preview_every=10)
     assert (tmp_path / "denoiser.keras").read_bytes() == before
     ran = {"backend": "jax", "device": result["device"], "jit_compile": True, "steps": 6}
-    assert {key: found[key] for key in ran} == ran
+    assert {key: result_on_tensorflow[key] for key in ran} == ran

@@ -1,4 +1,4 @@
-"""The network: shapes, what reaches its output, what is saved with it."""
+"""The network: shapes, influence of each input on the output, saving."""
 
 import keras
 import numpy as np
@@ -53,8 +53,8 @@ def test_velocity_is_turned_into_the_image_it_stands_for():
     signal = alphas_cumprod()[timesteps][:, None, None, None]
     noisy = np.sqrt(signal) * clean + np.sqrt(1 - signal) * noise
     velocity = np.sqrt(signal) * noise - np.sqrt(1 - signal) * clean
-    found = VelocityToImage()(noisy.astype("float32"), timesteps, velocity.astype("float32"))
-    np.testing.assert_allclose(keras.ops.convert_to_numpy(found), clean, atol=1e-5)
+    images = VelocityToImage()(noisy.astype("float32"), timesteps, velocity.astype("float32"))
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(images), clean, atol=1e-5)
 
 
 def test_condition_reaches_the_output_once_weights_are_not_zero():
@@ -67,16 +67,16 @@ def test_condition_reaches_the_output_once_weights_are_not_zero():
     assert np.abs(base - by_time).max() > 1e-3
 
 
-def test_class_and_augmentation_start_no_fainter_than_the_timestep():
+def test_class_and_augmentation_start_at_the_scale_of_the_timestep():
     keras.utils.set_random_seed(0)
     model = _build(augmented=True)
-    first, second = [at for at in model.layers if isinstance(at, keras.layers.Dense)][:2]
-    (classes,) = (at for at in model.layers if isinstance(at, keras.layers.Embedding))
+    first, second = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)][:2]
+    (classes,) = (layer for layer in model.layers if isinstance(layer, keras.layers.Embedding))
     features = TimestepEmbedding(128)(np.arange(0, NUM_TIMESTEPS, 10))
     timestep = keras.ops.convert_to_numpy(second(first(features))).std(axis=0).mean()
-    told = model.get_layer("augmentation_embedding").kernel
+    augmentation = model.get_layer("augmentation_embedding").kernel
     assert keras.ops.convert_to_numpy(classes.embeddings).std() > timestep
-    assert keras.ops.convert_to_numpy(told).std() > timestep
+    assert keras.ops.convert_to_numpy(augmentation).std() > timestep
 
 
 def test_saved_model_is_the_same(tmp_path):

@@ -1,4 +1,4 @@
-"""Grad-CAM of tiny real classifiers against closed forms and a numerical derivative."""
+"""CAM of tiny real classifiers against closed forms and a numerical derivative."""
 
 import numpy as np
 import pytest
@@ -42,9 +42,9 @@ def image() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def explainer(model):
-    from kerasmed.explain.cam import GradCamExplainer
+    from kerasmed.explain.cam import CamExplainer
 
-    return GradCamExplainer(model, TEMPERATURE)
+    return CamExplainer(model, TEMPERATURE)
 
 
 def _maps_and_logits(model, image):
@@ -80,9 +80,9 @@ def test_weights_times_sizes_add_up_to_the_logits(model, explainer, image):
     bias = np.array(model.get_layer("logits").bias)
     segments = segment_image(image, "grid", 9)
 
-    found = explainer.explain(image, segments)
+    explanation = explainer.explain(image, segments)
 
-    total = np.bincount(segments.ravel()) @ found.superpixel_weights / segments.size
+    total = np.bincount(segments.ravel()) @ explanation.superpixel_weights / segments.size
     places = maps[..., 0].size
     rtol = 0.02 if places == 9 else 1e-4
     np.testing.assert_allclose(total * places, logits - bias, rtol=rtol, atol=1e-5)
@@ -92,25 +92,25 @@ def test_one_superpixel_weighs_the_mean_evidence(model, explainer, image):
     maps, logits = _maps_and_logits(model, image)
     bias = np.array(model.get_layer("logits").bias)
 
-    found = explainer.explain(image, np.full((32, 32), 7))
+    explanation = explainer.explain(image, np.full((32, 32), 7))
 
-    assert found.segments.max() == 0
+    assert explanation.segments.max() == 0
     places = maps[..., 0].size
     rtol = 0.02 if places == 9 else 1e-4
     np.testing.assert_allclose(
-        found.superpixel_weights[0], (logits - bias) / places, rtol=rtol, atol=1e-5
+        explanation.superpixel_weights[0], (logits - bias) / places, rtol=rtol, atol=1e-5
     )
 
 
 def test_weights_are_those_of_the_numerical_derivative(model, explainer, image):
-    """Grad-CAM as it is defined: maps weighed by the mean derivative of the logit over places."""
+    """By the definition of Grad-CAM, without its ReLU, which gives the same as CAM here."""
     maps, logits = _maps_and_logits(model, image)
     rows, columns, channels = maps.shape
     segments = segment_image(image, "grid", 16)
     step = 2.0**8  # the layers behind the maps are linear, so a large one rounds least
-    some = np.random.default_rng(1).choice(channels, 5, replace=False)
+    checked_channels = np.random.default_rng(1).choice(channels, 5, replace=False)
     kernel = np.array(model.get_layer("logits").kernel)
-    for channel in some:
+    for channel in checked_channels:
         derivative = np.zeros((rows, columns, 3))
         for row, column in np.ndindex(rows, columns):
             moved = maps.copy()
@@ -120,13 +120,13 @@ def test_weights_are_those_of_the_numerical_derivative(model, explainer, image):
         np.testing.assert_allclose(derivative, expected, rtol=1e-3, atol=1e-6)
     evidence = maps @ (kernel / (rows * columns))
 
-    found = explainer.explain(image, segments).superpixel_weights
+    weights = explainer.explain(image, segments).superpixel_weights
 
     for label in range(3):
         small = Image.fromarray(evidence[..., label].astype(np.float32))
         enlarged = np.asarray(small.resize((32, 32), Image.Resampling.BILINEAR))
         means = [enlarged[segments == i].mean() for i in range(16)]
-        np.testing.assert_allclose(found[:, label], means, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(weights[:, label], means, rtol=1e-4, atol=1e-6)
 
 
 def test_negative_evidence_is_kept(explainer, image):
@@ -137,27 +137,29 @@ def test_negative_evidence_is_kept(explainer, image):
 
 def test_probabilities_are_of_the_logits_over_the_temperature(model, explainer, image):
     _, logits = _maps_and_logits(model, image)
-    shares = np.exp(logits / TEMPERATURE)
+    exponentials = np.exp(logits / TEMPERATURE)
 
-    found = explainer.explain(image)
+    explanation = explainer.explain(image)
 
-    np.testing.assert_allclose(found.probabilities, shares / shares.sum(), atol=1e-6)
-    assert found.probabilities.dtype == np.float32
-    assert found.predicted == logits.argmax()
+    np.testing.assert_allclose(
+        explanation.probabilities, exponentials / exponentials.sum(), atol=1e-6
+    )
+    assert explanation.probabilities.dtype == np.float32
+    assert explanation.predicted == logits.argmax()
 
 
 def test_explanation_says_what_it_is(explainer, image):
     before = image.copy()
 
-    found, again = (explainer.explain(image) for _ in range(2))
+    explanation, again = (explainer.explain(image) for _ in range(2))
 
-    assert (found.explainer, found.seed, found.num_samples) == ("grad_cam", None, 1)
-    assert found.superpixel_weights.shape == (found.segments.max() + 1, 3)
-    assert found.superpixel_weights.dtype == np.float64
-    assert found.stability == {}
-    assert found.scores.size == found.half_widths.size == 0
-    assert found.duration_s > 0
-    np.testing.assert_array_equal(found.superpixel_weights, again.superpixel_weights)
+    assert (explanation.explainer, explanation.seed, explanation.num_samples) == ("cam", None, 1)
+    assert explanation.superpixel_weights.shape == (explanation.segments.max() + 1, 3)
+    assert explanation.superpixel_weights.dtype == np.float64
+    assert explanation.stability == {}
+    assert explanation.scores.size == explanation.half_widths.size == 0
+    assert explanation.duration_s > 0
+    np.testing.assert_array_equal(explanation.superpixel_weights, again.superpixel_weights)
     np.testing.assert_array_equal(image, before)
 
 

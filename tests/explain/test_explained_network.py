@@ -1,4 +1,4 @@
-"""Images explained by a tiny classifier file, with every check recomputed apart."""
+"""Images explained by a tiny classifier file, with every check recomputed separately."""
 
 import json
 import tempfile
@@ -11,12 +11,16 @@ from onnx import numpy_helper
 
 from kerasmed.errors import ModelFileError
 from kerasmed.explain import network
+from kerasmed.explain.checks import (
+    LOGITS,
+    compare_with_region,
+    deletion_and_insertion,
+    randomise_weights,
+)
 from kerasmed.explain.config import ExplainConfig
 from kerasmed.explain.explainers import EXPLAINERS, build_explainer
-from kerasmed.explain.faithfulness import against_region, deletion_and_insertion
 from kerasmed.explain.masks import apply_masks, draw_masks, fill_of, kernel_weights
 from kerasmed.explain.network import NetworkExplainer, agreement_of_precisions
-from kerasmed.explain.randomisation import LOGITS, randomise_weights
 from kerasmed.explain.segments import segment_image
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation
 from kerasmed.inference.classifier import OnnxClassifier
@@ -36,7 +40,7 @@ NOTES = {"image": "scan.png", "true_class": "lesion"}
 
 
 def _write_classifier(path, seed=0, precision="fp32"):
-    """Softmax of one dense layer over the pixels, with what a kerasmed file says of itself."""
+    """Softmax of one dense layer over the pixels, with the metadata of a kerasmed file."""
     rng, helper, kinds = np.random.default_rng(seed), onnx.helper, onnx.TensorProto
     arrays = {
         "scale": np.float32([1 / 255]),
@@ -59,17 +63,17 @@ def _write_classifier(path, seed=0, precision="fp32"):
             helper.make_tensor_value_info("probabilities", kinds.FLOAT, ["n", 2]),
             helper.make_tensor_value_info("features", kinds.FLOAT, ["n", SIZE * SIZE * 3]),
         ],
-        [numpy_helper.from_array(each, name) for name, each in arrays.items()],
+        [numpy_helper.from_array(array, name) for name, array in arrays.items()],
     )
     model = helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)])
-    said = {
+    metadata = {
         "kind": "classifier",
         "class_names": ["clear", "lesion"],
         "input_size": SIZE,
         "precision": precision,
         "temperature": 2.0,
     }
-    helper.set_model_props(model, {f"kerasmed.{k}": json.dumps(v) for k, v in said.items()})
+    helper.set_model_props(model, {f"kerasmed.{k}": json.dumps(v) for k, v in metadata.items()})
     onnx.save(model, path)
     return path
 
@@ -109,7 +113,7 @@ def test_each_explainer_leaves_a_picture_and_a_record(engine, tmp_path, image, s
     records = _explain(engine, tmp_path, image, segments)
 
     names = ["scan", "scan.kernel_shap", "scan.occlusion"]
-    written = {each.name for each in (tmp_path / "out").iterdir()}
+    written = {path.name for path in (tmp_path / "out").iterdir()}
     assert written == {f"{name}{suffix}" for name in names for suffix in (".png", ".json")}
     assert list(records) == list(EXPLAINERS)
     for name, record in records.items():
@@ -133,17 +137,17 @@ def test_records_hold_what_the_explainers_find(engine, tmp_path, image, segments
 
 def test_what_is_there_is_not_made_again(engine, tmp_path, image, segments):
     first = _explain(engine, tmp_path, image, segments)
-    times = {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()}
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()}
     engine.predicted = 0
 
     second = _explain(engine, tmp_path, image, segments)
 
     assert second == first
     assert engine.predicted == 0
-    assert {each: each.stat().st_mtime_ns for each in (tmp_path / "out").iterdir()} == times
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == times
 
 
-def test_explainers_that_are_added_are_made_alone(engine, tmp_path, image, segments):
+def test_only_added_explainers_are_run(engine, tmp_path, image, segments):
     _explain(engine, tmp_path, image, segments, explainers=["lime"], checks=False)
     engine.predicted = 0
 
@@ -176,10 +180,10 @@ def test_other_image_and_other_file_are_explained_again(engine, tmp_path, image,
         other_file, tmp_path, other_image, segments, explainers=["occlusion"]
     ).values()
 
-    weights = [each["weights"]["lesion"] for each in (first, second, third)]
+    weights = [record["weights"]["lesion"] for record in (first, second, third)]
     assert weights[0] != weights[1] != weights[2]
-    assert len({each["made_from"]["model_sha256"] for each in (first, second, third)}) == 2
-    assert len({each["made_from"]["inputs_sha256"][0] for each in (first, second, third)}) == 2
+    assert len({record["made_from"]["model_sha256"] for record in (first, second, third)}) == 2
+    assert len({record["made_from"]["inputs_sha256"][0] for record in (first, second, third)}) == 2
 
 
 def test_other_segments_notes_and_regions_are_explained_again(engine, tmp_path, image, segments):
@@ -237,7 +241,7 @@ def test_shuffled_network_is_explained_from_the_same_masks(engine, tmp_path, ima
 def test_shuffled_network_whose_softmax_is_saturated_is_still_explained(tmp_path, image, segments):
     path = _write_classifier(tmp_path / "net.onnx")
     model = onnx.load(path)
-    arrays = {each.name: each for each in model.graph.initializer}
+    arrays = {array.name: array for array in model.graph.initializer}
     for name in ("kernel", "bias"):
         # Differences of thousands: the probabilities are 0 and 1 to the last bit.
         values = numpy_helper.to_array(arrays[name]) * np.float32(1000)
@@ -260,7 +264,7 @@ def test_map_that_stays_without_the_training_is_warned_of(tmp_path, image, segme
 
     record = _explain(engine, tmp_path, image, segments)["lime"]
 
-    assert any("stays alike (rank correlation 0.51)" in each for each in record["warnings"])
+    assert any("stays alike (rank correlation 0.51)" in warning for warning in record["warnings"])
 
 
 def test_without_checks_there_are_none(engine, tmp_path, image, segments):
@@ -288,7 +292,7 @@ def test_region_is_compared_where_it_is_known(engine, tmp_path, image, segments)
 
     for record in records.values():
         weights = np.array(record["weights"][record["predicted_class"]])
-        assert record["region"] == against_region(weights, segments, region, 3)
+        assert record["region"] == compare_with_region(weights, segments, region, 3)
 
 
 def test_empty_region_is_not_compared(engine, tmp_path, image, segments):
@@ -304,7 +308,7 @@ def test_no_temporary_file_is_left(engine, tmp_path, image, segments, monkeypatc
     monkeypatch.setattr(tempfile, "tempdir", str(aside))
     with NetworkExplainer(engine, tmp_path / "model.keras", SETTINGS, 0) as network:
         network.explain_into(tmp_path / "out", "scan", image, segments, NOTES)
-        assert [each.name for each in aside.glob("*/*")] == ["shuffled.onnx"]
+        assert [path.name for path in aside.glob("*/*")] == ["shuffled.onnx"]
 
     assert list(aside.iterdir()) == []
 
@@ -321,27 +325,27 @@ def test_network_is_not_shuffled_where_every_record_is_there(
         assert list(aside.glob("*/*")) == []
 
 
-def test_grad_cam_without_the_keras_network_is_refused(engine, tmp_path):
-    settings = SETTINGS.model_copy(update={"explainers": ["lime", "grad_cam"]})
+def test_cam_without_the_keras_network_is_refused(engine, tmp_path):
+    settings = SETTINGS.model_copy(update={"explainers": ["lime", "cam"]})
 
     with pytest.raises(
-        ModelFileError, match=r"Grad-CAM needs the Keras network of .*net\.onnx: expected it at"
+        ModelFileError, match=r"CAM needs the Keras network of .*net\.onnx: expected it at"
     ):
         NetworkExplainer(engine, tmp_path / "model.keras", settings, 0)
 
 
-def test_grad_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_path, image, segments):
+def test_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_path, image, segments):
     load_keras()
     from kerasmed.classify.classifier import build_classifier
-    from kerasmed.explain.cam import GradCamExplainer
+    from kerasmed.explain.cam import CamExplainer
 
     model = build_classifier("MobileNet", 2, SIZE, 32, "none", 0.2)
     model.save(tmp_path / "model.keras")
 
-    record = _explain(engine, tmp_path, image, segments, explainers=["grad_cam"])["grad_cam"]
+    record = _explain(engine, tmp_path, image, segments, explainers=["cam"])["cam"]
 
-    expected = GradCamExplainer(model, 2.0).explain(image, segments)
-    assert record["picture"] == "scan.grad_cam.png"
+    expected = CamExplainer(model, 2.0).explain(image, segments)
+    assert record["picture"] == "scan.cam.png"
     np.testing.assert_allclose(record["weights"]["clear"], expected.superpixel_weights[:, 0])
     np.testing.assert_allclose(list(record["probabilities"].values()), expected.probabilities)
     assert "faithfulness" in record
@@ -350,11 +354,11 @@ def test_grad_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_pat
 
 def _predict(seed):
     """A model that weighs the sixteen squares of the grid."""
-    shares = np.random.default_rng(seed).dirichlet(np.ones(16))
+    square_weights = np.random.default_rng(seed).dirichlet(np.ones(16))
 
     def predict(images):
         squares = images.reshape(len(images), 4, 4, 4, 4, 3).mean(axis=(2, 4, 5)).reshape(-1, 16)
-        positive = squares @ shares / 255
+        positive = squares @ square_weights / 255
         return np.stack([1 - positive, positive], axis=1)
 
     return predict
@@ -363,8 +367,8 @@ def _predict(seed):
 def test_one_model_agrees_with_itself_and_not_with_its_reverse(image):
     images = np.stack([image, 255 - image])
 
-    def reverse(each):
-        return _predict(0)(each)[:, ::-1]
+    def reverse(batch):
+        return _predict(0)(batch)[:, ::-1]
 
     assert agreement_of_precisions(images, _predict(0), _predict(0), SETTINGS, 0) == 1
     assert agreement_of_precisions(images, _predict(0), reverse, SETTINGS, 0) == pytest.approx(-1)
@@ -373,30 +377,30 @@ def test_one_model_agrees_with_itself_and_not_with_its_reverse(image):
 def test_agreement_is_the_mean_over_images_from_the_same_masks(image):
     images = np.stack([image, 255 - image, np.rot90(image)])
 
-    found = agreement_of_precisions(images, _predict(0), _predict(1), SETTINGS, 3)
+    agreement = agreement_of_precisions(images, _predict(0), _predict(1), SETTINGS, 3)
 
     correlations = []
-    for each in images:
+    for one_image in images:
         one, other = (
-            build_explainer("lime", _predict(i), SETTINGS, 3).explain(each) for i in (0, 1)
+            build_explainer("lime", _predict(i), SETTINGS, 3).explain(one_image) for i in (0, 1)
         )
         weights = (e.superpixel_weights[None, :, one.predicted] for e in (one, other))
         correlations.append(rank_correlation(*weights))
-    assert found == pytest.approx(np.mean(correlations))
-    assert -0.9 < found < 0.9
+    assert agreement == pytest.approx(np.mean(correlations))
+    assert -0.9 < agreement < 0.9
 
 
-def test_agreement_takes_the_least_samples_alone(image):
-    seen = []
+def test_agreement_takes_only_the_least_samples(image):
+    batch_sizes = []
 
     def predict(images):
-        seen.append(len(images))
+        batch_sizes.append(len(images))
         return _predict(0)(images)
 
     settings = SETTINGS.model_copy(update={"num_samples": 500, "min_samples": 40})
     agreement_of_precisions(image[None], predict, predict, settings, 0)
 
-    assert seen == [40, 40]
+    assert batch_sizes == [40, 40]
 
 
 @pytest.mark.parametrize(("threads", "batch_size"), [(1, "auto"), (3, "auto"), (2, 5), (1, 64)])
@@ -405,10 +409,12 @@ def test_threads_and_batches_of_the_engine_change_no_explanation(
 ):
     other = OnnxClassifier(engine.path, "cpu", threads=threads, batch_size=batch_size)
 
-    expected, found = (
-        build_explainer("lime", each.predict, ExplainConfig(superpixels=16), 3).explain(image)
-        for each in (engine, other)
+    expected, explanation = (
+        build_explainer("lime", model.predict, ExplainConfig(superpixels=16), 3).explain(image)
+        for model in (engine, other)
     )
 
-    assert found.num_samples == expected.num_samples
-    np.testing.assert_allclose(found.superpixel_weights, expected.superpixel_weights, atol=1e-6)
+    assert explanation.num_samples == expected.num_samples
+    np.testing.assert_allclose(
+        explanation.superpixel_weights, expected.superpixel_weights, atol=1e-6
+    )

@@ -49,7 +49,7 @@ def _two(positive: np.ndarray) -> np.ndarray:
 
 
 def square_brightness(images: np.ndarray) -> np.ndarray:
-    """A model that looks at the bright square alone."""
+    """A model that looks only at the bright square."""
     return _two(images[:, 8:16, 8:16].mean(axis=(1, 2, 3)) / 255).astype(np.float32)
 
 
@@ -165,10 +165,10 @@ def test_given_segments_of_any_ids_are_taken(image, name):
     grid = segment_image(image, "grid", 16)
     expected = _explain(name, image, square_brightness)
 
-    found = _explain(name, image, square_brightness, 7 * grid - 30, segmentation="slic")
+    explanation = _explain(name, image, square_brightness, 7 * grid - 30, segmentation="slic")
 
-    np.testing.assert_array_equal(found.segments, grid)
-    np.testing.assert_array_equal(found.superpixel_weights, expected.superpixel_weights)
+    np.testing.assert_array_equal(explanation.segments, grid)
+    np.testing.assert_array_equal(explanation.superpixel_weights, expected.superpixel_weights)
 
 
 @every_explainer
@@ -301,8 +301,8 @@ def test_what_is_no_array_is_refused(name, wrong):
 
 def test_other_classes_in_a_later_round_are_refused(image):
     def grows(images):
-        found = square_brightness(images)
-        return found if len(images) == ROUND else np.pad(found, ((0, 0), (0, 1)))
+        probabilities = square_brightness(images)
+        return probabilities if len(images) == ROUND else np.pad(probabilities, ((0, 0), (0, 1)))
 
     with pytest.raises(InputError, match=r"expected \(44, 2\) .* the shape \(44, 3\)"):
         _explain("kernel_shap", image, grows)
@@ -310,14 +310,14 @@ def test_other_classes_in_a_later_round_are_refused(image):
 
 @pytest.mark.parametrize("together", ["all", "any"])
 def test_stability_is_not_overstated_where_three_superpixels_act_together(together):
-    """What one run says that others would share, against what they share."""
+    """The overlap with other runs that a run states, against the overlap of all runs."""
     segments = np.arange(49).reshape(7, 7).repeat(4, axis=0).repeat(4, axis=1)
     image = np.full((28, 28, 3), 255, np.uint8)
 
     def predict(images):
         shown = images[:, 2::4, 2::4, 0].reshape(len(images), 49)[:, [3, 17, 40]] > 0
-        found = 0.05 + 0.9 * getattr(shown, together)(axis=1)
-        return np.stack([1 - found, found], axis=1)
+        positive = 0.05 + 0.9 * getattr(shown, together)(axis=1)
+        return np.stack([1 - positive, positive], axis=1)
 
     runs = [
         LimeExplainer(predict, num_samples=256, min_samples=256, hide=0, seed=seed).explain(
@@ -325,16 +325,16 @@ def test_stability_is_not_overstated_where_three_superpixels_act_together(togeth
         )
         for seed in range(12)
     ]
-    stated = np.mean([each.stability["top_overlap"] for each in runs])
-    weights = np.array([each.superpixel_weights[:, runs[0].predicted] for each in runs])
-    one, other = (np.array(each) for each in zip(*combinations(weights, 2), strict=True))
+    stated = np.mean([run.stability["top_overlap"] for run in runs])
+    weights = np.array([run.superpixel_weights[:, runs[0].predicted] for run in runs])
+    one, other = (np.array(rows) for rows in zip(*combinations(weights, 2), strict=True))
     assert stated < top_overlap(one, other, 5) + 0.25
 
 
 def test_bad_prediction_of_a_later_round_is_refused(image):
     def fails_later(images):
-        found = square_brightness(images)
-        return found if len(images) == ROUND else found * np.nan
+        probabilities = square_brightness(images)
+        return probabilities if len(images) == ROUND else probabilities * np.nan
 
     with pytest.raises(InputError, match=r"expected \(44, 2\) .* received NaN"):
         _explain("kernel_shap", image, fails_later)
@@ -383,8 +383,8 @@ def _three_classes(images: np.ndarray) -> np.ndarray:
     """Softmax of three mixtures of sixteen pixels, bent by tanh."""
     pixels = images[:, 3::8, 3::8].astype(np.float64).mean(axis=3).reshape(len(images), -1) / 255
     mixing = np.random.default_rng(5).standard_normal((16, 3))
-    shares = np.exp(2 * np.tanh(pixels @ mixing))
-    return shares / shares.sum(axis=1, keepdims=True)
+    exponentials = np.exp(2 * np.tanh(pixels @ mixing))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
 
 
 @pytest.mark.parametrize(("hide_color", "hide"), [(None, "mean"), (0, 0)])
@@ -404,7 +404,7 @@ def test_lime_agrees_with_the_lime_package(image, hide_color, hide):
     masks[0] = True
 
     perturbed = PerturbedImage(image, segments, fill_of(image, segments, hide), _three_classes)
-    found = fit_surrogate(
+    surrogate = fit_surrogate(
         masks, perturbed.probabilities(masks), kernel_weights(masks.mean(axis=1)), paired=False
     )
 
@@ -412,10 +412,10 @@ def test_lime_agrees_with_the_lime_package(image, hide_color, hide):
     for label in result.top_labels:
         expected = [weight for _, weight in sorted(result.local_exp[label])]
         assert np.abs(expected).max() > 0.001
-        np.testing.assert_allclose(found.weights[:, label], expected, atol=1e-6)
-        assert found.intercepts[label] == pytest.approx(result.intercept[label], abs=1e-6)
-    # `lime` keeps one score alone, that of the class it fits last: the predicted one.
-    assert found.scores[result.top_labels[0]] == pytest.approx(result.score, abs=1e-6)
+        np.testing.assert_allclose(surrogate.weights[:, label], expected, atol=1e-6)
+        assert surrogate.intercepts[label] == pytest.approx(result.intercept[label], abs=1e-6)
+    # `lime` keeps only one score, that of the class it fits last: the predicted one.
+    assert surrogate.scores[result.top_labels[0]] == pytest.approx(result.score, abs=1e-6)
 
 
 @pytest.mark.parametrize("hide", ["mean", 0])
@@ -433,14 +433,14 @@ def test_lime_agrees_with_the_lime_package_within_noise_from_its_own_masks(image
     )
     (label,) = expected.top_labels
 
-    found = _explain(
+    explanation = _explain(
         "lime", image, _three_classes, segments, hide=hide, num_samples=2000, min_samples=2000
     )
 
-    assert found.predicted == label
+    assert explanation.predicted == label
     weights = np.array([weight for _, weight in sorted(expected.local_exp[label])])
-    difference = np.abs(found.superpixel_weights[:, label] - weights)
-    assert difference.max() < 3 * found.half_widths[:, label].max()
+    difference = np.abs(explanation.superpixel_weights[:, label] - weights)
+    assert difference.max() < 3 * explanation.half_widths[:, label].max()
     assert difference.max() < 0.2 * np.abs(weights).max()
 
 
@@ -497,8 +497,8 @@ def graded_brightness(images: np.ndarray) -> np.ndarray:
     So that the strongest superpixels are worth ranking.
     """
     squares = images.reshape(len(images), 4, 8, 4, 8, 3).mean(axis=(2, 4, 5)).reshape(-1, 16) / 255
-    shares = np.where(np.arange(16) < 8, 1.5 ** -np.arange(16), 0)
-    return _two(squares @ shares / shares.sum())
+    square_weights = np.where(np.arange(16) < 8, 1.5 ** -np.arange(16), 0)
+    return _two(squares @ square_weights / square_weights.sum())
 
 
 def test_lime_stops_early_where_the_ranking_has_settled(image):
@@ -542,11 +542,11 @@ def test_lime_stops_after_the_first_round_that_has_settled(image, predict, top, 
     settings = {"num_samples": 700, "top": top, "min_samples": 10}
     expected = 700
     for count in range(ROUND, 700, ROUND):
-        each = _explain("lime", image, predict, **{**settings, "num_samples": count})
-        sizes = np.abs(each.superpixel_weights[:, each.predicted])
+        explanation = _explain("lime", image, predict, **{**settings, "num_samples": count})
+        sizes = np.abs(explanation.superpixel_weights[:, explanation.predicted])
         strongest = [i for i in np.argsort(-sizes)[:top] if sizes[i] >= 0.1 * sizes.max()]
-        widest = each.half_widths[strongest, each.predicted].max()
-        settled = each.stability["top_overlap"] >= SETTLED_OVERLAP
+        widest = explanation.half_widths[strongest, explanation.predicted].max()
+        settled = explanation.stability["top_overlap"] >= SETTLED_OVERLAP
         if settled and widest <= SETTLED_WIDTH * sizes.max():
             expected = count
             break
@@ -567,7 +567,7 @@ def test_lime_is_the_regression_on_its_masks(image, sampling):
         paired=sampling in ("orthogonal", "paired"),
     )
 
-    found = _explain(
+    explanation = _explain(
         "lime",
         image,
         _three_classes,
@@ -578,11 +578,11 @@ def test_lime_is_the_regression_on_its_masks(image, sampling):
         min_samples=200,
     )
 
-    np.testing.assert_array_equal(found.superpixel_weights, expected.weights)
-    np.testing.assert_array_equal(found.half_widths, expected.half_widths)
-    np.testing.assert_array_equal(found.intercepts, expected.intercepts)
-    np.testing.assert_array_equal(found.scores, expected.scores)
-    assert found.stability == expected.stability(found.predicted, 5, 6)
+    np.testing.assert_array_equal(explanation.superpixel_weights, expected.weights)
+    np.testing.assert_array_equal(explanation.half_widths, expected.half_widths)
+    np.testing.assert_array_equal(explanation.intercepts, expected.intercepts)
+    np.testing.assert_array_equal(explanation.scores, expected.scores)
+    assert explanation.stability == expected.stability(explanation.predicted, 5, 6)
 
 
 @pytest.mark.parametrize("least", [300, 5000])
@@ -610,12 +610,12 @@ def test_lime_reports_the_stability_of_as_many_as_are_shown(image):
 
 
 def test_one_superpixel_that_decides_alone_is_no_reason_for_a_warning(image):
-    found = _explain("lime", image, square_brightness, num_samples=1000)
+    explanation = _explain("lime", image, square_brightness, num_samples=1000)
 
-    assert found.scores.min() > 0.99
-    assert found.stability["top"] < 5
-    assert found.warnings == []
-    assert found.num_samples < 1000
+    assert explanation.scores.min() > 0.99
+    assert explanation.stability["top"] < 5
+    assert explanation.warnings == []
+    assert explanation.num_samples < 1000
 
 
 @pytest.mark.parametrize("name", ["kernel_shap", "occlusion"])
@@ -635,9 +635,9 @@ def test_kernel_shap_warns_of_fewer_samples_than_superpixels(image):
 
 def test_the_row_at_fault_is_shown(image):
     def predict(images):
-        found = np.full((len(images), 2), 0.5)
-        found[-1] = -0.2, 1.2
-        return found
+        probabilities = np.full((len(images), 2), 0.5)
+        probabilities[-1] = -0.2, 1.2
+        return probabilities
 
     with pytest.raises(InputError, match=r"such as \[-0\.2, 1\.2\] from the predict function"):
         _explain("occlusion", image, predict)
@@ -691,9 +691,9 @@ def _shapley_by_all_subsets(image, segments, predict, count):
     for segment in range(count):
         others = [i for i in range(count) if i != segment]
         for size in range(count):
-            share = factorial(size) * factorial(count - 1 - size) / factorial(count)
+            probability = factorial(size) * factorial(count - 1 - size) / factorial(count)
             for shown in combinations(others, size):
-                values[segment] += share * (value([*shown, segment]) - value(list(shown)))
+                values[segment] += probability * (value([*shown, segment]) - value(list(shown)))
     return values
 
 
@@ -703,9 +703,9 @@ def test_kernel_shap_agrees_with_shapley_values_over_all_subsets(image):
     predict = _working_together(segments)
     expected = _shapley_by_all_subsets(small, segments, predict, 5)
 
-    found = _explain("kernel_shap", small, predict, segments, num_samples=4000)
+    explanation = _explain("kernel_shap", small, predict, segments, num_samples=4000)
 
-    np.testing.assert_allclose(found.superpixel_weights, expected, atol=0.01)
+    np.testing.assert_allclose(explanation.superpixel_weights, expected, atol=0.01)
     assert np.abs(expected).min() > 0.05
 
 
@@ -713,27 +713,29 @@ def test_kernel_shap_of_an_additive_model_is_exact(image):
     def mean_of_all(images):
         return _two(images.mean(axis=(1, 2, 3)) / 255)
 
-    found = _explain("kernel_shap", image, mean_of_all, num_samples=200).superpixel_weights[:, 1]
+    weights = _explain("kernel_shap", image, mean_of_all, num_samples=200).superpixel_weights[:, 1]
 
     grid = segment_image(image, "grid", 16)
     expected = [image[grid == i].sum() / image.size / 255 for i in range(16)]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(weights, expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("samples", [10, 11, 300])
 def test_kernel_shap_weights_add_up_to_what_hiding_everything_takes(image, samples):
-    found = _explain("kernel_shap", image, _three_classes, num_samples=samples)
+    explanation = _explain("kernel_shap", image, _three_classes, num_samples=samples)
 
     whole, nothing = _three_classes(np.stack([image, np.zeros_like(image)]))
-    np.testing.assert_allclose(found.intercepts, nothing, atol=1e-12)
-    np.testing.assert_allclose(found.superpixel_weights.sum(axis=0), whole - nothing, atol=1e-12)
+    np.testing.assert_allclose(explanation.intercepts, nothing, atol=1e-12)
+    np.testing.assert_allclose(
+        explanation.superpixel_weights.sum(axis=0), whole - nothing, atol=1e-12
+    )
 
 
 def test_kernel_shap_of_one_superpixel_is_the_whole_difference(image):
-    found = _explain("kernel_shap", image, square_brightness, superpixels=1)
+    explanation = _explain("kernel_shap", image, square_brightness, superpixels=1)
 
-    assert found.superpixel_weights[0, 1] == pytest.approx(found.probabilities[1])
-    assert found.num_samples == 2
+    assert explanation.superpixel_weights[0, 1] == pytest.approx(explanation.probabilities[1])
+    assert explanation.num_samples == 2
 
 
 def test_occlusion_by_hand():
@@ -743,14 +745,18 @@ def test_occlusion_by_hand():
     def mean_grey(images):
         return _two(images.mean(axis=(1, 2, 3)) / 255)
 
-    found = OcclusionExplainer(mean_grey, hide=0).explain(image, segments)
+    explanation = OcclusionExplainer(mean_grey, hide=0).explain(image, segments)
 
     # The mean is 408 / 4 = 102 of 255; without each segment it falls by a quarter of its grey.
-    np.testing.assert_allclose(found.probabilities, [0.6, 0.4])
-    np.testing.assert_allclose(found.superpixel_weights[:, 1], [0, 0.05, 0.1, 0.25], atol=1e-12)
-    np.testing.assert_allclose(found.superpixel_weights[:, 0], [0, -0.05, -0.1, -0.25], atol=1e-12)
-    np.testing.assert_allclose(found.intercepts, [1, 0], atol=1e-12)
-    assert (found.num_samples, found.scores.size) == (5, 0)
+    np.testing.assert_allclose(explanation.probabilities, [0.6, 0.4])
+    np.testing.assert_allclose(
+        explanation.superpixel_weights[:, 1], [0, 0.05, 0.1, 0.25], atol=1e-12
+    )
+    np.testing.assert_allclose(
+        explanation.superpixel_weights[:, 0], [0, -0.05, -0.1, -0.25], atol=1e-12
+    )
+    np.testing.assert_allclose(explanation.intercepts, [1, 0], atol=1e-12)
+    assert (explanation.num_samples, explanation.scores.size) == (5, 0)
 
 
 @pytest.mark.parametrize(("hide", "expected"), [("mean", 0.0), (0, 0.2), (255, -0.8)])
@@ -760,6 +766,8 @@ def test_occlusion_depends_on_what_hidden_superpixels_show(hide, expected):
     def mean_grey(images):
         return _two(images.mean(axis=(1, 2, 3)) / 255)
 
-    found = OcclusionExplainer(mean_grey, hide=hide).explain(image, np.zeros((2, 2), dtype=int))
+    explanation = OcclusionExplainer(mean_grey, hide=hide).explain(
+        image, np.zeros((2, 2), dtype=int)
+    )
 
-    assert found.superpixel_weights[0, 1] == pytest.approx(expected)
+    assert explanation.superpixel_weights[0, 1] == pytest.approx(expected)

@@ -1,4 +1,4 @@
-"""What many explanations say together, from records written by hand."""
+"""Summaries of many explanations, from records written by hand."""
 
 import numpy as np
 import pytest
@@ -49,10 +49,10 @@ def test_figures_are_means_over_images():
         ),
     ]
 
-    found = summarise({"net": records})["networks"]["net"]
+    figures = summarise({"net": records})["networks"]["net"]
 
-    assert {key for _, key, _ in FIGURES} < set(found)
-    assert {key: found[key] for key in found if key != "mean_maps"} == pytest.approx(
+    assert {key for _, key, _ in FIGURES} < set(figures)
+    assert {key: figures[key] for key in figures if key != "mean_maps"} == pytest.approx(
         {
             "images": 2,
             "with_warnings": 1,
@@ -73,9 +73,9 @@ def test_figures_are_means_over_images():
 
 
 def test_what_was_not_measured_is_left_out():
-    found = summarise({"net": [_record("clear", [1, 0, 0, 0], r2={}, stability={})]})
+    summary = summarise({"net": [_record("clear", [1, 0, 0, 0], r2={}, stability={})]})
 
-    assert set(found["networks"]["net"]) == {
+    assert set(summary["networks"]["net"]) == {
         "images",
         "with_warnings",
         "num_samples",
@@ -115,9 +115,9 @@ def test_mean_maps_are_means_of_blocks(shape, edge):
     segments.ravel()[:5] = range(5)
     weights /= np.abs(weights).max()
 
-    (found,) = summarise({"net": [_record("clear", weights.tolist(), segments=segments.tolist())]})[
-        "networks"
-    ]["net"]["mean_maps"].values()
+    (mean_map,) = summarise(
+        {"net": [_record("clear", weights.tolist(), segments=segments.tolist())]}
+    )["networks"]["net"]["mean_maps"].values()
 
     expected, counts = np.zeros((edge, edge)), np.zeros((edge, edge))
     for row in range(shape[0]):
@@ -126,7 +126,7 @@ def test_mean_maps_are_means_of_blocks(shape, edge):
             expected[block] += weights[segments[row, column]]
             counts[block] += 1
     assert edge <= MAP_EDGE
-    np.testing.assert_allclose(found, expected / counts, atol=5.1e-4)
+    np.testing.assert_allclose(mean_map, expected / counts, atol=5.1e-4)
 
 
 def test_map_of_no_weights_is_nought():
@@ -139,26 +139,26 @@ def test_agreement_by_hand():
     one = [_record("clear", [1, 2, 3, 4]), _record("lesion", [1, 2, 3, 4])]
     other = [_record("clear", [10, 20, 30, 40]), _record("lesion", [1, 2, 4, 3])]
 
-    (found,) = summarise({"one": one, "other": other})["agreement"]
+    (agreement,) = summarise({"one": one, "other": other})["agreement"]
 
     # Correlations of 1 and 1 - 6 * 2 / (4 * 15) = 0.8: they deviate by 0.1 from their mean.
-    assert found["networks"] == ["one", "other"]
-    assert found["rank_correlation"] == pytest.approx(0.9)
-    assert found["standard_error"] == pytest.approx(np.sqrt(2 * 0.1**2 / (2 - 1)) / np.sqrt(2))
-    assert found["images"] == 2
+    assert agreement["networks"] == ["one", "other"]
+    assert agreement["rank_correlation"] == pytest.approx(0.9)
+    assert agreement["standard_error"] == pytest.approx(np.sqrt(2 * 0.1**2 / (2 - 1)) / np.sqrt(2))
+    assert agreement["images"] == 2
 
 
 def test_every_two_networks_are_compared_once():
     records = {name: [_record("clear", [1, 2, 3, 4])] for name in ("a", "b", "c")}
 
-    found = summarise(records)
+    summary = summarise(records)
 
-    assert [each["networks"] for each in found["agreement"]] == [
+    assert [row["networks"] for row in summary["agreement"]] == [
         ["a", "b"],
         ["a", "c"],
         ["b", "c"],
     ]
-    assert list(found["networks"]) == ["a", "b", "c"]
+    assert list(summary["networks"]) == ["a", "b", "c"]
 
 
 def test_one_image_has_no_standard_error_and_one_network_no_agreement():
@@ -184,9 +184,9 @@ def test_record_that_does_not_say_its_true_class_is_refused():
 
 
 def test_figures_as_text_are_in_the_order_of_their_titles():
-    found = {"num_samples": 383.6, "r2": 0.456, "pointing_game": 0.5}
+    figures = {"num_samples": 383.6, "r2": 0.456, "pointing_game": 0.5}
 
-    texts = dict(zip([key for _, key, _ in FIGURES], figure_texts(found), strict=True))
+    texts = dict(zip([key for _, key, _ in FIGURES], figure_texts(figures), strict=True))
 
     assert {key: text for key, text in texts.items() if text} == {
         "num_samples": "384",

@@ -27,7 +27,7 @@ def noise() -> np.ndarray:
 
 @pytest.fixture
 def patches() -> np.ndarray:
-    """Nine segments, none of which hangs together."""
+    """Nine segments, none of which is connected."""
     return np.random.default_rng(1).integers(0, 9, (24, 20))
 
 
@@ -77,9 +77,9 @@ def test_sizes_of_masks_are_binomial(sampling):
     """One block of "orthogonal" has few sizes, so they are counted over many seeds."""
     drawn = np.concatenate([draw_masks(5, 17, seed, sampling)[1:] for seed in range(600)])
 
-    found = np.bincount(drawn.sum(axis=1), minlength=6) / len(drawn)
+    frequencies = np.bincount(drawn.sum(axis=1), minlength=6) / len(drawn)
 
-    np.testing.assert_allclose(found, [comb(5, k) / 32 for k in range(6)], atol=0.02)
+    np.testing.assert_allclose(frequencies, [comb(5, k) / 32 for k in range(6)], atol=0.02)
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,11 @@ def test_glime_draws_sizes_by_the_kernel():
 
     masks = draw_masks(n, draws + 1, 0, "glime")[1:]
 
-    found = np.bincount(masks.sum(axis=1), minlength=n + 1) / draws
-    np.testing.assert_allclose(found, chance, atol=4 * np.sqrt(chance * (1 - chance) / draws).max())
-    assert found[4] == pytest.approx(chance[4], abs=0.01)
+    frequencies = np.bincount(masks.sum(axis=1), minlength=n + 1) / draws
+    np.testing.assert_allclose(
+        frequencies, chance, atol=4 * np.sqrt(chance * (1 - chance) / draws).max()
+    )
+    assert frequencies[4] == pytest.approx(chance[4], abs=0.01)
     # Of one size, every superpixel is kept as often as any other.
     np.testing.assert_allclose(masks[masks.sum(axis=1) == 4].mean(axis=0), 4 / 5, atol=0.02)
 
@@ -134,9 +136,9 @@ def test_shapley_draws_sizes_by_its_kernel():
 
     masks = draw_masks(n, draws + 1, 0, "shapley")[1:]
 
-    found = np.bincount(masks.sum(axis=1), minlength=n + 1) / draws
-    assert found[0] == found[n] == 0
-    np.testing.assert_allclose(found[1:n], chance, atol=0.015)
+    frequencies = np.bincount(masks.sum(axis=1), minlength=n + 1) / draws
+    assert frequencies[0] == frequencies[n] == 0
+    np.testing.assert_allclose(frequencies[1:n], chance, atol=0.015)
     np.testing.assert_allclose(masks[masks.sum(axis=1) == 2].mean(axis=0), 2 / 6, atol=0.02)
 
 
@@ -167,11 +169,11 @@ def test_kernel_weights_are_those_of_lime(segments):
     distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
     kernel = LimeImageExplainer().base.kernel_fn
 
-    found = kernel_weights(data.mean(axis=1))
+    weights = kernel_weights(data.mean(axis=1))
 
-    np.testing.assert_allclose(found, kernel(distances), rtol=1e-6)
-    assert found[0] == 1
-    assert found[1] == pytest.approx(np.exp(-8))
+    np.testing.assert_allclose(weights, kernel(distances), rtol=1e-6)
+    assert weights[0] == 1
+    assert weights[1] == pytest.approx(np.exp(-8))
 
 
 def test_mean_colours_by_hand():

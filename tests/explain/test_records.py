@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kerasmed.explain.explanation import Explanation
-from kerasmed.explain.records import draw_overlay, recorded
+from kerasmed.explain.records import draw_overlay, record_explanation
 
 NAMES = ["clear", "lesion"]
 MADE_FROM = {"kerasmed": "1.0", "model_sha256": "ab", "seed": 3, "settings": {"top": 2}}
@@ -54,10 +54,10 @@ class Explain:
 
 
 def _record(path, explain, made_from=MADE_FROM):
-    return recorded(path, made_from, NAMES, 2, explain)
+    return record_explanation(path, made_from, NAMES, 2, explain)
 
 
-def test_overlay_shows_the_image_beside_green_and_purple(explanation):
+def test_overlay_shows_the_image_next_to_green_and_purple(explanation):
     overlay = draw_overlay(explanation, label=1, top=2).astype(int)
 
     assert overlay.shape == (256, 512, 3)
@@ -168,13 +168,13 @@ def test_what_an_explainer_does_not_know_is_empty(explanation, tmp_path):
 def test_what_is_there_is_not_made_again(explanation, tmp_path):
     explain, path = Explain(explanation), tmp_path / "scan.png"
     first = _record(path, explain)
-    times = [each.stat().st_mtime_ns for each in sorted(tmp_path.iterdir())]
+    times = [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())]
 
     second = _record(path, explain)
 
     assert explain.times == 1
     assert first == second
-    assert [each.stat().st_mtime_ns for each in sorted(tmp_path.iterdir())] == times
+    assert [path.stat().st_mtime_ns for path in sorted(tmp_path.iterdir())] == times
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,9 @@ def test_error_of_an_explanation_comes_through_and_leaves_nothing(tmp_path):
 
 def test_other_number_of_class_names_is_refused(explanation, tmp_path):
     with pytest.raises(ValueError, match=r"zip\(\) argument"):
-        recorded(tmp_path / "scan.png", MADE_FROM, ["a", "b", "c"], 2, Explain(explanation))
+        record_explanation(
+            tmp_path / "scan.png", MADE_FROM, ["a", "b", "c"], 2, Explain(explanation)
+        )
 
 
 def test_values_that_json_has_not_are_refused(explanation, tmp_path):

@@ -149,18 +149,18 @@ def test_border_is_black_up_to_grey_level_24(grey, is_border):
 
 @pytest.mark.parametrize("name", ["coloured", "constant", "black", "small", "wide"])
 def test_without_a_border_foreground_is_slic(name):
-    found, expected = (segment_image(IMAGES[name], m, 20) for m in ("foreground", "slic"))
+    segments, expected = (segment_image(IMAGES[name], m, 20) for m in ("foreground", "slic"))
 
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(segments, expected)
 
 
 def test_thin_dark_lines_are_no_border():
     image = _ramp(48, 48)
     image[:, :2] = 0
     image[-2:] = 0
-    found, expected = (segment_image(image, method, 20) for method in ("foreground", "slic"))
+    segments, expected = (segment_image(image, method, 20) for method in ("foreground", "slic"))
 
-    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(segments, expected)
 
 
 def test_thin_dark_line_from_the_border_into_the_scan_belongs_to_the_scan():
@@ -202,10 +202,10 @@ def test_grid_by_hand(shape, superpixels, expected):
 def test_given_superpixels_of_any_ids_are_renumbered_in_their_order(ids, expected, dtype):
     image = np.zeros((2, 2, 3), dtype=np.uint8)
 
-    found = superpixels_of(image, np.array(ids, dtype=dtype), "slic", 50)
+    segments = superpixels_of(image, np.array(ids, dtype=dtype), "slic", 50)
 
-    assert found.dtype == np.int64
-    assert found.tolist() == expected
+    assert segments.dtype == np.int64
+    assert segments.tolist() == expected
 
 
 def test_unsigned_ids_are_taken_too():

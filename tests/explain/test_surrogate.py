@@ -40,27 +40,27 @@ def test_regression_agrees_with_lime(segments, samples, paired):
     distances = pairwise_distances(data, data[:1], metric="cosine").ravel()
     lime = LimeBase(lambda d: np.sqrt(np.exp(-(d**2) / 0.25**2)), random_state=0)
 
-    found = _fit(masks, probabilities, paired)
+    surrogate = _fit(masks, probabilities, paired)
 
-    assert found.weights.shape == found.half_widths.shape == (segments, 3)
-    assert found.intercepts.shape == found.scores.shape == (3,)
+    assert surrogate.weights.shape == surrogate.half_widths.shape == (segments, 3)
+    assert surrogate.intercepts.shape == surrogate.scores.shape == (3,)
     for label in range(3):
         intercept, pairs, score, _ = lime.explain_instance_with_data(
             data, probabilities, distances, label, segments, feature_selection="none"
         )
         expected = [weight for _, weight in sorted(pairs)]
-        np.testing.assert_allclose(found.weights[:, label], expected, atol=1e-6)
-        assert found.intercepts[label] == pytest.approx(intercept, abs=1e-6)
-        assert found.scores[label] == pytest.approx(score, abs=1e-6)
+        np.testing.assert_allclose(surrogate.weights[:, label], expected, atol=1e-6)
+        assert surrogate.intercepts[label] == pytest.approx(intercept, abs=1e-6)
+        assert surrogate.scores[label] == pytest.approx(score, abs=1e-6)
 
 
 def test_float32_probabilities_are_fitted_in_float64():
     masks = draw_masks(8, 100, 0, "independent")
 
-    found = _fit(masks, _soft(masks).astype(np.float32))
+    surrogate = _fit(masks, _soft(masks).astype(np.float32))
 
-    assert found.weights.dtype == found.half_widths.dtype == np.float64
-    np.testing.assert_allclose(found.weights, _fit(masks, _soft(masks)).weights, atol=1e-6)
+    assert surrogate.weights.dtype == surrogate.half_widths.dtype == np.float64
+    np.testing.assert_allclose(surrogate.weights, _fit(masks, _soft(masks)).weights, atol=1e-6)
 
 
 @pytest.mark.parametrize("sampling", ["independent", "orthogonal"])
@@ -68,13 +68,13 @@ def test_linear_model_is_recovered(sampling):
     masks = draw_masks(4, 4000, 0, sampling)
     positive = 0.1 + 0.5 * masks[:, 2] - 0.05 * masks[:, 0]
 
-    found = _fit(masks, np.stack([positive, 1 - positive], axis=1), sampling in PAIRED)
+    surrogate = _fit(masks, np.stack([positive, 1 - positive], axis=1), sampling in PAIRED)
 
-    np.testing.assert_allclose(found.weights[:, 0], [-0.05, 0, 0.5, 0], atol=0.002)
-    np.testing.assert_allclose(found.weights[:, 1], [0.05, 0, -0.5, 0], atol=0.002)
-    np.testing.assert_allclose(found.intercepts, [0.1, 0.9], atol=0.002)
-    assert found.scores.min() > 0.999
-    assert found.half_widths.max() < 1e-3
+    np.testing.assert_allclose(surrogate.weights[:, 0], [-0.05, 0, 0.5, 0], atol=0.002)
+    np.testing.assert_allclose(surrogate.weights[:, 1], [0.05, 0, -0.5, 0], atol=0.002)
+    np.testing.assert_allclose(surrogate.intercepts, [0.1, 0.9], atol=0.002)
+    assert surrogate.scores.min() > 0.999
+    assert surrogate.half_widths.max() < 1e-3
 
 
 def test_classes_are_fitted_apart():
@@ -87,12 +87,12 @@ def test_classes_are_fitted_apart():
 
 
 def test_prediction_that_never_changes_has_no_weights_and_is_explained():
-    found = _fit(draw_masks(6, 50, 0, "independent"), np.full((50, 2), 0.3))
+    surrogate = _fit(draw_masks(6, 50, 0, "independent"), np.full((50, 2), 0.3))
 
-    np.testing.assert_allclose(found.weights, 0, atol=1e-12)
-    np.testing.assert_allclose(found.half_widths, 0, atol=1e-12)
-    np.testing.assert_allclose(found.intercepts, 0.3)
-    assert found.scores.tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(surrogate.weights, 0, atol=1e-12)
+    np.testing.assert_allclose(surrogate.half_widths, 0, atol=1e-12)
+    np.testing.assert_allclose(surrogate.intercepts, 0.3)
+    assert surrogate.scores.tolist() == [1.0, 1.0]
 
 
 def test_influence_is_what_the_weights_lose_without_a_sample():
@@ -100,14 +100,14 @@ def test_influence_is_what_the_weights_lose_without_a_sample():
     masks = draw_masks(5, 30, 0, "independent")
     probabilities, sample_weights = _soft(masks), kernel_weights(masks.mean(axis=1))
 
-    found = fit_surrogate(masks, probabilities, sample_weights, paired=False)
+    surrogate = fit_surrogate(masks, probabilities, sample_weights, paired=False)
 
     for i in range(30):
-        without = (np.delete(each, i, axis=0) for each in (masks, probabilities, sample_weights))
-        change = found.weights - fit_surrogate(*without, paired=False).weights
-        np.testing.assert_allclose(found.influences[i], change, atol=1e-12)
-    squares = np.square(found.influences).sum(axis=0)
-    np.testing.assert_allclose(found.half_widths, 1.959964 * np.sqrt(squares))
+        without = (np.delete(rows, i, axis=0) for rows in (masks, probabilities, sample_weights))
+        change = surrogate.weights - fit_surrogate(*without, paired=False).weights
+        np.testing.assert_allclose(surrogate.influences[i], change, atol=1e-12)
+    squares = np.square(surrogate.influences).sum(axis=0)
+    np.testing.assert_allclose(surrogate.half_widths, 1.959964 * np.sqrt(squares))
 
 
 @pytest.mark.parametrize("samples", [29, 30])
@@ -137,7 +137,7 @@ def repetitions(request) -> tuple[Surrogate, list[Surrogate]]:
 def test_intervals_cover_the_weights_of_very_many_samples(repetitions):
     large, small = repetitions
 
-    covered = [np.abs(each.weights - large.weights) <= each.half_widths for each in small]
+    covered = [np.abs(fit.weights - large.weights) <= fit.half_widths for fit in small]
 
     assert 0.90 <= np.mean(covered) <= 0.995
     assert large.half_widths.max() < 0.2 * small[0].half_widths.min()
@@ -146,18 +146,18 @@ def test_intervals_cover_the_weights_of_very_many_samples(repetitions):
 def test_intervals_cover_the_mean_of_as_many_samples(repetitions):
     """Where ridge shrinks nothing more: what the intervals promise."""
     _, small = repetitions
-    mean = np.mean([each.weights for each in small], axis=0)
+    mean = np.mean([fit.weights for fit in small], axis=0)
 
-    covered = [np.abs(each.weights - mean) <= each.half_widths for each in small]
+    covered = [np.abs(fit.weights - mean) <= fit.half_widths for fit in small]
 
     assert 0.93 <= np.mean(covered) <= 0.99
 
 
 def test_half_widths_are_as_wide_as_the_weights_scatter(repetitions):
     _, small = repetitions
-    scatter = np.std([each.weights for each in small], axis=0, ddof=1).mean()
+    scatter = np.std([fit.weights for fit in small], axis=0, ddof=1).mean()
 
-    claimed = np.mean([each.half_widths for each in small]) / 1.959964
+    claimed = np.mean([fit.half_widths for fit in small]) / 1.959964
 
     assert 0.95 <= claimed / scatter <= 1.3
 
@@ -165,51 +165,51 @@ def test_half_widths_are_as_wide_as_the_weights_scatter(repetitions):
 @pytest.mark.parametrize("top", [6, 10])
 def test_stability_is_near_what_other_masks_really_give(repetitions, top):
     _, small = repetitions
-    weights = np.stack([each.weights[:, 1] for each in small])
+    weights = np.stack([fit.weights[:, 1] for fit in small])
     real = top_overlap(weights[::2], weights[1::2], top)
     real_correlation = rank_correlation(weights[::2], weights[1::2])
 
-    found = [each.stability(1, top, seed=i) for i, each in enumerate(small[:50])]
+    stabilities = [fit.stability(1, top, seed=i) for i, fit in enumerate(small[:50])]
 
     assert real < 0.95
     for key, expected in (("top_overlap", real), ("rank_correlation", real_correlation)):
-        assert np.mean([each[key] for each in found]) == pytest.approx(expected, abs=0.15)
+        assert np.mean([entry[key] for entry in stabilities]) == pytest.approx(expected, abs=0.15)
 
 
 def test_stability_of_pure_noise_is_low():
     masks = draw_masks(40, 300, 0, "independent")
     noise = np.random.default_rng(1).random(300)
 
-    found = _fit(masks, np.stack([noise, 1 - noise], axis=1)).stability(0, 5, 0)
+    stability = _fit(masks, np.stack([noise, 1 - noise], axis=1)).stability(0, 5, 0)
 
-    assert found["top_overlap"] < 0.3
-    assert found["rank_correlation"] < 0.4
+    assert stability["top_overlap"] < 0.3
+    assert stability["rank_correlation"] < 0.4
 
 
 def test_stability_of_an_exact_model_is_full():
     masks = draw_masks(6, 500, 0, "independent")
     positive = masks @ [0.3, 0.2, 0.1, 0.05, 0.025, 0.0125]
 
-    found = _fit(masks, np.stack([positive, 1 - positive], axis=1)).stability(0, 3, 0)
+    stability = _fit(masks, np.stack([positive, 1 - positive], axis=1)).stability(0, 3, 0)
 
-    assert found == pytest.approx({"top": 3, "top_overlap": 1, "rank_correlation": 1}, abs=0.01)
+    assert stability == pytest.approx({"top": 3, "top_overlap": 1, "rank_correlation": 1}, abs=0.01)
 
 
 def test_superpixels_that_hardly_matter_are_not_among_the_strongest():
     masks = draw_masks(6, 500, 0, "independent")
     positive = masks @ [0.02, 0.5, 0.01, 0.3, 0.0, 0.04]  # a tenth of the largest is 0.05
-    found = _fit(masks, np.stack([positive, 1 - positive], axis=1))
+    surrogate = _fit(masks, np.stack([positive, 1 - positive], axis=1))
 
-    assert found.strongest(0, 5).tolist() == [1, 3]
-    assert found.strongest(0, 1).tolist() == [1]
-    assert found.stability(0, 5, 0)["top"] == 2
+    assert surrogate.strongest(0, 5).tolist() == [1, 3]
+    assert surrogate.strongest(0, 1).tolist() == [1]
+    assert surrogate.stability(0, 5, 0)["top"] == 2
 
 
 def test_seed_governs_the_draws_of_stability():
-    found = _explained(20, 100, 0, "independent")
+    surrogate = _explained(20, 100, 0, "independent")
 
-    assert found.stability(0, 5, 3) == found.stability(0, 5, 3)
-    assert found.stability(0, 5, 3) != found.stability(0, 5, 4)
+    assert surrogate.stability(0, 5, 3) == surrogate.stability(0, 5, 3)
+    assert surrogate.stability(0, 5, 3) != surrogate.stability(0, 5, 4)
 
 
 @pytest.mark.parametrize(

@@ -33,8 +33,8 @@ def _images(count=5, size=16):
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (count, size, size, 3))
     ground = rng.integers(0, 256, (count, 1, 1, 3))
-    share = rng.random((count, 1, 1, 1))
-    return (share * noise + (1 - share) * ground).astype(np.uint8)
+    fraction = rng.random((count, 1, 1, 1))
+    return (fraction * noise + (1 - fraction) * ground).astype(np.uint8)
 
 
 def lively_classifier(backbone, size=16):
@@ -69,10 +69,10 @@ def test_exported_file_agrees_with_keras_and_stands_alone(backbone, tmp_path):
     outputs = {k: np.array(v) for k, v in model(images, training=False).items()}
     scaled = np.exp(outputs["logits"] / 2.0)
     expected = scaled / scaled.sum(axis=1, keepdims=True)
-    found = OnnxClassifier(path).outputs(images)
-    np.testing.assert_allclose(found["probabilities"], expected, atol=1e-4)
+    received = OnnxClassifier(path).outputs(images)
+    np.testing.assert_allclose(received["probabilities"], expected, atol=1e-4)
     assert expected.std(axis=0).min() > 1e-3, "outputs that do not vary would hide any mistake"
-    assert found["features"].std(axis=0).max() > 1e-2
+    assert received["features"].std(axis=0).max() > 1e-2
     assert sidecar["parity"]["probabilities"] <= 1e-4
     assert json.loads(path.with_suffix(".json").read_text()) == sidecar
     assert [i.name for i in onnx.load(path).graph.input] == ["images"]
@@ -87,10 +87,10 @@ def test_swapped_preprocessing_is_noticed(tmp_path, monkeypatch):
     monkeypatch.setitem(BACKBONES, "MobileNet", swapped)
     other = build_classifier("MobileNet", 3, 16, 64, "none", 0.2)
     other.set_weights(model.get_weights())
-    for each, agrees in ((model, True), (other, False)):
-        served = export.serving_function(each, 1.0)(keras.ops.convert_to_tensor(images))
-        found = export.parity(path, {k: np.array(v) for k, v in served.items()}, images)
-        assert (max(found.values()) <= export.TOLERANCES["fp32"]) == agrees
+    for network, agrees in ((model, True), (other, False)):
+        served = export.serving_function(network, 1.0)(keras.ops.convert_to_tensor(images))
+        differences = export.parity(path, {k: np.array(v) for k, v in served.items()}, images)
+        assert (max(differences.values()) <= export.TOLERANCES["fp32"]) == agrees
 
 
 @pytest.mark.parametrize("spoilt", ["probabilities", "features"])
@@ -150,7 +150,7 @@ def own(tmp_path_factory):
 def test_arrays_in_a_network_of_a_users_own_become_part_of_the_file(own):
     path, phantoms = own
     graph = onnx.load(path).graph
-    assert [each.name for each in graph.input] == ["images"]
+    assert [graph_input.name for graph_input in graph.input] == ["images"]
     assert OnnxClassifier(path).predict(phantoms.images).std(axis=0).min() > 0.05
 
 
@@ -184,7 +184,7 @@ def test_float16_that_would_leave_its_range_is_refused(own):
     path, phantoms = own
     model = onnx.load(path)
     (first, *_) = (node for node in model.graph.node if node.op_type == "Conv")
-    (kernel,) = (each for each in model.graph.initializer if each.name == first.input[1])
+    (kernel,) = (tensor for tensor in model.graph.initializer if tensor.name == first.input[1])
     louder = onnx.numpy_helper.to_array(kernel) * np.float32(1e6)
     kernel.CopyFrom(onnx.numpy_helper.from_array(louder, kernel.name))
     loud = path.with_name("loud.onnx")
@@ -208,8 +208,8 @@ def test_int8_has_bytes_for_weights_and_keeps_its_accuracy(own):
     assert onnx.TensorProto.INT8 in _kinds(target)
     assert target.stat().st_size < path.stat().st_size
     accuracy = {
-        name: (OnnxClassifier(each).predict(phantoms.images).argmax(1) == phantoms.labels).mean()
-        for name, each in (("fp32", path), ("int8", target))
+        name: (OnnxClassifier(file).predict(phantoms.images).argmax(1) == phantoms.labels).mean()
+        for name, file in (("fp32", path), ("int8", target))
     }
     assert sidecar["validation_accuracy"] == pytest.approx(accuracy)
     assert accuracy["fp32"] - accuracy["int8"] <= precision.MAX_LOSS
@@ -229,9 +229,10 @@ def test_layers_stay_float_until_the_gate_is_passed(own, monkeypatch):
         precision, "to_int8", lambda source, images, target, layers: quantized.append(layers)
     )
     path, phantoms = own
-    found = precision.quantize_gated(path, phantoms.images, phantoms.images, phantoms.labels, path)
-    assert found["float_layers"] == ["c1", "c4"]
-    assert found["validation_accuracy"] == {"fp32": 0.965, "int8": 0.96}
+    images, labels = phantoms.images, phantoms.labels
+    result = precision.quantize_gated(path, images, images, labels, path)
+    assert result["float_layers"] == ["c1", "c4"]
+    assert result["validation_accuracy"] == {"fp32": 0.965, "int8": 0.96}
     assert quantized == [[], ["c4"], ["c4", "c1"]]
 
 
@@ -241,7 +242,7 @@ def test_float_layers_are_named_by_their_convolutions_and_stay_float(own, monkey
     target, sidecar = _export_int8(own, "one.int8.onnx")
     (layer,) = sidecar["float_layers"]
     nodes = {node.name: node for node in onnx.load(target).graph.node}
-    weights = {each.name: each for each in onnx.load(target).graph.initializer}
+    weights = {tensor.name: tensor for tensor in onnx.load(target).graph.initializer}
     assert weights[nodes[layer].input[1]].data_type == onnx.TensorProto.FLOAT
     others = [n for n in nodes.values() if n.op_type == "Conv" and n.name != layer]
     assert len(others) == 2
@@ -275,9 +276,9 @@ def test_exported_denoiser_agrees_with_keras(predict, tmp_path, monkeypatch):
     timesteps = np.linspace(0, 999, 7).astype(np.int32)
     labels = np.array([0, 1, 2, 0, 1, 2, 0], np.int32)
     expected = np.array(model([noise, timesteps, labels], training=False))
-    found = OnnxDenoiser(tmp_path / "denoiser.onnx")(noise, timesteps, labels)
+    received = OnnxDenoiser(tmp_path / "denoiser.onnx")(noise, timesteps, labels)
     assert expected.std() > 0.1
-    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
 
 
 def test_names_in_any_script_are_readable_in_the_file_and_read_back(model_path, tmp_path):
@@ -289,7 +290,7 @@ def test_names_in_any_script_are_readable_in_the_file_and_read_back(model_path, 
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     assert read_metadata(session, path, "classifier")["class_names"] == names
-    stored = {each.key: each.value for each in onnx.load(path).metadata_props}
+    stored = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert "肺/炎 [1]" in stored["kerasmed.class_names"]
 
 

@@ -13,15 +13,15 @@ from kerasmed.export.classifiers import export_float16
 from kerasmed.export.verify import verify_file
 from kerasmed.study.run_folder import open_trained_model
 
-CELL = "MobileNet-real-s0"
+NAME = "MobileNet-real-s0"
 
 
 @pytest.fixture
 def exported(tiny_run, tmp_path):
     """A classifier file with its sidecar, alone in a folder."""
     for suffix in (".onnx", ".json"):
-        shutil.copyfile(tiny_run / "exported" / f"{CELL}{suffix}", tmp_path / f"{CELL}{suffix}")
-    return tmp_path / f"{CELL}.onnx"
+        shutil.copyfile(tiny_run / "exported" / f"{NAME}{suffix}", tmp_path / f"{NAME}{suffix}")
+    return tmp_path / f"{NAME}.onnx"
 
 
 @pytest.fixture
@@ -31,15 +31,15 @@ def in_run(exported, tiny_run, tmp_path):
     (run / "exported").mkdir(parents=True)
     for path in (exported, exported.with_suffix(".json")):
         shutil.copyfile(path, run / "exported" / path.name)
-    shutil.copytree(tiny_run / "classifiers" / CELL, run / "classifiers" / CELL)
+    shutil.copytree(tiny_run / "classifiers" / NAME, run / "classifiers" / NAME)
     return run / "exported" / exported.name
 
 
 def test_a_whole_file_passes(exported):
-    found = verify_file(exported)
-    assert found["ONNX standard"] == "followed, opset ai.onnx 18"
-    assert found["sidecar"] == "the same metadata, SHA-256 matches"
-    assert "no Keras model beside it" in found["parity"]
+    results = verify_file(exported)
+    assert results["ONNX standard"] == "followed, opset ai.onnx 18"
+    assert results["sidecar"] == "the same metadata, SHA-256 matches"
+    assert "no Keras model to check against" in results["parity"]
 
 
 def test_parity_is_tried_again_where_the_keras_model_is(in_run):
@@ -49,7 +49,7 @@ def test_parity_is_tried_again_where_the_keras_model_is(in_run):
 
 
 def test_model_that_was_trained_again_is_noticed(in_run):
-    path = in_run.parent.parent / "classifiers" / CELL / "model.keras"
+    path = in_run.parent.parent / "classifiers" / NAME / "model.keras"
     model = keras.saving.load_model(path, compile=False)
     kernel, bias = model.get_layer("logits").get_weights()
     model.get_layer("logits").set_weights([kernel, bias + np.float32([1, 0])])
@@ -65,7 +65,7 @@ def _spoil(path, change):
 
 
 def _forget_seed(model):
-    kept = [each for each in model.metadata_props if each.key != "kerasmed.seed"]
+    kept = [entry for entry in model.metadata_props if entry.key != "kerasmed.seed"]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
 
@@ -85,13 +85,13 @@ def test_missing_metadata_is_named(exported):
 def test_sidecar_of_another_file_is_noticed(exported):
     sidecar = json.loads(exported.with_suffix(".json").read_text())
     exported.with_suffix(".json").write_text(json.dumps({**sidecar, "seed": 7}))
-    with pytest.raises(ModelFileError, match="received others for seed"):
+    with pytest.raises(ModelFileError, match="received other values for seed"):
         verify_file(exported)
 
 
 def test_sidecar_that_is_none_is_noticed(exported):
     exported.with_suffix(".json").write_text("[]")
-    with pytest.raises(ModelFileError, match="expected what the file says of itself"):
+    with pytest.raises(ModelFileError, match="expected the metadata of"):
         verify_file(exported)
 
 
@@ -107,7 +107,7 @@ def test_features_that_are_no_numbers_are_noticed(exported):
 
     _spoil(exported, spoil)
     exported.with_suffix(".json").unlink()
-    with pytest.raises(ModelFileError, match="expected outputs that are numbers"):
+    with pytest.raises(ModelFileError, match="expected finite outputs"):
         verify_file(exported)
 
 
@@ -133,7 +133,7 @@ def test_file_made_from_another_float32_file_is_noticed(exported):
     export_float16(exported, np.zeros((3, 16, 16, 3), np.uint8), half)
     assert verify_file(half)
     _spoil(exported, lambda model: setattr(model, "producer_name", "trained again"))
-    with pytest.raises(ModelFileError, match="received one made from another; export it again"):
+    with pytest.raises(ModelFileError, match="received one of another file; export it again"):
         verify_file(half)
 
 
@@ -151,11 +151,11 @@ def test_a_denoiser_is_one_of_our_files_too(tiny_run, tmp_path):
     for suffix in (".onnx", ".keras"):
         shutil.copyfile(tiny_run / "diffusion" / f"denoiser{suffix}", tmp_path / f"d{suffix}")
     path = tmp_path / "d.onnx"
-    assert verify_file(path, open_trained_model)["parity"].startswith("with Keras over noise: ")
+    assert verify_file(path, open_trained_model)["parity"].startswith("with Keras on noise: ")
     model = keras.saving.load_model(path.with_suffix(".keras"), compile=False)
     for layer in model.layers[::-1]:
         if layer.get_weights():
-            layer.set_weights([each + np.float32(0.1) for each in layer.get_weights()])
+            layer.set_weights([weight + np.float32(0.1) for weight in layer.get_weights()])
             break
     model.save(path.with_suffix(".keras"))
     with pytest.raises(ModelFileError, match="trained again since, export it again"):

@@ -18,6 +18,7 @@ from kerasmed.inference import classifier as inference
 from kerasmed.inference import session
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.denoiser import OnnxDenoiser
+from kerasmed.inference.metadata import FORMAT
 from kerasmed.inference.session import open_session
 from kerasmed.runtime import hardware
 from kerasmed.runtime.hardware import CoreLimits
@@ -36,8 +37,8 @@ def test_outputs_are_those_of_the_graph(model_path):
 
 @pytest.mark.parametrize("batch_size", [1, 3, 7, 100])
 def test_results_do_not_depend_on_batch_size(model_path, batch_size):
-    found = OnnxClassifier(model_path, batch_size=batch_size).predict(IMAGES)
-    np.testing.assert_allclose(found, OnnxClassifier(model_path).predict(IMAGES), atol=1e-7)
+    probabilities = OnnxClassifier(model_path, batch_size=batch_size).predict(IMAGES)
+    np.testing.assert_allclose(probabilities, OnnxClassifier(model_path).predict(IMAGES), atol=1e-7)
 
 
 def test_plain_onnxruntime_is_enough(model_path):
@@ -142,9 +143,9 @@ def test_arrays_iterators_and_paths_give_the_same_in_the_same_order(model_path, 
     engine, paths = OnnxClassifier(model_path, batch_size=3), _saved(tmp_path)
     expected = engine.outputs(IMAGES)
     for images in (iter(IMAGES), paths, (str(path) for path in paths), [paths[0], *IMAGES[1:]]):
-        found = engine.outputs(images)
+        outputs = engine.outputs(images)
         for name, values in expected.items():
-            np.testing.assert_array_equal(found[name], values)
+            np.testing.assert_array_equal(outputs[name], values)
 
 
 def test_images_are_taken_as_they_are_wanted(model_path):
@@ -155,10 +156,10 @@ def test_images_are_taken_as_they_are_wanted(model_path):
             taken.append(0)
             yield IMAGES[0]
 
-    parts = OnnxClassifier(model_path, threads=2, batch_size=2).stream(endless())
-    assert len(next(parts)["probabilities"]) == 2
-    next(parts)
-    parts.close()
+    batches = OnnxClassifier(model_path, threads=2, batch_size=2).stream(endless())
+    assert len(next(batches)["probabilities"]) == 2
+    next(batches)
+    batches.close()
     assert len(taken) <= 2 * (2 + 2)  # two threads have a batch each, one waits, one was given
 
 
@@ -182,8 +183,8 @@ def test_limits_of_the_machine_hold_for_a_session(model_path, monkeypatch, limit
 def test_threads_change_neither_values_nor_order(model_path, threads):
     images = np.random.default_rng(1).integers(0, 256, (41, 4, 4, 3), dtype=np.uint8)
     expected = np.concatenate([OnnxClassifier(model_path).predict(i[None]) for i in images])
-    found = OnnxClassifier(model_path, threads=threads, batch_size=2).predict(images)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    probabilities = OnnxClassifier(model_path, threads=threads, batch_size=2).predict(images)
+    np.testing.assert_allclose(probabilities, expected, atol=1e-6)
 
 
 def test_each_core_runs_batches_of_its_own_where_there_are_several(model_path):
@@ -224,9 +225,9 @@ def test_last_batch_is_padded(model_path, batch_size, images, expected):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"batch_size": 0}, 'expected "auto" or 1 and more, received 0'),
-        ({"batch_size": "Auto"}, "expected \"auto\" or 1 and more, received 'Auto'"),
-        ({"threads": -1}, "Threads: expected 1 and more, or None for all, received -1"),
+        ({"batch_size": 0}, 'expected "auto" or 1 or more, received 0'),
+        ({"batch_size": "Auto"}, "expected \"auto\" or 1 or more, received 'Auto'"),
+        ({"threads": -1}, "Threads: expected 1 or more, or None for all, received -1"),
         ({"precision": "int8"}, "received 'int8'; for the int8 file give its path"),
     ],
 )
@@ -273,8 +274,8 @@ def test_several_threads_may_share_one_engine(model_path):
     with OnnxClassifier(model_path, batch_size=2) as engine, ThreadPoolExecutor(4) as pool:
         engine.warm_up()
         expected = engine.predict(IMAGES)
-        for found in pool.map(engine.predict, [IMAGES] * 20):
-            np.testing.assert_array_equal(found, expected)
+        for probabilities in pool.map(engine.predict, [IMAGES] * 20):
+            np.testing.assert_array_equal(probabilities, expected)
 
 
 @pytest.mark.parametrize(
@@ -292,16 +293,16 @@ def test_precision_suits_what_runs(model_path, monkeypatch, flags, running, expe
     name = inference.PROVIDERS[running].name
     monkeypatch.setattr(inference, "open_session", lambda path, *_: (really(path, "cpu")[0], name))
     for suffix in (".int8", ".fp16"):
-        _write_beside(model_path, suffix)
+        _write_precision(model_path, suffix)
     assert OnnxClassifier(model_path, precision="auto").path.name == expected
     assert OnnxClassifier(model_path).path == model_path
 
 
 def test_precision_of_another_training_is_not_taken(model_path, monkeypatch, caplog):
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx_vnni"})
-    beside = _write_beside(model_path, ".int8")
-    assert OnnxClassifier(model_path, precision="auto").path == beside
-    _say(model_path, seed=5)  # exported again, and the int8 file is of before
+    int8_path = _write_precision(model_path, ".int8")
+    assert OnnxClassifier(model_path, precision="auto").path == int8_path
+    _set_metadata(model_path, seed=5)  # exported again, so the int8 file is out of date
     assert OnnxClassifier(model_path, precision="auto").path == model_path
     assert "was not made from model.onnx and is left out" in caplog.text
 
@@ -312,7 +313,7 @@ def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
     monkeypatch.setattr(session, "has_cuda_driver", lambda: True)
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx512_vnni"})
     for suffix in (".int8", ".fp16"):
-        _write_beside(model_path, suffix)
+        _write_precision(model_path, suffix)
     engine = OnnxClassifier(model_path, precision="auto")
     if engine.provider != "CPUExecutionProvider":
         pytest.skip("CUDA works here")
@@ -320,35 +321,35 @@ def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(
     assert capfd.readouterr().out == ""
 
 
-def test_precision_that_does_not_lie_beside_is_not_taken(model_path, monkeypatch):
+def test_precision_without_a_file_is_not_taken(model_path, monkeypatch):
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": "avx_vnni"})
     assert OnnxClassifier(model_path, precision="auto").path == model_path
 
 
-def _write_beside(path, suffix):
+def _write_precision(path, suffix):
     """As a file of another precision, made from this one."""
-    beside = Path(shutil.copyfile(path, path.with_suffix(f"{suffix}.onnx")))
-    _say(beside, float32_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
-    return beside
+    other_path = Path(shutil.copyfile(path, path.with_suffix(f"{suffix}.onnx")))
+    _set_metadata(other_path, float32_sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    return other_path
 
 
-def _say(path, **changes):
+def _set_metadata(path, **changes):
     model = onnx.load(path)
-    said = {each.key: each.value for each in model.metadata_props}
-    said |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
-    said = {key: value for key, value in said.items() if value != "null"}
-    onnx.helper.set_model_props(model, said)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    metadata |= {f"kerasmed.{key}": json.dumps(value) for key, value in changes.items()}
+    metadata = {key: value for key, value in metadata.items() if value != "null"}
+    onnx.helper.set_model_props(model, metadata)
     onnx.save(model, path)
 
 
 def test_file_of_a_later_kerasmed_is_refused(model_path):
-    _say(model_path, format=inference.FORMAT + 1, kerasmed_version="9.0")
+    _set_metadata(model_path, format=FORMAT + 1, kerasmed_version="9.0")
     with pytest.raises(ModelFileError, match=r"is of kerasmed 9\.0: .* update kerasmed"):
         OnnxClassifier(model_path)
 
 
 def test_missing_metadata_is_named(model_path):
-    _say(model_path, class_names=None)
+    _set_metadata(model_path, class_names=None)
     with pytest.raises(
         ModelFileError, match="received none that can be used for class_names; export it again"
     ):
@@ -356,15 +357,15 @@ def test_missing_metadata_is_named(model_path):
 
 
 @pytest.mark.parametrize(
-    "said",
+    "metadata",
     [
         {"class_names": "abc"}, {"class_names": ["a", "b"]}, {"class_names": [1, 2, 3]},
         {"input_size": "4"}, {"input_size": 5}, {"input_size": 0}, {"format": "2"},
     ],
     ids=str,
 )  # fmt: skip
-def test_metadata_that_does_not_fit_the_graph_is_refused(model_path, said):
-    _say(model_path, **said)
+def test_metadata_that_does_not_fit_the_graph_is_refused(model_path, metadata):
+    _set_metadata(model_path, **metadata)
     with pytest.raises(ModelFileError, match=r"expected .*received"):
         OnnxClassifier(model_path)
 
@@ -380,7 +381,7 @@ def test_weights_outside_the_folder_are_refused(model_path, tmp_path):
     inside.mkdir()
     model = onnx.load(model_path)
     (tmp_path / "secret.bin").write_bytes(np.float32([1 / 255]).tobytes())
-    tensor = next(each for each in model.graph.initializer if each.name == "scale")
+    tensor = next(array for array in model.graph.initializer if array.name == "scale")
     tensor.ClearField("raw_data")
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value="../secret.bin")

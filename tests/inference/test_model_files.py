@@ -227,9 +227,9 @@ def test_evaluate_shows_the_network_what_it_was_trained_on(deep_study):
     names = ["dark", "light"]
     right = np.mean([names[p] == f["class"] for p, f in zip(predicted, files, strict=True)])
 
-    found = evaluate_folder(path, deep_study / "set")
+    metrics = evaluate_folder(path, deep_study / "set")
 
-    assert found["accuracy"] == pytest.approx(right)
+    assert metrics["accuracy"] == pytest.approx(right)
 
 
 # Lists and hidden files
@@ -344,9 +344,9 @@ def test_masks_are_not_tested_on_and_counted(model_path, tmp_path, capsys):
     assert "Left out as masks: 3 files" in capsys.readouterr().err
 
 
-def test_parts_of_a_set_are_refused_or_merged(model_path, tmp_path, capsys):
-    for part in ("train", "test"):
-        classes(tmp_path / "set" / part)
+def test_subsets_of_a_set_are_refused_or_merged(model_path, tmp_path, capsys):
+    for subset in ("train", "test"):
+        classes(tmp_path / "set" / subset)
     arguments = ["evaluate", str(model_path), str(tmp_path / "set")]
 
     assert main(arguments) == 2
@@ -364,9 +364,9 @@ def test_one_patient_for_all_is_named_with_the_setting(model_path, tmp_path, cap
     arguments = ["evaluate", str(model_path), str(tmp_path / "set.csv")]
 
     assert main(arguments) == 0
-    said = capsys.readouterr().err
-    assert "All 6 images name one patient" in said
-    assert "split.patient: ignore" in said
+    printed = capsys.readouterr().err
+    assert "All 6 images name one patient" in printed
+    assert "split.patient: ignore" in printed
     assert main([*arguments, "--set", "split.patient=ignore"]) == 0
     assert "one patient" not in capsys.readouterr().err
     assert folder.is_dir()

@@ -146,14 +146,16 @@ def test_calibration_error_cancels_within_a_bin():
 
 def test_interval_is_wider_where_images_belong_together(guesses):
     alone = classification_metrics(*guesses, NAMES)
-    probabilities, labels = (np.repeat(each, 4, axis=0) for each in guesses)
+    probabilities, labels = (np.repeat(values, 4, axis=0) for values in guesses)
     together = classification_metrics(
         probabilities, labels, NAMES, groups=np.repeat(np.arange(len(guesses[1])), 4)
     )
     torn = classification_metrics(probabilities, labels, NAMES)
 
     assert together["accuracy_ci95"] == alone["accuracy_ci95"]
-    width = {name: np.ptp(each["accuracy_ci95"]) for name, each in (("a", alone), ("t", torn))}
+    width = {
+        name: np.ptp(figures["accuracy_ci95"]) for name, figures in (("a", alone), ("t", torn))
+    }
     assert width["t"] == pytest.approx(width["a"] / 2, rel=0.15)
 
 
@@ -191,7 +193,7 @@ def test_means_are_over_the_classes_that_the_set_has(guesses):
     assert figures["macro_f1"] == pytest.approx(f1.mean())
     areas = [metrics.roc_auc_score(labels == i, probabilities[:, i]) for i in (0, 2)]
     assert figures["auroc"] == pytest.approx(np.mean(areas))
-    assert [each["n"] for each in figures["per_class"].values()] == [counts[0], 0, counts[1]]
+    assert [row["n"] for row in figures["per_class"].values()] == [counts[0], 0, counts[1]]
     assert figures["per_class"]["early"] == {
         "n": 0, "precision": None, "recall": None, "f1": None,
         "not_computed": "no test image of 'early'",
@@ -229,7 +231,7 @@ def test_nothing_is_missing_where_every_class_is_there(guesses):
     figures = classification_metrics(*guesses, NAMES)
 
     assert "not_computed" not in figures
-    assert not any("not_computed" in each for each in figures["per_class"].values())
+    assert not any("not_computed" in row for row in figures["per_class"].values())
 
 
 def test_no_image_is_refused():
@@ -245,7 +247,7 @@ def test_curves_of_a_class_without_images_are_not_computed():
     assert roc["benign"]["true_positives"][-1] == 1.0
     assert roc["pre"] == {"not_computed": "the images are all of 'pre', or none is"}
     alone = classification_curves(probabilities, np.zeros(3, np.int64), NAMES)["roc"]
-    assert all("not_computed" in each for each in alone.values())
+    assert all("not_computed" in curve for curve in alone.values())
 
 
 def _row(accuracy, seed, trained_on="real", precision="fp32", variant=None):
@@ -258,22 +260,22 @@ def _row(accuracy, seed, trained_on="real", precision="fp32", variant=None):
 
 def test_seeds_give_mean_and_spread_of_each_network_training_set_and_precision():
     rows = [_row(0.7, 0), _row(0.9, 1), _row(0.4, 0, "both"), _row(0.6, 0, precision="int8")]
-    found = over_seeds(rows)
-    assert [(row["trained_on"], row["precision"], row["seeds"]) for row in found] == [
+    summaries = over_seeds(rows)
+    assert [(row["trained_on"], row["precision"], row["seeds"]) for row in summaries] == [
         ("real", "fp32", 2), ("both", "fp32", 1), ("real", "int8", 1),
     ]  # fmt: skip
-    assert found[0]["mean"]["accuracy"] == pytest.approx(0.8)
-    assert found[0]["standard_deviation"]["accuracy"] == pytest.approx(0.02**0.5)
-    assert found[1]["standard_deviation"]["accuracy"] is None
+    assert summaries[0]["mean"]["accuracy"] == pytest.approx(0.8)
+    assert summaries[0]["standard_deviation"]["accuracy"] == pytest.approx(0.02**0.5)
+    assert summaries[1]["standard_deviation"]["accuracy"] is None
 
 
 def test_figure_that_was_not_computed_has_no_mean():
     rows = [{**_row(0.7, 0), "auroc": None}, {**_row(0.9, 1), "auroc": None}]
 
-    (found,) = over_seeds(rows)
+    (summary,) = over_seeds(rows)
 
-    assert found["mean"]["auroc"] is found["standard_deviation"]["auroc"] is None
-    assert found["mean"]["accuracy"] == pytest.approx(0.8)
+    assert summary["mean"]["auroc"] is summary["standard_deviation"]["auroc"] is None
+    assert summary["mean"]["accuracy"] == pytest.approx(0.8)
 
 
 def test_sets_of_a_sweep_are_not_averaged_with_the_main_one():
@@ -288,9 +290,9 @@ def test_reliability_by_hand():
 
     bins = reliability(probabilities, labels)
 
-    assert [each["share"] for each in bins] == [0.25, 0.5, 0.25]
-    assert [each["accuracy"] for each in bins] == [1.0, 0.5, 1.0]
-    assert [each["confidence"] for each in bins] == pytest.approx([0.6, 0.71, 1.0])
+    assert [row["fraction"] for row in bins] == [0.25, 0.5, 0.25]
+    assert [row["accuracy"] for row in bins] == [1.0, 0.5, 1.0]
+    assert [row["confidence"] for row in bins] == pytest.approx([0.6, 0.71, 1.0])
 
 
 def test_curves_enclose_the_area_of_the_metrics(guesses):

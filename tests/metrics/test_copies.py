@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.copies import CopyFilter, CopySearch, calibrate, copy_threshold
-from kerasmed.metrics.detection_power import ALTERATIONS, SHARES, detection_power
+from kerasmed.metrics.detection_power import ALTERATIONS, FRACTIONS, detection_power
 
 
 def pictures(count: int, seed: int, size: int = 32) -> np.ndarray:
@@ -47,10 +47,10 @@ def test_altered_copies_are_found(alteration, training, copies):
     alter, rng = ALTERATIONS[alteration], np.random.default_rng(0)
     altered = np.stack([alter(training[i], training[i + 1], rng) for i in range(8)])
 
-    found = copies.find(altered)
+    matches = copies.find(altered)
 
-    assert all(found)
-    named = [copy.position for copy in found]
+    assert all(matches)
+    named = [copy.position for copy in matches]
     either = [{i, i + 1} if "blended" in alteration else {i} for i in range(8)]
     assert all(position in one for position, one in zip(named, either, strict=True))
 
@@ -107,41 +107,42 @@ def test_threshold_by_hand_and_in_spite_of_twins():
     assert copy_threshold(with_twins) < np.tanh(1.15)
 
 
-def test_too_few_held_out_images_are_refused(training):
-    with pytest.raises(InputError, match="expected at least 20 held-out images"):
+def test_too_few_reserve_images_are_refused(training):
+    with pytest.raises(InputError, match="expected at least 20 reserve images"):
         calibrate(CopySearch(training), pictures(19, 2), pictures(60, 7), seed=0)
 
 
-def test_held_out_images_of_the_same_patients_do_not_blind_the_search(training):
+def test_reserve_images_of_the_same_patients_do_not_blind_the_search(training):
     search = CopySearch(training)
-    # Every other held-out image shows a training image again, with some noise.
+    # Every other reserve image shows a training image again, with some noise.
     noise = np.random.default_rng(5).normal(0, 12, (40, 32, 32, 1))
     same = np.clip(training + noise, 0, 255).astype(np.uint8)
     drawn = np.concatenate([pictures(60, 7), training[:2]])
 
-    found = calibrate(search, np.concatenate([pictures(20, 2), same]), drawn, seed=0)
+    calibration = calibrate(search, np.concatenate([pictures(20, 2), same]), drawn, seed=0)
 
-    assert found["held_out"]["threshold"] > 0.99
-    assert found["threshold"] == found["drawn"]["threshold"] < 0.9
-    assert found["drawn"]["above"] == pytest.approx(2 / 62)
-    assert sum(copy is not None for copy in CopyFilter(search, found["threshold"]).find(drawn)) == 2
+    assert calibration["reserve"]["threshold"] > 0.99
+    assert calibration["threshold"] == calibration["drawn"]["threshold"] < 0.9
+    assert calibration["drawn"]["above"] == pytest.approx(2 / 62)
+    matches = CopyFilter(search, calibration["threshold"]).find(drawn)
+    assert sum(copy is not None for copy in matches) == 2
 
 
 def test_model_that_draws_little_else_than_copies_does_not_hide_them(training):
     search = CopySearch(training)
 
-    found = calibrate(search, pictures(60, 2), np.repeat(training[:30], 2, axis=0), seed=0)
+    calibration = calibrate(search, pictures(60, 2), np.repeat(training[:30], 2, axis=0), seed=0)
 
-    assert found["threshold"] == found["held_out"]["threshold"] < 0.9
-    assert found["drawn"]["above"] == 1
+    assert calibration["threshold"] == calibration["reserve"]["threshold"] < 0.9
+    assert calibration["drawn"]["above"] == 1
 
 
-def test_power_is_told_by_alteration_and_share(training, calibration):
+def test_power_is_given_by_alteration_and_fraction(training, calibration):
     rows = detection_power(CopySearch(training), training, calibration["threshold"], size=200)
 
     assert [row["alteration"] for row in rows] == list(ALTERATIONS)
     assert rows[0]["found"] == 1.0
-    assert rows[0]["set_found_out"] == {f"{share:g}": 1.0 for share in SHARES}
+    assert rows[0]["set_found_out"] == {f"{fraction:g}": 1.0 for fraction in FRACTIONS}
 
 
 def test_chance_to_find_a_set_out_grows_with_the_planted_copies(training):

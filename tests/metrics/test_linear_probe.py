@@ -20,8 +20,8 @@ def test_logits_are_those_of_scikit_learn_on_standardised_features(num_classes):
         StandardScaler(), LogisticRegression(C=INVERSE_REGULARISATION, max_iter=1000)
     ).fit(features, labels)
     logits = fit_probe(features, labels, num_classes).logits(features)
-    shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    np.testing.assert_allclose(shares, expected.predict_proba(features), atol=1e-9)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(probabilities, expected.predict_proba(features), atol=1e-9)
     assert probe_accuracy(features, labels, features, labels) == expected.score(features, labels)
 
 

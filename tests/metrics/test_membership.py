@@ -16,28 +16,28 @@ def losses(count: int, seed: int, mean: float = 0.0) -> np.ndarray:
 
 def membership_inference(members, others, levels, groups_of=1, **options) -> dict:
     """With so many neighbouring images in a group."""
-    groups = (np.arange(len(each)) // groups_of for each in (members, others))
+    groups = (np.arange(len(losses_of)) // groups_of for losses_of in (members, others))
     return membership.membership_inference(members, others, levels, *groups, **options)
 
 
 def test_area_is_that_of_scikit_learn():
     members, others = losses(60, 1, -0.7), losses(80, 2)
 
-    found = membership_inference(members, others, [10, 20], samples=50)
+    result = membership_inference(members, others, [10, 20], samples=50)
 
     labels = np.repeat([1, 0], [60, 80])
-    for column, row in enumerate(found["levels"][:2]):
+    for column, row in enumerate(result["levels"][:2]):
         scores = -np.concatenate([members[:, column], others[:, column]])
         assert row["auc"] == pytest.approx(roc_auc_score(labels, scores))
         assert row["interval"][0] < row["auc"] < row["interval"][1]
-    assert [row["timestep"] for row in found["levels"]] == [10, 20, "all"]
-    assert json.loads(json.dumps(found)) == found
+    assert [row["timestep"] for row in result["levels"]] == [10, 20, "all"]
+    assert json.loads(json.dumps(result)) == result
 
 
 def test_members_that_are_restored_best_are_all_found():
-    found = membership_inference(losses(30, 1, -50), losses(200, 2), [1, 2], samples=50)
+    result = membership_inference(losses(30, 1, -50), losses(200, 2), [1, 2], samples=50)
 
-    assert {(row["auc"], row["true_positives"]) for row in found["levels"]} == {(1.0, 1.0)}
+    assert {(row["auc"], row["true_positives"]) for row in result["levels"]} == {(1.0, 1.0)}
 
 
 @pytest.mark.parametrize("count", [100, 101, 200, 500])
@@ -46,17 +46,17 @@ def test_one_percent_of_false_positives_is_allowed(count):
     below = count // 100  # this many others
 
     def true_positives(loss: float) -> float:
-        found = membership_inference(np.full((20, 1), loss), others, [1], samples=10)
-        return found["levels"][0]["true_positives"]
+        result = membership_inference(np.full((20, 1), loss), others, [1], samples=10)
+        return result["levels"][0]["true_positives"]
 
     assert true_positives(below - 0.5) == 1
     assert true_positives(below + 0.5) == 0
 
 
 def test_equal_losses_tell_nothing():
-    found = membership_inference(losses(400, 1), losses(400, 2), [1, 2], samples=100)
+    result = membership_inference(losses(400, 1), losses(400, 2), [1, 2], samples=100)
 
-    for row in found["levels"]:
+    for row in result["levels"]:
         assert row["interval"][0] < 0.5 < row["interval"][1]
         assert row["true_positives"] < 0.05
 
@@ -89,8 +89,8 @@ def test_images_of_one_patient_are_not_evidence_of_their_own():
             np.repeat(rng.normal(size=(12, 1)), 30, axis=0) + 0.2 * rng.normal(size=(360, 1))
             for _ in range(2)
         )
-        found = membership_inference(members, others, [1], groups_of=30, samples=200)
-        low, high = found["levels"][0]["interval"]
+        result = membership_inference(members, others, [1], groups_of=30, samples=200)
+        low, high = result["levels"][0]["interval"]
         covered += low < 0.5 < high
-    assert found["groups"] == [12, 12]
+    assert result["groups"] == [12, 12]
     assert covered >= 34

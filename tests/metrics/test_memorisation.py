@@ -11,10 +11,10 @@ from kerasmed.errors import InputError
 from kerasmed.metrics.memorisation import (
     comparison_pixels,
     data_copying,
+    fraction_closer_to_train,
     memorisation,
     nearest,
     nearest_of_versions,
-    share_closer_to_training,
 )
 
 
@@ -113,10 +113,10 @@ def test_nearest_of_versions_agrees_with_brute_force():
 def test_independent_sets_lie_as_close_to_both_sides():
     result = memorisation(normal(400, 1), normal(400, 2)[:, None], normal(1500, 3)[:, None])
 
-    # Standard error of a share of 1500 is 0.013, more with one fixed pair of sides.
-    assert result["share_closer_to_training"] == pytest.approx(0.5, abs=0.06)
-    assert result["median_distance_to_training"] == pytest.approx(
-        result["median_distance_to_held_out"], rel=0.03
+    # Standard error of a fraction of 1500 is 0.013, more with one fixed pair of sides.
+    assert result["fraction_closer_to_train"] == pytest.approx(0.5, abs=0.06)
+    assert result["median_distance_to_train"] == pytest.approx(
+        result["median_distance_to_reserve"], rel=0.03
     )
     assert abs(result["c_t"]) < 3
 
@@ -124,20 +124,20 @@ def test_independent_sets_lie_as_close_to_both_sides():
 def test_unequal_sides_are_compared_at_equal_size():
     result = memorisation(normal(600, 1), normal(150, 2)[:, None], normal(1500, 3)[:, None])
 
-    assert (result["n_compared"], result["n_generated"]) == (150, 1500)
-    assert result["share_closer_to_training"] == pytest.approx(0.5, abs=0.08)
+    assert (result["n_compared"], result["n_synthetic"]) == (150, 1500)
+    assert result["fraction_closer_to_train"] == pytest.approx(0.5, abs=0.08)
 
 
-def test_memorised_set_lies_closer_to_training():
-    seen = normal(100, 1)
-    generated = seen + 0.1 * normal(100, 3)
+def test_memorised_set_lies_closer_to_train():
+    train = normal(100, 1)
+    synthetic = train + 0.1 * normal(100, 3)
 
-    result = memorisation(seen, normal(100, 2)[:, None], generated[:, None])
+    result = memorisation(train, normal(100, 2)[:, None], synthetic[:, None])
 
-    assert result["share_closer_to_training"] == 1.0
+    assert result["fraction_closer_to_train"] == 1.0
     assert result["c_t"] < -3
-    assert result["authenticity"]["generated"] == 0.0
-    assert result["authenticity"]["held_out"] > 0.3
+    assert result["authenticity"]["synthetic"] == 0.0
+    assert result["authenticity"]["reserve"] > 0.3
 
 
 def test_seed_repeats_and_results_are_plain_values():
@@ -147,53 +147,55 @@ def test_seed_repeats_and_results_are_plain_values():
 
     assert result == memorisation(*sets)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
-    others = [memorisation(*sets, seed=seed)["median_distance_to_training"] for seed in (1, 2)]
-    assert len({result["median_distance_to_training"], *others}) > 1
+    others = [memorisation(*sets, seed=seed)["median_distance_to_train"] for seed in (1, 2)]
+    assert len({result["median_distance_to_train"], *others}) > 1
 
 
-@pytest.mark.parametrize(("position", "name"), list(enumerate(["seen", "held out", "generated"])))
+@pytest.mark.parametrize(
+    ("position", "name"), list(enumerate(["training", "reserve", "synthetic"]))
+)
 def test_too_few_images_are_refused(position, name):
     counts = [20, 20, 20]
     counts[position] = 19
-    seen, held_out, generated = (normal(count, i) for i, count in enumerate(counts))
+    train, reserve, synthetic = (normal(count, i) for i, count in enumerate(counts))
 
     with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
-        memorisation(seen, held_out[:, None], generated[:, None])
+        memorisation(train, reserve[:, None], synthetic[:, None])
 
 
-def test_share_closer_to_training_of_copies_and_of_strangers():
-    seen, held_out = normal(30, 0), normal(90, 1)
+def test_fraction_closer_to_train_of_copies_and_of_strangers():
+    train, reserve = normal(30, 0), normal(90, 1)
 
-    def share(generated: np.ndarray) -> float:
-        return share_closer_to_training(seen, held_out, generated[:, None])
+    def closer(synthetic: np.ndarray) -> float:
+        return fraction_closer_to_train(train, reserve, synthetic[:, None])
 
-    assert share(seen + 1e-3) == 1.0
-    assert share_closer_to_training(held_out, seen, seen[:, None]) == 0.0
-    assert share(normal(2000, 2)) == pytest.approx(0.5, abs=0.15)
+    assert closer(train + 1e-3) == 1.0
+    assert fraction_closer_to_train(reserve, train, train[:, None]) == 0.0
+    assert closer(normal(2000, 2)) == pytest.approx(0.5, abs=0.15)
 
 
-def test_data_copying_of_one_cell_is_the_z_score_of_scipy():
+def test_data_copying_of_one_cluster_is_the_z_score_of_scipy():
     rng = np.random.default_rng(0)
     natural, drawn = rng.normal(0, 1, 50), rng.normal(-0.5, 1, 70)
 
-    found = data_copying(normal(30, 1), (normal(50, 2), natural), (normal(70, 3), drawn))
+    score = data_copying(normal(30, 1), (normal(50, 2), natural), (normal(70, 3), drawn))
 
     u = mannwhitneyu(drawn, natural).statistic
-    assert found == pytest.approx((u - 50 * 70 / 2) / np.sqrt(50 * 70 * 121 / 12))
+    assert score == pytest.approx((u - 50 * 70 / 2) / np.sqrt(50 * 70 * 121 / 12))
 
 
-def test_data_copying_by_chance_deviates_by_one_however_many_cells():
-    found = []
+def test_data_copying_by_chance_deviates_by_one_however_many_clusters():
+    scores = []
     for i in range(100):
-        seen, held_out, drawn = (normal(200, 3 * i + j) for j in range(3))
-        natural, made = (nearest(each, seen)[0] for each in (held_out, drawn))
-        found.append(data_copying(seen, (held_out, natural), (drawn, made)))
-    assert np.std(found) == pytest.approx(1, abs=0.3)  # the mean of ten scores: 0.32
-    assert abs(np.mean(found)) < 0.4
+        train, reserve, drawn = (normal(200, 3 * i + j) for j in range(3))
+        of_reserve, of_drawn = (nearest(images, train)[0] for images in (reserve, drawn))
+        scores.append(data_copying(train, (reserve, of_reserve), (drawn, of_drawn)))
+    assert np.std(scores) == pytest.approx(1, abs=0.3)  # the mean of ten scores: 0.32
+    assert abs(np.mean(scores)) < 0.4
 
 
 def test_data_copying_counts_the_images_of_a_group_once():
-    """Thirty images of each of eight held-out patients, none of whom is closer than by chance."""
+    """Thirty images of each of eight reserve patients, none of whom is closer than by chance."""
     together, apart = [], []
     for i in range(40):
         rng = np.random.default_rng(i)
@@ -207,30 +209,30 @@ def test_data_copying_counts_the_images_of_a_group_once():
     assert np.std(together) == pytest.approx(1, abs=0.4)
 
 
-def test_data_copying_in_one_cell_of_two_shows():
-    seen = np.concatenate([normal(40, 1), normal(40, 2) + 100])
-    held_out = np.concatenate([normal(100, 3), normal(100, 4) + 100])
+def test_data_copying_in_one_cluster_of_two_shows():
+    train = np.concatenate([normal(40, 1), normal(40, 2) + 100])
+    reserve = np.concatenate([normal(100, 3), normal(100, 4) + 100])
     natural, copied = np.full(200, 1.0), np.concatenate([np.full(100, 1.0), np.full(100, 0.1)])
 
-    assert data_copying(seen, (held_out, natural), (held_out, natural)) == pytest.approx(0, abs=0.1)
-    assert data_copying(seen, (held_out, natural), (held_out, copied)) < -3
+    assert data_copying(train, (reserve, natural), (reserve, natural)) == pytest.approx(0, abs=0.1)
+    assert data_copying(train, (reserve, natural), (reserve, copied)) < -3
 
 
 def test_authenticity_by_hand():
-    seen = np.array([[0.0], [1.0], *[[100.0 + 10 * i] for i in range(18)]])
-    generated = np.array([[0.5], [3.0], *[[104.0]] * 18])
+    train = np.array([[0.0], [1.0], *[[100.0 + 10 * i] for i in range(18)]])
+    synthetic = np.array([[0.5], [3.0], *[[104.0]] * 18])
 
-    result = memorisation(seen, generated[:, None], generated[:, None])
+    result = memorisation(train, synthetic[:, None], synthetic[:, None])
 
     # Only the second lies farther from its nearest (2) than that one from another (1).
-    assert result["authenticity"]["generated"] == pytest.approx(1 / 20)
+    assert result["authenticity"]["synthetic"] == pytest.approx(1 / 20)
 
 
-def test_set_that_is_the_training_set_itself_is_told():
-    seen, held_out = (np.random.default_rng(seed).normal(size=(60, 8)) for seed in (1, 2))
+def test_set_that_is_the_training_set_itself_is_recognised():
+    train, reserve = (np.random.default_rng(seed).normal(size=(60, 8)) for seed in (1, 2))
 
-    found = memorisation(seen, held_out[:, None], seen[:, None])
+    result = memorisation(train, reserve[:, None], train[:, None])
 
-    assert found["share_closer_to_training"] == 1
-    assert found["authenticity"]["generated"] == 0
-    assert found["c_t"] < -3
+    assert result["fraction_closer_to_train"] == 1
+    assert result["authenticity"]["synthetic"] == 0
+    assert result["c_t"] < -3

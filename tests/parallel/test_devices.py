@@ -1,4 +1,4 @@
-"""One training on one device and on two, which are parts of this machine's processor."""
+"""One training on one device and on two, which are logical devices of this machine's CPU."""
 
 import json
 import os
@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from kerasmed.errors import ConfigError
+from kerasmed.parallel import resolve
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.parallel.devices import check_batch
 from kerasmed.parallel.resolve import Runtime, resolve_runtime
-from kerasmed.runtime import backend as runtime
 
 TWO_DEVICES = """
 import json, sys
@@ -23,8 +23,8 @@ import keras
 if keras.backend.backend() == "tensorflow":
     import tensorflow as tf
     processor = tf.config.list_physical_devices("CPU")[0]
-    parts = [tf.config.LogicalDeviceConfiguration()] * 2
-    tf.config.set_logical_device_configuration(processor, parts)
+    devices = [tf.config.LogicalDeviceConfiguration()] * 2
+    tf.config.set_logical_device_configuration(processor, devices)
 from conftest import phantom_set
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.diffusion.config import DiffusionConfig
@@ -107,12 +107,12 @@ def test_batches_that_do_not_divide_are_refused():
 
 
 def test_what_does_not_go_with_a_strategy_is_turned_off_and_said(monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "list_devices", lambda: ["gpu:0", "gpu:1"])
-    asked = RuntimeConfig(precision="mixed_float16", jit_compile=True, distribution="mirrored")
-    found = resolve_runtime(asked)
-    assert (found.precision, found.jit_compile) == ("mixed_bfloat16", False)
-    assert (found.distribution, found.replicas) == ("mirrored", 2)
-    said = capsys.readouterr().err
-    assert "mixed_bfloat16 for mixed_float16" in said
-    assert "XLA is off" in said
-    assert "divided among 2 devices" in said
+    monkeypatch.setattr(resolve, "list_devices", lambda: ["gpu:0", "gpu:1"])
+    requested = RuntimeConfig(precision="mixed_float16", jit_compile=True, distribution="mirrored")
+    resolved = resolve_runtime(requested)
+    assert (resolved.precision, resolved.jit_compile) == ("mixed_bfloat16", False)
+    assert (resolved.distribution, resolved.replicas) == ("mirrored", 2)
+    messages = capsys.readouterr().err
+    assert "mixed_bfloat16 for mixed_float16" in messages
+    assert "XLA is off" in messages
+    assert "divided among 2 devices" in messages

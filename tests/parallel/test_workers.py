@@ -17,7 +17,7 @@ import pytest
 from kerasmed.cli.main import main
 from kerasmed.errors import ConfigError, MachineError, StageError
 from kerasmed.parallel import workers
-from kerasmed.parallel.workers import lost_workers_named, of_chief, read_worker
+from kerasmed.parallel.workers import from_chief, naming_lost_workers, read_worker
 from kerasmed.study import runner as study
 from kerasmed.study.config import load_config
 from kerasmed.study.run_folder import RunFolder
@@ -26,7 +26,7 @@ from kerasmed.study.stages import STAGES
 EXPERIMENT = """
 name: together
 data: {phantoms: {family: smear, per_class: 30}, image_size: 32}
-split: {diffusion: 0.4, test: 0.2}
+split: {train: 0.4, test: 0.2}
 diffusion: {widths: [8], max_minutes: null, max_images: 960, checkpoint_steps: 5, batch_size: 8,
             warmup_steps: 2, clip_norm: 0.05, preview_every: 1000}
 sampling: {per_class: 6, steps: 4, copy_filter: false}
@@ -72,8 +72,8 @@ def test_tf_config_says_which_worker_this_is(monkeypatch):
         ("{", "JSONDecodeError"),
         ("[]", "TypeError"),
         ('{"cluster": {"worker": ["127.0.0.1:1"]}}', "KeyError: 'task'"),
-        (_tf_config(2, 1, 2), "worker 2 is none of its 2"),
-        (_tf_config(-1, 1, 2), "worker -1 is none"),
+        (_tf_config(2, 1, 2), "worker 2 is not one of its 2"),
+        (_tf_config(-1, 1, 2), "worker -1 is not one"),
         (_tf_config(0, 70000), "is not HOST:PORT"),
         (_tf_config(0, 1).replace("127.0.0.1:1", "somewhere"), "'somewhere' is not HOST:PORT"),
         (_tf_config(0, 1).replace('"worker"', '"ps"'), "KeyError: 'worker'"),
@@ -109,14 +109,14 @@ def test_port_in_use_is_refused_by_the_command(experiment, monkeypatch, tmp_path
 def test_work_is_not_divided_in_two_ways(experiment, tmp_path, capsys):
     arguments = ["--out", str(tmp_path), "--set", "runtime.distribution=multi_worker"]
     assert main(["study", str(experiment), *arguments, "--shard", "1/2"]) == 2
-    assert "expected no --shard and no --executor beside it" in capsys.readouterr().err
+    assert "expected no --shard and no --executor in addition" in capsys.readouterr().err
 
 
 def test_worker_with_another_recipe_or_kerasmed_is_refused(monkeypatch):
     chief = []
-    monkeypatch.setattr(workers, "of_chief", lambda value: (chief.append(value) or value,))
+    monkeypatch.setattr(workers, "from_chief", lambda value: (chief.append(value) or value,))
     workers.check_agreed({"seed": 0})
-    monkeypatch.setattr(workers, "of_chief", lambda value: (chief[0],))
+    monkeypatch.setattr(workers, "from_chief", lambda value: (chief[0],))
     workers.check_agreed({"seed": 0})
     with pytest.raises(StageError, match=r"Worker 0 has another recipe than the chief.*'seed': 1"):
         workers.check_agreed({"seed": 1})
@@ -128,40 +128,40 @@ def test_worker_with_another_recipe_or_kerasmed_is_refused(monkeypatch):
 def test_folder_that_is_not_shared_is_refused(experiment, monkeypatch, tmp_path):
     monkeypatch.setenv("TF_CONFIG", _tf_config(1, _free_port(), _free_port()))
     monkeypatch.setattr(study, "meet", lambda worker: None)
-    monkeypatch.setattr(study, "of_chief", lambda mark: (7.0,))
-    monkeypatch.setattr(study, "_SEEN_WITHIN_S", 0.0)
+    monkeypatch.setattr(study, "from_chief", lambda mark: (7.0,))
+    monkeypatch.setattr(study, "_VISIBLE_WITHIN_S", 0.0)
     config = load_config(experiment, ["runtime.distribution=multi_worker"])
-    with pytest.raises(StageError, match=r"Worker 1 does not see in .* what the chief wrote"):
+    with pytest.raises(StageError, match=r"Worker 1 cannot find in .* the chief wrote"):
         study.run_stage(STAGES["diffusion"], config, RunFolder(tmp_path))
 
 
 def test_nobody_waits_for_a_worker_that_has_ended(tmp_path):
     run = RunFolder(tmp_path)
     with run.locked(1, 3), run.locked(2, 3):
-        study._check_there(run, [1, 2], 3)
-        with pytest.raises(MachineError, match="Worker 2 has ended before what it was to do"):
-            study._check_there(run, [2, 3], 3)
+        study._check_alive(run, [1, 2], 3)
+        with pytest.raises(MachineError, match="Worker 2 has ended too early"):
+            study._check_alive(run, [2, 3], 3)
 
 
 def test_alone_a_process_is_the_chief():
-    assert of_chief(0.25, 3.0) == (0.25, 3.0)
+    assert from_chief(0.25, 3.0) == (0.25, 3.0)
 
 
 def test_other_errors_are_no_lost_workers():
-    with pytest.raises(ValueError, match="connection"), lost_workers_named():
+    with pytest.raises(ValueError, match="connection"), naming_lost_workers():
         raise ValueError("connection")
-    with pytest.raises(StageError), lost_workers_named():
+    with pytest.raises(StageError), naming_lost_workers():
         raise StageError("a loss of NaN")
 
 
 def test_lost_worker_is_one_line(monkeypatch):
     monkeypatch.setattr(workers._Joined, "worker", workers.Worker(0, ("a:1", "b:2")))
     message = r"Worker 0 lost another one of a:1, b:2: .* Socket closed"
-    with pytest.raises(MachineError, match=message), lost_workers_named():
+    with pytest.raises(MachineError, match=message), naming_lost_workers():
         raise RuntimeError("Collective ops is aborted by: Socket closed")
-    with pytest.raises(ValueError, match="closed file"), lost_workers_named():
+    with pytest.raises(ValueError, match="closed file"), naming_lost_workers():
         raise ValueError("I/O operation on closed file")
-    with pytest.raises(ZeroDivisionError), lost_workers_named():
+    with pytest.raises(ZeroDivisionError), naming_lost_workers():
         raise ZeroDivisionError("division by zero")
 
 
@@ -189,10 +189,11 @@ def _two() -> list[str]:
 
 
 def _end(*processes: subprocess.Popen) -> list[str]:
-    told = [process.communicate(timeout=300)[1] for process in processes]
-    for process, text in zip(processes, told, strict=True):
+    """What each process wrote on stderr, once all have ended without an error."""
+    messages = [process.communicate(timeout=300)[1] for process in processes]
+    for process, text in zip(processes, messages, strict=True):
         assert process.returncode == 0, text
-    return told
+    return messages
 
 
 def _losses(out: Path) -> list[list[float]]:
@@ -217,13 +218,13 @@ def test_two_workers_learn_what_one_process_does_though_one_is_killed(
         time.sleep(0.02)
     other.send_signal(signal.SIGKILL)
     other.communicate()
-    told = chief.communicate(timeout=120)[1]
-    assert chief.returncode == 2, told
-    line = told.strip().splitlines()[-1]
+    chief_messages = chief.communicate(timeout=120)[1]
+    assert chief.returncode == 2, chief_messages
+    line = chief_messages.strip().splitlines()[-1]
     assert line.startswith("kerasmed: Worker 0 lost another one of 127.0.0.1")
 
-    told = _end(*_start("train diffusion", experiment, together, backend, *_two()))
-    assert "from step 0 on" not in told[0]
+    messages = _end(*_start("train diffusion", experiment, together, backend, *_two()))
+    assert "from step 0 on" not in messages[0]
     assert len(_losses(together)) == len(_losses(alone)) == 24
     np.testing.assert_allclose(_losses(together), _losses(alone), rtol=1e-4)
     record = json.loads((together / "run.json").read_text())["stages"]["diffusion"]["result"]
@@ -258,15 +259,15 @@ def test_two_workers_train_the_cnns_of_one_process(backend, experiment, tmp_path
 
 @pytest.mark.slow
 def test_two_workers_do_a_whole_study(experiment, tmp_path):
-    told = _end(*_start("study", experiment, tmp_path, "tensorflow", *_two()))
+    messages = _end(*_start("study", experiment, tmp_path, "tensorflow", *_two()))
     assert (tmp_path / "report.html").exists()
     for stage in ("sampling", "export", "explain"):
-        assert all(f"{stage}: part {i + 1} of 2" in told[i] for i in (0, 1))
+        assert all(f"{stage}: shard {i + 1} of 2" in messages[i] for i in (0, 1))
     for stage in ("diffusion", "classifiers"):
-        assert f"{stage}: with the other workers" in told[1]
+        assert f"{stage}: with the other workers" in messages[1]
     records = (tmp_path / "classifiers").glob("*/training.json")
-    ran = [json.loads(path.read_text())["result"] for path in records]
-    assert [(each["replicas"], each["workers"]) for each in ran] == [(2, 2)] * 2
+    results = [json.loads(path.read_text())["result"] for path in records]
+    assert [(result["replicas"], result["workers"]) for result in results] == [(2, 2)] * 2
     # One process finds nothing left to do, and needs no TF_CONFIG.
     (again,) = _end(*_start("study", experiment, tmp_path, "tensorflow"))
     assert "started" not in again
@@ -278,7 +279,7 @@ def test_workers_end_where_the_chief_does(backend, experiment, tmp_path):
     pytest.importorskip(backend)
     (tmp_path / "images").write_text("no folder: the chief cannot write its phantoms here")
     chief, other = _start("train diffusion", experiment, tmp_path, backend, *_two())
-    told = [each.communicate(timeout=200)[1] for each in (chief, other)]
-    assert chief.returncode != 0, told[0]
-    assert other.returncode == 2, told[1]
-    assert "kerasmed: Worker 0 has ended before what it was to do" in told[1]
+    messages = [process.communicate(timeout=200)[1] for process in (chief, other)]
+    assert chief.returncode != 0, messages[0]
+    assert other.returncode == 2, messages[1]
+    assert "kerasmed: Worker 0 has ended too early" in messages[1]

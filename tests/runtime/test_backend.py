@@ -11,17 +11,17 @@ from kerasmed.cli.main import main
 from kerasmed.errors import ConfigError, MachineError
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.parallel.resolve import resolve_runtime
-from kerasmed.runtime import backend as runtime
 from kerasmed.runtime import hardware
 from kerasmed.runtime.backend import load_keras, precision_policy
 from kerasmed.runtime.hardware import CoreLimits
 from kerasmed.runtime.keras_settings import (
     hidden_settings,
+    ignored_settings,
     keras_home,
-    passed_over,
     requested_backend,
     settings_of_file,
 )
+from kerasmed.runtime.versions import versions
 
 
 @pytest.mark.parametrize(("flags", "expected"), [
@@ -30,8 +30,8 @@ from kerasmed.runtime.keras_settings import (
 def test_auto_precision_follows_the_processor(monkeypatch, flags, expected):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: [])
     monkeypatch.setattr(hardware, "cpu_fields", lambda: {"flags": flags})
-    found = resolve_runtime(RuntimeConfig())
-    assert (found.precision, found.jit_compile) == (expected, False)
+    resolved = resolve_runtime(RuntimeConfig())
+    assert (resolved.precision, resolved.jit_compile) == (expected, False)
 
 
 def test_classifiers_stay_in_float32_on_a_cpu(monkeypatch):
@@ -42,9 +42,9 @@ def test_classifiers_stay_in_float32_on_a_cpu(monkeypatch):
 
 def test_auto_on_a_gpu_is_bfloat16_with_xla(monkeypatch):
     monkeypatch.setattr(keras.distribution, "list_devices", lambda kind=None: ["gpu:0"])
-    found = resolve_runtime(RuntimeConfig())
-    assert (found.precision, found.jit_compile) == ("mixed_bfloat16", True)
-    assert found.device == "1 x GPU"
+    resolved = resolve_runtime(RuntimeConfig())
+    assert (resolved.precision, resolved.jit_compile) == ("mixed_bfloat16", True)
+    assert resolved.device == "1 x GPU"
 
 
 def test_jax_is_compiled_on_a_cpu_too(monkeypatch):
@@ -54,9 +54,9 @@ def test_jax_is_compiled_on_a_cpu_too(monkeypatch):
 
 
 def test_what_was_asked_for_is_taken():
-    asked = RuntimeConfig(precision="mixed_float16", jit_compile=True)
-    found = resolve_runtime(asked)
-    assert (found.precision, found.jit_compile) == ("mixed_float16", True)
+    requested = RuntimeConfig(precision="mixed_float16", jit_compile=True)
+    resolved = resolve_runtime(requested)
+    assert (resolved.precision, resolved.jit_compile) == ("mixed_float16", True)
 
 
 def test_policy_is_restored_also_after_an_error():
@@ -75,7 +75,7 @@ def test_policy_is_restored_also_after_an_error():
 
 def test_record_names_processor_and_versions():
     assert hardware.machine()["cores"] >= 1
-    assert {"python", "keras", "numpy", "kerasmed"} <= runtime.versions().keys()
+    assert {"python", "keras", "numpy", "kerasmed"} <= versions().keys()
 
 
 def test_device_counts_the_cores_that_may_be_used(monkeypatch):
@@ -108,7 +108,7 @@ UNUSUAL = {
 
 LOADED = """
 import os, sys
-from kerasmed import hardware
+from kerasmed.runtime import hardware
 hardware.core_limits = lambda: hardware.CoreLimits(8, 8, quota=1.0)
 from kerasmed.runtime.backend import load_keras
 load_keras()
@@ -196,9 +196,11 @@ def test_settings_are_hidden_only_while_keras_is_imported(monkeypatch, tmp_path)
 def test_what_keras_json_says_other_than_keras_itself(keras_folder, content, expected):
     if content is not None:
         (keras_folder / "keras.json").write_bytes(content)
-    found = settings_of_file()
-    assert found == expected or found.startswith(expected)
-    assert list(passed_over()) == ([] if expected is None else [str(keras_folder / "keras.json")])
+    settings = settings_of_file()
+    assert settings == expected or settings.startswith(expected)
+    assert list(ignored_settings()) == (
+        [] if expected is None else [str(keras_folder / "keras.json")]
+    )
 
 
 def test_keras_json_that_is_no_file_says_nothing(keras_folder):

@@ -176,7 +176,9 @@ def test_quota_holds_for_blas(monkeypatch, four_cores, quota, given, expected):
 
 def test_command_line_limits_blas_before_numpy_is_imported():
     code = (
-        "import os, sys; from kerasmed import cli, hardware\n"
+        "import os, sys\n"
+        "from kerasmed.cli import main as cli\n"
+        "from kerasmed.runtime import hardware\n"
         "hardware.core_limits = lambda: hardware.CoreLimits(8, 8, quota=1.0)\n"
         "def main(): print('numpy' in sys.modules, os.environ['OPENBLAS_NUM_THREADS'])\n"
         "cli.main = main; cli.entry()"
@@ -191,9 +193,9 @@ def test_command_line_limits_blas_before_numpy_is_imported():
 def test_cores_are_counted_in_one_place():
     package = Path(kerasmed.__file__).parent
     counting = ("cpu_count", "sched_getaffinity", "process_cpu_count")
-    found = {
+    counting_files = {
         path.name
         for path in package.rglob("*.py")
         if any(name in path.read_text(encoding="utf-8") for name in counting)
     }
-    assert found == {"hardware.py"}
+    assert counting_files == {"hardware.py"}

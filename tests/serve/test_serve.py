@@ -96,11 +96,11 @@ def client(model):
 def test_prediction_is_that_of_the_engine(client, model, tmp_path):
     (tmp_path / "red.png").write_bytes(_png())
     (expected,) = model.predict(model.read([tmp_path / "red.png"]))
-    found = _post(client).json()
-    assert found["predicted"] == "r"
-    assert list(found["probabilities"]) == ["r", "g", "b"]
-    np.testing.assert_allclose(list(found["probabilities"].values()), expected, atol=1e-6)
-    assert found["overlay"] is None
+    prediction = _post(client).json()
+    assert prediction["predicted"] == "r"
+    assert list(prediction["probabilities"]) == ["r", "g", "b"]
+    np.testing.assert_allclose(list(prediction["probabilities"].values()), expected, atol=1e-6)
+    assert prediction["overlay"] is None
 
 
 def test_overlay_is_a_picture_of_the_image_and_its_superpixels(client):
@@ -125,7 +125,7 @@ def test_page_health_and_description(client):
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "status", "said"),
+    ("content", "name", "status", "message"),
     [
         (b"no image", "slice.png", 415, "Cannot read the uploaded file"),
         (b"", "slice.png", 415, "Cannot read the uploaded file"),
@@ -138,11 +138,11 @@ def test_page_health_and_description(client):
         (_png(np.zeros((60, 60, 3), np.uint8)), "big.png", 413, "at most 2,500 pixels, received 3"),
     ],
 )
-def test_what_is_uploaded_is_read_or_refused(model, content, name, status, said):
+def test_what_is_uploaded_is_read_or_refused(model, content, name, status, message):
     with TestClient(create_app(model, Limits(max_pixels=2500))) as client:
         answer = _post(client, content, name)
     assert answer.status_code == status
-    assert said in answer.text
+    assert message in answer.text
 
 
 def _volume(slices=3):
@@ -151,19 +151,19 @@ def _volume(slices=3):
 
 
 def test_a_volume_is_answered_slice_by_slice(client, model):
-    found = _post(client, _volume(), "scan.nii.gz").json()
+    answers = _post(client, _volume(), "scan.nii.gz").json()
 
-    assert [answer["slice"] for answer in found["slices"]] == [0, 1, 2]
+    assert [answer["slice"] for answer in answers["slices"]] == [0, 1, 2]
     expected = model.predict(np.stack([np.full((4, 4, 3), 100 * i, np.uint8) for i in range(3)]))
-    received = [list(answer["probabilities"].values()) for answer in found["slices"]]
+    received = [list(answer["probabilities"].values()) for answer in answers["slices"]]
     np.testing.assert_allclose(received, expected, atol=1e-6)
 
 
 def test_one_slice_of_a_volume_is_answered_and_explained(client):
-    found = _post(client, _volume(), "scan.nii.gz", slice=1, lime=True).json()
+    prediction = _post(client, _volume(), "scan.nii.gz", slice=1, lime=True).json()
 
-    assert found["slice"] == 1
-    assert found["overlay"].startswith("data:image/png;base64,")
+    assert prediction["slice"] == 1
+    assert prediction["overlay"].startswith("data:image/png;base64,")
     assert _post(client, _volume(), "scan.nii.gz", slice=3).status_code == 415
     assert "up to 2" in _post(client, _volume(), "scan.nii.gz", slice=3).json()["detail"]
 
@@ -273,8 +273,8 @@ def test_body_that_does_not_come_is_not_waited_for(model):
             assert b" 408 " in slow.recv(1000).splitlines()[0]
         # Its place is free again.
         files = {"image": ("slice.png", _png())}
-        found = httpx2.post(f"http://127.0.0.1:{address[1]}/predict", files=files)
-        assert found.status_code == 200
+        answer = httpx2.post(f"http://127.0.0.1:{address[1]}/predict", files=files)
+        assert answer.status_code == 200
     finally:
         server.should_exit = True
         thread.join(20)
@@ -294,9 +294,9 @@ def test_request_without_an_image_is_refused(client):
 def test_large_bodies_are_refused_declared_or_not(model):
     with TestClient(create_app(model, Limits(max_body=1000))) as client:
         declared = _post(client, bytes(2000))
-        parts = (bytes(500) for _ in range(4))
+        chunks = (bytes(500) for _ in range(4))
         headers = {"content-type": "multipart/form-data; boundary=x"}
-        not_declared = client.post("/predict", content=parts, headers=headers)
+        not_declared = client.post("/predict", content=chunks, headers=headers)
         assert _post(client).status_code == 200
     for answer in (declared, not_declared):
         assert answer.status_code == 413
@@ -325,7 +325,7 @@ def test_what_waits_becomes_one_batch_and_too_much_is_refused(model):
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
         time.sleep(0.3)  # the last of them may still be on its way from the gate to the queue
         model.may_run.set()
-        assert {each.result().status_code for each in [first, *others]} == {200}
+        assert {answer.result().status_code for answer in [first, *others]} == {200}
     assert model.batches == [1, 4, 1]
 
 
@@ -337,7 +337,7 @@ def test_explanations_have_a_bound_of_their_own(model, monkeypatch):
         assert may_end.wait(20)
         return "data:image/png;base64,", []
 
-    monkeypatch.setattr("kerasmed.serve.app._explain", explain)
+    monkeypatch.setattr("kerasmed.serve.app._draw_explanation", explain)
     with (
         TestClient(create_app(model, Limits(max_explaining=1))) as client,
         ThreadPoolExecutor(1) as pool,
@@ -413,7 +413,7 @@ def _free_port():
         return probe.getsockname()[1]
 
 
-def test_command_serves_until_it_is_told_to_stop(model_path):
+def test_command_serves_until_it_is_stopped(model_path):
     port = _free_port()
     command = [
         sys.executable,
@@ -435,9 +435,12 @@ def test_command_serves_until_it_is_told_to_stop(model_path):
                 return False
 
         _wait_for(answers)
-        with ThreadPoolExecutor(1) as pool:
-            address = f"http://127.0.0.1:{port}/predict?lime=true"
-            slow = pool.submit(httpx2.post, address, files={"image": ("a.png", _png())}, timeout=20)
+        address = f"http://127.0.0.1:{port}"
+        with ThreadPoolExecutor(1) as pool, httpx2.Client(base_url=address, timeout=60) as client:
+            client.get("/health")  # so that the next request is sent at once
+            slow = pool.submit(
+                client.post, "/predict?lime=true", files={"image": ("a.png", _png())}
+            )
             time.sleep(0.2)
             process.send_signal(signal.SIGTERM)
             assert slow.result().json()["overlay"]

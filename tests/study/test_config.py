@@ -113,7 +113,7 @@ def test_there_are_shipped_experiments():
 def test_unknown_key_is_named(values, key):
     message = refusal(parse_config, PHANTOMS | values, "my.yaml")
 
-    assert message == f"my.yaml: unknown key {key}; remove it or mend its spelling."
+    assert message == f"my.yaml: unknown key {key}; remove it or correct its spelling."
 
 
 def test_missing_key_is_named():
@@ -247,7 +247,7 @@ def test_key_that_is_given_twice_is_refused(write):
 
 
 def test_run_length_that_would_do_nothing_is_refused(experiment):
-    assert "goes with split.group_by: neighbours" in refusal(
+    assert "applies only to split.group_by: neighbours" in refusal(
         load_config, experiment, ["split.run_length=50"]
     )
     load_config(experiment, ["split.run_length=50", "split.group_by=neighbours"])
@@ -290,7 +290,7 @@ def test_preset_fills_what_is_not_given(experiment, preset):
     assert parse_config(config.model_dump(), "again") == config
 
 
-def test_budget_is_told_in_whole_numbers():
+def test_budget_is_reported_in_whole_numbers():
     settings = DiffusionConfig(max_minutes=2.25, max_images=1_234_567)
     assert settings.budget() == "2.25 minutes or 1,234,567 images"
 
@@ -315,7 +315,7 @@ def test_guidance_without_dropped_labels_is_refused(experiment):
         "sampling.variants={guided: {guidance_scale: 2}}",
     ):
         message = refusal(load_config, experiment, [never, guided])
-        assert "needs a denoiser that has learned without labels" in message
+        assert "needs a denoiser that was also trained without labels" in message
 
 
 def test_floor_above_the_ceiling_of_the_loss_weights_is_refused(experiment):
@@ -347,7 +347,7 @@ def test_assignment_value_may_hold_an_equals_sign(experiment):
 
 
 @pytest.mark.parametrize(
-    ("assignment", "part"),
+    ("assignment", "message"),
     [
         ("diffusion.max_images", "takes key.path=value"),
         ("=3", "takes key.path=value"),
@@ -357,8 +357,8 @@ def test_assignment_value_may_hold_an_equals_sign(experiment):
         ("diffusion.stepz=3", "unknown key diffusion.stepz"),
     ],
 )
-def test_bad_assignment_is_refused(experiment, assignment, part):
-    assert part in refusal(load_config, experiment, [assignment])
+def test_bad_assignment_is_refused(experiment, assignment, message):
+    assert message in refusal(load_config, experiment, [assignment])
 
 
 def test_data_folder_takes_the_place_of_phantoms(experiment):
@@ -390,7 +390,7 @@ def test_data_that_is_no_section_is_refused_with_a_data_folder_too(write):
         ("diffusion.max_minutes=null", "give one of diffusion.max_minutes, diffusion.max_images"),
         ("diffusion.widths=[32, 64, 128, 190]", "must be a multiple of 4"),
         ("classifiers={weights: none, finetune_epochs: 0}", "no training is left"),
-        ("classifiers={weights: none, finetune_share: 0.5}", "leave the lower layers"),
+        ("classifiers={weights: none, finetune_fraction: 0.5}", "leave the lower layers"),
         (
             "classifiers={backbones: [VGG16], weights: {VGG16: none}, "
             "by_backbone: {VGG16: {finetune_epochs: 0}}}",
@@ -441,14 +441,17 @@ def test_pattern_may_be_set_with_its_way_of_grouping(experiment):
     [
         (["split.group_by=pattern"], "split.pattern and split.group_by: pattern go together"),
         (["split.pattern=(a)"], "split.pattern and split.group_by: pattern go together"),
-        (["split.group_by=pattern", "split.pattern=(a"], "split.pattern is no regular expression"),
+        (
+            ["split.group_by=pattern", "split.pattern=(a"],
+            "split.pattern is not a regular expression",
+        ),
         (
             ["split.group_by=pattern", r"split.pattern=P\d+"],
-            r"split.pattern must have one group in parentheses around what names the patient; "
+            r"split.pattern must have one group in parentheses around the patient's name; "
             r"received 'P\\d+'",
         ),
         (["split.group_by=pattern", "split.pattern=(?:a)"], "must have one group in parentheses"),
-        (["data.class_names=[a, b]"], "data.class_names goes with an .npz alone"),
+        (["data.class_names=[a, b]"], "data.class_names applies only to an .npz"),
         (["data.nifti.slices=[0.5, 0.5]"], "data.nifti.slices must go up; received [0.5, 0.5]"),
         (["data.grey_range=[9, 1]"], "data.grey_range must go up; received [9.0, 1.0]"),
     ],
@@ -488,7 +491,7 @@ def test_class_names_go_with_an_npz_alone(source):
 
     message = refusal(parse_config, {"name": "x", "data": data}, "my.yaml")
 
-    assert "data.class_names goes with an .npz alone, whose labels are numbers; remove it" in (
+    assert "data.class_names applies only to an .npz, whose labels are numbers; remove it" in (
         message
     )
 

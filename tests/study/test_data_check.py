@@ -143,7 +143,7 @@ def test_page_shows_some_images_of_each_class(folder, tmp_path):
     _, page, _ = check(folder, tmp_path / "out")
 
     for name in CLASSES:
-        shown = [each for each in page.names if each.startswith(f"{name}/")]
+        shown = [image for image in page.names if image.startswith(f"{name}/")]
         assert len(shown) == 12
         assert {f"{name}/00.png", f"{name}/19.png"} <= set(shown)
 
@@ -196,7 +196,7 @@ def test_class_without_a_readable_image_is_survived(folder, tmp_path):
     assert "20 unreadable files" in page.text
 
 
-def test_copies_under_two_labels_are_told_and_shown(folder, tmp_path):
+def test_copies_under_two_labels_are_reported_and_shown(folder, tmp_path):
     save(folder / "clear" / "twin.png", phantom("ground_glass", 3))
     save(folder / "clear" / "turned.bmp", np.rot90(phantom("ground_glass", 5)))
     (folder / "clear" / "again.png").write_bytes((folder / "clear" / "07.png").read_bytes())
@@ -205,16 +205,16 @@ def test_copies_under_two_labels_are_told_and_shown(folder, tmp_path):
 
     twin = ["clear/twin.png", "ground_glass/03.png"]
     turned = ["clear/turned.bmp", "ground_glass/05.png"]
-    found = findings["duplicates"]
+    duplicates = findings["duplicates"]
     # The twin's file is written as the other one's was, so that its bytes are the same, too.
-    assert (found["byte_identical"], found["pixel_identical"]) == (2, 2)
-    assert (found["near_duplicates"], found["only_mirrored_or_turned"]) == (4, 2)
-    assert found["label_conflicts"] == [twin]
-    assert sorted(found["near_across_labels"]) == sorted([twin, turned])
-    told = "1 pairs of equal pixels and 2 near-duplicate pairs stand under two labels."
-    assert page.warnings == [told]
+    assert (duplicates["byte_identical"], duplicates["pixel_identical"]) == (2, 2)
+    assert (duplicates["near_duplicates"], duplicates["only_mirrored_or_turned"]) == (4, 2)
+    assert duplicates["label_conflicts"] == [twin]
+    assert sorted(duplicates["near_across_labels"]) == sorted([twin, turned])
+    warning = "1 pairs of equal pixels and 2 near-duplicate pairs have two labels."
+    assert page.warnings == [warning]
     assert " and ".join(twin) in page.texts
-    assert "Near-duplicates of a mirrored or turned image" in page.texts
+    assert "Near-duplicates after mirroring or turning" in page.texts
     assert {*twin, *turned} <= set(page.names)
 
 
@@ -229,16 +229,16 @@ def test_set_without_copies_warns_of_nothing(folder, tmp_path):
         "label_conflicts": [],
         "near_across_labels": [],
     }
-    assert "0 near-duplicate pairs stand under two labels." in page.text
+    assert "0 near-duplicate pairs have two labels." in page.text
     assert "h3" in page.tags  # the examples, and no pairs
-    assert page.texts.count("Near-duplicates of a mirrored or turned image") == 0
+    assert page.texts.count("Near-duplicates after mirroring or turning") == 0
 
 
 def clues(findings: dict) -> dict[str, float]:
     return {row["clue"]: row["accuracy"] for row in findings["shortcuts"]}
 
 
-def test_set_without_a_shortcut_is_told_as_chance(tmp_path):
+def test_set_without_a_shortcut_is_reported_as_chance(tmp_path):
     rng = np.random.default_rng(0)
     for name in CLASSES:
         for i in range(30):
@@ -247,13 +247,13 @@ def test_set_without_a_shortcut_is_told_as_chance(tmp_path):
 
     findings, page, _ = check(tmp_path / "set", tmp_path / "out")
 
-    found = clues(findings)
-    assert all(accuracy < 0.7 for accuracy in found.values())
-    assert found["image size"] == found["format"] == 0.5
+    accuracies = clues(findings)
+    assert all(accuracy < 0.7 for accuracy in accuracies.values())
+    assert accuracies["image size"] == accuracies["format"] == 0.5
     assert not [text for text in page.warnings if re.fullmatch(r"[89]\d\.\d|100\.0", text)]
 
 
-def test_colour_of_the_border_that_gives_the_class_away_is_told(folder, tmp_path):
+def test_colour_of_the_border_that_gives_the_class_away_is_reported(folder, tmp_path):
     for path in (folder / "clear").iterdir():
         with Image.open(path) as image:
             pixels = np.array(image)
@@ -267,7 +267,7 @@ def test_colour_of_the_border_that_gives_the_class_away_is_told(folder, tmp_path
     assert "100.0" in page.warnings
 
 
-def test_size_that_gives_the_class_away_is_told(folder, tmp_path):
+def test_size_that_gives_the_class_away_is_reported(folder, tmp_path):
     for path in (folder / "clear").iterdir():
         with Image.open(path) as image:
             enlarged = np.array(image.resize((60, 60)))
@@ -280,14 +280,14 @@ def test_size_that_gives_the_class_away_is_told(folder, tmp_path):
     assert findings["sizes"] == {
         "different": 2,
         "most_common": [48, 48],
-        "share_of_most_common": 0.5,
+        "fraction_of_most_common": 0.5,
         "smallest": [48, 48],
         "largest": [60, 60],
     }
     assert "100.0" in page.warnings
 
 
-def test_format_that_gives_the_class_away_is_told(folder, tmp_path):
+def test_format_that_gives_the_class_away_is_reported(folder, tmp_path):
     for path in sorted((folder / "clear").iterdir()):
         with Image.open(path) as image:
             image.save(path.with_suffix(".bmp"))
@@ -299,7 +299,7 @@ def test_format_that_gives_the_class_away_is_told(folder, tmp_path):
     assert findings["kinds"] == {"BMP RGB": {"clear": 20}, "PNG RGB": {"ground_glass": 20}}
 
 
-def test_brightness_outlier_is_told_and_shown(folder, tmp_path):
+def test_brightness_outlier_is_reported_and_shown(folder, tmp_path):
     save(folder / "clear" / "01a.png", np.full((48, 48, 3), 255, dtype=np.uint8))
 
     findings, page, _ = check(folder, tmp_path / "out")  # not among the examples, being third
@@ -359,12 +359,14 @@ def test_archive_with_class_names(tmp_path, colour):
     assert findings["classes"] == {"clear": 20, "ground_glass": 20}
     assert findings["kinds"] == {f"npz {'RGB' if colour else 'L'}": findings["classes"]}
     assert findings["patients"] is None
-    assert "Nothing names the patient of every image." in page.text
-    # Of class `clear` are rows 0 to 9 of the one part and 20 to 29 of the other.
+    assert "The patient is not known for every image." in page.text
+    # Class `clear` has rows 0 to 9 of the training and 20 to 29 of the validation images.
     assert {"set.npz#0", "set.npz#29", "set.npz#10", "set.npz#39"} <= set(page.names)
     pictures = dict(zip(page.names, page.addresses, strict=True))
-    with Image.open(io.BytesIO(base64.b64decode(pictures["set.npz#29"].partition(",")[2]))) as seen:
-        error = np.abs(np.asarray(seen.convert("L"), dtype=int) - phantom("clear", 19)[..., 0])
+    with Image.open(
+        io.BytesIO(base64.b64decode(pictures["set.npz#29"].partition(",")[2]))
+    ) as train:
+        error = np.abs(np.asarray(train.convert("L"), dtype=int) - phantom("clear", 19)[..., 0])
     assert error.mean() < 12  # the last image of the class, but for its JPEG
 
 

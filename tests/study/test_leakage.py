@@ -32,13 +32,13 @@ def test_features_that_only_tell_the_group_flatter_the_random_split(groups):
     labels = rng.permutation(np.arange(40) % 2)[groups]
     features = rng.standard_normal((40, 60))[groups] + 0.1 * rng.standard_normal((400, 60))
 
-    found = leakage(
+    result = leakage(
         features, labels, random_splits(400, groups, True), random_splits(400, groups, False)
     )
 
-    assert found["random"]["mean"] > 0.95
-    assert abs(found["grouped"]["mean"] - 0.5) < 0.2
-    assert found["gap"] > 0.3
+    assert result["random"]["mean"] > 0.95
+    assert abs(result["grouped"]["mean"] - 0.5) < 0.2
+    assert result["gap"] > 0.3
 
 
 def test_features_that_tell_the_class_have_no_gap(groups):
@@ -46,12 +46,12 @@ def test_features_that_tell_the_class_have_no_gap(groups):
     labels = rng.permutation(np.arange(40) % 2)[groups]
     features = rng.standard_normal((400, 10)) + 4 * labels[:, None]
 
-    found = leakage(
+    result = leakage(
         features, labels, random_splits(400, groups, True), random_splits(400, groups, False)
     )
 
-    assert found["grouped"]["mean"] > 0.95
-    assert abs(found["gap"]) < 0.05
+    assert result["grouped"]["mean"] > 0.95
+    assert abs(result["gap"]) < 0.05
 
 
 def test_values_by_hand():
@@ -61,29 +61,29 @@ def test_values_by_hand():
     learnt = np.arange(4)
     right, half, wrong = np.array([4, 5]), np.array([4, 6]), np.array([6, 7])
 
-    found = leakage(
+    result = leakage(
         features,
         labels,
         grouped=[(learnt, half), (learnt, wrong)],
         random=[(learnt, right), (learnt, right), (learnt, half)],
     )
 
-    assert found["grouped"]["values"] == [0.5, 0.0]
-    assert found["grouped"]["mean"] == 0.25
-    assert found["grouped"]["standard_deviation"] == pytest.approx(np.sqrt(2 * 0.25**2))
-    assert found["random"]["values"] == [1.0, 1.0, 0.5]
-    assert found["random"]["mean"] == pytest.approx(5 / 6)
-    assert found["random"]["standard_deviation"] == pytest.approx(np.sqrt(1 / 12))
-    assert found["gap"] == pytest.approx(5 / 6 - 0.25)
+    assert result["grouped"]["values"] == [0.5, 0.0]
+    assert result["grouped"]["mean"] == 0.25
+    assert result["grouped"]["standard_deviation"] == pytest.approx(np.sqrt(2 * 0.25**2))
+    assert result["random"]["values"] == [1.0, 1.0, 0.5]
+    assert result["random"]["mean"] == pytest.approx(5 / 6)
+    assert result["random"]["standard_deviation"] == pytest.approx(np.sqrt(1 / 12))
+    assert result["gap"] == pytest.approx(5 / 6 - 0.25)
 
 
 def test_one_split_has_no_deviation():
     split = [(np.arange(4), np.arange(4))]
 
-    found = leakage(np.array([[0.0], [0], [1], [1]]), np.array([0, 0, 1, 1]), split, split)
+    result = leakage(np.array([[0.0], [0], [1], [1]]), np.array([0, 0, 1, 1]), split, split)
 
-    assert found["grouped"] == {"mean": 1.0, "standard_deviation": None, "values": [1.0]}
-    assert found["gap"] == 0.0
+    assert result["grouped"] == {"mean": 1.0, "standard_deviation": None, "values": [1.0]}
+    assert result["gap"] == 0.0
 
 
 def test_scale_and_offset_of_features_change_nothing(groups):
@@ -92,10 +92,10 @@ def test_scale_and_offset_of_features_change_nothing(groups):
     features = rng.standard_normal((400, 5)) + labels[:, None]
     splits = random_splits(400, groups, True), random_splits(400, groups, False)
 
-    found = leakage(features, labels, *splits)
+    result = leakage(features, labels, *splits)
     scaled = leakage(features * [1, 10, 100, 1e3, 1e-3] + 7, labels, *splits)
 
-    assert scaled == found
+    assert scaled == result
 
 
 def test_feature_that_never_changes_is_survived(groups):
@@ -103,6 +103,6 @@ def test_feature_that_never_changes_is_survived(groups):
     features = np.stack([labels, np.full(400, 3.0)], axis=1).astype(np.float32)
     splits = random_splits(400, groups, True)
 
-    found = leakage(features, labels, splits, splits)
+    result = leakage(features, labels, splits, splits)
 
-    assert found["grouped"]["mean"] == 1.0
+    assert result["grouped"]["mean"] == 1.0

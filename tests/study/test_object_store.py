@@ -10,6 +10,7 @@ import pytest
 
 from kerasmed.cli.main import main
 from kerasmed.errors import StageError
+from kerasmed.study import lease
 from kerasmed.study import object_store as remote
 from kerasmed.study.run_folder import RunFolder
 
@@ -65,8 +66,8 @@ def machine(monkeypatch, tmp_path):
 def _stored(address: str) -> dict[str, bytes]:
     store, path = fsspec.core.url_to_fs(address)
     store.invalidate_cache()
-    found = store.find(path)
-    return {name.removeprefix(path).lstrip("/"): store.cat_file(name) for name in found}
+    names = store.find(path)
+    return {name.removeprefix(path).lstrip("/"): store.cat_file(name) for name in names}
 
 
 def _write(run: RunFolder, name: str, text: str) -> None:
@@ -183,7 +184,7 @@ def test_what_was_removed_and_is_still_at_the_address_does_not_come_back(
     assert _stored(address) == {"kept.txt": b"kept"}
 
 
-def test_file_that_has_changed_on_both_sides_is_told(address, machine):
+def test_file_that_has_changed_on_both_sides_is_refused(address, machine):
     first = RunFolder.at(address)
     with first.locked():
         _write(first, "a.txt", "first")
@@ -242,8 +243,8 @@ def test_records_are_written_after_what_they_name_and_as_they_were_before(
 
 def test_lease_is_renewed_while_a_long_transfer_lasts(tmp_path, machine, monkeypatch):
     address = f"file://{tmp_path}/store/run"
-    monkeypatch.setattr(remote, "_RENEW_EVERY_S", 0.1)
-    monkeypatch.setattr(remote, "_LEASE_ENDS_S", 1.0)
+    monkeypatch.setattr(remote, "RENEW_EVERY_S", 0.1)
+    monkeypatch.setattr(lease, "_ENDS_AFTER_S", 1.0)
     run, refused = RunFolder.at(address), []
     put_file = type(run.mirror._fs).put_file
 
@@ -305,7 +306,7 @@ def test_a_second_writer_is_refused(address, machine):
 def test_a_lease_that_a_crash_left_behind_ends(address, machine):
     run = RunFolder.at(address)
     store, path = fsspec.core.url_to_fs(address)
-    silent = time.time() - remote._LEASE_ENDS_S - 1
+    silent = time.time() - lease._ENDS_AFTER_S - 1
     store.makedirs(path, exist_ok=True)
     left = json.dumps({"holder": "Process 1 on a dead machine", "at": silent})
     store.pipe_file(f"{path}/.lock", left.encode())
@@ -346,10 +347,10 @@ def test_missing_package_is_one_line(machine, tiny_config, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     line = _fails(capsys, tiny_config, "--out", "s3://studies/run")
     assert "expected the package for it" in line
-    assert "kerasmed[remote]" in line
+    assert "kerasmed[s3]" in line
 
 
 def test_shards_at_an_address_are_refused(machine, tiny_config, capsys, tmp_path):
     out = f"file://{tmp_path}/store"
     assert main(["study", str(tiny_config), "--out", out, "--shard", "1/2"]) == 2
-    assert "expected a run folder that the processes share" in capsys.readouterr().err
+    assert "expected a run folder that all processes can use" in capsys.readouterr().err

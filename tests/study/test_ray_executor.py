@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_info
 from kerasmed import __version__
 from kerasmed.cli.main import main
 from kerasmed.errors import MachineError
-from kerasmed.study.ray_executor import _do_part
+from kerasmed.study.ray_executor import _do_shard
 
-COMMAND = [sys.executable, "-c", "import sys; from kerasmed.cli.app import main; sys.exit(main())"]
+COMMAND = [sys.executable, "-c", "import sys; from kerasmed.cli.main import main; sys.exit(main())"]
 
 
 @pytest.fixture
@@ -36,15 +36,15 @@ def unsampled(run_copy):
 
 
 def workers() -> list[int]:
-    """Processes of Ray that are at one of our parts."""
-    found = []
+    """Processes of Ray that work on one of our shards."""
+    processes = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if b"ray::_do_part" in path.read_bytes():
-                found.append(int(path.parent.name))
+            if b"ray::_do_shard" in path.read_bytes():
+                processes.append(int(path.parent.name))
         except OSError:  # it has ended
             continue
-    return found
+    return processes
 
 
 @pytest.mark.slow
@@ -151,21 +151,21 @@ def test_study_goes_on_after_its_cluster_was_lost(head, tiny_config, tiny_run, u
 
 def test_worker_with_another_version_is_refused(run_copy):
     with pytest.raises(MachineError, match=r"has kerasmed .*: expected 9\.9\.9"):
-        _do_part(print, {}, str(run_copy), ".", 1, 1, "9.9.9")
+        _do_shard(print, {}, str(run_copy), ".", 1, 1, "9.9.9")
 
 
 def test_blas_of_a_task_has_the_threads_of_the_task(monkeypatch, tmp_path):
-    found = []
+    thread_counts = []
 
     def work(*_):
-        found.extend(
-            each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"
+        thread_counts.extend(
+            pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"
         )
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Ray does
     values = {"name": "any", "data": {"source": "."}}
-    _do_part(work, values, str(tmp_path), ".", 1, 1, __version__)
-    assert set(found) == {1}
+    _do_shard(work, values, str(tmp_path), ".", 1, 1, __version__)
+    assert set(thread_counts) == {1}
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_blas_of_a_task_has_the_threads_of_the_task(monkeypatch, tmp_path):
             ["--executor", "slurm"],
             "--executor takes local, ray or ray://HOST:PORT, received 'slurm'",
         ),
-        (["--executor", "ray", "--shard", "1/2"], "give one of them"),
+        (["--executor", "ray", "--shard", "1/2"], "give only one of them"),
         (["--executor", "ray://127.0.0.1:1"], "expected a Ray cluster that answers"),
         (["--executor", "ray://127.0.0.1:99999"], "expected a Ray cluster that answers"),
     ],

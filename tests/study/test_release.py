@@ -22,13 +22,13 @@ def run(run_copy) -> RunFolder:
 
 @pytest.fixture
 def copies(run):
-    """Makes the audit name these generated images as copies."""
+    """Makes the audit name these synthetic images as copies."""
 
-    def name(found=()) -> None:
+    def name(positions=()) -> None:
         path = run.evaluation / "privacy.json"
         privacy = json.loads(path.read_text())
         privacy["copies"]["found"] = [
-            {"generated": position, "seen": 0, "similarity": 0.9} for position in found
+            {"synthetic": position, "train": 0, "similarity": 0.9} for position in positions
         ]
         write_json(path, privacy)
 
@@ -106,10 +106,10 @@ def test_nothing_of_the_real_images_is_released(run, copies, tmp_path):
 def test_copies_are_withheld(run, copies, tmp_path):
     copies([0, 2, 5])
 
-    found = release(run, tmp_path / "set")
+    counts = release(run, tmp_path / "set")
 
     drawn = sorted(run.synthetic.glob("*/*.png"))
-    assert found == {"released": len(drawn) - 3, "withheld": 3}
+    assert counts == {"released": len(drawn) - 3, "withheld": 3}
     released = sorted((tmp_path / "set").rglob("*.png"))
     kept = [path for i, path in enumerate(drawn) if i not in (0, 2, 5)]
     for path, source in zip(released, kept, strict=True):
@@ -120,7 +120,7 @@ def test_copies_are_withheld(run, copies, tmp_path):
 
 
 def test_folder_that_is_there_is_left_alone(run, copies, tmp_path):
-    with pytest.raises(StageError, match="is there already"):
+    with pytest.raises(StageError, match="already exists"):
         release(run, tmp_path)
 
 
@@ -150,7 +150,7 @@ def test_audit_of_an_older_set_is_refused(run, copies, tmp_path):
     record["stages"]["export"]["finished"] = "2999-01-01T00:00:00+00:00"
     write_json(run.record_path, record)
 
-    with pytest.raises(StageError, match="is older than one that it builds on"):
+    with pytest.raises(StageError, match="is older than a stage that it builds on"):
         release(run, tmp_path / "set")
 
 
@@ -162,7 +162,7 @@ def test_set_in_which_nobody_looked_for_copies_while_drawing_says_so(run, copies
     release(run, tmp_path / "set")
 
     sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
-    assert "Copies were not looked for when the set was drawn; 0 of" in sheet
+    assert "Copies were not searched for when the set was drawn; the audit left out 0 of" in sheet
 
 
 def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
@@ -171,7 +171,7 @@ def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
     privacy["copies"] = {"not_computed": "too few images."}
     write_json(path, privacy)
 
-    with pytest.raises(StageError, match="did not look for copies: too few images"):
+    with pytest.raises(StageError, match="did not search for copies: too few images"):
         release(run, tmp_path / "set")
 
 

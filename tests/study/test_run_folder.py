@@ -69,7 +69,7 @@ def test_run_folder_that_cannot_be_written_to_is_one_line(tmp_path, monkeypatch)
 
     run = RunFolder(tmp_path / "run")
     monkeypatch.setattr(Path, "open", denied)
-    with pytest.raises(StageError, match=r"run/\.lock: Permission denied; mend"), run.locked():
+    with pytest.raises(StageError, match=r"run/\.lock: Permission denied; change"), run.locked():
         pass
 
 
@@ -96,5 +96,5 @@ def test_record_without_stages_is_refused(tmp_path, content):
     run = RunFolder(tmp_path)
     run.record_path.write_text(content)
 
-    with pytest.raises(StageError, match="is no record of a run"):
+    with pytest.raises(StageError, match="is not a record of a run"):
         run.finished_stages()

@@ -7,9 +7,9 @@ import pytest
 
 from kerasmed.cli.main import main
 from kerasmed.errors import StageError
+from kerasmed.study.classifier_specs import classifier_specs
 from kerasmed.study.config import parse_config
 from kerasmed.study.engine import check_inputs, check_unchanged, is_current, perform
-from kerasmed.study.inputs import cells_of
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.runner import run_study
 from kerasmed.study.stages import STAGES
@@ -22,7 +22,7 @@ def _record(run, *names, config=CONFIG):
         results = {
             "data": {"data_hash": "0"},
             "sampling": {"variants": dict.fromkeys(config.sampling.variants)},
-            "classifiers": {"cells": {cell.name: {} for cell in cells_of(config)}},
+            "classifiers": {"classifiers": {spec.name: {} for spec in classifier_specs(config)}},
         }
         result = results.get(name, {})
         run.write_stage(config, name, STAGES[name].settings(config), result, 1.0)
@@ -50,7 +50,7 @@ def test_stage_on_something_outdated_is_outdated_and_refused(tmp_path, again):
     _record(run, "evaluate", "audit")
     finished = run.finished_stages()
     assert not any(is_current(STAGES[name], CONFIG, finished) for name in ("evaluate", "audit"))
-    with pytest.raises(StageError, match="is older than one that it builds on"):
+    with pytest.raises(StageError, match="is older than a stage that it builds on"):
         check_inputs(STAGES["audit"], CONFIG, run)
 
 
@@ -198,7 +198,7 @@ def test_two_processes_make_the_study_that_one_makes(tiny_config, tiny_run, run_
     command = [
         sys.executable,
         "-c",
-        "import sys; from kerasmed.cli.app import main; sys.exit(main())",
+        "import sys; from kerasmed.cli.main import main; sys.exit(main())",
     ]
     options = ["study", str(tiny_config), "--out", str(run_copy), "--shard"]
 

@@ -1,4 +1,4 @@
-"""Figures of the report that matplotlib draws."""
+"""Figures of the report, drawn with matplotlib."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,20 +16,20 @@ REGIMES = {
     "real": "the real images that the diffusion model learned from",
     "synthetic": "synthetic images alone",
     "both": "these real images and the synthetic ones",
-    "real_all": "all real images but the test ones: the ceiling",
+    "real_all": "all real images except the test images: the ceiling",
 }
 
 
 def draw_attention(summary: dict[str, Any], path: Path) -> None:
-    """Where each network looks in the mean: one row a class, one column a network."""
+    """Mean explanation of each network: one row per class, one column per network."""
     networks = summary["networks"]
     classes = list(next(iter(networks.values()))["mean_maps"])
     figure = Figure(figsize=(1.9 * len(networks) + 1, 1.9 * len(classes)), layout="constrained")
     all_axes = figure.subplots(len(classes), len(networks), squeeze=False)
-    for column, (name, found) in enumerate(networks.items()):
+    for column, (name, network) in enumerate(networks.items()):
         for row, class_name in enumerate(classes):
             axes = all_axes[row, column]
-            values = np.array(found["mean_maps"][class_name])
+            values = np.array(network["mean_maps"][class_name])
             drawn = axes.imshow(values, cmap="PRGn", vmin=-1, vmax=1)
             axes.set(xticks=[], yticks=[])
             if row == 0:
@@ -46,6 +46,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def draw_training(history: Path, path: Path) -> None:
+    """Training and validation loss of the diffusion model, by step."""
     rows = read_history(history)
     steps = [float(row["step"]) for row in rows]
     figure = Figure(figsize=(7, 3))
@@ -54,7 +55,7 @@ def draw_training(history: Path, path: Path) -> None:
     axes.plot(
         steps,
         [float(row["validation_loss"]) for row in rows],
-        label="validation (averaged weights)",
+        label="validation (EMA weights)",
     )
     axes.set(xlabel="step", ylabel="weighted squared error", yscale="log")
     axes.legend()
@@ -62,19 +63,22 @@ def draw_training(history: Path, path: Path) -> None:
 
 
 def draw_classifier_training(histories: list[Path], path: Path) -> None:
-    """Validation loss of each CNN by epoch, the phases one after the other."""
+    """Validation loss of each CNN by epoch, over both phases."""
     figure = Figure(figsize=(7, 3))
     axes = figure.subplots()
     for history in histories:
         losses = [float(row["val_loss"]) for row in read_history(history)]
         name = text_for_figure(history.parent.name)
         axes.plot(range(1, len(losses) + 1), losses, marker=".", label=name)
-    axes.set(xlabel="epoch, head first and then everything", ylabel="validation loss", yscale="log")
+    axes.set(
+        xlabel="epoch (first the head, then all layers)", ylabel="validation loss", yscale="log"
+    )
     axes.legend(fontsize=7)
     _save(figure, path)
 
 
 def draw_accuracy(metrics: list[dict[str, Any]], path: Path) -> None:
+    """Accuracy of each CNN with its interval."""
     figure = Figure(figsize=(7, 0.45 * len(metrics) + 1.2))
     axes = figure.subplots()
     for height, row in enumerate(reversed(metrics)):
@@ -88,61 +92,64 @@ def draw_accuracy(metrics: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_roc(curves: dict[str, Any], path: Path) -> None:
-    """One panel a class: that class against the rest, one line a network."""
+    """ROC curves: one panel per class (that class against the rest), one line per network."""
     classes = list(next(iter(curves.values()))["roc"])
     figure, all_axes = _panels(classes)
     for axes, class_name in zip(all_axes, classes, strict=True):
-        for name, each in curves.items():
-            roc = each["roc"][class_name]
+        for name, network in curves.items():
+            roc = network["roc"][class_name]
             if "not_computed" not in roc:
                 points = roc["false_positives"], roc["true_positives"]
                 axes.plot(*points, label=text_for_figure(name), linewidth=1)
         axes.plot([0, 1], [0, 1], color="0.8", linestyle=":")
         axes.set_title(text_for_figure(class_name), fontsize=9)
-        axes.set(xlabel="false positives", aspect="equal")
-    all_axes[0].set_ylabel("true positives")
+        axes.set(xlabel="false positive rate", aspect="equal")
+    all_axes[0].set_ylabel("true positive rate")
     _legend_below(figure, all_axes[0])
     _save(figure, path)
 
 
 def draw_reliability(curves: dict[str, Any], path: Path) -> None:
+    """Reliability diagram, with points as large as the number of images in their bin."""
     figure = Figure(figsize=(4.5, 4), layout="constrained")
     axes = figure.subplots()
     axes.plot([0, 1], [0, 1], color="0.8", linestyle=":")
-    for name, each in curves.items():
-        bins = each["reliability"]
+    for name, network in curves.items():
+        bins = network["reliability"]
         points = [b["confidence"] for b in bins], [b["accuracy"] for b in bins]
         axes.plot(*points, linewidth=1, label=text_for_figure(name))
-        axes.scatter(*points, [120 * b["share"] + 4 for b in bins])
-    axes.set(xlabel="probability of the named class", ylabel="share that is right", aspect="equal")
+        axes.scatter(*points, [120 * b["fraction"] + 4 for b in bins])
+    axes.set(xlabel="probability of the predicted class", ylabel="accuracy", aspect="equal")
     _legend_below(figure, axes)
     _save(figure, path)
 
 
-_LOOKS = {"seen": "real, training", "held_out": "real, held out", "generated": "synthetic"}
+_SETS = {"train": "real, train", "reserve": "real, reserve", "synthetic": "synthetic"}
 
 
-def draw_spectra(looks: dict[str, Any], path: Path) -> None:
+def draw_spectra(appearance: dict[str, Any], path: Path) -> None:
+    """Mean power by spatial frequency of each set."""
     figure = Figure(figsize=(5.5, 3.2), layout="constrained")
     axes = figure.subplots()
-    for name, label in _LOOKS.items():
-        power = looks[name]["spectrum"]
+    for name, label in _SETS.items():
+        power = appearance[name]["spectrum"]
         axes.plot(range(1, len(power) + 1), power, label=label)
-    axes.set(xlabel="cycles an image", ylabel="mean power", xscale="log", yscale="log")
+    axes.set(xlabel="cycles per image", ylabel="mean power", xscale="log", yscale="log")
     axes.legend(fontsize=8)
     _save(figure, path)
 
 
-def draw_histograms(looks: dict[str, Any], path: Path) -> None:
+def draw_histograms(appearance: dict[str, Any], path: Path) -> None:
+    """Histograms of red, green and blue of each set."""
     figure, all_axes = _panels(("red", "green", "blue"))
     for axes, colour, channel in zip(all_axes, ("red", "green", "blue"), range(3), strict=True):
-        for name, label in _LOOKS.items():
-            shares = looks[name]["histogram"][channel]
-            levels = [256 * (i + 0.5) / len(shares) for i in range(len(shares))]
-            axes.plot(levels, [100 * share for share in shares], label=label, linewidth=1)
+        for name, label in _SETS.items():
+            fractions = appearance[name]["histogram"][channel]
+            levels = [256 * (i + 0.5) / len(fractions) for i in range(len(fractions))]
+            axes.plot(levels, [100 * value for value in fractions], label=label, linewidth=1)
         axes.set_title(colour, fontsize=9)
         axes.set(xlabel="grey level", yscale="log")
-    all_axes[0].set_ylabel("% of the pixels")
+    all_axes[0].set_ylabel("% of pixels")
     _legend_below(figure, all_axes[0])
     _save(figure, path)
 
@@ -154,26 +161,27 @@ def _panels(titles: Sequence[str]) -> tuple[Figure, list[Axes]]:
 
 def _legend_below(figure: Figure, axes: Axes) -> None:
     handles, labels = axes.get_legend_handles_labels()
-    # 0.16 inches a line, of which there are two networks each.
+    # 0.16 inches per line, with two networks in each.
     figure.set_figheight(figure.get_figheight() + 0.16 * -(-len(labels) // 2))
     figure.legend(handles, labels, loc="outside lower center", ncols=2, fontsize=7)
 
 
 def _name(row: dict[str, Any]) -> str:
     precision = "" if row["precision"] == "fp32" else f" · {row['precision']}"
-    on = trained_on(row["trained_on"], row["variant"])
-    return text_for_figure(f"{row['backbone']} · {on} · s{row['seed']}{precision}")
+    regime = trained_on(row["trained_on"], row["variant"])
+    return text_for_figure(f"{row['backbone']} · {regime} · s{row['seed']}{precision}")
 
 
 def draw_confusions(metrics: list[dict[str, Any]], classes: list[str], path: Path) -> None:
+    """Confusion matrix of each CNN, coloured by the fraction of each true class."""
     columns = min(4, len(metrics))
     rows = -(-len(metrics) // columns)
     figure = Figure(figsize=(3.1 * columns, 3.3 * rows), layout="constrained")
     all_axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, row in zip(all_axes, metrics, strict=False):
         counts = np.array(row["confusion"])
-        shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        fractions = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+        axes.imshow(fractions, cmap="Blues", vmin=0, vmax=1)
         for i, j in np.ndindex(counts.shape):
             dark = counts[i, j] > 0.5 * counts[i].sum()
             colour = "white" if dark else "black"

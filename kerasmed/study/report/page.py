@@ -1,4 +1,4 @@
-"""One self-contained HTML page from what the other stages wrote. Computes no metric."""
+"""The report: one self-contained HTML page from the results of the other stages."""
 
 import base64
 from pathlib import Path
@@ -40,10 +40,9 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         split: their roles.
         synthetic: the synthetic images.
     """
-    record = run.record()
-    fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
+    record, results = run.record(), _read_results(run)
     with fonts_for(map(printable, image_set.class_names)):
-        _draw_figures(run, image_set.subset(split["train"]), synthetic)
+        _draw_figures(run, results, image_set.subset(split["train"]), synthetic)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )
@@ -59,45 +58,52 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
         stages=record["stages"],
         config=record["config"],
         data=record["stages"]["data"]["result"],
-        leakage=read_json(run.evaluation / "leakage.json", "kerasmed data leakage"),
         roles=ROLES,
-        metrics=read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
-        over_seeds=read_json(run.evaluation / "over_seeds.json", "kerasmed evaluate"),
-        comparisons=read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         regimes=REGIMES,
-        verdicts=read_json(run.evaluation / "verdicts.json", "kerasmed report"),
-        fidelity=fidelity,
-        spaces=spaces_of(fidelity),
-        privacy=read_json(run.evaluation / "privacy.json", "kerasmed audit"),
+        spaces=spaces_of(results["fidelity"]),
         explanations=_read_explanations(run.explanations, image_set),
-        summary=read_json(run.explanations / "summary.json", "kerasmed explain"),
         figures=run.figures,
+        **results,
     )
     write_text(run.report, page)
 
 
-def _draw_figures(run: RunFolder, seen: ImageSet, synthetic: ImageSet) -> None:
-    """Write ``figures/*.png``; ``seen`` are the real images that the diffusion model saw."""
-    metrics = read_json(run.evaluation / "metrics.json", "kerasmed evaluate")
+def _read_results(run: RunFolder) -> dict[str, Any]:
+    """The stages' JSON files by their names."""
+    written_by = {
+        "kerasmed data leakage": ("leakage",),
+        "kerasmed evaluate": ("metrics", "over_seeds", "comparisons", "curves"),
+        "kerasmed audit": ("fidelity", "appearance", "privacy", "verdicts"),
+    }
+    results = {
+        name: read_json(run.evaluation / f"{name}.json", command)
+        for command, names in written_by.items()
+        for name in names
+    }
+    results["summary"] = read_json(run.explanations / "summary.json", "kerasmed explain")
+    return results
+
+
+def _draw_figures(
+    run: RunFolder, results: dict[str, Any], train: ImageSet, synthetic: ImageSet
+) -> None:
+    """Write ``figures/*.png``; ``train`` are the training images of the diffusion model."""
     draw_training(run.diffusion / "history.csv", run.figures / "training.png")
-    draw_accuracy(metrics, run.figures / "accuracy.png")
-    curves = read_json(run.evaluation / "curves.json", "kerasmed evaluate")
-    draw_roc(curves, run.figures / "roc.png")
-    draw_reliability(curves, run.figures / "reliability.png")
-    draw_confusions(metrics, list(seen.class_names), run.figures / "confusion.png")
-    trained = run.finished_stages()["classifiers"]["result"]["cells"]  # others may lie there too
-    histories = [run.classifiers / name / "history.csv" for name in trained]
+    draw_accuracy(results["metrics"], run.figures / "accuracy.png")
+    draw_roc(results["curves"], run.figures / "roc.png")
+    draw_reliability(results["curves"], run.figures / "reliability.png")
+    draw_confusions(results["metrics"], list(train.class_names), run.figures / "confusion.png")
+    # The folder may hold further CNNs.
+    names = run.finished_stages()["classifiers"]["result"]["classifiers"]
+    histories = [run.classifiers / name / "history.csv" for name in names]
     draw_classifier_training(histories, run.figures / "classifiers.png")
-    draw_grid(seen, run.figures / "real.png")
+    draw_grid(train, run.figures / "real.png")
     draw_grid(synthetic, run.figures / "synthetic.png")
-    draw_means(seen, synthetic, run.figures / "means.png")
-    looks = read_json(run.evaluation / "appearance.json", "kerasmed audit")
-    draw_spectra(looks, run.figures / "spectra.png")
-    draw_histograms(looks, run.figures / "histograms.png")
-    privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
-    draw_pairs(privacy, synthetic, seen, run.figures / "pairs.png")
-    summary = read_json(run.explanations / "summary.json", "kerasmed explain")
-    draw_attention(next(iter(summary.values())), run.figures / "attention.png")
+    draw_means(train, synthetic, run.figures / "means.png")
+    draw_spectra(results["appearance"], run.figures / "spectra.png")
+    draw_histograms(results["appearance"], run.figures / "histograms.png")
+    draw_pairs(results["privacy"], synthetic, train, run.figures / "pairs.png")
+    draw_attention(next(iter(results["summary"].values())), run.figures / "attention.png")
 
 
 def _data_uri(path: Path) -> str:
@@ -105,10 +111,10 @@ def _data_uri(path: Path) -> str:
 
 
 def _read_explanations(folder: Path, image_set: ImageSet) -> list[dict[str, Any]]:
-    """One entry an image, with one panel a model and explainer, in the models' order.
+    """One entry per image, with one panel per model and explainer, sorted by model.
 
-    The page draws them itself, from the image, the superpixels and the weights of the predicted
-    class, so that the reader chooses how many superpixels are shown.
+    The page draws the overlays from the image, the superpixels and the weights of the predicted
+    class, so that readers can choose how many superpixels to show.
     """
     by_image: dict[int, dict[str, Any]] = {}
     for path in sorted(folder.glob("*/*.json")):
@@ -116,7 +122,7 @@ def _read_explanations(folder: Path, image_set: ImageSet) -> list[dict[str, Any]
         position, predicted = record["position"], record["predicted_class"]
         if position not in by_image:
             segments = np.array(record["segments"])
-            # Two bytes a superpixel, since a picture holds no larger numbers.
+            # Two bytes per superpixel, since a channel of a picture holds one.
             two_bytes = np.stack([segments % 256, segments // 256, 0 * segments], axis=2)
             by_image[position] = {
                 "true_class": record["true_class"],

@@ -1,4 +1,4 @@
-"""Pictures of the report that are made of images: grids, means and pairs."""
+"""Pictures of the report that consist of images: grids, means and pairs."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,10 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.files import written_aside
 
 _COLUMNS = 8
-
 _LEAST_EDGE = 96
 
 
-def draw_means(seen: ImageSet, synthetic: ImageSet, path: Path) -> None:
+def draw_means(train: ImageSet, synthetic: ImageSet, path: Path) -> None:
     """Mean image of each class: real above, synthetic below."""
     tiles = [
         [
@@ -23,7 +22,7 @@ def draw_means(seen: ImageSet, synthetic: ImageSet, path: Path) -> None:
             )
             for label in range(len(images.class_names))
         ]
-        for images in (seen, synthetic)
+        for images in (train, synthetic)
     ]
     _save_tiles(np.array(tiles), path)
 
@@ -34,28 +33,28 @@ def _enlarge(image: np.ndarray) -> np.ndarray:
 
 
 def draw_grid(images: ImageSet, path: Path) -> None:
-    """One row a class, of each so many from its first to its last image; white where it has fewer.
+    """One row per class with images evenly spaced from its first to its last, padded with white.
 
-    The first ones of a class may all be of one patient.
+    The first images of a class may all be of one patient.
     """
     size = _enlarge(np.asarray(images.images[0])).shape[0]
     grid = np.full((len(images.class_names), _COLUMNS, size, size, 3), 255, np.uint8)
     for label in range(len(images.class_names)):
         rows = np.flatnonzero(images.labels == label)
         chosen = np.linspace(0, len(rows) - 1, min(_COLUMNS, len(rows))).round().astype(np.int64)
-        for column, at in enumerate(rows[chosen]):
-            grid[label, column] = _enlarge(np.asarray(images.images[at]))
+        for column, row in enumerate(rows[chosen]):
+            grid[label, column] = _enlarge(np.asarray(images.images[row]))
     _save_tiles(grid, path)
 
 
-def draw_pairs(privacy: dict[str, Any], synthetic: ImageSet, seen: ImageSet, path: Path) -> None:
-    """The most similar pairs: generated above, the training image that it is most like below."""
+def draw_pairs(privacy: dict[str, Any], synthetic: ImageSet, train: ImageSet, path: Path) -> None:
+    """The most similar pairs: synthetic image above, its nearest training image below."""
     pairs = privacy["copies"].get("nearest_pairs", [])
     if not pairs:
         path.unlink(missing_ok=True)
         return
-    above = [_enlarge(np.asarray(synthetic.images[pair["generated"]])) for pair in pairs]
-    below = [_enlarge(np.asarray(seen.images[pair["seen"]])) for pair in pairs]
+    above = [_enlarge(np.asarray(synthetic.images[pair["synthetic"]])) for pair in pairs]
+    below = [_enlarge(np.asarray(train.images[pair["train"]])) for pair in pairs]
     _save_tiles(np.array([above, below]), path)
 
 

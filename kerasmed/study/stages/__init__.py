@@ -1,4 +1,4 @@
-"""The stages of a study: each reads files that earlier ones wrote, and writes its own."""
+"""The stages of a study: each reads files that earlier stages wrote, and writes its own."""
 
 from contextlib import suppress
 from typing import Any
@@ -6,9 +6,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from kerasmed.classify.config import ClassifierConfig
+from kerasmed.study.classifier_specs import classifier_specs
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import cells_of
-from kerasmed.study.stage import Pieces, Share, Stage
+from kerasmed.study.stage import Additions, Sharding, Stage
 from kerasmed.study.stages.audit import audit_synthetic
 from kerasmed.study.stages.classifiers import train_classifiers, train_shard
 from kerasmed.study.stages.data import split_data
@@ -20,46 +20,48 @@ from kerasmed.study.stages.leakage import measure_leakage
 from kerasmed.study.stages.report import write_report
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
 
-# A few parts a processor, so that all end together; each costs a second or two to begin.
-_PARTS_A_CPU = 4
+# Several shards per processor, so that all end together. Each takes a second or two to start.
+_SHARDS_PER_CPU = 4
 
 
 def _by_synthetic_image(config: Config, cpus: int) -> int:
-    return _PARTS_A_CPU * cpus
+    return _SHARDS_PER_CPU * cpus
 
 
 def _by_explained_image(config: Config, cpus: int) -> int:
-    return min(_PARTS_A_CPU * cpus, config.explain.images_per_class)
+    return min(_SHARDS_PER_CPU * cpus, config.explain.images_per_class)
 
 
-def _by_cell(config: Config, cpus: int) -> int:
-    return len(cells_of(config))
+def _by_classifier(config: Config, cpus: int) -> int:
+    return len(classifier_specs(config))
 
 
 def _variant_names(config: Config) -> list[str]:
     return list(config.sampling.variants)
 
 
-def _cell_names(config: Config) -> list[str]:
-    return [cell.name for cell in cells_of(config)]
+def _classifier_names(config: Config) -> list[str]:
+    return [spec.name for spec in classifier_specs(config)]
 
 
-def _variants_kept(settings: dict[str, Any], config: Config) -> bool:
-    now = config.sampling.model_dump(mode="json")["variants"]
-    return all(now.get(name) == of_set for name, of_set in settings["sampling"]["variants"].items())
+def _variants_unchanged(settings: dict[str, Any], config: Config) -> bool:
+    recorded = settings["sampling"]["variants"]
+    current = config.sampling.model_dump(mode="json")["variants"]
+    return all(current.get(name) == variant for name, variant in recorded.items())
 
 
-def _cells_kept(settings: dict[str, Any], config: Config) -> bool:
+def _classifiers_unchanged(settings: dict[str, Any], config: Config) -> bool:
     def of(section: ClassifierConfig, backbone: str) -> dict[str, Any]:
         return section.of_backbone(backbone).model_dump(exclude={"train_on", "seeds"})
 
-    with suppress(ValidationError):  # a key that it has not any more
-        before = ClassifierConfig.model_validate(settings["classifiers"])
-        return all(of(before, each) == of(config.classifiers, each) for each in before.backbones)
+    with suppress(ValidationError):  # a key that no longer exists
+        recorded = ClassifierConfig.model_validate(settings["classifiers"])
+        current = config.classifiers
+        return all(of(recorded, name) == of(current, name) for name in recorded.backbones)
     return False
 
 
-_CELLS_BY = tuple(
+_CLASSIFIER_KEYS = tuple(
     f"classifiers.{key}" for key in ("backbones", "train_on", "seeds", "weights", "by_backbone")
 )
 
@@ -88,9 +90,13 @@ STAGES: dict[str, Stage] = {
             draw_samples,
             ("seed", "sampling"),
             ("diffusion",),
-            Share(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
-            Pieces(
-                "variants", _variant_names, ("sampling.variants",), _variants_kept, "a drawn set"
+            Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
+            Additions(
+                "variants",
+                _variant_names,
+                ("sampling.variants",),
+                _variants_unchanged,
+                "a drawn set",
             ),
         ),
         Stage(
@@ -99,8 +105,14 @@ STAGES: dict[str, Stage] = {
             train_classifiers,
             ("seed", "classifiers", "runtime"),
             ("data", "sampling"),
-            Share(train_shard, _by_cell, 1, 3.0, wants_gpu=True),
-            Pieces("cells", _cell_names, _CELLS_BY, _cells_kept, "a trained CNN"),
+            Sharding(train_shard, _by_classifier, 1, 3.0, wants_gpu=True),
+            Additions(
+                "classifiers",
+                _classifier_names,
+                _CLASSIFIER_KEYS,
+                _classifiers_unchanged,
+                "a trained CNN",
+            ),
             together=True,
         ),
         Stage(
@@ -109,7 +121,7 @@ STAGES: dict[str, Stage] = {
             export_classifiers,
             ("seed", "export"),
             ("classifiers",),
-            Share(export_shard, _by_cell, 1, 3.0, wants_gpu=False),
+            Sharding(export_shard, _by_classifier, 1, 3.0, wants_gpu=False),
         ),
         Stage(
             "evaluate",
@@ -124,14 +136,14 @@ STAGES: dict[str, Stage] = {
             explain_classifiers,
             ("seed", "explain"),
             ("export",),
-            Share(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
+            Sharding(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
         ),
         Stage(
             "audit",
             "kerasmed audit CONFIG",
             audit_synthetic,
             ("seed", "audit"),
-            ("sampling", "export"),
+            ("sampling", "evaluate"),
         ),
         Stage(
             "report",

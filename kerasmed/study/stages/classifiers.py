@@ -6,26 +6,21 @@ from typing import Any
 from kerasmed.data.image_set import ImageSet, concatenate
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
-from kerasmed.parallel.resolve import resolve_runtime
-from kerasmed.parallel.workers import check_agreed, joined, of_chief
+from kerasmed.parallel.resolve import Runtime, resolve_runtime
+from kerasmed.parallel.workers import check_agreed, from_chief, this_worker
 from kerasmed.progress import say
 from kerasmed.runtime.backend import load_keras
+from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import (
-    Cell,
-    cells_of,
-    images_per_class,
-    load_split,
-    load_synthetic,
-)
+from kerasmed.study.inputs import images_per_class, load_split, load_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
 def check_classifiers(config: Config) -> None:
-    """Refuse backbones, sizes and weights that cannot be trained, before anything is trained.
+    """Refuse unusable backbones, sizes and weights before anything is trained.
 
     Raises:
-        ConfigError: naming the first.
+        ConfigError: naming the first such setting.
     """
     load_keras()
     from kerasmed.classify.backbones import find_backbone, resolve_input_size, weights_for
@@ -40,104 +35,127 @@ def check_classifiers(config: Config) -> None:
 
 
 def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train every CNN that the settings ask for and that is not there yet."""
+    """Train every CNN of the settings that is not trained yet; returns their results."""
     train_shard(config, run)
-    if not joined().is_chief:  # who writes the records
+    if not this_worker().is_chief:  # only the chief writes the records
         return {}
     records = {
-        cell.name: read_json(training_record(cell, run), "kerasmed train classifier CONFIG")
-        for cell in cells_of(config)
+        spec.name: read_json(training_record(spec, run), "kerasmed train classifier CONFIG")
+        for spec in classifier_specs(config)
     }
-    return {"cells": {name: record["result"] for name, record in records.items()}}
+    return {"classifiers": {name: record["result"] for name, record in records.items()}}
 
 
 def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
-    """Train every ``shards``-th CNN from the ``index``-th on, those that are not there yet.
+    """Train every ``shards``-th CNN from the ``index``-th on that is not trained yet.
 
-    Several processes may do so in one run folder at once. The workers of ``multi_worker`` train
-    each CNN together, and the chief alone writes.
+    Several processes can do so in one run folder at the same time. The workers of ``multi_worker``
+    train each CNN together, and only the chief writes.
 
     Returns:
         How many CNNs of the study are still missing.
     """
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
-    from kerasmed.classify.training import train_classifier
-
     check_classifiers(config)
-    cells = cells_of(config)
+    specs = classifier_specs(config)
     weights = {name: _version_of_weights(config, name) for name in config.classifiers.backbones}
     image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
+    images_per_epoch = _images_per_epoch(config, image_set.counts(split["train"]))
     missing = 0
-    images_per_epoch = None
-    if config.classifiers.equal_steps:
-        real = image_set.counts(split["train"])
-        synthetic = images_per_class(config, real) * len(real)
-        images_per_epoch = sum(real.values()) + synthetic
-    for number, cell in enumerate(cells):
-        settings = config.classifiers.of_backbone(cell.backbone)
-        train = training_images(cell, config, run, image_set, split)
+    for number, spec in enumerate(specs):
+        train = training_images(spec, config, run, image_set, split)
         made_from = {
-            "settings": settings.model_dump(
+            "settings": config.classifiers.of_backbone(spec.backbone).model_dump(
                 mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone"}
             ),
             "symmetry": config.data.symmetry,
             "image_size": train.image_size,
-            # As asked for: what other machines make of "auto" does not make another network.
+            # As in the settings: another machine's choice for "auto" does not change the network.
             "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
-            "weights": weights[cell.backbone],
+            "weights": weights[spec.backbone],
             "training_hash": train.data_hash,
             "validation_hash": validation.data_hash,
             "images_per_epoch": images_per_epoch,
         }
         check_agreed(made_from)
-        path = training_record(cell, run)
-        record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
-        is_there = path.with_name("model.keras").exists()
-        if of_chief(is_there and record.get("made_from") == made_from)[0]:
+        if _is_trained(spec, run, made_from):
             continue
         if number % shards != index - 1:
             missing += 1
             continue
-        say(f"classifier {number + 1} of {len(cells)}: {cell.name}, {len(train)} images")
-        if joined().is_chief:
-            path.unlink(missing_ok=True)
-        _, result = train_classifier(
-            cell.backbone,
-            train,
-            validation,
-            settings,
-            config.data.symmetry,
-            cell.seed,
-            runtime,
-            path.parent,
-            images_per_epoch,
-        )
-        if joined().is_chief:
-            made = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
-            write_json(path, made)
+        say(f"classifier {number + 1} of {len(specs)}: {spec.name}, {len(train)} images")
+        _train(spec, config, run, runtime, train, validation, made_from)
     return missing
 
 
+def _images_per_epoch(config: Config, real: dict[str, int]) -> int | None:
+    """Images in an epoch of every CNN under ``equal_steps``; None if each image is shown once."""
+    if not config.classifiers.equal_steps:
+        return None
+    return sum(real.values()) + images_per_class(config, real) * len(real)
+
+
+def _is_trained(spec: ClassifierSpec, run: RunFolder, made_from: dict[str, Any]) -> bool:
+    """Whether a CNN has been trained with these settings and images, as the chief sees it."""
+    path = training_record(spec, run)
+    record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
+    is_saved = path.with_name("model.keras").exists()
+    return bool(from_chief(is_saved and record.get("made_from") == made_from)[0])
+
+
+def _train(
+    spec: ClassifierSpec,
+    config: Config,
+    run: RunFolder,
+    runtime: Runtime,
+    train: ImageSet,
+    validation: ImageSet,
+    made_from: dict[str, Any],
+) -> None:
+    """Train one CNN and write its record."""
+    from kerasmed.classify.training import train_classifier
+
+    path = training_record(spec, run)
+    if this_worker().is_chief:
+        path.unlink(missing_ok=True)
+    _, result = train_classifier(
+        spec.backbone,
+        train,
+        validation,
+        config.classifiers.of_backbone(spec.backbone),
+        config.data.symmetry,
+        spec.seed,
+        runtime,
+        path.parent,
+        made_from["images_per_epoch"],
+    )
+    if this_worker().is_chief:
+        record = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
+        write_json(path, record)
+
+
 def _version_of_weights(config: Config, backbone: str) -> str:
-    """SHA-256 of the file; "imagenet" or "none" as they are."""
+    """SHA-256 of the file of weights; "imagenet" and "none" stay as they are."""
     from kerasmed.classify.backbones import weights_for
 
     weights = weights_for(backbone, config.classifiers.of_backbone(backbone).weights)
     return weights if weights in ("imagenet", "none") else sha256_of(Path(weights))
 
 
-def training_record(cell: Cell, run: RunFolder) -> Path:
-    return run.classifiers / cell.name / "training.json"
+def training_record(spec: ClassifierSpec, run: RunFolder) -> Path:
+    """Path of a CNN's training record, next to its ``model.keras``."""
+    return run.classifiers / spec.name / "training.json"
 
 
 def training_images(
-    cell: Cell, config: Config, run: RunFolder, image_set: ImageSet, split: Split
+    spec: ClassifierSpec, config: Config, run: RunFolder, image_set: ImageSet, split: Split
 ) -> ImageSet:
+    """The images that a CNN is trained on, as its regime says."""
     real = image_set.subset(split["train"])
-    if cell.trained_on == "real":
+    if spec.trained_on == "real":
         return real
-    if cell.trained_on == "real_all":
+    if spec.trained_on == "real_all":
         return concatenate(real, image_set.subset(split["reserve"]))
-    synthetic = load_synthetic(config, run, cell.variant)
-    return synthetic if cell.trained_on == "synthetic" else concatenate(real, synthetic)
+    synthetic = load_synthetic(config, run, spec.variant)
+    return synthetic if spec.trained_on == "synthetic" else concatenate(real, synthetic)

@@ -26,7 +26,7 @@ from kerasmed.text import counted
 
 
 def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Decode the images (or make the phantoms) and write the split."""
+    """Decode the images, or draw the phantoms, and write the split."""
     phantoms = config.data.phantoms
     if phantoms is not None:
         size = config.data.image_size
@@ -45,8 +45,8 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
     image_set = load_images(config, run, grey_range)
     if [file.name for file in image_set.files] != [file.name for file in files]:
         raise DataError(
-            f"{source.source} changed while it was read: expected the same files twice; run the "
-            "command again."
+            f"{source.source} changed while it was read: expected the same files on the second "
+            "reading; run the command again."
         )
     write_split(run.split_path, image_set, groups, split)
     sizes = Counter(groups)
@@ -70,7 +70,7 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
 
 
 def _split(fingerprints: Fingerprints, groups: list[str], config: Config) -> Split:
-    """The roles; where they cannot be filled for a patient whom all files name, that is said.
+    """The roles; an error explains if the patients named in the files prevent a split.
 
     Raises:
         DataError: too few groups.
@@ -82,8 +82,8 @@ def _split(fingerprints: Fingerprints, groups: list[str], config: Config) -> Spl
         lacking = np.setdiff1d(names, fingerprints.classes[official_test]).tolist()
         if lacking:
             raise DataError(
-                f"data.official_split: keep: expected test images of every class in the set's own "
-                f"test part, received none of {lacking}; set it to merge."
+                f"data.official_split: keep: expected test images of every class in the official "
+                f"test set, received none of {lacking}; set it to merge."
             )
     try:
         class_names = tuple(names.tolist())
@@ -103,6 +103,6 @@ def _moved_to_test(fingerprints: Fingerprints, split: Split, data: DataConfig) -
     if data.official_split != "keep" or not others:
         return []
     return [
-        f"{counted(int(others), 'image')} of other parts of the set are copies of its test images, "
-        "or show the same patients; they are in the role `test` too."
+        f"{counted(int(others), 'image')} outside the official test set: copies of its images, or "
+        "images of the same patients. They have the role `test` too."
     ]

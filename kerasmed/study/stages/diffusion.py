@@ -4,7 +4,7 @@ from typing import Any
 
 from kerasmed.files import sha256_of
 from kerasmed.parallel.resolve import resolve_runtime
-from kerasmed.parallel.workers import joined
+from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import say
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_split
@@ -12,9 +12,9 @@ from kerasmed.study.run_folder import RunFolder
 
 
 def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Train the denoiser on the role `train`, and export it where TensorFlow is the backend.
+    """Train the denoiser on the role `train`, and export it if the backend is TensorFlow.
 
-    Of several workers each takes part in the training, and the chief alone writes.
+    All workers train together, and only the chief writes.
     """
     runtime = resolve_runtime(config.runtime)
     from kerasmed.diffusion.training import train_denoiser
@@ -29,7 +29,7 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
         runtime,
         run.diffusion,
     )
-    if not joined().is_chief:
+    if not this_worker().is_chief:
         return {}
     if runtime.backend == "tensorflow":
         import keras
@@ -41,6 +41,6 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
         model = keras.saving.load_model(source, compile=False)
         export_denoiser(model, sha256_of(source), metadata, path)
     else:
-        (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # of an earlier training
+        (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # from an earlier training
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")
     return result

@@ -1,34 +1,32 @@
 """The stage that tests the CNNs."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kerasmed.data.image_set import ImageSet
 from kerasmed.files import write_json, write_text
+from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.study.classifier_specs import ClassifierSpec, open_classifiers
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_grouped_split, load_synthetic, open_classifiers
+from kerasmed.study.inputs import load_grouped_split, load_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
 def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Test every exported CNN on the role `test`, and compare what they were trained on."""
+    """Test every exported CNN on the role `test`, and compare the regimes."""
     from kerasmed.audit.comparison import TrainedOn, compare_regimes
-    from kerasmed.audit.tables import comparisons_csv, metrics_csv, metrics_latex
-    from kerasmed.metrics.classification import (
-        classification_curves,
-        classification_metrics,
-        over_seeds,
-    )
+    from kerasmed.metrics.classification import classification_curves, classification_metrics
 
     image_set, split, all_groups = load_grouped_split(config, run)
     test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
     class_names = list(test.class_names)
     is_drawn = "sampling" in run.finished_stages()
     synthetic = load_synthetic(config, run) if is_drawn else None
-    rows, accuracy, provider = [], {}, ""
+    rows, accuracy, curves, provider = [], {}, {}, ""
     correct: dict[TrainedOn, list[np.ndarray]] = {}
-    curves = {}
-    for cell, engine in open_classifiers(config, run, config.export.precisions):
+    for spec, engine in open_classifiers(config, run, config.export.precisions):
         probabilities = engine.predict(test.images)
         metrics = classification_metrics(
             probabilities,
@@ -39,40 +37,58 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
             groups,
         )
         curves[engine.path.stem] = classification_curves(probabilities, test.labels, class_names)
-        precision = engine.metadata["precision"]
         accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
-        on_synthetic = None
-        if synthetic is not None and cell.trained_on in ("real", "real_all"):
-            predicted = engine.predict(synthetic.images).argmax(axis=1)
-            on_synthetic = float((predicted == synthetic.labels).mean())
         rows.append(
             {
-                "backbone": cell.backbone,
-                "trained_on": cell.trained_on,
-                "seed": cell.seed,
-                "variant": cell.variant,
-                "precision": precision,
+                "backbone": spec.backbone,
+                "trained_on": spec.trained_on,
+                "seed": spec.seed,
+                "variant": spec.variant,
+                "precision": engine.metadata["precision"],
                 "n_train": engine.metadata["n_train"],
                 **metrics,
-                "accuracy_on_synthetic": on_synthetic,
+                "accuracy_on_synthetic": _accuracy_on_synthetic(spec, engine, synthetic),
             }
         )
-        if precision == "fp32":
-            right = (probabilities.argmax(axis=1) == test.labels).astype(float)
-            key = TrainedOn(cell.backbone, cell.trained_on, cell.variant)
-            correct.setdefault(key, []).append(right)
-    compared = compare_regimes(
-        {key: np.mean(each, axis=0) for key, each in correct.items()},
+        if engine.metadata["precision"] == "fp32":
+            is_correct = (probabilities.argmax(axis=1) == test.labels).astype(float)
+            key = TrainedOn(spec.backbone, spec.trained_on, spec.variant)
+            correct.setdefault(key, []).append(is_correct)
+    comparisons = compare_regimes(
+        {key: np.mean(of_seeds, axis=0) for key, of_seeds in correct.items()},
         groups,
         config.evaluation.bootstrap_samples,
         config.seed,
     )
-    write_json(run.evaluation / "metrics.json", rows)
-    write_json(run.evaluation / "over_seeds.json", over_seeds(rows))
-    write_json(run.evaluation / "comparisons.json", compared)
-    write_json(run.evaluation / "curves.json", curves)
-    write_text(run.evaluation / "metrics.csv", metrics_csv(rows))
-    write_text(run.evaluation / "comparisons.csv", comparisons_csv(compared))
     caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
-    write_text(run.evaluation / "metrics.tex", metrics_latex(rows, caption))
+    _write(run.evaluation, rows, comparisons, curves, caption)
     return {"accuracy": accuracy, "provider": provider}
+
+
+def _accuracy_on_synthetic(
+    spec: ClassifierSpec, engine: OnnxClassifier, synthetic: ImageSet | None
+) -> float | None:
+    """Accuracy of a CNN trained on real images only; None for others or without a set."""
+    if synthetic is None or spec.trained_on not in ("real", "real_all"):
+        return None
+    predicted = engine.predict(synthetic.images).argmax(axis=1)
+    return float((predicted == synthetic.labels).mean())
+
+
+def _write(
+    folder: Path,
+    rows: list[dict[str, Any]],
+    comparisons: list[dict[str, Any]],
+    curves: dict[str, Any],
+    caption: str,
+) -> None:
+    from kerasmed.audit.tables import comparisons_csv, metrics_csv, metrics_latex
+    from kerasmed.metrics.classification import over_seeds
+
+    write_json(folder / "metrics.json", rows)
+    write_json(folder / "over_seeds.json", over_seeds(rows))
+    write_json(folder / "comparisons.json", comparisons)
+    write_json(folder / "curves.json", curves)
+    write_text(folder / "metrics.csv", metrics_csv(rows))
+    write_text(folder / "comparisons.csv", comparisons_csv(comparisons))
+    write_text(folder / "metrics.tex", metrics_latex(rows, caption))

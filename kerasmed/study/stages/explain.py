@@ -11,8 +11,9 @@ from kerasmed.data.readers import read_image
 from kerasmed.files import write_json
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, open_classifier
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import Cell, cells_of, load_split, open_classifier
+from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -20,26 +21,26 @@ if TYPE_CHECKING:
 
 
 def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Explain the same few test images by every CNN of the first seed and main sets, and sum up."""
+    """Explain the same test images by every CNN of the first seed and main set, and summarise."""
     from kerasmed.explain.summary import summarise
 
-    images, cells = _explained_images(config, run), _explained_cells(config)
+    images, specs = _explained_images(config, run), _explained_classifiers(config)
     names = config.explain.explainers
-    found: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
-    with progress_bar("Explaining", len(images) * len(cells), "images") as advance:
-        for cell in cells:
-            with _open_explainer(cell, config, run) as network:
+    records: dict[str, dict[str, list[dict[str, Any]]]] = {name: {} for name in names}
+    with progress_bar("Explaining", len(images) * len(specs), "images") as advance:
+        for spec in specs:
+            with _open_explainer(spec, config, run) as network:
                 for image in images:
-                    records = network.explain_into(run.explanations / cell.name, *image)
-                    for name, record in records.items():
-                        found[name].setdefault(cell.name, []).append(record)
+                    by_explainer = network.explain_into(run.explanations / spec.name, *image)
+                    for name, record in by_explainer.items():
+                        records[name].setdefault(spec.name, []).append(record)
                     advance(1, "")
-    _remove_others(run.explanations, found)
+    _remove_others(run.explanations, records)
     write_json(
         run.explanations / "summary.json",
-        {name: summarise(records) for name, records in found.items()},
+        {name: summarise(by_network) for name, by_network in records.items()},
     )
-    return {"images": len(images), "models": [cell.name for cell in cells]}
+    return {"images": len(images), "models": [spec.name for spec in specs]}
 
 
 def explain_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
@@ -50,29 +51,33 @@ def explain_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 
     """
     missing = 0
     images = _explained_images(config, run)
-    for cell in _explained_cells(config):
-        with _open_explainer(cell, config, run) as network:
+    for spec in _explained_classifiers(config):
+        with _open_explainer(spec, config, run) as network:
             for number, image in enumerate(images):
                 if number % shards == index - 1:
-                    network.explain_into(run.explanations / cell.name, *image)
+                    network.explain_into(run.explanations / spec.name, *image)
                 else:
-                    missing += not network.is_explained(run.explanations / cell.name, *image)
+                    missing += not network.is_explained(run.explanations / spec.name, *image)
     return missing
 
 
-def _explained_cells(config: Config) -> list[Cell]:
-    return [each for each in cells_of(config) if each.seed == config.seed and each.variant is None]
+def _explained_classifiers(config: Config) -> list[ClassifierSpec]:
+    return [
+        spec
+        for spec in classifier_specs(config)
+        if spec.seed == config.seed and spec.variant is None
+    ]
 
 
-def _open_explainer(cell: Cell, config: Config, run: RunFolder) -> "NetworkExplainer":
+def _open_explainer(spec: ClassifierSpec, config: Config, run: RunFolder) -> "NetworkExplainer":
     from kerasmed.explain.network import NetworkExplainer
 
-    trained = run.classifiers / cell.name / "model.keras"
-    return NetworkExplainer(open_classifier(cell, run), trained, config.explain, config.seed)
+    trained = run.classifiers / spec.name / "model.keras"
+    return NetworkExplainer(open_classifier(spec, run), trained, config.explain, config.seed)
 
 
 def _explained_images(config: Config, run: RunFolder) -> list[tuple[Any, ...]]:
-    """Of each image what ``explain_into`` wants: stem, pixels, superpixels, notes and region."""
+    """Arguments of ``explain_into`` for each image: stem, pixels, superpixels, notes, region."""
     from kerasmed.explain.segments import segment_image
 
     settings = config.explain
@@ -93,20 +98,20 @@ def _explained_images(config: Config, run: RunFolder) -> list[tuple[Any, ...]]:
 
 
 def _region(config: Config, run: RunFolder, path: Path) -> np.ndarray | None:
-    """What decides the class of a phantom: bool (size, size)."""
+    """Region that decides the class of a phantom: bool (size, size); None for a real image."""
     if config.data.phantoms is None:
         return None
     mask = run.images / "masks" / path.relative_to(run.images / "phantoms")
     return read_image(mask, config.data.image_size)[..., 0] > 127
 
 
-def _remove_others(folder: Path, found: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
-    """Pictures and records of an earlier run with other settings."""
+def _remove_others(folder: Path, records: dict[str, dict[str, list[dict[str, Any]]]]) -> None:
+    """Remove pictures and records of an earlier run with other settings."""
     kept = {
-        folder / cell / record["picture"]
-        for by_cell in found.values()
-        for cell, records in by_cell.items()
-        for record in records
+        folder / name / record["picture"]
+        for by_network in records.values()
+        for name, of_network in by_network.items()
+        for record in of_network
     }
     for path in folder.glob("*/*"):
         if path.with_suffix(".png") not in kept:

@@ -14,36 +14,35 @@ from kerasmed.files import read_json, sha256_of, write_json
 from kerasmed.progress import say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.backend import load_keras
+from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, exported_path
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import (
-    Cell,
-    cells_of,
-    exported_path,
-    load_split,
-)
+from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages.classifiers import training_images, training_record
 
+# Keys of a sidecar that the stage records.
+_RECORDED = ("parity", "float_layers", "validation_accuracy", "transposes", "not_exported")
+
 
 def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Write every trained CNN as ONNX, in each of the precisions."""
+    """Write every trained CNN as ONNX, in each precision; returns what was exported."""
     export_shard(config, run)
-    found: dict[str, Any] = {}
-    for cell in cells_of(config):
-        found |= read_json(_export_record_path(cell, run), "kerasmed export CONFIG")["result"]
-    return found
+    results: dict[str, Any] = {}
+    for spec in classifier_specs(config):
+        results |= read_json(_export_record_path(spec, run), "kerasmed export CONFIG")["result"]
+    return results
 
 
 def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
-    """Export every ``shards``-th CNN from the ``index``-th on, those that are not there yet.
+    """Export every ``shards``-th CNN from the ``index``-th on that is not exported yet.
 
     Returns:
         How many CNNs of the study are still to be exported.
     """
     image_set, split = load_split(config, run)
     missing = 0
-    for number, cell in enumerate(cells_of(config)):
-        trained = training_record(cell, run)
+    for number, spec in enumerate(classifier_specs(config)):
+        trained = training_record(spec, run)
         made_from = {
             "settings": config.export.model_dump(mode="json"),
             "seed": config.seed,
@@ -52,32 +51,36 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
             "training": read_json(trained, "kerasmed train classifier CONFIG"),
             "model_sha256": sha256_of(trained.with_name("model.keras")),
         }
-        path = _export_record_path(cell, run)
+        path = _export_record_path(spec, run)
         record = read_json(path, "kerasmed export CONFIG") if path.exists() else {}
-        made = [run.exported / f"{name}.onnx" for name in record.get("files", ())]
-        if record.get("made_from") == made_from and all(_is_whole(each) for each in made):
+        files = [run.exported / f"{name}.onnx" for name in record.get("files", ())]
+        if record.get("made_from") == made_from and all(map(_is_complete, files)):
             continue
         if number % shards != index - 1:
             missing += 1
             continue
         path.unlink(missing_ok=True)
-        found = _export_cell(cell, config, run, image_set, split, made_from["training"]["result"])
-        told = ("parity", "float_layers", "validation_accuracy", "transposes", "not_exported")
-        result = {name: {k: each[k] for k in told if k in each} for name, each in found.items()}
-        files = [name for name, each in result.items() if "not_exported" not in each]
-        write_json(path, {"made_from": made_from, "files": files, "result": result})
+        sidecars = _export_classifier(
+            spec, config, run, image_set, split, made_from["training"]["result"]
+        )
+        result = {
+            name: {key: sidecar[key] for key in _RECORDED if key in sidecar}
+            for name, sidecar in sidecars.items()
+        }
+        exported = [name for name, entry in result.items() if "not_exported" not in entry]
+        write_json(path, {"made_from": made_from, "files": exported, "result": result})
     return missing
 
 
-def _export_cell(
-    cell: Cell,
+def _export_classifier(
+    spec: ClassifierSpec,
     config: Config,
     run: RunFolder,
     image_set: ImageSet,
     split: Split,
     trained: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
-    """Write one CNN in each precision; the sidecars' content by the files' stems."""
+    """Write one CNN in each precision; returns the content of each sidecar by its file's stem."""
     load_keras()
     import keras
 
@@ -86,56 +89,56 @@ def _export_cell(
     validation = image_set.subset(split["validation"])
     images = spread(validation.images)
     model = keras.saving.load_model(
-        training_record(cell, run).with_name("model.keras"), compile=False
+        training_record(spec, run).with_name("model.keras"), compile=False
     )
     metadata = {
         "class_names": list(image_set.class_names),
         "data_class_names": config.data.class_names,
-        "backbone": cell.backbone,
-        "trained_on": cell.trained_on,
-        "variant": cell.variant,
-        "seed": cell.seed,
+        "backbone": spec.backbone,
+        "trained_on": spec.trained_on,
+        "variant": spec.variant,
+        "seed": spec.seed,
         "n_train": trained["n_train"],
         "weights": trained["weights"],
         "data_hash": image_set.data_hash,
         "formats": image_set.formats,
     }
-    path = exported_path(cell, run)
-    found = {path.stem: export_classifier(model, trained["temperature"], metadata, images, path)}
+    path = exported_path(spec, run)
+    sidecars = {path.stem: export_classifier(model, trained["temperature"], metadata, images, path)}
     keras.backend.clear_session()
-    # Those of an earlier training may not outlive it.
+    # Files of an earlier training must not survive.
     for precision in ("fp16", "int8"):
         for suffix in (".onnx", ".json"):
-            exported_path(cell, run, precision).with_suffix(suffix).unlink(missing_ok=True)
+            exported_path(spec, run, precision).with_suffix(suffix).unlink(missing_ok=True)
     if "fp16" in config.export.precisions:
-        half = exported_path(cell, run, "fp16")
-        found[half.stem] = _or_reason(export_float16, path, images, half)
+        half = exported_path(spec, run, "fp16")
+        sidecars[half.stem] = _exported_or_reason(export_float16, path, images, half)
     if "int8" in config.export.precisions:
-        train = training_images(cell, config, run, image_set, split)
+        train = training_images(spec, config, run, image_set, split)
         count = min(config.export.calibration_images, len(train))
         rng = random_stream(config.seed, Purpose.QUANTIZATION_IMAGES)
         calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
-        small = exported_path(cell, run, "int8")
+        small = exported_path(spec, run, "int8")
         arguments = (calibration, np.asarray(validation.images), validation.labels)
-        found[small.stem] = _or_reason(export_int8, path, *arguments, small)
-    return found
+        sidecars[small.stem] = _exported_or_reason(export_int8, path, *arguments, small)
+    return sidecars
 
 
-def _is_whole(path: Path) -> bool:
-    """Whether an exported file is there, with the sidecar that it was written with."""
-    beside = path.with_suffix(".json")
-    if not (path.exists() and beside.exists()):
+def _is_complete(path: Path) -> bool:
+    """Whether an exported file exists with the sidecar that was written with it."""
+    sidecar_path = path.with_suffix(".json")
+    if not (path.exists() and sidecar_path.exists()):
         return False
-    sidecar = read_json(beside, "kerasmed export CONFIG")
+    sidecar = read_json(sidecar_path, "kerasmed export CONFIG")
     return isinstance(sidecar, dict) and sidecar.get("sha256") == sha256_of(path)
 
 
-def _export_record_path(cell: Cell, run: RunFolder) -> Path:
-    return run.classifiers / cell.name / "export.json"
+def _export_record_path(spec: ClassifierSpec, run: RunFolder) -> Path:
+    return run.classifiers / spec.name / "export.json"
 
 
-def _or_reason(export: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-    """What was exported, or why one network has no file of that precision; the rest go on."""
+def _exported_or_reason(export: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    """The sidecar of an export, or why the network has no file of that precision."""
     try:
         return export(*arguments)
     except ModelFileError as error:

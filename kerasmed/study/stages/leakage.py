@@ -1,4 +1,4 @@
-"""The stage that measures what a random split would have claimed."""
+"""The stage that measures by how much a random split overstates the accuracy."""
 
 from contextlib import suppress
 from typing import Any
@@ -14,41 +14,44 @@ from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
 
-_SPLITS, _SEEDS = 5, 50  # so many, of so many seeds at most
-_EDGE = 16  # of the reduced images that stand in for features
+_SPLITS, _SEEDS = 5, 50  # 5 splits, trying at most 50 seeds
+_EDGE = 16  # of the reduced images that serve as features without pretrained weights
 
 
 def measure_leakage(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Logistic regression on frozen features: this rule of splitting against a random one."""
+    """Accuracy of logistic regression on frozen features, under splits by group and by image."""
     from kerasmed.study.leakage import leakage
 
-    image_set, _, grouped = load_grouped_split(config, run)
-    groups = grouped.tolist()
-    each_alone = [f"{i} {file.sha256}" for i, file in enumerate(image_set.files)]
+    image_set, _, groups_of_images = load_grouped_split(config, run)
+    group_names = groups_of_images.tolist()
+    single_images = [f"{i} {file.sha256}" for i, file in enumerate(image_set.files)]
 
-    def splits(belonging: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
+    def splits(groups: list[str]) -> list[tuple[np.ndarray, np.ndarray]]:
         labels, names = image_set.labels, image_set.class_names
-        made = []
+        drawn: list[Split] = []
         for seed in range(config.seed, config.seed + _SEEDS):
-            # Where groups are few, only some seeds leave a group of each class for each role.
+            # With few groups, only some seeds leave a group of each class for each role.
             with suppress(DataError):
-                made.append(make_split(labels, belonging, names, config.split, seed))
-            if len(made) == _SPLITS:
+                drawn.append(make_split(labels, groups, names, config.split, seed))
+            if len(drawn) == _SPLITS:
                 break
-        return [(_trained_on(split), split["test"]) for split in made]
+        return [(_trained_on(split), split["test"]) for split in drawn]
 
     features, features_of = _frozen_features(config, image_set)
-    found = leakage(features, image_set.labels, splits(groups), splits(each_alone))
-    write_json(run.evaluation / "leakage.json", {"features_of": features_of, **found})
-    return {"features_of": features_of, **found}
+    result = {
+        "features_of": features_of,
+        **leakage(features, image_set.labels, splits(group_names), splits(single_images)),
+    }
+    write_json(run.evaluation / "leakage.json", result)
+    return result
 
 
 def _trained_on(split: Split) -> np.ndarray:
-    return np.concatenate([at for role, at in split.items() if role != "test"])
+    return np.concatenate([positions for role, positions in split.items() if role != "test"])
 
 
 def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
-    """Of the first backbone with pretrained weights; reduced pixels where there is none."""
+    """Features of the first backbone with pretrained weights, or reduced pixels, and a name."""
     for backbone in config.classifiers.backbones:
         load_keras()
         from kerasmed.classify.backbones import weights_for

@@ -1,11 +1,9 @@
-"""The stage that draws the synthetic sets, alone or as one of several processes."""
+"""The stage that draws the synthetic sets, in one process or several."""
 
 import shutil
 from typing import Any
 
-from kerasmed.files import (
-    read_json,
-)
+from kerasmed.files import read_json
 from kerasmed.progress import say
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import read_synthetic, variants_of
@@ -16,38 +14,38 @@ _MADE_BY = "kerasmed sample CONFIG"
 
 
 def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Draw what is missing of each synthetic set, and put it in the place of the one before."""
+    """Draw the missing images of each synthetic set, and replace the previous sets."""
     drawn = {variant: _draw_set(config, run, variant) for variant in variants_of(config)}
     main = drawn.pop(None)
     for folder in run.variants.glob("*"):
-        if folder.is_dir() and folder.name not in drawn:  # of settings of before
+        if folder.is_dir() and folder.name not in drawn:  # from earlier settings
             shutil.rmtree(folder)
     return {**main, "variants": drawn}
 
 
 def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) -> int:
-    """Draw every ``shards``-th image from the ``index``-th on, those that are not there yet.
+    """Draw every ``shards``-th image from the ``index``-th on that is not drawn yet.
 
-    Several processes may do so in one run folder at once; an image does not depend on which of them
-    draws it. ``draw_samples`` then finds nothing missing and puts the set in its place. An image
-    that is a copy of a training image is drawn again from another seed, and noted.
+    Several processes can do so in one run folder at the same time; an image does not depend on the
+    process that draws it. ``draw_samples`` then finds no image missing and completes the sets. A
+    copy of a training image is noted and drawn again from another seed.
 
     Returns:
         How many images of all sets are still missing.
 
     Raises:
         StageError: a set was begun with other settings or another denoiser, or the denoiser draws
-            nothing but copies.
+            only copies.
     """
     sets = (SyntheticSet(config, run, variant) for variant in variants_of(config))
-    return sum(each.draw(index, shards) for each in sets if not each.is_finished())
+    return sum(drawing.draw(index, shards) for drawing in sets if not drawing.is_finished())
 
 
 def _draw_set(config: Config, run: RunFolder, variant: str | None) -> dict[str, Any]:
-    """Draw one set, unless it is there: its images by class, its hash, and how many were copies."""
+    """Draw one set if needed; returns its images by class, its hash and the number of copies."""
     drawing = SyntheticSet(config, run, variant)
     if drawing.is_finished():
-        say(f"{drawing.target} is there already.")
+        say(f"{drawing.target} already exists.")
     else:
         drawing.draw()
         drawing.finish()

@@ -19,7 +19,7 @@ ONLY_IN_STIX = "\u2a50"
 @pytest.fixture
 def only_own_fonts(monkeypatch):
     """A machine with no fonts but those that come with matplotlib."""
-    own = [each for each in font_manager.fontManager.ttflist if "mpl-data" in each.fname]
+    own = [font for font in font_manager.fontManager.ttflist if "mpl-data" in font.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", own)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: [])
 
@@ -48,7 +48,7 @@ def test_missing_letters_are_named_once_with_the_remedy(capsys):
             draw("炎")
     (line,) = capsys.readouterr().err.splitlines()
     assert "no installed font has 炎 肺" in line
-    assert "install one that has them, such as Noto Sans" in line
+    assert "install a font that has them, such as Noto Sans" in line
     assert list(rcParams["font.family"]) == before
 
 
@@ -72,8 +72,8 @@ def test_an_installed_font_that_has_the_letters_is_taken(capsys):
 @pytest.mark.usefixtures("only_own_fonts")
 def test_a_font_installed_after_matplotlib_listed_them_is_found(monkeypatch, capsys):
     own = font_manager.fontManager.ttflist
-    stix = [each.fname for each in own if each.name == "STIXGeneral"]
-    others = [each for each in own if each.name != "STIXGeneral"]
+    stix = [font.fname for font in own if font.name == "STIXGeneral"]
+    others = [font for font in own if font.name != "STIXGeneral"]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", others)
     monkeypatch.setattr(font_manager, "findSystemFonts", lambda: stix)
 

@@ -6,7 +6,7 @@ from inspect import signature
 import numpy as np
 import pytest
 
-from kerasmed.audit import comparison
+from kerasmed.audit import comparison, privacy, spaces
 from kerasmed.metrics import classification
 from kerasmed.study.config import parse_config
 from kerasmed.study.inputs import load_grouped_split
@@ -18,18 +18,18 @@ from kerasmed.study.stages.evaluate import evaluate_classifiers
 
 @pytest.fixture
 def handed_in(monkeypatch):
-    """``handed_in(module, function, argument)``: what a function is given, call by call."""
+    """``handed_in(module, function, argument)``: values of an argument, call by call."""
 
     def spy(module, function: str, argument: str) -> list:
-        original, found = getattr(module, function), []
+        original, values = getattr(module, function), []
 
         @wraps(original)
         def spied(*args, **options):
-            found.append(signature(original).bind(*args, **options).arguments.get(argument))
+            values.append(signature(original).bind(*args, **options).arguments.get(argument))
             return original(*args, **options)
 
         monkeypatch.setattr(module, function, spied)
-        return found
+        return values
 
     return spy
 
@@ -56,16 +56,16 @@ def test_accuracies_and_differences_are_over_groups(study, handed_in):
 
 def test_fidelity_and_privacy_are_over_groups(study, handed_in):
     config, run, groups = study
-    fidelity = handed_in(audit, "fidelity_by_class", "groups")
+    fidelity = handed_in(spaces, "fidelity_by_class", "groups")
     copying = handed_in(audit, "memorisation", "groups")
-    members = handed_in(audit, "membership_inference", "member_groups")
-    others = handed_in(audit, "membership_inference", "other_groups")
+    members = handed_in(privacy, "membership_inference", "member_groups")
+    others = handed_in(privacy, "membership_inference", "other_groups")
 
     audit_synthetic(config, run)
     assert fidelity
     for given in fidelity:
-        np.testing.assert_array_equal(given["seen"], groups["train"])
-        np.testing.assert_array_equal(given["held_out"], groups["reserve"])
+        np.testing.assert_array_equal(given["train"], groups["train"])
+        np.testing.assert_array_equal(given["reserve"], groups["reserve"])
     assert len(copying) == 2
     for given in copying:
         np.testing.assert_array_equal(given, groups["reserve"])

@@ -12,7 +12,7 @@ from kerasmed.errors import DataError, StageError
 from kerasmed.metrics.copies import Copy
 from kerasmed.study import synthetic_set
 from kerasmed.study.config import Config, parse_config
-from kerasmed.study.object_store import _travels
+from kerasmed.study.object_store import is_mirrored
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
 
@@ -106,7 +106,7 @@ def test_notes_on_copies_go_along_to_another_machine(run, config, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             draw_samples(config, run)
     for path in begun.rglob("*"):
-        if path.is_file() and not _travels(path.relative_to(run.root).as_posix()):
+        if path.is_file() and not is_mirrored(path.relative_to(run.root).as_posix()):
             path.unlink()
 
     assert draw_samples(config, run)["rejected"] == 1
@@ -122,16 +122,16 @@ def test_set_of_which_only_images_arrived_is_begun_again(run, config):
 
 def test_set_that_another_process_begins_meanwhile_stays(run, config, monkeypatch):
     begun = run.synthetic.with_name("synthetic.unfinished")
-    one, other = (synthetic_set._Drawing(config, run, None) for _ in range(2))
+    one, other = (synthetic_set.SyntheticSet(config, run, None) for _ in range(2))
     exists = Path.exists
 
     def other_begins(path):
-        found = exists(path)
+        is_there = exists(path)
         if begun in (path, path.parent):
             monkeypatch.setattr(Path, "exists", exists)
             other._begin()
             (begun / "clear" / "000000.png").write_bytes(b"drawn")
-        return found
+        return is_there
 
     monkeypatch.setattr(Path, "exists", other_begins)
     one._begin()
@@ -167,7 +167,7 @@ def test_kill_between_two_sets_draws_none_of_the_first_again(run, config, monkey
     values = config.model_dump()
     values["sampling"] |= {"copy_filter": False, "variants": {"half": {"times_real": 0.5}}}
     sweep = parse_config(values, "test")
-    draw = synthetic_set._Drawing.draw
+    draw = synthetic_set.SyntheticSet.draw
 
     def killed(drawing, *shard):
         if drawing.target != run.synthetic:
@@ -175,7 +175,7 @@ def test_kill_between_two_sets_draws_none_of_the_first_again(run, config, monkey
         return draw(drawing, *shard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic_set._Drawing, "draw", killed)
+        patch.setattr(synthetic_set.SyntheticSet, "draw", killed)
         with pytest.raises(KeyboardInterrupt):
             draw_samples(sweep, run)
     written = times_of(run)
@@ -241,7 +241,7 @@ def test_set_that_cannot_be_read_is_drawn_again(run, damage):
     assert pixels_of(run) == before
 
 
-def test_damaged_image_of_an_unfinished_set_is_told_with_the_way_out(run, config):
+def test_damaged_image_of_an_unfinished_set_is_reported_with_the_way_out(run, config):
     assert draw_shard(config, run) == 0
     image = next(run.synthetic.with_name("synthetic.unfinished").rglob("*.png"))
     image.write_bytes(image.read_bytes()[:50])
@@ -311,7 +311,7 @@ def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypa
     assert draw_shard(config, run, 1, 2) > 0
     assert draw_shard(config, run, 2, 2) == 0
     draw_samples(config, run)
-    drawn_again = [each for each in asked if each[2]]
+    drawn_again = [image for image in asked if image[2]]
     assert len(asked) == len(set(asked)) == 44 + len(drawn_again)
     assert len(opened) <= 3
     assert not list(run.root.rglob(".first_draws"))
@@ -332,7 +332,7 @@ def test_processes_that_begin_at_once_do_not_draw_the_same(run, config, monkeypa
         with pytest.raises(KeyboardInterrupt):
             draw_shard(config, run, index, 3)
     assert len(set(asked)) == 3
-    assert {len(each) for each in asked} == {4}
+    assert {len(batch) for batch in asked} == {4}
 
 
 def test_file_that_is_no_variant_stays(run, config):

@@ -100,10 +100,10 @@ def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
 
 
 def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monkeypatch):
-    seen = {}
+    asked = {}
 
     def train(backbone, images, validation, settings, *arguments):
-        seen[backbone] = (settings.input_size, settings.finetune_epochs)
+        asked[backbone] = (settings.input_size, settings.finetune_epochs)
         return None, {}
 
     monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
@@ -112,7 +112,7 @@ def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monke
     classifiers = config.classifiers.model_copy(update=changed)
     train_shard(config.model_copy(update={"classifiers": classifiers}), run)
     # What differs for another backbone is no reason to train this one again.
-    assert seen == {"VGG16": (75, 7)}
+    assert asked == {"VGG16": (75, 7)}
 
 
 def test_cnns_are_trained_again_by_what_makes_another_network_alone(run, config, monkeypatch):

@@ -1,0 +1,68 @@
+"""Fidelity in several spaces: features of several networks, and pixels."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from kerasmed.audit.fidelity import fidelity_by_class
+from kerasmed.data.image_set import ImageSet
+from kerasmed.inference.classifier import OnnxClassifier
+
+
+def features_of_sets(
+    classifier: OnnxClassifier, sets: dict[str, ImageSet]
+) -> dict[str, np.ndarray]:
+    """Features float32 (n, d) of each set, by its name."""
+    return {name: classifier.features(image_set.images) for name, image_set in sets.items()}
+
+
+def fidelity_in_spaces(
+    sets: dict[str, ImageSet],
+    classifier: OnnxClassifier,
+    features: dict[str, np.ndarray],
+    pixels: dict[str, np.ndarray],
+    groups: dict[str, np.ndarray],
+    networks: Iterable[tuple[str, OnnxClassifier]],
+    variants: Iterable[tuple[str, ImageSet]],
+    seed: int,
+) -> dict[str, Any]:
+    """Fidelity in the features of a study's CNN, in pixels and in the features of other networks.
+
+    Args:
+        sets: The sets ``reserve``, ``train`` and ``synthetic``.
+        classifier: The CNN of the study.
+        features: Its features of the sets.
+        pixels: Pixels of the sets, see ``comparison_pixels``.
+        groups: As of ``fidelity``.
+        networks: Other networks, by name.
+        variants: Further synthetic sets, by name, compared in the features of the CNN.
+        seed: Seed of the choices.
+
+    Returns:
+        ``in_features``, ``in_pixels``, ``in_networks`` and ``of_variants``: results of
+        ``fidelity_by_class``, of the last two by name.
+    """
+
+    def compare(
+        in_space: dict[str, np.ndarray], compared: dict[str, ImageSet] = sets
+    ) -> dict[str, Any]:
+        labels = {name: image_set.labels for name, image_set in compared.items()}
+        return fidelity_by_class(in_space, labels, sets["train"].class_names, groups, seed)
+
+    # The kernel distance depends on a shift of all features, and pixels have a large mean.
+    mean_pixels = pixels["reserve"].mean(axis=0)
+    return {
+        "in_features": compare(features),
+        "in_pixels": compare({name: of_set - mean_pixels for name, of_set in pixels.items()}),
+        "in_networks": {
+            name: compare(features_of_sets(network, sets)) for name, network in networks
+        },
+        "of_variants": {
+            name: compare(
+                {**features, "synthetic": classifier.features(variant.images)},
+                {**sets, "synthetic": variant},
+            )
+            for name, variant in variants
+        },
+    }

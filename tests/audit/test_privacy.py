@@ -1,0 +1,72 @@
+"""Copies and membership over image sets."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import phantom_set
+
+from kerasmed.audit import privacy
+from kerasmed.audit.privacy import (
+    membership_of_training_images,
+    pixels_of_versions,
+    search_copies,
+)
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.symmetry import all_versions
+from kerasmed.diffusion.reconstruction import TIMESTEPS
+from kerasmed.inference.pixels import PixelRange
+from kerasmed.metrics.memorisation import comparison_pixels
+
+
+@pytest.fixture(scope="module")
+def sets() -> tuple[ImageSet, ImageSet, ImageSet]:
+    """Training, reserve and synthetic images, of which the first two synthetic ones are copies."""
+    phantoms = phantom_set(per_class=40)
+    train, reserve, synthetic = (phantoms.subset(np.arange(start, 80, 3)) for start in range(3))
+    images = np.array(synthetic.images)
+    images[:2] = train.images[[5, 7]][:, :, ::-1]
+    return train, reserve, replace(synthetic, images=images)
+
+
+def test_copies_are_found_with_the_threshold_of_the_sampling(sets):
+    result = search_copies(*sets, {"threshold": 0.999}, 3, seed=0)
+
+    assert {(pair["synthetic"], pair["train"]) for pair in result["found"]} == {(0, 5), (1, 7)}
+    assert result["found"] == result["nearest_pairs"][:2]
+    assert (result["rejected"], result["drawn"]) == (3, len(sets[2]) + 3)
+    assert result["fraction_of_train"] == 2 / len(sets[0])
+
+
+def test_sampling_without_a_search_leaves_the_calibration_to_the_audit(sets):
+    result = search_copies(*sets, None, None, seed=0)
+
+    assert (result["rejected"], result["drawn"]) == (None, len(sets[2]))
+    assert result["threshold"] == result["calibration"]["threshold"]
+    assert result["calibration"]["drawn"]["images"] == len(sets[2])
+
+
+def test_denoiser_that_restores_only_its_training_images_is_found_out(sets):
+    train, reserve, _ = sets
+    pixels = PixelRange((127.5,) * 3, 127.5)
+    known = np.stack([pixels.to_model(image) for image in train.images])
+
+    def denoiser(noisy: np.ndarray, timesteps: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        distances = np.square(noisy[:, None] - known).mean(axis=(2, 3, 4))
+        return known[distances.argmin(axis=1)]
+
+    groups = {"train": np.arange(len(train)), "reserve": np.arange(len(reserve))}
+    result = membership_of_training_images(denoiser, pixels, train, reserve, groups, seed=0)
+
+    assert result["n_members"] == result["n_others"] == min(len(train), len(reserve))
+    assert [row["timestep"] for row in result["levels"]] == [*TIMESTEPS, "all"]
+    assert result["levels"][0]["auc"] > 0.95
+
+
+def test_versions_in_batches_are_those_of_all_images_at_once(monkeypatch):
+    images = phantom_set(per_class=5).images
+    monkeypatch.setattr(privacy, "_BATCH", 4)
+
+    np.testing.assert_array_equal(
+        pixels_of_versions(images, "dihedral"), comparison_pixels(all_versions(images, "dihedral"))
+    )
