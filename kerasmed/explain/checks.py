@@ -1,5 +1,6 @@
 """Checks of an explanation: faithfulness, agreement with a known region, shuffled weights."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,13 @@ def randomise_weights(source: Path, target: Path, seed: int) -> None:
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
-    rng = random_stream(seed, Purpose.SHUFFLED_WEIGHTS)
     model = onnx.load(source)
     for array in model.graph.initializer:
         values = numpy_helper.to_array(array)
         if values.ndim > 1 and values.dtype == np.float32:
+            # By content, since exports of one network list its arrays in different orders.
+            content = int.from_bytes(hashlib.sha256(values.tobytes()).digest()[:4])
+            rng = random_stream(seed, Purpose.SHUFFLED_WEIGHTS, content)
             shuffled = rng.permutation(values.ravel()).reshape(values.shape)
             array.CopyFrom(numpy_helper.from_array(shuffled, array.name))
     last = next(node for node in model.graph.node if "probabilities" in node.output)

@@ -52,8 +52,7 @@ class RayCluster:
             import ray
         except ImportError:
             raise MachineError(
-                "Ray is not installed: --executor ray needs it; run "
-                "`pip install 'kerasmed[ray]'`."
+                "Ray is not installed: --executor ray needs it; run `pip install 'kerasmed[ray]'`."
             ) from None
         self._ray = ray
         if address == "ray":

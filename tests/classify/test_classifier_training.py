@@ -123,11 +123,12 @@ def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_
     )
     for line in (tmp_path / "history.csv").read_text().splitlines()[1:]:
         rows.append([float(value) for value in line.split(",")[1:]])
-    best = int(np.argmin([row[3] for row in rows]))
-    assert len(rows) == min(9, max(best, 4) + 1 + 2)
+    losses = [row[3] for row in rows]  # rounded, so that several may be the least
+    best = [epoch for epoch, loss in enumerate(losses) if loss == min(losses)]
+    assert len(rows) in {min(9, max(epoch, 4) + 1 + 2) for epoch in best}
     assert result["steps"] == 3 * len(rows)
     logits = predict_outputs(classifier.model, phantoms.images)["logits"]
-    assert calibrated_loss(logits, phantoms.labels) == pytest.approx(rows[best][3], abs=1e-4)
+    assert calibrated_loss(logits, phantoms.labels) == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):

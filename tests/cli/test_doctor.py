@@ -72,7 +72,7 @@ def test_unknown_backend_is_a_row(monkeypatch, capsys):
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime"])
 def test_missing_package_of_onnx_is_a_row(monkeypatch, package):
-    for name in [name for name in sys.modules if name.startswith("kerasmed.inference.classifier")]:
+    for name in [name for name in sys.modules if name.startswith("kerasmed.inference")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
     findings = examine()

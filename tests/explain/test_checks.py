@@ -335,3 +335,15 @@ def test_nothing_is_left_of_a_failure(network, monkeypatch):
 def test_missing_file_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nowhere\.onnx"):
         randomise_weights(tmp_path / "nowhere.onnx", tmp_path / "shuffled.onnx", 0)
+
+
+def test_the_order_of_arrays_in_the_file_changes_nothing(network, shuffled):
+    model = onnx.load(network)
+    arrays = list(model.graph.initializer)[::-1]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(arrays)
+    reordered, target = network.with_name("reordered.onnx"), network.with_name("again.onnx")
+    onnx.save(model, reordered)
+    randomise_weights(reordered, target, 0)
+    for name, values in _arrays(shuffled).items():
+        np.testing.assert_array_equal(_arrays(target)[name], values)

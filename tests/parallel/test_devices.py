@@ -55,7 +55,7 @@ def train(runtime, folder):
     from kerasmed.classify.training import train_classifier
     settings = ClassifierConfig(
         weights="none", input_size=32, finetune_epochs=4, batch_size=8, dropout=0.0,
-        augment="medium", mixing="mixup", finetune_learning_rate=1e-5,
+        augment="medium", mixing="mixup", finetune_learning_rate=1e-6,
     )
     train_classifier("MobileNet", images, images, settings, "mirror", 0, runtime, folder)
     keras.saving.load_model(folder / "model.keras")
