@@ -19,7 +19,7 @@ demo: .venv/installed
 	$(BIN)/kerasmed demo
 
 # Most tests use one core; each process takes up to 4 GiB.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist loadfile --benchmark-disable
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable
 
 test: .venv/installed-dev
 	$(PYTEST)

@@ -18,7 +18,7 @@ from recipe import Judge, brightness_deviation, judged_parser
 from kerasmed.runtime.hardware import machine
 from kerasmed.runtime.versions import versions
 from kerasmed.study.config import load_config
-from kerasmed.study.inputs import load_synthetic
+from kerasmed.study.inputs import read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -45,7 +45,7 @@ def main() -> None:
     print(json.dumps({**machine(), **versions()}))
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.run)
-    judge, drawn = Judge(config, run, arguments.weights), load_synthetic(config, run)
+    judge, drawn = Judge(config, run, arguments.weights), read_synthetic(config, run)
     print(json.dumps({"set": "real", **look(judge.train.images, judge.train.labels)}), flush=True)
     counts = np.bincount(judge.train.labels)
     by_class = [np.flatnonzero(drawn.labels == label) for label in range(len(counts))]

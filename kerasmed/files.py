@@ -171,6 +171,16 @@ def read_history(path: Path) -> list[dict[str, str]]:
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal; of a folder, of its files' names and hashes.
+
+    Hidden files of a folder do not count.
+    """
+    if not path.is_dir():
+        with path.open("rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    for inner in sorted(path.iterdir()):
+        if not inner.name.startswith("."):
+            line = f"{sha256_of(inner)} {inner.name}\n"
+            digest.update(line.encode(errors="surrogateescape"))
+    return digest.hexdigest()

@@ -1,6 +1,7 @@
 """Small sets and one tiny study for all tests."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import chdir
@@ -9,6 +10,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import onnx
+import portalocker
 import pytest
 import yaml
 from PIL import Image
@@ -16,6 +18,8 @@ from PIL import Image
 from kerasmed.cli.main import main
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
+from kerasmed.files import sha256_of, write_json
+from kerasmed.study.run_folder import RunFolder
 
 # The same examples every time, so that no test fails by chance; `make test-all` draws others.
 hypothesis.settings.register_profile(
@@ -100,17 +104,41 @@ def tiny_config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of a whole study on tiny phantoms; read it, do not change it."""
-    folder = tmp_path_factory.mktemp("runs") / "tiny"
-    assert main(["study", str(tiny_config), "--out", str(folder)]) == 0
-    return folder
+def tiny_run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The run folder of a whole study on tiny phantoms; read it, do not change it.
+
+    It serves all test processes: the first that needs it makes it, and the others wait.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "tiny"
+    with portalocker.Lock(shared / "tiny.lock", timeout=600):
+        if not (folder / "report.html").exists():
+            assert main(["study", str(tiny_config), "--out", str(folder)]) == 0
+    before = {path: sha256_of(path) for path in folder.rglob("[!.]*") if path.is_file()}
+    yield folder
+    changed = [str(path) for path, mark in before.items() if sha256_of(path) != mark]
+    assert not changed, "a test has changed the study of all tests"
 
 
 @pytest.fixture
 def run_copy(tiny_run, tmp_path):
     """A copy of the tiny study that a test may change."""
     return Path(shutil.copytree(tiny_run, tmp_path / "run"))
+
+
+def accept_outputs(root: Path) -> None:
+    """Record the results in a run folder as they are, as if its stages had written them so."""
+    run = RunFolder(root)
+    record = run.record()
+    for entry in record["stages"].values():
+        outputs = {name: sha256_of(root / name) for name in entry["outputs"]}
+        entry["outputs"] = outputs
+        for later in record["stages"].values():
+            recorded = later["built_on"]["inputs"]
+            recorded.update({name: outputs[name] for name in outputs if name in recorded})
+    write_json(run.record_path, record)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from kerasmed.cli.options import (
     Precision,
     PrecisionOption,
     ProviderOption,
+    parse_folder,
     parse_range,
     refuse_other_keys,
     refuse_unreadable,
@@ -75,10 +76,11 @@ def explain(
     assignments: Assignments = None,
     data: DataOption = None,
     out: Annotated[
-        str | None,
+        Path | None,
         typer.Option(
             "--out",
             metavar="DIR",
+            parser=parse_folder,
             help="Run folder; with MODEL.onnx, the target folder (default: explanations/).",
         ),
     ] = None,
@@ -109,7 +111,7 @@ def _explain_images(
     precision: Precision,
     grey_range: str | None,
     assignments: list[str] | None,
-    out: str | None,
+    out: Path | None,
 ) -> None:
     """Explain image files with one ONNX file."""
     from kerasmed.cli.tables import print_explanation
@@ -119,8 +121,6 @@ def _explain_images(
     from kerasmed.study.run_folder import trained_model_path
 
     refuse_other_keys(assignments, "explain.", "seed")
-    if "://" in (out or ""):
-        raise ConfigError(f"--out: expected a local folder, received {out}; choose one.")
     values = {"name": "explain", "data": {"source": "."}}
     config = override(values, assignments, source="--set")
     paths = list(find_images(images, read_list(sys.stdin)))
@@ -130,7 +130,7 @@ def _explain_images(
         paths,
         config.explain,
         config.seed,
-        Path(out or "explanations"),
+        out or Path("explanations"),
         provider,
         precision.value,
         parse_range(grey_range),

@@ -19,10 +19,21 @@ DataOption = Annotated[
     Path | None, typer.Option("--data", metavar="PATH", help="Images: class folders, .csv or .npz.")
 ]
 
+
+def parse_folder(value: str) -> Path:
+    """The folder of ``--out``; an address would become a folder with a colon in its name."""
+    if "://" in value:
+        raise ConfigError(
+            f"--out: expected a folder, received {value}; mount the object store, or copy the run "
+            "folder with the store's own tool (docs/machines.md)."
+        )
+    return Path(value)
+
+
 OutOption = Annotated[
-    str | None,
+    Path | None,
     typer.Option(
-        "--out", metavar="DIR", help="Run folder (default: runs/<name>), or s3://BUCKET/PATH."
+        "--out", metavar="DIR", parser=parse_folder, help="Run folder (default: runs/<name>)."
     ),
 ]
 

@@ -14,7 +14,7 @@ def run_whole_study(
     config_path: Path,
     assignments: list[str] | None,
     data: Path | None,
-    out: str | None,
+    out: Path | None,
     index: int = 1,
     shards: int = 1,
     executor: str = "local",
@@ -46,7 +46,7 @@ def run_one_stage(
     config_path: Path,
     assignments: list[str] | None,
     data: Path | None,
-    out: str | None,
+    out: Path | None,
 ) -> "tuple[str, RunFolder]":
     """Run one stage, after the data stage if needed; returns the study's name and folder."""
     from kerasmed.study.runner import run_stage
@@ -58,7 +58,7 @@ def run_one_stage(
 
 
 def open_run(
-    config_path: Path, assignments: list[str] | None, data: Path | None, out: str | None
+    config_path: Path, assignments: list[str] | None, data: Path | None, out: Path | None
 ) -> "tuple[Config, RunFolder]":
     """The settings of a study, and its run folder, which is created if needed."""
     from kerasmed.files import make_folder
@@ -71,6 +71,6 @@ def open_run(
             "the images."
         )
     config = load_config(config_path, assignments, data)
-    run = RunFolder.at(out or Path("runs") / config.name)
+    run = RunFolder(out or Path("runs") / config.name)
     make_folder(run.root)
     return config, run

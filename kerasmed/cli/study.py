@@ -61,17 +61,14 @@ def report(
 
 @app.command()
 def release(
-    run: Annotated[str, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
 ) -> None:
     """Write the synthetic set with data sheet and checksums, ready to pass on."""
     from kerasmed.study.release import release
     from kerasmed.study.run_folder import RunFolder
 
-    folder = RunFolder.at(run)
-    if folder.mirror is not None:
-        folder.mirror.fetch()
-    counts = release(folder, directory)
+    counts = release(RunFolder(run), directory)
     print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
     print(f"Read {directory / 'DATASHEET.md'} and complete its licence before you pass it on.")
 

@@ -11,6 +11,7 @@ from kerasmed.data.config import SplitConfig
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
+from kerasmed.fingerprint import changed, differences
 
 # `train` trains the diffusion model and the CNNs of the regimes real and both. `validation`, a
 # tenth of it, stops and calibrates trainings. Every CNN is tested on `test` and nothing else.
@@ -223,24 +224,21 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
     entries = _read_entries(path)
     _check_apart(entries, path)
     base = Path(_absolute(path.parent))
-    expected = {(_absolute(base / entry["path"]), entry.get("frame")): entry for entry in entries}
-    roles: dict[str, list[int]] = {role: [] for role in ROLES}
-    groups: list[str] = []
-    for position, file in enumerate(image_set.files):
-        entry = expected.pop((_absolute(file.path), file.frame), None)
-        known = entry is not None and entry["class"] == file.class_name
-        if entry is None or not known or entry["sha256"] != file.sha256:
-            problem = "is new" if entry is None else "has changed"
-            raise StageError(
-                f"{file.name} {problem} since {path} was written: expected the files that were "
-                "split; put them back, or start a new run folder with --out."
-            )
-        roles[entry["role"]].append(position)
-        groups.append(entry["group"])
-    if expected:
-        missing = next(iter(expected))[0]
-        raise StageError(
-            f"{missing} is gone since {path} was written ({len(expected)} missing): expected the "
-            "files that were split; put them back, or start a new run folder with --out."
+    entry_of = {_name(base / entry["path"], entry.get("frame")): entry for entry in entries}
+    names = [_name(file.path, file.frame) for file in image_set.files]
+    split = {name: f"{entry['class']} {entry['sha256']}" for name, entry in entry_of.items()}
+    files = zip(names, image_set.files, strict=True)
+    present = {name: f"{file.class_name} {file.sha256}" for name, file in files}
+    for difference in differences(split, present):
+        raise changed(str(path), difference, "rerun `kerasmed data split CONFIG`")
+    roles = {
+        role: np.array(
+            [at for at, name in enumerate(names) if entry_of[name]["role"] == role], np.int64
         )
-    return {role: np.array(at, dtype=np.int64) for role, at in roles.items()}, groups
+        for role in ROLES
+    }
+    return roles, [entry_of[name]["group"] for name in names]
+
+
+def _name(path: Path, frame: int | None) -> str:
+    return _absolute(path) if frame is None else f"{_absolute(path)}#{frame}"

@@ -9,23 +9,12 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.errors import StageError
 from kerasmed.files import written_aside
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.progress import say
 
 _KEPT = 2
-# Options of the recipe that lie outside the section `diffusion`.
-_SETTINGS = {
-    "seed": "seed",
-    "symmetry": "data.symmetry",
-    "image_size": "data.image_size",
-    "precision": "runtime.precision",
-}
-_IMAGES = {
-    "data_hash": "was trained on other images than the role `train` now holds",
-    "validation_hash": "was validated on other images than the role `validation` now holds",
-}
 
 
 class Checkpoints:
@@ -35,11 +24,11 @@ class Checkpoints:
 
     Args:
         folder: folder of the checkpoints.
-        recipe: settings and hashes that must not change when a training resumes.
+        recipe: settings and images that must not change when a training resumes.
         ran: backend, device and precision of this process, for the record.
     """
 
-    def __init__(self, folder: Path, recipe: dict[str, Any], ran: dict[str, Any]):
+    def __init__(self, folder: Path, recipe: Fingerprint, ran: dict[str, Any]):
         self.folder = folder
         self.recipe = recipe
         self.ran = ran
@@ -50,7 +39,8 @@ class Checkpoints:
             name: ops.convert_to_numpy(variable)
             for name, variable in _named_variables(model).items()
         }
-        meta = {"step": step, "seconds": seconds, "recipe": self.recipe, "ran": self.ran}
+        meta = {"step": step, "seconds": seconds, "ran": self.ran}
+        meta["fingerprint"] = self.recipe.as_record()
         with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
             np.savez(temporary, meta=json.dumps(meta), **arrays)
         leftovers = self.folder.glob(".*.tmp.npz")  # from a process that was killed
@@ -74,7 +64,8 @@ class Checkpoints:
             if archive is None:
                 continue
             meta, arrays = archive
-            self._check_recipe(path, meta["recipe"])
+            remedy = f"delete {self.folder} to train from the start"
+            self.recipe.check(meta["fingerprint"], str(path), remedy)
             variables = _named_variables(model)
             if not _match(arrays, variables):
                 raise StageError(
@@ -114,26 +105,6 @@ class Checkpoints:
         """A phrase that names the newest checkpoint."""
         kept = sorted(self.folder.glob("step-*.npz"))
         return f"the last good checkpoint is {kept[-1]}" if kept else "no checkpoint was reached"
-
-    def _check_recipe(self, path: Path, recipe: dict) -> None:
-        for key, value in self.recipe.items():
-            field = DiffusionConfig.model_fields.get(key)
-            # A checkpoint of an earlier version may lack the key.
-            old = recipe.get(key, value if field is None else field.default)
-            if old == value:
-                continue
-            if key in _IMAGES:
-                raise StageError(
-                    f"{path} {_IMAGES[key]}; restore images and split, choose another --out, or "
-                    f"delete {self.folder}."
-                )
-            name = _SETTINGS.get(key, f"diffusion.{key}")
-            # TensorFlow has no float16 on several devices, see `resolve_runtime`.
-            one_device = " --set runtime.distribution=none" if old == "mixed_float16" else ""
-            raise StageError(
-                f"{path} was made with {name} {old}, received {value}; continue with "
-                f'--set "{name}={old}"{one_device}, choose another --out, or delete {self.folder}.'
-            )
 
 
 def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:

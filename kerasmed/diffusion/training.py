@@ -17,6 +17,7 @@ from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.files import written_aside
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.parallel.devices import (
     check_batch,
@@ -75,7 +76,8 @@ def train_denoiser(
     with on_all_devices(runtime.distribution):
         model, optimizer, averaged = _build_networks(train, settings, pixels, seed, runtime)
         recipe = _recipe(train, validation, settings, symmetry, seed, runtime)
-        check_agreed({**recipe, **settings.model_dump()})
+        everything = {**recipe.settings, "diffusion": settings.model_dump()}
+        check_agreed(Fingerprint(everything, recipe.inputs))
         ran = _ran(model, runtime)
         checkpoints = Checkpoints(folder / "checkpoints", recipe, ran)
         step, seconds, ran_before = checkpoints.restore(model)
@@ -218,17 +220,17 @@ def _recipe(
     symmetry: str,
     seed: int,
     runtime: Runtime,
-) -> dict[str, Any]:
-    """Settings and hashes that must not change when a training resumes.
+) -> Fingerprint:
+    """Settings and images that must not change when a training resumes.
 
     Budget and previews may change, and so may the backend: TensorFlow exports what JAX trained.
     """
-    return {
-        **settings.model_dump(exclude=settings.BUDGET | {"preview_every"}),
-        "seed": seed,
-        "symmetry": symmetry,
-        "data_hash": train.data_hash,
-        "validation_hash": validation.data_hash,
-        "image_size": train.image_size,
-        "precision": runtime.precision,
-    }
+    return Fingerprint(
+        {
+            "seed": seed,
+            "data": {"symmetry": symmetry, "image_size": train.image_size},
+            "diffusion": settings.model_dump(exclude=settings.BUDGET | {"preview_every"}),
+            "runtime": {"precision": runtime.precision},
+        },
+        {"training images": train.data_hash, "validation images": validation.data_hash},
+    )

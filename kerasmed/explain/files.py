@@ -156,7 +156,7 @@ def _is_overlay(path: Path, folder: Path) -> bool:
         record = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(record, dict) and "made_from" in record
+    return isinstance(record, dict) and "fingerprint" in record
 
 
 def _faster_engine(

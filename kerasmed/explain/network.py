@@ -24,6 +24,7 @@ from kerasmed.explain.perturbation import ROUND, Predict
 from kerasmed.explain.records import read_record, record_explanation
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation
 from kerasmed.files import sha256_of
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.session import provider_key
 from kerasmed.runtime.backend import load_keras
@@ -138,15 +139,16 @@ class NetworkExplainer:
         segments: np.ndarray,
         notes: dict[str, Any],
         region: np.ndarray | None,
-    ) -> dict[str, Any]:
-        return {
+    ) -> Fingerprint:
+        settings = {
             "kerasmed": __version__,
-            "model_sha256": self._model_sha256,
-            "inputs_sha256": [_hash(array) for array in (image, segments, region)],
-            "notes": notes,
             "seed": self.seed,
-            "settings": self.settings.model_dump(exclude={"images_per_class", "explainers"}),
+            "explain": self.settings.model_dump(exclude={"images_per_class", "explainers"}),
+            "notes": notes,
         }
+        arrays = {"image": image, "superpixels": segments, "region": region}
+        inputs = {name: _hash(array) for name, array in arrays.items() if array is not None}
+        return Fingerprint(settings, {"model": self._model_sha256, **inputs})
 
     def _explain(
         self,
@@ -217,8 +219,8 @@ def picture_path(folder: Path, stem: str, explainer: str) -> Path:
     return folder / f"{stem}{'' if explainer == 'lime' else f'.{explainer}'}.png"
 
 
-def _hash(array: np.ndarray | None) -> str | None:
-    return None if array is None else hashlib.sha256(array.tobytes()).hexdigest()
+def _hash(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _cam_explainer(engine: OnnxClassifier, trained: Path) -> _AnyExplainer:

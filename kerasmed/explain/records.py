@@ -13,6 +13,7 @@ from skimage.segmentation import mark_boundaries
 from kerasmed.errors import StageError
 from kerasmed.explain.explanation import Explanation
 from kerasmed.files import read_json, write_json, written_aside
+from kerasmed.fingerprint import Fingerprint
 
 _EDGE = 256
 # Green and purple, which colour-blind readers tell apart.
@@ -57,7 +58,7 @@ def png_uri(pixels: np.ndarray) -> str:
 
 def record_explanation(
     path: Path,
-    made_from: dict[str, Any],
+    made_from: Fingerprint,
     class_names: list[str],
     top: int,
     explain: Callable[[], tuple[Explanation, dict[str, Any]]],
@@ -72,7 +73,7 @@ def record_explanation(
         explain: returns the explanation, and further entries of its record.
 
     Returns:
-        The content of the JSON file: ``made_from``, the further entries, the explanation's
+        The content of the JSON file: ``fingerprint``, the further entries, the explanation's
         attributes by class name, and ``segments``.
     """
     if (existing := read_record(path, made_from)) is not None:
@@ -86,7 +87,7 @@ def record_explanation(
         return dict(pairs) if values.size else {}
 
     record = {
-        "made_from": made_from,
+        "fingerprint": made_from.as_record(),
         **notes,
         "explainer": explanation.explainer,
         "picture": path.name,
@@ -107,7 +108,7 @@ def record_explanation(
     return record
 
 
-def read_record(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
+def read_record(path: Path, made_from: Fingerprint) -> dict[str, Any] | None:
     """The existing record of an explanation made from the same, or None."""
     record_path = path.with_suffix(".json")
     if not (record_path.exists() and path.exists()):
@@ -116,4 +117,5 @@ def read_record(path: Path, made_from: dict[str, Any]) -> dict[str, Any] | None:
         record = read_json(record_path, "kerasmed explain")
     except StageError:
         return None
-    return record if isinstance(record, dict) and record.get("made_from") == made_from else None
+    is_current = isinstance(record, dict) and made_from.matches(record.get("fingerprint"))
+    return record if is_current else None

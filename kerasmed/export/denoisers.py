@@ -11,6 +11,7 @@ from kerasmed import __version__
 from kerasmed.errors import ModelFileError
 from kerasmed.export.conversion import OPSET, convert, write_model
 from kerasmed.files import written_aside
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import FORMAT
 from kerasmed.random_streams import Purpose, random_stream
@@ -48,12 +49,13 @@ def export_denoiser(
         "pixel_mean": list(pixels.mean),
         "pixel_scale": pixels.scale,
         "opset": OPSET,
-        "keras_sha256": keras_sha256,
         **metadata,
     }
+    made_from = Fingerprint(metadata, {"denoiser.keras": keras_sha256}).digest()
     kept = _metadata_of(path)
-    if all(kept.get(key) == value for key, value in metadata.items()):
+    if kept.get("fingerprint") == made_from:
         return kept
+    metadata["fingerprint"] = made_from
 
     def serve(noisy_images, timesteps, labels):
         return {"clean_images": model([noisy_images, timesteps, labels], training=False)}

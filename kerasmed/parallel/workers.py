@@ -8,15 +8,15 @@ import os
 import socket
 import sys
 import time
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NoReturn
 
 from kerasmed import __version__
 from kerasmed.errors import ConfigError, KerasmedError, MachineError, StageError, brief
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.progress import say
 from kerasmed.runtime.backend import load_keras
 
@@ -210,7 +210,7 @@ def from_chief(*values: float) -> tuple[float, ...]:
     return tuple(float(value) for value in gathered[0])
 
 
-def check_agreed(recipe: dict[str, Any]) -> None:
+def check_agreed(recipe: Fingerprint) -> None:
     """Refuse a worker whose kerasmed, settings, images or precision are not the chief's.
 
     Every worker must call it.
@@ -218,12 +218,13 @@ def check_agreed(recipe: dict[str, Any]) -> None:
     Raises:
         StageError: the recipes differ.
     """
-    recipe = {"kerasmed": __version__, **recipe}
-    checksum = float(zlib.crc32(json.dumps(recipe, default=str).encode()) >> 8)  # exact in float32
+    recipe = replace(recipe, settings={"kerasmed": __version__, **recipe.settings})
+    checksum = float(int(recipe.digest()[:6], 16))  # 24 bits are exact in float32
     if from_chief(checksum) != (checksum,):
         raise StageError(
             f"Worker {this_worker().index} has another recipe than the chief: expected the same "
-            f"kerasmed, settings, images and precision on every worker, received {recipe}; give "
+            f"kerasmed, settings, images and precision on every worker, received "
+            f"{recipe.as_record()}; give "
             "all of them one experiment file, and set runtime.precision if their processors differ."
         )
 

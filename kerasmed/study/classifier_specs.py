@@ -48,6 +48,11 @@ def classifier_specs(config: Config) -> list[ClassifierSpec]:
     ]
 
 
+def trained_path(spec: ClassifierSpec, run: RunFolder) -> Path:
+    """Path of a CNN's Keras network."""
+    return run.classifiers / spec.name / "model.keras"
+
+
 def exported_path(spec: ClassifierSpec, run: RunFolder, precision: Precision = "fp32") -> Path:
     """Path of a CNN's ONNX file of that precision."""
     return precision_path(run.exported / f"{spec.name}.onnx", precision)

@@ -1,17 +1,16 @@
 """Running one stage, and checking which results of a study are current."""
 
 import time
-from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from kerasmed.errors import StageError
+from kerasmed.files import sha256_of
+from kerasmed.fingerprint import Difference, Fingerprint, changed, differences
 from kerasmed.progress import say
-from kerasmed.settings import Section
 from kerasmed.study.config import Config
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stage import Stage, deciding_settings
+from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 
 
@@ -19,99 +18,152 @@ def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
     """Run a stage and write it to the run record; returns its result.
 
     Raises:
-        StageError: a stage that it builds on has not finished, or used other settings.
+        StageError: a stage that it builds on has not finished, or was made from something else.
     """
     check_inputs(stage, config, run)
+    record: dict[str, Any] = {
+        "fingerprint": _made_from(stage, config, run).as_record(),
+        "built_on": _built_on(stage, config, run).as_record(),
+    }
     say(f"{stage.name}: started")
     started = time.monotonic()
     result = stage.run(config, run)
-    duration_s = time.monotonic() - started
-    run.write_stage(config, stage.name, stage.settings(config), result, duration_s)
-    say(f"{stage.name}: done in {duration_s:.0f} s")
+    record |= {
+        "duration_s": round(time.monotonic() - started, 2),
+        "outputs": _marks(stage.outputs(config, run), run),
+        "result": result,
+    }
+    run.write_stage(config, stage.name, record)
+    say(f"{stage.name}: done in {record['duration_s']:.0f} s")
     return result
 
 
 def check_inputs(stage: Stage, config: Config, run: RunFolder) -> None:
-    """Refuse to run a stage if an earlier one has not finished or used other settings.
+    """Refuse to run a stage if one that it builds on has not finished with the present settings.
 
     Raises:
-        StageError: naming the stage, and the setting with both its values or what is missing.
+        StageError: naming the stage, and what differs with both values or what is missing.
     """
-    for name in _needs(stage, config, run.finished_stages()):
+    for name in _ancestors(stage, config, run):
         check_finished(STAGES[name], config, run)
 
 
 def check_finished(stage: Stage, config: Config, run: RunFolder) -> None:
-    """Refuse to build on a stage that has not finished with these settings and these inputs.
+    """Refuse to build on a stage that has not finished, lacks something or is outdated.
 
     Raises:
         StageError: as in ``check_inputs``.
     """
     run.require(stage.name, stage.command)
     check_unchanged(stage, config, run)
-    check_inputs(stage, config, run)
     missing = _missing(stage, config, run.finished_stages()[stage.name])
     if stage.additions is not None and missing:
         raise StageError(
             f"{', '.join(missing)} in {run.root}: expected {stage.additions.noun}, received "
             f"none; run `{stage.command}`, which adds what is missing."
         )
-    if not is_current(stage, config, run.finished_stages()):
-        raise StageError(
-            f"The stage {stage.name!r} in {run.root} is older than a stage that it builds on; run "
-            f"`{stage.command}` again."
-        )
-
-
-def is_current(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> bool:
-    """Whether a stage is finished, and so are all stages it builds on, none of them later.
-
-    For synthetic sets and CNNs this includes every one that the settings ask for now.
-    """
-    if stage.name not in finished:
-        return False
-    if _missing(stage, config, finished[stage.name]):
-        return False
-    finished_at = finished[stage.name]["finished"]
-    return all(
-        is_current(STAGES[name], config, finished) and finished[name]["finished"] <= finished_at
-        for name in _needs(stage, config, finished)
-    )
-
-
-def _needs(stage: Stage, config: Config, finished: dict[str, dict[str, Any]]) -> tuple[str, ...]:
-    """Names of the stages it needs; CNNs trained on real images only need no synthetic set."""
-    only_real = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
-    if only_real and "sampling" not in finished and stage.name in ("classifiers", "evaluate"):
-        return tuple(name for name in stage.needs if name != "sampling")
-    return stage.needs
+    for difference in _outdated(stage, config, run):
+        raise _changed(stage, run, difference)
 
 
 def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
-    """Refuse settings or a split other than those that a finished stage used.
+    """Refuse a finished stage whose settings, files or results have changed since.
+
+    What differs only because an earlier stage ran again is not refused: the stage is redone.
 
     Raises:
         StageError: naming the first difference.
     """
+    record = run.finished_stages()[stage.name]
+    recorded, outdated = record["fingerprint"], _outdated(stage, config, run)
+    made_from = _made_from(stage, config, run)
+    for difference in made_from.differences(recorded):
+        # A file that is gone, as on another machine, has not changed; a new one is in the settings.
+        is_lone = difference.key in recorded["inputs"].keys() ^ made_from.inputs.keys()
+        is_added = _only_adds(stage, config, record, difference.key)
+        if not (is_lone or is_added or difference in outdated):
+            raise _changed(stage, run, difference)
+    if stage.name != "data":  # the split may be edited until a stage has used it
+        outputs = _marks([run.root / name for name in record["outputs"]], run)
+        for difference in differences(record["outputs"], outputs):
+            raise _changed(stage, run, difference)
+
+
+def is_current(stage: Stage, config: Config, run: RunFolder) -> bool:
+    """Whether a stage is finished, lacks nothing, and was built on what its needs now hold.
+
+    ``check_unchanged`` sees whether a user has changed anything.
+    """
     finished = run.finished_stages()
-    record, data = finished[stage.name], finished.get("data")
-    recorded = deciding_settings(_with_defaults(record["settings"]))
-    for key, old, new in _differences(recorded, stage.settings(config)):
-        if _only_adds(stage, config, record, recorded, key):
-            continue
-        raise StageError(
-            f"The stage {stage.name!r} in {run.root} was made with {key}: {old}, received {new}; "
-            f"restore the old value, choose another --out, or redo it with `{stage.command}`."
-        )
-    # A stage older than the split is redone in any case.
-    is_older = data is None or record["finished"] < data["finished"]
-    split = record.get("split_sha256")
-    # The split may be edited until a stage has used it.
-    if stage.name != "data" and not is_older and split not in (None, run.split_hash()):
-        raise StageError(
-            f"{run.split_path} has changed since the stage {stage.name!r} was made: expected the "
-            "same split; restore it, or start a new run folder with --out."
-        )
+    return (
+        stage.name in finished
+        and not _missing(stage, config, finished[stage.name])
+        and not _outdated(stage, config, run)
+        and all(is_current(STAGES[name], config, run) for name in _needs(stage, config, run))
+    )
+
+
+def _made_from(stage: Stage, config: Config, run: RunFolder) -> Fingerprint:
+    """What the user gives to a stage: settings, files, and the split, which may be edited."""
+    split = [] if stage.name == "data" else [run.split_path]
+    return Fingerprint(stage.settings(config), _marks([*split, *stage.inputs(config)], run))
+
+
+def _built_on(stage: Stage, config: Config, run: RunFolder) -> Fingerprint:
+    """What earlier stages give to a stage: their outputs as recorded, without the split."""
+    finished = run.finished_stages()
+    names = [name for name in _needs(stage, config, run) if name in finished and name != "data"]
+    outputs = {key: mark for name in names for key, mark in finished[name]["outputs"].items()}
+    return Fingerprint({}, outputs)
+
+
+def _outdated(stage: Stage, config: Config, run: RunFolder) -> list[Difference]:
+    """What differs because an earlier stage ran again since a stage finished."""
+    finished = run.finished_stages()
+    if stage.name not in finished:
+        return []
+    record = finished[stage.name]
+    found = _built_on(stage, config, run).differences(record["built_on"])
+    split = _marks([run.split_path], run)
+    used = {name: record["fingerprint"]["inputs"].get(name) for name in split}
+    if stage.name != "data" and split == finished.get("data", {}).get("outputs"):  # not edited
+        found += differences(used, split)
+    return found
+
+
+def _changed(stage: Stage, run: RunFolder, difference: Difference) -> StageError:
+    return changed(
+        f"The stage {stage.name!r} in {run.root}", difference, f"rerun `{stage.command}`"
+    )
+
+
+def _marks(paths: list[Path], run: RunFolder) -> dict[str, str]:
+    """SHA-256 of each file or folder that exists, by its path in the run folder if it is there."""
+    marks = {}
+    for path in filter(Path.exists, paths):
+        inside = path.is_relative_to(run.root)
+        marks[(path.relative_to(run.root) if inside else path).as_posix()] = sha256_of(path)
+    return marks
+
+
+def _needs(stage: Stage, config: Config, run: RunFolder) -> tuple[str, ...]:
+    """Names of the stages it needs; CNNs trained on real images only need no synthetic set."""
+    only_real = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
+    unneeded = stage.name in ("classifiers", "evaluate") and "sampling" not in run.finished_stages()
+    if only_real and unneeded:
+        return tuple(name for name in stage.needs if name != "sampling")
+    return stage.needs
+
+
+def _ancestors(stage: Stage, config: Config, run: RunFolder) -> list[str]:
+    """Names of all stages that it builds on, in the order of the study."""
+    found: set[str] = set()
+    open_ = [stage]
+    while open_:
+        needs = set(_needs(open_.pop(), config, run)) - found
+        found |= needs
+        open_ += [STAGES[name] for name in needs]
+    return [name for name in STAGES if name in found]
 
 
 def _missing(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
@@ -122,35 +174,11 @@ def _missing(stage: Stage, config: Config, record: dict[str, Any]) -> list[str]:
     return [name for name in stage.additions.requested(config) if name not in present]
 
 
-def _only_adds(
-    stage: Stage, config: Config, record: dict[str, Any], settings: dict[str, Any], key: str
-) -> bool:
+def _only_adds(stage: Stage, config: Config, record: dict[str, Any], key: str) -> bool:
     """Whether a changed setting only adds items, leaving the finished ones as they are."""
     additions = stage.additions
     if additions is None or not key.startswith(additions.keys):
         return False
     present = set(record["result"].get(additions.result, ()))
+    settings = record["fingerprint"]["settings"]
     return present <= set(additions.requested(config)) and additions.unchanged(settings, config)
-
-
-def _with_defaults(settings: dict[str, Any]) -> dict[str, Any]:
-    """Recorded settings, with the defaults of keys that are newer than the record."""
-    completed = dict(settings)
-    for name, value in settings.items():
-        field = Config.model_fields.get(name)
-        section = None if field is None else field.annotation
-        if isinstance(section, type) and issubclass(section, Section):
-            with suppress(ValidationError):  # a key that no longer exists
-                completed[name] = section.model_validate(value).model_dump(mode="json")
-    return completed
-
-
-def _differences(before: Any, now: Any, key: str = "") -> list[tuple[str, Any, Any]]:
-    """Keys whose values differ, with both values."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [] if before == now else [(key, before, now)]
-    differences = []
-    for name in sorted(before.keys() | now.keys()):
-        inner = f"{key}.{name}" if key else name
-        differences += _differences(before.get(name), now.get(name), inner)
-    return differences

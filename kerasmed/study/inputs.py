@@ -74,7 +74,7 @@ def images_per_class(config: Config, counts: dict[str, int], variant: str | None
 def read_synthetic(
     config: Config, run: RunFolder, variant: str | None = None, folder: Path | None = None
 ) -> ImageSet:
-    """A synthetic set; ``folder`` is given while the set is being drawn."""
+    """A synthetic set; ``folder`` is given while it is being drawn."""
     folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
     # A drawn image with few values is not a mask, whatever its class is called.
@@ -99,23 +99,6 @@ def _with_labels(images: ImageSet) -> ImageSet:
         class_names=tuple(position),
         files=tuple(files),
     )
-
-
-def load_synthetic(config: Config, run: RunFolder, variant: str | None = None) -> ImageSet:
-    """A synthetic set, checked to be as it was drawn.
-
-    Raises:
-        StageError: its files have changed since.
-    """
-    images = read_synthetic(config, run, variant)
-    result = run.require("sampling", "kerasmed sample CONFIG")["result"]
-    drawn = result if variant is None else result["variants"][variant]
-    if images.data_hash != drawn["data_hash"]:
-        raise StageError(
-            f"{run.synthetic_set(variant)} has changed since it was drawn: expected the images "
-            "that `kerasmed sample` wrote, received others; draw it again, or restore the files."
-        )
-    return images
 
 
 def denoiser_path(config: Config, run: RunFolder) -> Path:

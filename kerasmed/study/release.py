@@ -17,10 +17,11 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import StageError
 from kerasmed.files import folder_written_aside, read_json, sha256_of, write_text, written_aside
 from kerasmed.study.config import parse_config
-from kerasmed.study.engine import check_finished
-from kerasmed.study.inputs import load_synthetic
+from kerasmed.study.engine import check_finished, check_inputs
+from kerasmed.study.inputs import read_synthetic
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages import STAGES
+from kerasmed.study.synthetic_set import MANIFEST
 from kerasmed.text import text_for_markdown
 
 
@@ -39,16 +40,16 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
         ``released`` and ``withheld``, numbers of images.
 
     Raises:
-        StageError: the folder exists, a stage has not finished or is older than a stage that it
-            builds on, the synthetic set has changed, or the audit could not search for copies.
+        StageError: the folder exists, a stage has not finished or is out of date, a result has
+            changed, or the audit could not search for copies.
     """
     record = run.record()
     for name in ("evaluate", "audit"):
         run.require(name, STAGES[name].command)
     config = parse_config(record["config"], str(run.record_path))
-    for name in ("evaluate", "audit"):
-        check_finished(STAGES[name], config, run)
-    synthetic = load_synthetic(config, run)
+    check_inputs(STAGES["audit"], config, run)
+    check_finished(STAGES["audit"], config, run)
+    synthetic = read_synthetic(config, run)
     privacy = read_json(run.evaluation / "privacy.json", "kerasmed audit")
     withheld = _copies(privacy, run)
     kept = [i for i in range(len(synthetic)) if i not in withheld]
@@ -115,7 +116,7 @@ def _values(
         "counts": released.counts(),
         "withheld": withheld,
         "real": {role: data["roles"][role] for role in ("train", "test", "reserve")},
-        "manifest": read_json(run.synthetic / "manifest.json", "kerasmed sample"),
+        "drawn": read_json(run.synthetic / MANIFEST, "kerasmed sample")["fingerprint"]["settings"],
         "training": record["stages"]["diffusion"]["result"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),

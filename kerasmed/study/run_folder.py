@@ -13,13 +13,12 @@ import portalocker
 
 from kerasmed import __version__
 from kerasmed.errors import StageError
-from kerasmed.files import make_folder, read_json, sha256_of, write_json, writing
+from kerasmed.files import make_folder, read_json, write_json, writing
 from kerasmed.inference.precisions import precision_path
 from kerasmed.runtime.backend import load_keras
 from kerasmed.runtime.hardware import machine
 from kerasmed.runtime.versions import versions
 from kerasmed.study.config import Config
-from kerasmed.study.object_store import Mirror
 
 if TYPE_CHECKING:
     import keras
@@ -32,15 +31,6 @@ class RunFolder:
     """Paths of one run (``runs/<name>/`` unless --out says otherwise)."""
 
     root: Path
-    mirror: Mirror | None = None
-
-    @classmethod
-    def at(cls, address: str | Path) -> "RunFolder":
-        """The run folder at a path, or at an address containing ``://`` (see ``Mirror``)."""
-        if "://" not in str(address):
-            return cls(Path(address))
-        mirror = Mirror(str(address))
-        return cls(mirror.local, mirror)
 
     @property
     def record_path(self) -> Path:
@@ -119,11 +109,8 @@ class RunFolder:
         system releases the lock when the process ends, however it ends.
 
         Raises:
-            StageError: another process writes to the folder, or shards were asked for at an
-                address, where each process would have a copy of its own.
+            StageError: another process writes to the folder.
         """
-        if shards > 1:
-            self.check_shared(f"--shard {index}/{shards}")
         make_folder(self.root)
         with ExitStack() as stack:
             if shards > 1:
@@ -131,21 +118,7 @@ class RunFolder:
                 self._lock(stack, f".{index}-of-{shards}", portalocker.LockFlags.EXCLUSIVE)
             else:
                 self._lock(stack, "", portalocker.LockFlags.EXCLUSIVE)
-            if self.mirror is not None:
-                stack.enter_context(self.mirror.held())
             yield
-
-    def check_shared(self, process: str) -> None:
-        """Refuse several processes at an address, where each would have a copy of its own.
-
-        Raises:
-            StageError: naming the address.
-        """
-        if self.mirror is not None:
-            raise StageError(
-                f"{process}: expected a run folder that all processes can use, received "
-                f"{self.mirror.address}; choose a path."
-            )
 
     def is_held(self, index: int, shards: int) -> bool:
         """Whether a running process holds this shard of the folder."""
@@ -182,23 +155,12 @@ class RunFolder:
             )
         return record
 
-    def split_hash(self) -> str | None:
-        """SHA-256 of ``split.json``; None if it does not exist."""
-        return sha256_of(self.split_path) if self.split_path.exists() else None
-
     def finished_stages(self) -> dict[str, dict[str, Any]]:
         """Record of each finished stage, by name."""
         return self.record()["stages"]
 
-    def write_stage(
-        self,
-        config: Config,
-        stage: str,
-        settings: dict[str, Any],
-        result: dict[str, Any],
-        duration_s: float,
-    ) -> None:
-        """Record a stage as finished, with its settings, result, machine and time."""
+    def write_stage(self, config: Config, stage: str, entry: dict[str, Any]) -> None:
+        """Record a stage as finished, with its entry, the machine and the time."""
         record = self.record()
         record.update(
             name=config.name,
@@ -207,15 +169,12 @@ class RunFolder:
             config=config.model_dump(mode="json"),
         )
         if stage == "data":
-            record["data_hash"] = result["data_hash"]
+            record["data_hash"] = entry["result"]["data_hash"]
         record["stages"][stage] = {
-            "settings": settings,
+            **entry,
             "finished": datetime.now(UTC).isoformat(timespec="microseconds"),
-            "duration_s": round(duration_s, 2),
             "machine": machine(),
             "versions": versions(),
-            "split_sha256": self.split_hash(),
-            "result": result,
         }
         write_json(self.record_path, record)
 

@@ -12,6 +12,7 @@ from kerasmed.parallel.workers import disconnect, from_chief, meet, naming_lost_
 from kerasmed.progress import say
 from kerasmed.study.config import Config
 from kerasmed.study.engine import check_inputs, check_unchanged, is_current, perform
+from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
@@ -84,7 +85,6 @@ def _join_workers(run: RunFolder) -> tuple[int, int]:
         StageError: the workers do not use the same run folder.
     """
     worker = read_worker()
-    run.check_shared(f"worker {worker.index} of TF_CONFIG")
     meet(worker)
     mark, path = float(secrets.randbelow(2**24)), run.root / ".workers"  # exact in float32
     if worker.is_chief:
@@ -110,8 +110,10 @@ def _run_stages(
     for stage in STAGES.values():
         if stage.name in finished:
             check_unchanged(stage, config, run)
+    if "data" in finished:
+        load_split(config, run)  # refuses changed images
     for stage in STAGES.values():
-        if is_current(stage, config, run.finished_stages()):
+        if is_current(stage, config, run):
             say(f"{stage.name}: already finished")
         else:
             if cluster is not None and stage.sharding is not None:
@@ -150,9 +152,9 @@ def _run_or_wait(stage: Stage, config: Config, run: RunFolder, index: int, shard
             say(f"{stage.name}: with the other workers")
             stage.run(config, run)
     say(f"{stage.name}: waiting for process 1 of {shards}")
-    while not is_current(stage, config, run.finished_stages()):
+    while not is_current(stage, config, run):
         time.sleep(_POLL_S)
-        if workers and not is_current(stage, config, run.finished_stages()):
+        if workers and not is_current(stage, config, run):
             _check_alive(run, [1], shards)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from kerasmed.study.config import Config
@@ -58,6 +59,8 @@ class Stage:
         run: does the work and returns the result to record.
         sections: the sections of the experiment file that it depends on.
         needs: stages that must have finished before.
+        outputs: files and folders that it writes and that later stages or the user read.
+        inputs: files that the settings name and that it reads, such as pretrained weights.
         sharding: how it is divided among processes; None if one process does it all.
         additions: what can be added once it is finished; None if nothing can.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
@@ -68,6 +71,8 @@ class Stage:
     run: Callable[[Config, RunFolder], dict[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
+    outputs: Callable[[Config, RunFolder], list[Path]] = lambda config, run: []
+    inputs: Callable[[Config], list[Path]] = lambda config: []
     sharding: Sharding | None = None
     additions: Additions | None = None
     together: bool = False

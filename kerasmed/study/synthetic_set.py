@@ -23,6 +23,7 @@ from kerasmed.files import (
     write_json,
     written_aside,
 )
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.metrics.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
 from kerasmed.metrics.sample_size import MINIMUM, require_images
@@ -60,14 +61,18 @@ class SyntheticSet:
         self._names = self._image_set.class_names
         real = self._image_set.counts(self._split["train"])
         self._per_class = images_per_class(config, real, variant)
-        self._manifest = {
-            "seed": config.seed,
-            "per_class": self._per_class,
-            "classes": list(self._names),
-            **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
-            "timesteps": sampling_timesteps(self._settings.steps).tolist(),
-            "denoiser_sha256": sha256_of(denoiser_path(config, run)),
-        }
+        self._made_from = Fingerprint(
+            {
+                "seed": config.seed,
+                "images per class": self._per_class,
+                "classes": list(self._names),
+                "sampling": {
+                    **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
+                    "timesteps": sampling_timesteps(self._settings.steps).tolist(),
+                },
+            },
+            {"denoiser": sha256_of(denoiser_path(config, run))},
+        )
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
 
@@ -76,7 +81,7 @@ class SyntheticSet:
         if not (self.target / MANIFEST).exists():
             return False
         manifest = read_json(self.target / MANIFEST, _MADE_BY)
-        if any(manifest.get(key) != value for key, value in self._manifest.items()):
+        if not self._made_from.matches(manifest.get("fingerprint")):
             return False
         try:
             images = read_synthetic(self._config, self._run, self._variant)
@@ -122,26 +127,19 @@ class SyntheticSet:
 
     def _begin(self) -> None:
         """Start the set, or check that the one already begun has the same settings."""
-        # Locally a set always appears with its manifest. One without a manifest came from an object
-        # store, where manifests are written last, so no other process has just begun it.
-        if self._folder.exists() and not (self._folder / MANIFEST).exists():
-            shutil.rmtree(self._folder, ignore_errors=True)
         new = self._folder.with_name(f".{self._folder.name}.{process_name()}.tmp")
         for name in self._names:
             make_folder(new / folder_name(name))
-        write_json(new / MANIFEST, {**self._manifest, "calibration": None, "rejected": []})
+        manifest = {"fingerprint": self._made_from.as_record()}
+        write_json(new / MANIFEST, {**manifest, "calibration": None, "rejected": []})
         try:
             new.rename(self._folder)  # fails if another process has begun the set, which then wins
             return
         except OSError:
             shutil.rmtree(new)
         begun = read_json(self._folder / MANIFEST, _MADE_BY)
-        for key, value in self._manifest.items():
-            if begun.get(key) != value:
-                raise StageError(
-                    f"The set in {self._folder} was begun with {key} {begun.get(key)}, received "
-                    f"{value}; restore the old value to continue, or delete {self._folder}."
-                )
+        remedy = f"delete {self._folder} and rerun `{_MADE_BY}`"
+        self._made_from.check(begun["fingerprint"], str(self._folder), remedy)
 
     def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
         """Write these images, and a note for each draw that was a copy."""

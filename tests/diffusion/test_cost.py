@@ -49,13 +49,9 @@ def test_wider_denoiser_costs_about_the_square():
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_rate_of_the_machine_is_plausible(dtype):
-    assert 1e8 < matrix_product_rate(dtype) < 1e16
-
-
-def test_second_of_other_work_does_not_slow_the_machine(monkeypatch):
+def test_second_of_other_work_does_not_slow_the_machine(monkeypatch, dtype):
     edge, ends = cost._EDGE, iter([0.0, 8.0, 8.0, 10.0, 10.0, 14.0])  # 8, 2 and 4 s
     monkeypatch.setattr(cost, "time", SimpleNamespace(perf_counter=lambda: next(ends)))
     monkeypatch.setattr(cost, "list_gpus", list)
 
-    assert matrix_product_rate("float32") == cost._REPEATS * 2 * edge**3 / 2.0
+    assert matrix_product_rate(dtype) == cost._REPEATS * 2 * edge**3 / 2.0

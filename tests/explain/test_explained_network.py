@@ -182,8 +182,9 @@ def test_other_image_and_other_file_are_explained_again(engine, tmp_path, image,
 
     weights = [record["weights"]["lesion"] for record in (first, second, third)]
     assert weights[0] != weights[1] != weights[2]
-    assert len({record["made_from"]["model_sha256"] for record in (first, second, third)}) == 2
-    assert len({record["made_from"]["inputs_sha256"][0] for record in (first, second, third)}) == 2
+    inputs = [record["fingerprint"]["inputs"] for record in (first, second, third)]
+    assert len({of_one["model"] for of_one in inputs}) == 2
+    assert len({of_one["image"] for of_one in inputs}) == 2
 
 
 def test_other_segments_notes_and_regions_are_explained_again(engine, tmp_path, image, segments):

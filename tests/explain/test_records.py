@@ -9,6 +9,7 @@ from PIL import Image
 
 from kerasmed.explain.explanation import Explanation
 from kerasmed.explain.records import draw_overlay, record_explanation
+from kerasmed.fingerprint import Fingerprint
 
 NAMES = ["clear", "lesion"]
 MADE_FROM = {"kerasmed": "1.0", "model_sha256": "ab", "seed": 3, "settings": {"top": 2}}
@@ -54,7 +55,7 @@ class Explain:
 
 
 def _record(path, explain, made_from=MADE_FROM):
-    return record_explanation(path, made_from, NAMES, 2, explain)
+    return record_explanation(path, Fingerprint(made_from), NAMES, 2, explain)
 
 
 def test_overlay_shows_the_image_next_to_green_and_purple(explanation):
@@ -134,7 +135,7 @@ def test_picture_and_record_are_written(explanation, tmp_path):
     np.testing.assert_array_equal(np.asarray(Image.open(path)), draw_overlay(explanation, 1, 2))
     assert json.loads(path.with_suffix(".json").read_text()) == record
     assert record == {
-        "made_from": MADE_FROM,
+        "fingerprint": Fingerprint(MADE_FROM).as_record(),
         "image": "scan.png",
         "true_class": "lesion",
         "explainer": "lime",
@@ -189,10 +190,11 @@ def test_what_was_made_from_something_else_is_made_again(explanation, tmp_path, 
 
     assert explain.times == 2
     assert record["num_samples"] == 41
-    assert json.loads(path.with_suffix(".json").read_text())["made_from"] == MADE_FROM | change
+    written = json.loads(path.with_suffix(".json").read_text())
+    assert Fingerprint(MADE_FROM | change).matches(written["fingerprint"])
 
 
-@pytest.mark.parametrize("content", [b"", b'{"made_from": {', b"\xff\xfe", b"{}", b"[]", b"null"])
+@pytest.mark.parametrize("content", [b"", b'{"fingerprint": {', b"\xff\xfe", b"{}", b"[]", b"null"])
 def test_spoilt_record_is_made_again(explanation, tmp_path, content):
     explain, path = Explain(explanation), tmp_path / "scan.png"
     expected = _record(path, explain)
@@ -228,7 +230,7 @@ def test_error_of_an_explanation_comes_through_and_leaves_nothing(tmp_path):
 def test_other_number_of_class_names_is_refused(explanation, tmp_path):
     with pytest.raises(ValueError, match=r"zip\(\) argument"):
         record_explanation(
-            tmp_path / "scan.png", MADE_FROM, ["a", "b", "c"], 2, Explain(explanation)
+            tmp_path / "scan.png", Fingerprint(MADE_FROM), ["a", "b", "c"], 2, Explain(explanation)
         )
 
 

@@ -71,9 +71,14 @@ def _losses(folder: Path) -> list[list[float]]:
 
 
 @pytest.mark.parametrize(
-    ("network", "tolerance"), [(DENOISER, 1e-4), (CNN, 1e-3)], ids=["denoiser", "cnn"]
+    ("backend", "network", "tolerance"),
+    [
+        pytest.param("tensorflow", DENOISER, 1e-4, id="tensorflow-denoiser"),
+        pytest.param("tensorflow", CNN, 1e-3, id="tensorflow-cnn", marks=pytest.mark.slow),
+        pytest.param("jax", DENOISER, 1e-4, id="jax-denoiser", marks=pytest.mark.slow),
+        pytest.param("jax", CNN, 1e-3, id="jax-cnn", marks=pytest.mark.slow),
+    ],
 )
-@pytest.mark.parametrize("backend", ["tensorflow", "jax"])
 def test_two_devices_learn_what_one_does(backend, network, tolerance, tmp_path):
     pytest.importorskip(backend)
     done = subprocess.run(

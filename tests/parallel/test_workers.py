@@ -16,6 +16,7 @@ import pytest
 
 from kerasmed.cli.main import main
 from kerasmed.errors import ConfigError, MachineError, StageError
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.parallel import workers
 from kerasmed.parallel.workers import from_chief, naming_lost_workers, read_worker
 from kerasmed.study import runner as study
@@ -115,14 +116,14 @@ def test_work_is_not_divided_in_two_ways(experiment, tmp_path, capsys):
 def test_worker_with_another_recipe_or_kerasmed_is_refused(monkeypatch):
     chief = []
     monkeypatch.setattr(workers, "from_chief", lambda value: (chief.append(value) or value,))
-    workers.check_agreed({"seed": 0})
+    workers.check_agreed(Fingerprint({"seed": 0}))
     monkeypatch.setattr(workers, "from_chief", lambda value: (chief[0],))
-    workers.check_agreed({"seed": 0})
+    workers.check_agreed(Fingerprint({"seed": 0}))
     with pytest.raises(StageError, match=r"Worker 0 has another recipe than the chief.*'seed': 1"):
-        workers.check_agreed({"seed": 1})
+        workers.check_agreed(Fingerprint({"seed": 1}))
     monkeypatch.setattr(workers, "__version__", "9.0")
     with pytest.raises(StageError, match=r"expected the same kerasmed, .*'kerasmed': '9\.0'"):
-        workers.check_agreed({"seed": 0})
+        workers.check_agreed(Fingerprint({"seed": 0}))
 
 
 def test_folder_that_is_not_shared_is_refused(experiment, monkeypatch, tmp_path):

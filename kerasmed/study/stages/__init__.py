@@ -1,13 +1,17 @@
 """The stages of a study: each reads files that earlier stages wrote, and writes its own."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from kerasmed.classify.config import ClassifierConfig
-from kerasmed.study.classifier_specs import classifier_specs
+from kerasmed.study.classifier_specs import classifier_specs, exported_path, trained_path
 from kerasmed.study.config import Config
+from kerasmed.study.inputs import variants_of
+from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stage import Additions, Sharding, Stage
 from kerasmed.study.stages.audit import audit_synthetic
 from kerasmed.study.stages.classifiers import train_classifiers, train_shard
@@ -34,6 +38,43 @@ def _by_explained_image(config: Config, cpus: int) -> int:
 
 def _by_classifier(config: Config, cpus: int) -> int:
     return len(classifier_specs(config))
+
+
+def _files_of(weights: str | dict[str, str]) -> list[Path]:
+    named = weights.values() if isinstance(weights, dict) else [weights]
+    return [Path(name) for name in named if name not in ("imagenet", "none")]
+
+
+def _classifier_weights(config: Config) -> list[Path]:
+    return _files_of(config.classifiers.weights)
+
+
+def _extractor_weights(config: Config) -> list[Path]:
+    return _files_of(config.audit.extractor_weights)
+
+
+def _denoisers(config: Config, run: RunFolder) -> list[Path]:
+    return [run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"]
+
+
+def _synthetic_sets(config: Config, run: RunFolder) -> list[Path]:
+    return [run.synthetic_set(variant) for variant in variants_of(config)]
+
+
+def _trained_classifiers(config: Config, run: RunFolder) -> list[Path]:
+    return [trained_path(spec, run) for spec in classifier_specs(config)]
+
+
+def _exported_classifiers(config: Config, run: RunFolder) -> list[Path]:
+    return [
+        exported_path(spec, run, precision)
+        for spec in classifier_specs(config)
+        for precision in dict.fromkeys(("fp32", *config.export.precisions))
+    ]
+
+
+def _in_evaluation(*names: str) -> Callable[[Config, RunFolder], list[Path]]:
+    return lambda config, run: [run.evaluation / f"{name}.json" for name in names]
 
 
 def _variant_names(config: Config) -> list[str]:
@@ -68,30 +109,40 @@ _CLASSIFIER_KEYS = tuple(
 STAGES: dict[str, Stage] = {
     stage.name: stage
     for stage in (
-        Stage("data", "kerasmed data split CONFIG", split_data, ("seed", "data", "split")),
+        Stage(
+            "data",
+            "kerasmed data split CONFIG",
+            split_data,
+            sections=("seed", "data", "split"),
+            outputs=lambda config, run: [run.split_path],
+        ),
         Stage(
             "leakage",
             "kerasmed data leakage CONFIG",
             measure_leakage,
-            ("seed",),
-            ("data",),
+            sections=("seed",),
+            needs=("data",),
+            inputs=_classifier_weights,
+            outputs=_in_evaluation("leakage"),
         ),
         Stage(
             "diffusion",
             "kerasmed train diffusion CONFIG",
             train_diffusion,
-            ("seed", "diffusion", "runtime"),
-            ("data",),
+            sections=("seed", "diffusion", "runtime"),
+            needs=("data",),
+            outputs=_denoisers,
             together=True,
         ),
         Stage(
             "sampling",
             "kerasmed sample CONFIG",
             draw_samples,
-            ("seed", "sampling"),
-            ("diffusion",),
-            Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
-            Additions(
+            sections=("seed", "sampling"),
+            needs=("diffusion",),
+            outputs=_synthetic_sets,
+            sharding=Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
+            additions=Additions(
                 "variants",
                 _variant_names,
                 ("sampling.variants",),
@@ -103,10 +154,12 @@ STAGES: dict[str, Stage] = {
             "classifiers",
             "kerasmed train classifier CONFIG",
             train_classifiers,
-            ("seed", "classifiers", "runtime"),
-            ("data", "sampling"),
-            Sharding(train_shard, _by_classifier, 1, 3.0, wants_gpu=True),
-            Additions(
+            sections=("seed", "classifiers", "runtime"),
+            needs=("data", "sampling"),
+            inputs=_classifier_weights,
+            outputs=_trained_classifiers,
+            sharding=Sharding(train_shard, _by_classifier, 1, 3.0, wants_gpu=True),
+            additions=Additions(
                 "classifiers",
                 _classifier_names,
                 _CLASSIFIER_KEYS,
@@ -119,38 +172,43 @@ STAGES: dict[str, Stage] = {
             "export",
             "kerasmed export CONFIG",
             export_classifiers,
-            ("seed", "export"),
-            ("classifiers",),
-            Sharding(export_shard, _by_classifier, 1, 3.0, wants_gpu=False),
+            sections=("seed", "export"),
+            needs=("classifiers",),
+            outputs=_exported_classifiers,
+            sharding=Sharding(export_shard, _by_classifier, 1, 3.0, wants_gpu=False),
         ),
         Stage(
             "evaluate",
             "kerasmed evaluate CONFIG",
             evaluate_classifiers,
-            ("seed", "evaluation"),
-            ("sampling", "export"),
+            sections=("seed", "evaluation"),
+            needs=("sampling", "export"),
+            outputs=_in_evaluation("metrics", "over_seeds", "comparisons", "curves"),
         ),
         Stage(
             "explain",
             "kerasmed explain CONFIG",
             explain_classifiers,
-            ("seed", "explain"),
-            ("export",),
-            Sharding(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
+            sections=("seed", "explain"),
+            needs=("export",),
+            outputs=lambda config, run: [run.explanations],
+            sharding=Sharding(explain_shard, _by_explained_image, 1, 2.0, wants_gpu=False),
         ),
         Stage(
             "audit",
             "kerasmed audit CONFIG",
             audit_synthetic,
-            ("seed", "audit"),
-            ("sampling", "evaluate"),
+            sections=("seed", "audit"),
+            needs=("sampling", "evaluate"),
+            inputs=_extractor_weights,
+            outputs=_in_evaluation("fidelity", "appearance", "privacy", "verdicts"),
         ),
         Stage(
             "report",
             "kerasmed report CONFIG",
             write_report,
-            (),
-            ("leakage", "evaluate", "explain", "audit"),
+            sections=(),
+            needs=("leakage", "evaluate", "explain", "audit"),
         ),
     )
 }

@@ -24,7 +24,7 @@ from kerasmed.metrics.memorisation import comparison_pixels, memorisation
 from kerasmed.metrics.sample_size import computed_or_reason
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import denoiser_path, load_grouped_split, load_synthetic
+from kerasmed.study.inputs import denoiser_path, load_grouped_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.synthetic_set import MANIFEST
 
@@ -42,7 +42,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     sets = {
         "reserve": image_set.subset(split["reserve"]),
         "train": image_set.subset(split["train"]),
-        "synthetic": load_synthetic(config, run),
+        "synthetic": read_synthetic(config, run),
     }
     groups = {"train": all_groups[split["train"]], "reserve": all_groups[split["reserve"]]}
     spec = min(classifier_specs(config), key=lambda spec: _EXTRACTORS.index(spec.trained_on))
@@ -78,7 +78,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
 
 def _variants(config: Config, run: RunFolder) -> Iterator[tuple[str, ImageSet]]:
     for variant in config.sampling.variants:
-        yield variant, load_synthetic(config, run, variant)
+        yield variant, read_synthetic(config, run, variant)
 
 
 def _privacy(

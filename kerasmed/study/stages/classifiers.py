@@ -6,13 +6,14 @@ from typing import Any
 from kerasmed.data.image_set import ImageSet, concatenate
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.parallel.resolve import Runtime, resolve_runtime
 from kerasmed.parallel.workers import check_agreed, from_chief, this_worker
 from kerasmed.progress import say
 from kerasmed.runtime.backend import load_keras
-from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs
+from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, trained_path
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import images_per_class, load_split, load_synthetic
+from kerasmed.study.inputs import images_per_class, load_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -65,19 +66,21 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     missing = 0
     for number, spec in enumerate(specs):
         train = training_images(spec, config, run, image_set, split)
-        made_from = {
-            "settings": config.classifiers.of_backbone(spec.backbone).model_dump(
-                mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone"}
+        settings = {
+            "classifiers": config.classifiers.of_backbone(spec.backbone).model_dump(
+                mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone", "weights"}
             ),
-            "symmetry": config.data.symmetry,
-            "image_size": train.image_size,
+            "data": {"symmetry": config.data.symmetry, "image_size": train.image_size},
             # As in the settings: another machine's choice for "auto" does not change the network.
             "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
-            "weights": weights[spec.backbone],
-            "training_hash": train.data_hash,
-            "validation_hash": validation.data_hash,
             "images_per_epoch": images_per_epoch,
         }
+        inputs = {
+            "weights": weights[spec.backbone],
+            "training images": train.data_hash,
+            "validation images": validation.data_hash,
+        }
+        made_from = Fingerprint(settings, inputs)
         check_agreed(made_from)
         if _is_trained(spec, run, made_from):
             continue
@@ -85,7 +88,10 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             missing += 1
             continue
         say(f"classifier {number + 1} of {len(specs)}: {spec.name}, {len(train)} images")
-        _train(spec, config, run, runtime, train, validation, made_from)
+        result = _train(spec, config, run, runtime, train, validation, images_per_epoch)
+        if this_worker().is_chief:
+            record = {"fingerprint": made_from.as_record(), "result": result}
+            write_json(training_record(spec, run), record)
     return missing
 
 
@@ -96,12 +102,12 @@ def _images_per_epoch(config: Config, real: dict[str, int]) -> int | None:
     return sum(real.values()) + images_per_class(config, real) * len(real)
 
 
-def _is_trained(spec: ClassifierSpec, run: RunFolder, made_from: dict[str, Any]) -> bool:
+def _is_trained(spec: ClassifierSpec, run: RunFolder, made_from: Fingerprint) -> bool:
     """Whether a CNN has been trained with these settings and images, as the chief sees it."""
     path = training_record(spec, run)
     record = read_json(path, "kerasmed train classifier CONFIG") if path.exists() else {}
-    is_saved = path.with_name("model.keras").exists()
-    return bool(from_chief(is_saved and record.get("made_from") == made_from)[0])
+    is_saved = trained_path(spec, run).exists()
+    return bool(from_chief(is_saved and made_from.matches(record.get("fingerprint")))[0])
 
 
 def _train(
@@ -111,9 +117,9 @@ def _train(
     runtime: Runtime,
     train: ImageSet,
     validation: ImageSet,
-    made_from: dict[str, Any],
-) -> None:
-    """Train one CNN and write its record."""
+    images_per_epoch: int | None,
+) -> dict[str, Any]:
+    """Train one CNN; returns what ran and what came of it."""
     from kerasmed.classify.training import train_classifier
 
     path = training_record(spec, run)
@@ -128,11 +134,9 @@ def _train(
         spec.seed,
         runtime,
         path.parent,
-        made_from["images_per_epoch"],
+        images_per_epoch,
     )
-    if this_worker().is_chief:
-        record = {"made_from": made_from, "result": {**runtime.as_record(), **result}}
-        write_json(path, record)
+    return {**runtime.as_record(), **result}
 
 
 def _version_of_weights(config: Config, backbone: str) -> str:
@@ -157,5 +161,5 @@ def training_images(
         return real
     if spec.trained_on == "real_all":
         return concatenate(real, image_set.subset(split["reserve"]))
-    synthetic = load_synthetic(config, run, spec.variant)
+    synthetic = read_synthetic(config, run, spec.variant)
     return synthetic if spec.trained_on == "synthetic" else concatenate(real, synthetic)

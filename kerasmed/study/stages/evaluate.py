@@ -10,7 +10,7 @@ from kerasmed.files import write_json, write_text
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.study.classifier_specs import ClassifierSpec, open_classifiers
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_grouped_split, load_synthetic
+from kerasmed.study.inputs import load_grouped_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -23,7 +23,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
     test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
     class_names = list(test.class_names)
     is_drawn = "sampling" in run.finished_stages()
-    synthetic = load_synthetic(config, run) if is_drawn else None
+    synthetic = read_synthetic(config, run) if is_drawn else None
     rows, accuracy, curves, provider = [], {}, {}, ""
     correct: dict[TrainedOn, list[np.ndarray]] = {}
     for spec, engine in open_classifiers(config, run, config.export.precisions):

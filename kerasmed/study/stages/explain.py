@@ -11,7 +11,12 @@ from kerasmed.data.readers import read_image
 from kerasmed.files import write_json
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
-from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, open_classifier
+from kerasmed.study.classifier_specs import (
+    ClassifierSpec,
+    classifier_specs,
+    open_classifier,
+    trained_path,
+)
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
@@ -72,7 +77,7 @@ def _explained_classifiers(config: Config) -> list[ClassifierSpec]:
 def _open_explainer(spec: ClassifierSpec, config: Config, run: RunFolder) -> "NetworkExplainer":
     from kerasmed.explain.network import NetworkExplainer
 
-    trained = run.classifiers / spec.name / "model.keras"
+    trained = trained_path(spec, run)
     return NetworkExplainer(open_classifier(spec, run), trained, config.explain, config.seed)
 
 

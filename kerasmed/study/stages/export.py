@@ -11,10 +11,16 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
 from kerasmed.files import read_json, sha256_of, write_json
+from kerasmed.fingerprint import Fingerprint
 from kerasmed.progress import say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.runtime.backend import load_keras
-from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, exported_path
+from kerasmed.study.classifier_specs import (
+    ClassifierSpec,
+    classifier_specs,
+    exported_path,
+    trained_path,
+)
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
@@ -43,32 +49,36 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
     missing = 0
     for number, spec in enumerate(classifier_specs(config)):
         trained = training_record(spec, run)
-        made_from = {
-            "settings": config.export.model_dump(mode="json"),
-            "seed": config.seed,
-            "kerasmed": __version__,
-            "data_hash": image_set.data_hash,
-            "training": read_json(trained, "kerasmed train classifier CONFIG"),
-            "model_sha256": sha256_of(trained.with_name("model.keras")),
-        }
+        made_from = Fingerprint(
+            {
+                "export": config.export.model_dump(mode="json"),
+                "seed": config.seed,
+                "kerasmed": __version__,
+            },
+            {
+                "real images": image_set.data_hash,
+                "training.json": sha256_of(trained),
+                "model.keras": sha256_of(trained_path(spec, run)),
+            },
+        )
         path = _export_record_path(spec, run)
         record = read_json(path, "kerasmed export CONFIG") if path.exists() else {}
         files = [run.exported / f"{name}.onnx" for name in record.get("files", ())]
-        if record.get("made_from") == made_from and all(map(_is_complete, files)):
+        if made_from.matches(record.get("fingerprint")) and all(map(_is_complete, files)):
             continue
         if number % shards != index - 1:
             missing += 1
             continue
         path.unlink(missing_ok=True)
-        sidecars = _export_classifier(
-            spec, config, run, image_set, split, made_from["training"]["result"]
-        )
+        result = read_json(trained, "kerasmed train classifier CONFIG")["result"]
+        sidecars = _export_classifier(spec, config, run, image_set, split, result)
         result = {
             name: {key: sidecar[key] for key in _RECORDED if key in sidecar}
             for name, sidecar in sidecars.items()
         }
         exported = [name for name, entry in result.items() if "not_exported" not in entry]
-        write_json(path, {"made_from": made_from, "files": exported, "result": result})
+        record = {"fingerprint": made_from.as_record(), "files": exported, "result": result}
+        write_json(path, record)
     return missing
 
 
@@ -88,9 +98,7 @@ def _export_classifier(
 
     validation = image_set.subset(split["validation"])
     images = spread(validation.images)
-    model = keras.saving.load_model(
-        training_record(spec, run).with_name("model.keras"), compile=False
-    )
+    model = keras.saving.load_model(trained_path(spec, run), compile=False)
     metadata = {
         "class_names": list(image_set.class_names),
         "data_class_names": config.data.class_names,

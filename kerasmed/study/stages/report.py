@@ -3,7 +3,7 @@
 from typing import Any
 
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_split, load_synthetic
+from kerasmed.study.inputs import load_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -12,5 +12,5 @@ def write_report(config: Config, run: RunFolder) -> dict[str, Any]:
     from kerasmed.study.report.page import render_report
 
     image_set, split = load_split(config, run)
-    render_report(run, image_set, split, load_synthetic(config, run))
+    render_report(run, image_set, split, read_synthetic(config, run))
     return {"page": run.report.name}

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 
 import numpy as np
-from conftest import phantom_set
+from conftest import accept_outputs, phantom_set
 from PIL import Image
 
 from kerasmed.cli.main import main
@@ -68,6 +68,7 @@ def test_page_of_a_single_random_split(tiny_config, run_copy):
     leakage = json.loads(path.read_text())
     leakage["random"] |= {"standard_deviation": None, "values": leakage["random"]["values"][:1]}
     path.write_text(json.dumps(leakage))
+    accept_outputs(run_copy)
 
     assert main(["report", str(tiny_config), "--out", str(run_copy)]) == 0
 

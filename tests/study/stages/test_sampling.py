@@ -12,7 +12,6 @@ from kerasmed.errors import DataError, StageError
 from kerasmed.metrics.copies import Copy
 from kerasmed.study import synthetic_set
 from kerasmed.study.config import Config, parse_config
-from kerasmed.study.object_store import is_mirrored
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
 
@@ -92,48 +91,11 @@ def test_notes_on_copies_survive_a_kill_while_they_are_moved(run, config, monkey
     assert draw_samples(config, run)["rejected"] == 2
 
 
-def test_notes_on_copies_go_along_to_another_machine(run, config, monkeypatch):
-    calls_copies(monkeypatch, lambda n: n == 0)
-    write, begun = synthetic_set._write_image, run.synthetic.with_name("synthetic.unfinished")
-
-    def killed(path, image):
-        write(path, image)
-        if sum(1 for _ in begun.glob("[!.]*/*.png")) == 40:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(synthetic_set, "_write_image", killed)
-        with pytest.raises(KeyboardInterrupt):
-            draw_samples(config, run)
-    for path in begun.rglob("*"):
-        if path.is_file() and not is_mirrored(path.relative_to(run.root).as_posix()):
-            path.unlink()
-
-    assert draw_samples(config, run)["rejected"] == 1
-
-
-def test_set_of_which_only_images_arrived_is_begun_again(run, config):
-    begun = run.synthetic.with_name("synthetic.unfinished")
-    (begun / "clear").mkdir(parents=True)
-    (begun / "clear" / "000000.png").write_bytes(b"of other settings")
-
-    assert draw_samples(config, run)["images"] == {"clear": 22, "ground_glass": 22}
-
-
-def test_set_that_another_process_begins_meanwhile_stays(run, config, monkeypatch):
+def test_set_that_another_process_begins_meanwhile_stays(run, config):
     begun = run.synthetic.with_name("synthetic.unfinished")
     one, other = (synthetic_set.SyntheticSet(config, run, None) for _ in range(2))
-    exists = Path.exists
-
-    def other_begins(path):
-        is_there = exists(path)
-        if begun in (path, path.parent):
-            monkeypatch.setattr(Path, "exists", exists)
-            other._begin()
-            (begun / "clear" / "000000.png").write_bytes(b"drawn")
-        return is_there
-
-    monkeypatch.setattr(Path, "exists", other_begins)
+    other._begin()
+    (begun / "clear" / "000000.png").write_bytes(b"drawn")
     one._begin()
     assert (begun / "clear" / "000000.png").read_bytes() == b"drawn"
 

@@ -1,16 +1,19 @@
 """Stages that several processes divide among them."""
 
+import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from kerasmed.classify.config import BackboneConfig
-from kerasmed.export.verify import verify_file
 from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.study.classifier_specs import exported_path
 from kerasmed.study.config import parse_config
-from kerasmed.study.run_folder import RunFolder, open_trained_model
+from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages import classifiers as networks
+from kerasmed.study.stages import export as exporting
 from kerasmed.study.stages.classifiers import train_shard
 from kerasmed.study.stages.explain import explain_classifiers, explain_shard
 from kerasmed.study.stages.export import export_classifiers, export_shard
@@ -47,7 +50,22 @@ def test_explanations_are_divided_and_then_not_made_again(run, config):
     assert (run.explanations / "summary.json").exists()
 
 
-def test_exports_are_divided_and_made_again_only_where_something_changed(run, config):
+@pytest.fixture
+def quick_export(run, monkeypatch):
+    """Stands in for the conversion: the file that the shared study exported, and its sidecar."""
+    kept = Path(shutil.copytree(run.exported, run.root / "kept"))
+
+    def export(spec, config, run, *_):
+        for suffix in (".onnx", ".json"):
+            path = exported_path(spec, run).with_suffix(suffix)
+            path.parent.mkdir(exist_ok=True)
+            shutil.copyfile(kept / path.name, path)
+        return {spec.name: json.loads(path.read_text())}
+
+    monkeypatch.setattr(exporting, "_export_classifier", export)
+
+
+def test_exports_are_divided_and_made_again_only_where_something_changed(run, config, quick_export):
     written = _times(run.exported)
     first = export_classifiers(config, run)
     assert _times(run.exported) == written
@@ -69,7 +87,10 @@ def test_exports_are_divided_and_made_again_only_where_something_changed(run, co
     )
     assert export_classifiers(config, run) == first
     assert (run.exported / "MobileNet-synthetic-s0.json").exists()
-    verify_file(run.exported / "MobileNet-real-s0.onnx", open_trained_model)
+    restored, kept = (
+        folder / "MobileNet-real-s0.onnx" for folder in (run.exported, run.root / "kept")
+    )
+    assert restored.read_bytes() == kept.read_bytes()
     written = _times(run.exported)
 
     retrained = run.classifiers / "MobileNet-real-s0" / "model.keras"
