@@ -11,11 +11,16 @@ import onnx
 import onnxruntime
 import tensorflow as tf
 import tf2onnx
+import tf2onnx.optimizer
 from onnx import numpy_helper
 
 from kerasmed.errors import MachineError, ModelFileError
 
 OPSET = 18
+
+# It tries 11,000 orders of the axes of an attention's products, which takes 15 s. onnxruntime runs
+# Einsum as fast.
+tf2onnx.optimizer._optimizers.pop("einsum_optimizer", None)
 
 
 def convert(
