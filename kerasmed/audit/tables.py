@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -177,35 +178,31 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
         rows: Those of ``metrics.json``.
         caption: Caption in plain text.
     """
+    from jinja2 import Environment, FileSystemLoader  # slow for a program that only predicts
+
     by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for row in rows:
         if row["precision"] == "fp32":
             key = (row["backbone"], trained_on(row["trained_on"], row["variant"]))
             by_line.setdefault(key, []).append(row)
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{text_for_latex(caption)}}}",
-        r"\begin{tabular}{llrlrrrr}",
-        r"\toprule",
-        r"CNN & trained on & images & accuracy \% & precision & recall & F1 & AUROC \\",
-        r"\midrule",
-    ]
-    backbone_above = ""
-    for (backbone, name), members in by_line.items():
-        if backbone_above and backbone != backbone_above:
-            lines.append(r"\midrule")
-        figures = [
-            "--" if None in values else f"{mean(values):.3f}"
-            for key in ("macro_precision", "macro_recall", "macro_f1", "auroc")
-            for values in [[row[key] for row in members]]
-        ]
-        shown = text_for_latex(backbone) if backbone != backbone_above else ""
-        images = f"{members[0]['n_train']:,}".replace(",", r"\,")
-        fields = [shown, text_for_latex(name), images, _accuracy(members), *figures]
-        lines.append(" & ".join(fields) + r" \\")
-        backbone_above = backbone
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        # LaTeX itself is full of braces and percent signs.
+        block_start_string="<%",
+        block_end_string="%>",
+        variable_start_string="<<",
+        variable_end_string=">>",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "latex": text_for_latex,
+        "thousands": lambda count: f"{count:,}".replace(",", r"\,"),
+        "accuracy": _accuracy,
+        "average": _average,
+    }
+    return environment.get_template("metrics.tex.j2").render(caption=caption, by_line=by_line)
 
 
 def _accuracy(members: list[dict[str, Any]]) -> str:
@@ -214,6 +211,11 @@ def _accuracy(members: list[dict[str, Any]]) -> str:
         low, high = (100 * value for value in members[0]["accuracy_ci95"])
         return f"{percent[0]:.1f} ({low:.1f} to {high:.1f})"
     return rf"{mean(percent):.1f} $\pm$ {stdev(percent):.1f}"
+
+
+def _average(members: list[dict[str, Any]], figure: str) -> str:
+    values = [row[figure] for row in members]
+    return "--" if None in values else f"{mean(values):.3f}"
 
 
 def _csv(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:

@@ -3,7 +3,12 @@
 from typing import Any
 
 import numpy as np
-from sklearn.metrics import roc_auc_score, roc_curve
+from sklearn.metrics import (
+    confusion_matrix,
+    precision_recall_fscore_support,
+    roc_auc_score,
+    roc_curve,
+)
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.statistics import grouped_interval
@@ -12,12 +17,6 @@ _CALIBRATION_BINS = 15
 # CNNs that agree in these differ in the seed only.
 _ALL_BUT_SEED = ("backbone", "trained_on", "variant", "precision")
 _SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
-
-
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Counts, int64 (num_classes, num_classes): rows are the true class, columns the predicted."""
-    label_pairs = labels.astype(np.int64) * num_classes + predicted
-    return np.bincount(label_pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
@@ -33,6 +32,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str,
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
+    # scikit-learn's calibration_curve has no counts, and refuses float32 softmax of 1 + 1e-7.
     bins = np.minimum((confidence * _CALIBRATION_BINS).astype(int), _CALIBRATION_BINS - 1)
     return [
         {
@@ -113,14 +113,13 @@ def classification_metrics(
     Raises:
         InputError: There is no image, or the shapes do not match.
     """
-    num_classes = len(class_names)
-    _check_shapes(probabilities, labels, num_classes)
+    _check_shapes(probabilities, labels, len(class_names))
     predicted = probabilities.argmax(axis=1)
     correct = (predicted == labels).astype(np.float64)
     resampled_groups = np.arange(len(labels)) if groups is None else groups
-    confusion = confusion_matrix(labels, predicted, num_classes)
+    confusion = confusion_matrix(labels, predicted, labels=np.arange(len(class_names)))
     counts = confusion.sum(axis=1)
-    per_class = _figures_by_class(confusion, class_names)
+    per_class = _figures_by_class(labels, predicted, class_names)
     present = [per_class[class_names[i]] for i in np.flatnonzero(counts)]
 
     def macro(figure: str) -> float | None:
@@ -137,7 +136,7 @@ def classification_metrics(
         "macro_precision": macro("precision"),
         "macro_recall": recall,
         "macro_f1": macro("f1"),
-        "auroc": _mean_auroc(probabilities, labels),
+        "auroc": _mean_auroc(probabilities, labels) if len(present) > 1 else None,
         "ece": expected_calibration_error(probabilities, labels) if len(present) > 1 else None,
         "per_class": per_class,
         "confusion": confusion.tolist(),
@@ -159,12 +158,13 @@ def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, num_classes: in
         )
 
 
-def _figures_by_class(confusion: np.ndarray, class_names: list[str]) -> dict[str, dict[str, Any]]:
+def _figures_by_class(
+    labels: np.ndarray, predicted: np.ndarray, class_names: list[str]
+) -> dict[str, dict[str, Any]]:
     """Number of images, precision, recall and F1 of each class; None where not computable."""
-    hits, counts = np.diag(confusion), confusion.sum(axis=1)
-    recall = hits / np.maximum(counts, 1)
-    precision = hits / np.maximum(confusion.sum(axis=0), 1)
-    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-12)
+    precision, recall, f1, counts = precision_recall_fscore_support(
+        labels, predicted, labels=np.arange(len(class_names)), zero_division=0
+    )
     single_class = (counts > 0).sum() == 1
     per_class: dict[str, dict[str, Any]] = {}
     for i, name in enumerate(class_names):
@@ -183,12 +183,10 @@ def _figures_by_class(confusion: np.ndarray, class_names: list[str]) -> dict[str
     return per_class
 
 
-def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float | None:
+def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """Mean area under the ROC curve of each present class against the rest."""
     present = np.unique(labels)
-    if len(present) < 2:
-        return None
-    return float(np.mean([roc_auc_score(labels == i, probabilities[:, i]) for i in present]))
+    return float(roc_auc_score(labels[:, None] == present, probabilities[:, present]))
 
 
 def _not_computed(counts: np.ndarray, class_names: list[str]) -> dict[str, str]:

@@ -1,6 +1,7 @@
 """The kernel distance (KID) of two sets of features, and its interval."""
 
 import numpy as np
+from sklearn.metrics.pairwise import polynomial_kernel
 
 from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
@@ -83,17 +84,15 @@ def _weighted_kernel_distances(
 ) -> np.ndarray:
     """The kernel distance with each image weighted by ``times``: float (resamples,)."""
     first, second = first.astype(np.float64), second.astype(np.float64)
-
-    def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        return (x @ y.T / x.shape[1] + 1) ** 3
+    # The kernel of KID is scikit-learn's default: degree 3, gamma 1 / d, coef0 1.
 
     def within(features: np.ndarray, times: np.ndarray, groups: np.ndarray) -> np.ndarray:
         other_group = (groups[:, None] != groups).astype(np.float64)
         pairs = (times @ other_group * times).sum(axis=1)
         pairs[pairs == 0] = np.nan  # the resample holds only one group
-        return (times @ (other_group * kernel(features, features)) * times).sum(axis=1) / pairs
+        return (times @ (other_group * polynomial_kernel(features)) * times).sum(axis=1) / pairs
 
-    between = (times_first @ kernel(first, second) * times_second).sum(axis=1)
+    between = (times_first @ polynomial_kernel(first, second) * times_second).sum(axis=1)
     between /= times_first.sum(axis=1) * times_second.sum(axis=1)
     within_both = within(first, times_first, first_groups)
     within_both += within(second, times_second, second_groups)

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu, rankdata
 
 from kerasmed.metrics.sample_size import require_groups, require_images
-from kerasmed.metrics.statistics import expanded_interval, mann_whitney
+from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
 
 _FALSE_POSITIVES = 0.01
@@ -48,45 +48,35 @@ def membership_inference(
     """
     counts = {"training images": len(members), "other images": len(others)}
     require_images("Membership inference", counts, "add images")
-    ranks = rankdata(np.concatenate([members, others]), axis=0).mean(axis=1, keepdims=True)
-    table = np.concatenate([np.concatenate([members, others]), ranks], axis=1)
+    losses = np.concatenate([members, others])
+    mean_ranks = rankdata(losses, axis=0).mean(axis=1, keepdims=True)
+    members, others = np.split(np.concatenate([losses, mean_ranks], axis=1), [len(members)])
     rng = random_stream(seed, Purpose.MEMBERSHIP_BOOTSTRAP)
     grouped_members, grouped_others = map(_positions_by_group, (member_groups, other_groups))
     num_groups = {"training images": len(grouped_members), "other images": len(grouped_others)}
     require_groups("Membership inference", num_groups)
-    resamples = [
-        (_resample(grouped_members, rng), _resample(grouped_others, rng)) for _ in range(samples)
+    resampled = [
+        _figures(members[_resample(grouped_members, rng)], others[_resample(grouped_others, rng)])
+        for _ in range(samples)
     ]
-    n = len(members)
+    interval = expanded_interval(np.array(resampled), min(num_groups.values()))
+    figures = np.stack([_figures(members, others), *interval])
     return {
-        "n_members": n,
+        "n_members": len(members),
         "n_others": len(others),
         "groups": list(num_groups.values()),
         "levels": [
             {
                 "timestep": level,
-                **_attack(losses[:n], losses[n:], resamples, min(num_groups.values())),
+                "auc": auc[0],
+                "interval": auc[1:],
+                "true_positives": true_positives[0],
+                "true_positives_interval": true_positives[1:],
             }
-            for level, losses in zip([*levels, "all"], table.T, strict=True)
+            for level, (auc, true_positives) in zip(
+                [*levels, "all"], figures.T.tolist(), strict=True
+            )
         ],
-    }
-
-
-def _attack(
-    members: np.ndarray,
-    others: np.ndarray,
-    resamples: list[tuple[np.ndarray, np.ndarray]],
-    num_groups: int,
-) -> dict[str, Any]:
-    """The figures of one noise level, with their intervals over the resamples."""
-    resampled = [_figures(members[i], others[j]) for i, j in resamples]
-    low, high = expanded_interval(np.array(resampled), num_groups)
-    auc, true_positives = _figures(members, others)
-    return {
-        "auc": auc,
-        "interval": [float(low[0]), float(high[0])],
-        "true_positives": true_positives,
-        "true_positives_interval": [float(low[1]), float(high[1])],
     }
 
 
@@ -99,8 +89,9 @@ def _resample(groups: list[np.ndarray], rng: np.random.Generator) -> np.ndarray:
     return np.concatenate([groups[i] for i in rng.integers(len(groups), size=len(groups))])
 
 
-def _figures(members: np.ndarray, others: np.ndarray) -> tuple[float, float]:
-    """AUROC, and the fraction of true positives at 1% of false positives."""
-    auc = 1 - mann_whitney(members, others) / (len(members) * len(others))
-    threshold = np.sort(others)[int(_FALSE_POSITIVES * len(others))]  # 1% are below it
-    return float(auc), float((members < threshold).mean())
+def _figures(members: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """AUROC and fraction of true positives at 1% of false positives: float (2, levels)."""
+    # Pairs in which the member has the lower loss.
+    pairs = mannwhitneyu(others, members, axis=0, method="asymptotic").statistic
+    threshold = np.sort(others, axis=0)[int(_FALSE_POSITIVES * len(others))]  # 1% are below it
+    return np.stack([pairs / (len(members) * len(others)), (members < threshold).mean(axis=0)])

@@ -3,11 +3,12 @@
 from typing import Any
 
 import numpy as np
+from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
+from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
 
 from kerasmed.metrics.sample_size import MINIMUM, require_images
-from kerasmed.metrics.statistics import mann_whitney
 from kerasmed.random_streams import Purpose, derived_seed, random_stream
 
 # Random choices of one reserve image a group that the data-copying statistic averages over.
@@ -32,30 +33,20 @@ def comparison_pixels(images: np.ndarray, edge: int = 32) -> np.ndarray:
     return small.reshape(*images.shape[:-3], -1)
 
 
-def nearest(
-    queries: np.ndarray, references: np.ndarray, rows_at_once: int = 256
-) -> tuple[np.ndarray, np.ndarray]:
+def nearest(queries: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Euclidean distance and position of the nearest reference of each query.
 
     Args:
         queries: float (n, d).
         references: float (m, d).
-        rows_at_once: Bounds the memory to rows_at_once * m distances.
 
     Returns:
         float64 (n,) and int64 (n,).
     """
-    queries, references = queries.astype(np.float64), references.astype(np.float64)
-    squares = np.square(references).sum(axis=1)
-    distances, positions = [], []
-    for start in range(0, len(queries), rows_at_once):
-        batch = queries[start : start + rows_at_once]
-        table = np.square(batch).sum(axis=1)[:, None] - 2 * batch @ references.T + squares
-        best = table.argmin(axis=1)
-        positions.append(best)
-        # Exact for the chosen pair: the expansion above loses digits for near copies.
-        distances.append(np.linalg.norm(batch - references[best], axis=1))
-    return np.concatenate(distances), np.concatenate(positions)
+    positions = pairwise_distances_argmin(queries, references)
+    # The distances that scikit-learn finds it by lose digits for near copies.
+    distances = np.linalg.norm(queries.astype(np.float64) - references[positions], axis=1)
+    return distances, positions
 
 
 def nearest_of_versions(
@@ -190,7 +181,8 @@ def data_copying(
             if len(of_reserve) and len(of_synthetic):
                 n, m = len(of_synthetic), len(of_reserve)
                 deviation = np.sqrt(n * m * (n + m + 1) / 12)
-                scores.append((mann_whitney(of_synthetic, of_reserve) - n * m / 2) / deviation)
+                pairs = mannwhitneyu(of_synthetic, of_reserve, method="asymptotic").statistic
+                scores.append((pairs - n * m / 2) / deviation)
                 weights.append(len(of_reserve))
         return float(np.dot(scores, weights) / np.linalg.norm(weights)) if scores else 0.0
 

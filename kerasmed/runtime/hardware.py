@@ -1,4 +1,4 @@
-"""Processor, cores and memory, by the standard library only, so the engine may import it."""
+"""Processor, cores and memory; what the engine asks for needs the standard library only."""
 
 import ctypes
 import math
@@ -12,10 +12,12 @@ from pathlib import Path, PurePosixPath
 
 def machine() -> dict[str, object]:
     """Processor, cores, memory and operating system, for the record of every figure."""
+    import psutil  # which the engine does without
+
     return {
         "processor": cpu_fields().get("model name") or platform.processor() or "unknown",
         "cores": cpu_cores(),
-        "memory_gib": _memory_gib(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
 
@@ -188,10 +190,3 @@ def has_cuda_driver() -> bool:
     except OSError:
         return False
     return True
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (ValueError, OSError, AttributeError):
-        return None

@@ -1,4 +1,4 @@
-"""Comparisons on the same images against scipy's exact test, hand-worked cases and simulation."""
+"""Comparisons on the same images against McNemar's exact test, hand-worked cases and simulation."""
 
 import numpy as np
 import pytest
@@ -72,7 +72,30 @@ def test_p_value_of_single_images_is_mcnemars(better, worse):
     p_value = permutation_p_value(difference, np.arange(len(difference)), 0)
 
     expected = binomtest(better, better + worse).pvalue
-    assert p_value == pytest.approx(expected, abs=0.012)
+    is_exact = better + worse <= 13
+    assert p_value == pytest.approx(expected, abs=1e-12 if is_exact else 0.012)
+
+
+def test_p_value_of_few_groups_by_hand():
+    # Of the eight totals ±1 ±2 ±3, those of +1 +2 +3, -1 -2 -3, -1 +2 +3 and +1 -2 -3 are 4 or more
+    # from 0.
+    assert permutation_p_value(np.array([-1.0, 2.0, 3.0]), np.arange(3), 0) == 4 / 8
+
+
+def test_p_value_without_a_difference_is_one_despite_rounding():
+    # The accuracy over three seeds is a multiple of 1/3; this total is 0, but not in floats.
+    thirds = np.array([1, -2, -2, 1, 1, 1]) / 3
+    assert thirds.sum() != 0
+    assert permutation_p_value(thirds, np.arange(6), 0) == 1.0
+
+
+def test_p_value_is_the_same_drawn_in_batches(monkeypatch):
+    difference, groups = np.random.default_rng(0).normal(size=50), np.arange(50)
+    whole = permutation_p_value(difference, groups, 0)
+
+    monkeypatch.setattr(statistics, "_DRAWS_AT_ONCE", 10_000)
+
+    assert permutation_p_value(difference, groups, 0) == whole
 
 
 def test_p_value_of_groups_does_not_count_their_images_apart():
@@ -82,7 +105,7 @@ def test_p_value_of_groups_does_not_count_their_images_apart():
     in_four = permutation_p_value(difference, np.repeat(np.arange(4), 10), 0)
 
     assert alone < 0.001
-    assert in_four == pytest.approx(2 / 16, abs=0.012)  # all four signs equal
+    assert in_four == 2 / 16  # all four signs equal
 
 
 def test_p_value_without_a_difference_is_one():

@@ -116,6 +116,31 @@ def test_latex_escapes_and_shows_an_interval_or_a_spread():
     assert "10.0" not in table
 
 
+def test_latex_of_two_networks_by_hand():
+    first, second = row(0.8), row(0.9, trained_on="real", n_train=900)
+
+    table = metrics_latex([first, second, row(0.7, backbone="B")], "C")
+
+    assert (
+        table
+        == r"""\begin{table}
+\centering
+\caption{C}
+\begin{tabular}{llrlrrrr}
+\toprule
+CNN & trained on & images & accuracy \% & precision & recall & F1 & AUROC \\
+\midrule
+Mobile\_Net & both & 1\,234 & 80.0 (75.0 to 85.0) & 0.700 & 0.600 & 0.650 & 0.900 \\
+ & real & 900 & 90.0 (85.0 to 95.0) & 0.700 & 0.600 & 0.650 & 0.900 \\
+\midrule
+B & both & 1\,234 & 70.0 (65.0 to 75.0) & 0.700 & 0.600 & 0.650 & 0.900 \\
+\bottomrule
+\end{tabular}
+\end{table}
+"""
+    )
+
+
 def test_rows_of_latex_start_with_no_argument_of_the_row_above():
     rows = [row(0.8, backbone="[1] a"), row(0.7, backbone="*b"), row(0.6, backbone="肺_{炎}")]
 

@@ -190,6 +190,11 @@ def test_command_line_limits_blas_before_numpy_is_imported():
     assert done.stdout == "False 1\n", done.stderr
 
 
+def test_memory_is_that_of_the_machine():
+    expected = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    assert hardware.machine()["memory_gib"] == pytest.approx(expected, abs=0.06)
+
+
 def test_cores_are_counted_in_one_place():
     package = Path(kerasmed.__file__).parent
     counting = ("cpu_count", "sched_getaffinity", "process_cpu_count")
