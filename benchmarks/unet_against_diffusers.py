@@ -42,7 +42,7 @@ def measure_keras(precision: str, batch: int, widths: list[int], blocks: int) ->
         pixels = PixelRange((127.5,) * 3, 127.5)
         settings = DiffusionConfig(widths=widths, blocks=blocks)
         model = build_denoiser(SIZE, 4, settings, pixels)
-    optimizer = EmaAdamW(learning_rate=1e-4, decay=0.01, global_clipnorm=1.0)
+    optimizer = EmaAdamW(learning_rate=1e-4, weight_decay=0.01, global_clipnorm=1.0)
     model.compile(optimizer=optimizer, loss="mse", jit_compile=runtime.jit_compile)
     rng = np.random.default_rng(0)
     images = rng.standard_normal((batch, SIZE, SIZE, 3), dtype=np.float32)

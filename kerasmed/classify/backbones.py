@@ -8,33 +8,10 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import ops
+from keras import applications, ops
 
 from kerasmed.errors import ConfigError
 from kerasmed.runtime.backend import load_keras
-
-
-def _to_minus_one_one(x):
-    return x / 127.5 - 1.0
-
-
-def _to_imagenet_normal(x):
-    """torchvision's normalisation, which DenseNet was trained with."""
-    return keras.layers.Rescaling(
-        [1 / (255 * deviation) for deviation in (0.229, 0.224, 0.225)],
-        [-mean / deviation for mean, deviation in ((0.485, 0.229), (0.456, 0.224), (0.406, 0.225))],
-    )(x)
-
-
-def _to_centred_bgr(x):
-    """Caffe's channel order and centring, which VGG and ResNet were trained with."""
-    swapped = ops.take(x, [2, 1, 0], axis=-1)
-    return keras.layers.Rescaling([1.0, 1.0, 1.0], [-103.939, -116.779, -123.68])(swapped)
-
-
-def _unchanged(x):
-    """EfficientNet rescales its input itself."""
-    return x
 
 
 def _do_nothing(network: keras.Model) -> None:
@@ -64,7 +41,7 @@ class Backbone:
         network: name of its function in ``keras.applications``.
         input_size: height and width that its ImageNet weights were trained at.
         smallest: the smallest input size that it accepts.
-        preprocess: from float32 pixels, 0 to 255, to the values that it expects.
+        preprocess: its own ``preprocess_input``, from float32 pixels, 0 to 255.
         options: further arguments of the function.
         complete: applied to the network after its weights are loaded from a file.
     """
@@ -78,15 +55,19 @@ class Backbone:
 
 
 BACKBONES: dict[str, Backbone] = {
-    "VGG16": Backbone("VGG16", 224, 32, _to_centred_bgr),
-    "VGG19": Backbone("VGG19", 224, 32, _to_centred_bgr),
-    "ResNet50": Backbone("ResNet50", 224, 32, _to_centred_bgr),
-    "DenseNet121": Backbone("DenseNet121", 224, 32, _to_imagenet_normal),
-    "InceptionV3": Backbone("InceptionV3", 299, 75, _to_minus_one_one),
-    "Xception": Backbone("Xception", 299, 71, _to_minus_one_one),
-    "MobileNetV2": Backbone("MobileNetV2", 224, 32, _to_minus_one_one),
-    "EfficientNetB0": Backbone("EfficientNetB0", 224, 32, _unchanged, complete=_scale_stem),
-    "MobileNet": Backbone("MobileNet", 224, 32, _to_minus_one_one, {"alpha": 0.75}),
+    "VGG16": Backbone("VGG16", 224, 32, applications.vgg16.preprocess_input),
+    "VGG19": Backbone("VGG19", 224, 32, applications.vgg19.preprocess_input),
+    "ResNet50": Backbone("ResNet50", 224, 32, applications.resnet.preprocess_input),
+    "DenseNet121": Backbone("DenseNet121", 224, 32, applications.densenet.preprocess_input),
+    "InceptionV3": Backbone("InceptionV3", 299, 75, applications.inception_v3.preprocess_input),
+    "Xception": Backbone("Xception", 299, 71, applications.xception.preprocess_input),
+    "MobileNetV2": Backbone("MobileNetV2", 224, 32, applications.mobilenet_v2.preprocess_input),
+    "EfficientNetB0": Backbone(
+        "EfficientNetB0", 224, 32, applications.efficientnet.preprocess_input, complete=_scale_stem
+    ),
+    "MobileNet": Backbone(
+        "MobileNet", 224, 32, applications.mobilenet.preprocess_input, {"alpha": 0.75}
+    ),
 }
 
 
@@ -154,7 +135,7 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     """
     load_keras()  # refuses channels_first, if another program has set it
     backbone = find_backbone(name)
-    build = getattr(keras.applications, backbone.network)
+    build = getattr(applications, backbone.network)
     try:
         network = build(
             include_top=False,

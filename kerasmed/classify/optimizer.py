@@ -19,6 +19,7 @@ def _layers_of_backbone(model: keras.Model) -> list[keras.layers.Layer]:
     return next(layer for layer in model.layers if isinstance(layer, keras.Model)).layers
 
 
+@keras.saving.register_keras_serializable("kerasmed")
 class ClippedAdam(ClippedOverReplicas, keras.optimizers.Adam):
     """Adam (Kingma and Ba, arXiv:1412.6980) with the gradient of the whole batch clipped."""
 

@@ -16,7 +16,7 @@ from kerasmed.parallel.devices import on_one_device
 from kerasmed.parallel.workers import from_chief
 
 
-class Recorder(keras.callbacks.Callback):
+class Recorder(keras.callbacks.EarlyStopping):
     """Times the steps, validates after each epoch, keeps the best weights and stops early.
 
     Args:
@@ -30,20 +30,17 @@ class Recorder(keras.callbacks.Callback):
     def __init__(
         self, plain: keras.Model, validation: ImageSet, settings: ClassifierConfig, accuracy: float
     ):
-        super().__init__()
+        super().__init__(
+            "val_loss", patience=settings.patience, mode="min", restore_best_weights=True
+        )
         self.plain = plain
         self.validation = validation
         self.settings = settings
-        self.kept = "head"
+        self.kept = "finetune"
         self.rows: list[dict[str, Any]] = []
         self.seconds: list[float] = []
         self.advance: Callable[[int, str], None]
-        self._losses: list[float] = []
-        self._head, self._mistakes_of_head = plain.get_weights(), self._mistakes(accuracy)
-        self._best, self._mistakes_of_best = self._head, self._mistakes_of_head
-
-    def _mistakes(self, accuracy: float) -> int:
-        return round((1 - accuracy) * len(self.validation))
+        self._head, self._accuracy_of_head = plain.get_weights(), accuracy
 
     def on_train_batch_begin(self, batch, logs=None):
         self._started = time.perf_counter()
@@ -53,15 +50,8 @@ class Recorder(keras.callbacks.Callback):
         self.advance(1, "")
 
     def on_epoch_end(self, epoch, logs=None):
-        self.plain.set_weights(self.model.get_weights())
-        with on_one_device():
-            logits = predict_outputs(self.plain, self.validation.images)["logits"]
-        labels = self.validation.labels
-        loss, accuracy = from_chief(
-            calibrated_loss(logits, labels), float((logits.argmax(axis=1) == labels).mean())
-        )
-        row = {"loss": logs["loss"], "accuracy": logs["accuracy"]}
-        row |= {"val_loss": loss, "val_accuracy": accuracy}
+        row = {"loss": logs["loss"], "accuracy": logs["accuracy"], **self._validate()}
+        loss = row["val_loss"]
         if not np.isfinite(list(row.values())).all():
             raise StageError(
                 f"The loss of {self.plain.name} became {row['loss']}, and its validation loss "
@@ -71,17 +61,26 @@ class Recorder(keras.callbacks.Callback):
         rounded = {key: round(float(value), 5) for key, value in row.items()}
         self.rows.append({"phase": "finetune", "epoch": epoch + 1, **rounded})
         self.advance(0, f"validation loss {loss:.4f}")
-        if loss < min(self._losses, default=np.inf):
-            self._best, self._mistakes_of_best = self.plain.get_weights(), self._mistakes(accuracy)
-            self.kept = "finetune"
-        self._losses.append(loss)
+        super().on_epoch_end(epoch, row)
         # While the rate is high, the loss may stay above the head's for many epochs.
-        half = self.settings.finetune_epochs // 2
-        stale = epoch - max(half, int(np.argmin(self._losses)))
-        self.model.stop_training = stale >= self.settings.patience
+        if epoch < self.settings.finetune_epochs // 2 + self.patience:
+            self.model.stop_training = False
+
+    def _validate(self) -> dict[str, float]:
+        """Calibrated loss and accuracy on the validation images."""
+        self.plain.set_weights(self.model.get_weights())
+        with on_one_device():
+            logits = predict_outputs(self.plain, self.validation.images)["logits"]
+        labels = self.validation.labels
+        accuracy = float((logits.argmax(axis=1) == labels).mean())
+        loss, accuracy = from_chief(calibrated_loss(logits, labels), accuracy)
+        return {"val_loss": loss, "val_accuracy": accuracy}
 
     def on_train_end(self, logs=None):
-        head, best = self._mistakes_of_head, self._mistakes_of_best
+        head, best = (
+            round((1 - accuracy) * len(self.validation))
+            for accuracy in (self._accuracy_of_head, self.rows[self.best_epoch]["val_accuracy"])
+        )
         if best - head > 2 * np.sqrt(best + head):
-            self._best, self.kept = self._head, "head"
-        self.plain.set_weights(self._best)
+            self.kept, self.best_weights = "head", self._head
+        self.plain.set_weights(self.best_weights)

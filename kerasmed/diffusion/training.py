@@ -128,7 +128,7 @@ def _compiled(
         ema_decay=settings.ema_decay,
         warmup_steps=settings.warmup_steps,
         learning_rate=settings.learning_rate,
-        decay=settings.weight_decay,
+        weight_decay=settings.weight_decay,
         global_clipnorm=settings.clip_norm,
     )
     # Under mixed_float16 Keras puts a loss-scaling optimiser around this one.

@@ -148,23 +148,18 @@ class ClippedOverReplicas(keras.optimizers.Optimizer):
     """An optimiser that clips the gradient of the whole batch.
 
     Under a TensorFlow strategy Keras clips the gradient of each device's slice, then adds them up.
-    Here every device first takes the mean over all of them, and clips it to the norm divided by
-    their number. The sum that Keras then takes is the clipped gradient of the whole batch.
+    Here every device first adds them up, clips the sum, and contributes an equal fraction of it.
     """
 
-    def __init__(self, *, global_clipnorm: float | None = None, **kwargs: Any):
-        if global_clipnorm is not None:
-            global_clipnorm /= _replicas_here()
-        super().__init__(global_clipnorm=global_clipnorm, **kwargs)
+    def _clip_gradients(self, grads: list[Any]) -> list[Any]:
+        replicas = _replicas_here()
+        if replicas == 1:
+            return super()._clip_gradients(grads)
+        import tensorflow as tf
 
-    def apply(self, grads: list[Any], trainable_variables: list[Any] | None = None) -> None:
-        """One step from the gradients of a device's slice of the batch."""
-        if _replicas_here() > 1:
-            import tensorflow as tf
-
-            context = tf.distribute.get_replica_context()
-            grads = context.all_reduce(tf.distribute.ReduceOp.MEAN, list(grads))
-        super().apply(grads, trainable_variables)
+        context = tf.distribute.get_replica_context()
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, list(grads))
+        return [keras.ops.divide(clipped, replicas) for clipped in super()._clip_gradients(sums)]
 
 
 def _replicas_here() -> int:

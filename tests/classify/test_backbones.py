@@ -14,29 +14,22 @@ from kerasmed.classify.backbones import (
     weights_for,
 )
 from kerasmed.errors import ConfigError
-
-# Where each network's own preprocess_input lives.
-MODULES = {
-    "VGG16": "vgg16",
-    "VGG19": "vgg19",
-    "ResNet50": "resnet50",
-    "DenseNet121": "densenet",
-    "InceptionV3": "inception_v3",
-    "Xception": "xception",
-    "MobileNetV2": "mobilenet_v2",
-    "EfficientNetB0": "efficientnet",
-    "MobileNet": "mobilenet",
-}
+from kerasmed.runtime.backend import precision_policy
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_preprocessing_is_that_of_keras_applications(name):
-    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
-    expected = getattr(keras.applications, MODULES[name]).preprocess_input(images.copy())
+def test_preprocessing_is_the_networks_own_in_float32_and_is_saved(name, tmp_path):
+    backbone = BACKBONES[name]
+    network = getattr(keras.applications, backbone.network)
+    assert backbone.preprocess.__module__ == network.__module__
     inputs = keras.Input((4, 4, 3))
-    outputs = keras.layers.Identity()(BACKBONES[name].preprocess(inputs))
-    preprocessed = keras.Model(inputs, outputs).predict_on_batch(images)
-    np.testing.assert_allclose(preprocessed, expected, rtol=1e-4, atol=1e-4)
+    with precision_policy("mixed_bfloat16"):
+        preprocessed = backbone.preprocess(inputs)
+    assert preprocessed.dtype == "float32"
+    keras.Model(inputs, preprocessed + 0).save(tmp_path / "saved.keras")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype(np.float32)
+    received = keras.saving.load_model(tmp_path / "saved.keras").predict_on_batch(images)
+    np.testing.assert_allclose(received, backbone.preprocess(images.copy()), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", BACKBONES)

@@ -2,16 +2,35 @@ import keras
 import numpy as np
 import pytest
 
+from kerasmed.classify import classifier
 from kerasmed.classify.backbones import build_network
 from kerasmed.classify.calibration import calibrated_loss
 from kerasmed.classify.classifier import build_classifier, predict_outputs
 from kerasmed.classify.config import ClassifierConfig
-from kerasmed.classify.optimizer import cosine_schedule, freeze_lower_layers
+from kerasmed.classify.optimizer import ClippedAdam, cosine_schedule, freeze_lower_layers
 from kerasmed.classify.training import train_classifier
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.parallel.resolve import Runtime
 
 FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
+
+
+def _small_network(name: str, input_size: int, weights: str) -> keras.Model:
+    """Stands in for a backbone: three convolutions with batch normalisation."""
+    inputs = x = keras.Input((input_size, input_size, 3))
+    for width in (8, 32, 128):
+        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
+        x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
+    network = keras.Model(inputs, x)
+    if weights != "none":
+        network.load_weights(weights)
+    return network
+
+
+@pytest.fixture(autouse=True)
+def small_network(monkeypatch):
+    """A quick backbone, since these tests are about the training."""
+    monkeypatch.setattr(classifier, "build_network", _small_network)
 
 
 def _settings(**changes):
@@ -25,10 +44,10 @@ def _train(phantoms, folder, runtime=FLOAT32, **changes):
     )
 
 
-def _pretrained(folder):
+def _pretrained(folder, build=_small_network):
     """A file of weights with the statistics of real activations, so that gradients arrive."""
     keras.utils.set_random_seed(1)
-    network = build_network("MobileNet", 32, "none")
+    network = build("MobileNet", 32, "none")
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -140,8 +159,10 @@ def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
         assert (min(float(line.split(",")[2]) for line in lines) >= 0.688) == is_bounded
 
 
-def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path):
-    path = str(_pretrained(tmp_path))
+def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path, monkeypatch):
+    # The features of the small network are too poor for a good head.
+    monkeypatch.setattr(classifier, "build_network", build_network)
+    path = str(_pretrained(tmp_path, build_network))
     _train(phantoms, tmp_path / "head", weights=path, finetune_epochs=0)
     _, result = _train(
         phantoms, tmp_path / "both", weights=path, finetune_epochs=2, finetune_learning_rate=10.0
@@ -198,3 +219,15 @@ def test_rate_rises_to_its_peak_and_falls_to_nothing(steps):
     # Where there is a step after the peak.
     assert rates[-1] == pytest.approx(0 if steps > warmup_steps else 0.01, abs=1e-8)
     assert rates[warmup_steps:] == sorted(rates[warmup_steps:], reverse=True)
+
+
+def test_optimizer_is_saved_with_the_model(tmp_path):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1)])
+    model.compile(ClippedAdam(cosine_schedule(0.01, 40), global_clipnorm=0.5), "mse")
+    model.train_on_batch(np.ones((4, 3)), np.ones((4, 1)))
+    model.save(tmp_path / "saved.keras")
+    loaded = keras.saving.load_model(tmp_path / "saved.keras").optimizer
+    assert isinstance(loaded, ClippedAdam)
+    assert loaded.get_config() == model.optimizer.get_config()
+    for one, other in zip(model.optimizer.variables, loaded.variables, strict=True):
+        np.testing.assert_array_equal(one, other)

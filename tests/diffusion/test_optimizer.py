@@ -6,7 +6,7 @@ import pytest
 
 from kerasmed.diffusion.optimizer import EmaAdamW
 
-SETTINGS = {"ema_decay": 0.3, "warmup_steps": 3, "decay": 0.1, "learning_rate": 0.5}
+SETTINGS = {"ema_decay": 0.3, "warmup_steps": 3, "weight_decay": 0.1, "learning_rate": 0.5}
 
 
 def by_formula(weight: float, gradients: list[float]) -> list[tuple[float, float]]:
@@ -39,6 +39,34 @@ def test_steps_by_formula(fused, monkeypatch):
         optimizer.apply([keras.ops.convert_to_tensor([gradient, 0.1])], [variable])
         assert float(variable.numpy()[0]) == pytest.approx(weight, rel=1e-4)
         assert optimizer.averaged_weights("none")[0][0] == pytest.approx(average, rel=1e-4)
+
+
+def test_rate_that_is_set_warms_up_as_well():
+    optimizer = EmaAdamW(**SETTINGS)
+    assert float(optimizer.learning_rate) == pytest.approx(0.5 / 3)
+    optimizer.learning_rate = 0.3
+    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+
+
+def test_saved_model_goes_on_with_the_same_settings_and_averages(tmp_path):
+    rng = np.random.default_rng(0)
+    images, targets = rng.standard_normal((2, 8, 3))
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    model.compile(EmaAdamW(**SETTINGS, beta_1=0.8, global_clipnorm=0.1), "mse")
+    for _ in range(2):
+        model.train_on_batch(images, targets)
+    model.save(tmp_path / "saved.keras")
+    loaded = keras.saving.load_model(tmp_path / "saved.keras")
+    assert loaded.optimizer.get_config() == model.optimizer.get_config()
+    assert {**loaded.optimizer.get_config(), **SETTINGS} == loaded.optimizer.get_config()
+    for trained in (model, loaded):
+        trained.train_on_batch(images, targets)
+    for one, other in zip(
+        model.weights + model.optimizer.variables,
+        loaded.weights + loaded.optimizer.variables,
+        strict=True,
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_end_of_training_leaves_the_weights_as_they_are():
