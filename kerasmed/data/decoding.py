@@ -1,34 +1,26 @@
-"""From a source to a memory map: each image is decoded once, on all cores, in bounded memory."""
+"""The pixels of a source at the size of a study, kept as a memory map with a manifest."""
 
-import hashlib
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any
 
 import numpy as np
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.entries import Entry, Source, relative_path
+from kerasmed.data.entries import Entry, Source, name_below
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.official import OfficialSubset
-from kerasmed.data.readers import FILTER, check_range, reduce_image
+from kerasmed.data.readers import check_range
+from kerasmed.data.reading import Decoded, made_from, pseudonym, read_source
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
-from kerasmed.runtime.hardware import cpu_cores
-
-# Entries that are decoded at once, which bounds the memory.
-_BATCH = 64
-
-# Raise it when the same files give other images or other metadata.
-_READING_VERSION = 2
-
-Result = TypeVar("Result")
+from kerasmed.fingerprint import Fingerprint
 
 _SKIP = "Or set data.on_bad_image: skip to continue without it."
 
@@ -39,6 +31,7 @@ def read_images(
     remedy: str = _SKIP,
     least_classes: int = 2,
     subset: OfficialSubset | None = None,
+    source: Source | None = None,
 ) -> ImageSet:
     """The images of ``data.source`` at ``data.image_size``, decoded once and kept as a memory map.
 
@@ -49,23 +42,31 @@ def read_images(
         remedy: what a user can do about an unreadable image, other than replace or remove it.
         least_classes: smallest number of classes.
         subset: the only official subset to read; all if None.
+        source: what ``open_source`` gave for these settings, if it is at hand.
 
     Raises:
         DataError: the source has another layout, or an image is unreadable.
     """
-    source = open_source(data, least_classes)
+    source = source or open_source(data, least_classes)
     if subset is not None:
         entries = tuple(entry for entry in source.entries if entry.official == subset)
         names = tuple(sorted({entry.class_name for entry in entries}))
         source = replace(source, entries=entries, class_names=names)
         if not entries:
             raise DataError(f"{source.path}: expected a subset of {subset} images, received none.")
-    key = cache_key(source, data)
-    manifest = _read_manifest(_cache_file(cache, ".json"), key)
+    fingerprint = made_from(source, data)
+    manifest = _read_manifest(cache, fingerprint)
     if manifest is None:
-        manifest = _decode(source, data, cache, remedy)
-        write_json(_cache_file(cache, ".json"), {"key": key, **manifest})
+        with images_written(source, data, cache, fingerprint) as writer:
+            read_source(source, cache.parent, data.image_size, [writer])
+            refuse_unreadable([reason for _, reason in writer.unreadable], data, remedy)
+        manifest = writer.manifest()
     return _from_cache(source, cache, manifest, data, least_classes)
+
+
+def has_images(cache: Path, fingerprint: Fingerprint) -> bool:
+    """Whether a cache of ``read_images`` holds the images with this fingerprint."""
+    return _read_manifest(cache, fingerprint) is not None
 
 
 def _cache_file(cache: Path, suffix: str) -> Path:
@@ -73,85 +74,109 @@ def _cache_file(cache: Path, suffix: str) -> Path:
     return cache.with_name(cache.name + suffix)
 
 
-def cache_key(source: Source, data: DataConfig) -> str:
-    """SHA-256 of everything that the decoded images depend on, without reading the images."""
-    digest = hashlib.sha256()
-    settings = data.model_dump(mode="json", exclude={"source", "phantoms", "symmetry"})
-    digest.update(
-        json.dumps([_READING_VERSION, FILTER, str(source.path.resolve()), settings]).encode()
-    )
-    for path in source.files():
-        stat = path.stat()
-        line = f"{path}\0{stat.st_size} {stat.st_mtime_ns}\n"
-        digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
-    return digest.hexdigest()
-
-
-def in_parallel(
-    work: Callable[[Entry], Result], entries: Sequence[Entry]
-) -> Iterator[tuple[Entry, Result]]:
-    """Each entry with the result of ``work``, in order; a bounded number is in memory.
-
-    Pillow and hashlib release the interpreter lock, so threads use every core.
-    """
-    with ThreadPoolExecutor(cpu_cores()) as pool:
-        for start in range(0, len(entries), _BATCH):
-            batch = entries[start : start + _BATCH]
-            yield from zip(batch, pool.map(work, batch), strict=True)
-
-
-def _read_manifest(path: Path, key: str) -> dict[str, Any] | None:
-    """The manifest of an earlier decoding, or None if it is damaged or has another key."""
+def _read_manifest(cache: Path, fingerprint: Fingerprint) -> dict[str, Any] | None:
+    """The manifest of an earlier reading, or None if it is damaged or of other images."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(_cache_file(cache, ".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and manifest.get("key") == key else None
+    is_current = isinstance(manifest, dict) and fingerprint.matches(manifest.get("fingerprint"))
+    return manifest if is_current else None
 
 
-def _decode(source: Source, data: DataConfig, cache: Path, remedy: str) -> dict[str, Any]:
-    size = data.image_size
-    salt = secrets.token_bytes(16)  # never stored, so guessed names cannot be verified
-    files: list[list] = []
-    unreadable: list[list[str]] = []
-    masks, notes = 0, Counter[str]()
+class ImageWriter:
+    """Writes the pixels of a source while it is read; a ``Collector``."""
+
+    def __init__(self, stream: IO[bytes], source: Source, size: int, stops_without_range: bool):
+        self.unreadable: list[list[str]] = []
+        self.lacks_range = False
+        self._stream, self._size, self._root = stream, size, source.root
+        self._stops_without_range = stops_without_range
+        self._salt = secrets.token_bytes(16)  # never stored, so guessed names cannot be verified
+        self._files: list[list] = []
+        self._masks, self._notes = 0, Counter[str]()
+        self.write_header()
+
+    def measure(self, image: Decoded) -> tuple | None:
+        """The image at the size of the study and its metadata; None if its range is unknown."""
+        picture = image.picture
+        if self.lacks_range or (picture.needs_range and self._stops_without_range):
+            self.lacks_range = True
+            return None
+        check_range(picture, image.entry.path)
+        pixels = image.reduced(self._size)
+        return image.sha256, pixels, picture.frame, picture.patient, picture.notes
+
+    def add(self, entry: Entry, rows: list[Any] | str) -> None:
+        """Append the images of an entry to the file."""
+        if isinstance(rows, str):
+            self.unreadable.append([entry.class_name, rows])
+            return
+        if self.lacks_range:
+            return
+        self._masks += not rows
+        for digest, pixels, frame, patient, notes in rows:
+            self._notes.update(notes)
+            self._stream.write(pixels)
+            name = name_below(entry.path, self._root)
+            patient_pseudonym = pseudonym(entry.patient or patient, self._salt)
+            self._files.append([name, digest, entry.class_name, frame, patient_pseudonym])
+
+    def write_header(self) -> None:
+        """Write an .npy header, which NumPy pads so that the count can be rewritten in place."""
+        shape = (len(self._files), self._size, self._size, 3)
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        self._stream.seek(0)
+        np.lib.format.write_array_header_1_0(self._stream, header)
+
+    def manifest(self) -> dict[str, Any]:
+        """Where each image came from, and what was left out."""
+        return {
+            "files": self._files,
+            "skipped": self.unreadable,
+            "masks": self._masks,
+            "notes": dict(self._notes),
+        }
+
+
+class _GivenUpError(Exception):
+    """Leaves the block of a file that is not to be kept."""
+
+
+@contextmanager
+def images_written(
+    source: Source,
+    data: DataConfig,
+    cache: Path,
+    fingerprint: Fingerprint,
+    stops_without_range: bool = False,
+) -> Iterator[ImageWriter]:
+    """A writer of the cache of ``read_images``, which is complete when the block ends.
+
+    Args:
+        source: the files, which are read in the block.
+        data: the settings.
+        cache: as for ``read_images``.
+        fingerprint: what the images are made from.
+        stops_without_range: whether an image whose range is unknown, or an unreadable one that the
+            settings do not skip, leaves no cache. If not, an unknown range is an error.
+    """
     make_folder(cache.parent)
-    with (
-        source.opened(cache.parent) as read,
-        written_aside(_cache_file(cache, ".npy")) as temporary,
-        temporary.open("wb") as stream,
-    ):
-
-        def decode(entry: Entry) -> list[tuple] | str:
-            rows: list[tuple] = []
-            try:
-                for digest, picture in source.images_of(entry, read, size):
-                    check_range(picture, entry.path)
-                    image = reduce_image(picture.image, size)
-                    rows.append((digest, image, picture.frame, picture.patient, picture.notes))
-            except DataError as error:
-                return str(error)
-            return rows
-
-        _write_header(stream, 0, size)
-        for entry, rows in in_parallel(decode, source.entries):
-            if isinstance(rows, str):
-                unreadable.append([entry.class_name, rows])
-                continue
-            if not rows:
-                masks += 1
-            for digest, image, frame, patient, image_notes in rows:
-                notes.update(image_notes)
-                stream.write(image.tobytes())
-                patient_pseudonym = pseudonym(entry.patient or patient, salt)
-                name = str(relative_path(entry.path, source.root))
-                files.append([name, digest, entry.class_name, frame, patient_pseudonym])
-        refuse_unreadable([reason for _, reason in unreadable], data, remedy)
-        stream.seek(0)
-        _write_header(stream, len(files), size)
-        # If the process ends between the two files, the old manifest must not describe new images.
-        _cache_file(cache, ".json").unlink(missing_ok=True)
-    return {"files": files, "skipped": unreadable, "masks": masks, "notes": dict(notes)}
+    with suppress(_GivenUpError):
+        with (
+            written_aside(_cache_file(cache, ".npy")) as temporary,
+            temporary.open("wb", buffering=2**20) as stream,
+        ):
+            writer = ImageWriter(stream, source, data.image_size, stops_without_range)
+            yield writer
+            if writer.lacks_range or (writer.unreadable and data.on_bad_image == "stop"):
+                raise _GivenUpError
+            writer.write_header()
+            # If the process ends between the two files, the old manifest must not describe new
+            # images.
+            _cache_file(cache, ".json").unlink(missing_ok=True)
+        record = {"fingerprint": fingerprint.as_record(), **writer.manifest()}
+        write_json(_cache_file(cache, ".json"), record)
 
 
 def refuse_unreadable(reasons: Sequence[str], data: DataConfig, remedy: str = _SKIP) -> None:
@@ -163,20 +188,6 @@ def refuse_unreadable(reasons: Sequence[str], data: DataConfig, remedy: str = _S
     if len(reasons) and data.on_bad_image == "stop":
         more = f" ({len(reasons) - 1} more unreadable)" if len(reasons) > 1 else ""
         raise DataError(f"{reasons[0]}{more} {remedy}".rstrip())
-
-
-def _write_header(stream, count: int, size: int) -> None:
-    """Write an .npy header, which NumPy pads so that the count can be rewritten in place."""
-    shape = (count, size, size, 3)
-    header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-    np.lib.format.write_array_header_1_0(stream, header)
-
-
-def pseudonym(patient: str | None, salt: bytes) -> str | None:
-    """A name that is equal for equal patients and reveals nothing once the salt is gone."""
-    if patient is None:
-        return None
-    return hashlib.blake2b(patient.encode(), digest_size=8, salt=salt).hexdigest()
 
 
 def classes_left(
@@ -219,8 +230,10 @@ def _from_cache(
     source: Source, cache: Path, manifest: dict[str, Any], data: DataConfig, least_classes: int
 ) -> ImageSet:
     size = data.image_size
+    root = source.root
+    path_of = {name_below(entry.path, root): entry.path for entry in source.entries}
     files = tuple(
-        ImageFile(source.root / name, digest, class_name, frame, patient)
+        ImageFile(path_of[name], digest, class_name, frame, patient)
         for name, digest, class_name, frame, patient in manifest["files"]
     )
     skipped = manifest["skipped"]

@@ -1,17 +1,19 @@
 """Files with their classes, and the images in them."""
 
 import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from kerasmed.data import raster
 from kerasmed.data.config import Formats
 from kerasmed.data.masks import Suspicion, looks_like_mask, suspected_masks
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.picture import Picture
-from kerasmed.data.readers import read_pictures, stem_of
+from kerasmed.data.readers import read_pictures, stem_of, suffix_of
 from kerasmed.errors import DataError
 from kerasmed.files import sha256_of
 
@@ -105,13 +107,18 @@ class Source:
             return True
 
     def _read_file(self, entry: Entry, draft_size: int | None) -> Iterator[tuple[str, Picture]]:
+        content = None
         try:
-            digest = sha256_of(entry.path)
+            if suffix_of(entry.path) in raster.SUFFIXES:
+                content = entry.path.read_bytes()
+                digest = hashlib.sha256(content).hexdigest()
+            else:  # volumes may be large
+                digest = sha256_of(entry.path)
         except OSError as error:
             raise DataError(
                 f"Cannot read {entry.path}: {error.strerror}; correct its permissions or remove it."
             ) from None
-        for picture in read_pictures(entry.path, self.formats, draft_size):
+        for picture in read_pictures(entry.path, self.formats, draft_size, content):
             image_digest = digest
             if picture.frame is not None:
                 image_digest = hashlib.sha256(f"{digest} {picture.frame}".encode()).hexdigest()
@@ -137,6 +144,12 @@ def root_of(source: Path) -> Path:
 def relative_path(path: Path, root: Path) -> Path:
     """The path relative to the root; unchanged if it is not below the root."""
     return path.relative_to(root) if path.is_relative_to(root) else path
+
+
+def name_below(path: Path, root: Path) -> str:
+    """``str(relative_path(path, root))``, in a tenth of the time."""
+    name, start = str(path), f"{root}".rstrip(os.sep) + os.sep
+    return name[len(start) :] if name.startswith(start) else str(relative_path(path, root))
 
 
 # Most bytes of a folder's name; file names add to it, and most systems allow 255.

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.entries import relative_path
+from kerasmed.data.entries import name_below
 from kerasmed.data.image_set import ImageFile
 from kerasmed.data.picture import levels_kept, pooled_range
 from kerasmed.errors import DataError
@@ -152,4 +152,5 @@ APPEARANCE = np.dtype(
 
 def name_in_set(path: Path, frame: int | None, root: Path) -> str:
     """The image's name as in ``ImageFile.name``, relative to the root."""
-    return ImageFile(relative_path(path, root), "", "", frame).name
+    name = name_below(path, root)
+    return name if frame is None else f"{name}#{frame}"

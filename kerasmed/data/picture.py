@@ -30,8 +30,8 @@ class Picture:
     """One image of a file.
 
     Attributes:
-        image: mode RGB, at its own size. Where ``needs_range``, black and white are percentiles of
-            its own file.
+        image: mode RGB, or L where all channels are equal, at the size that it was decoded at.
+            Where ``needs_range``, black and white are percentiles of its own file.
         kind: format and pixel layout of the file, such as "JPEG L".
         frame: number of the frame or slice, counted from 0; None if the file has only one.
         patient: patient ID in the file, in clear text; never to be written anywhere.
@@ -41,6 +41,7 @@ class Picture:
         inverted: whether low values are shown white.
         is_mask: whether the file says that it marks regions of another image.
         notes: metadata faults that were ignored; they quote nothing of the file's content.
+        own_size: width and height in the file, which is decoded at a smaller scale by a draft.
     """
 
     image: Image.Image
@@ -52,6 +53,18 @@ class Picture:
     inverted: bool = False
     is_mask: bool = False
     notes: tuple[str, ...] = ()
+    own_size: tuple[int, int] | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the image in the file."""
+        return self.own_size or self.image.size
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """The pixels of ``image``: uint8 (height, width, 3), or of one channel if it is grey."""
+        pixels = np.asarray(self.image)
+        return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
 def choice(formats: Choices, name: str) -> Any:

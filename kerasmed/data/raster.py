@@ -43,6 +43,12 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
+# Smallest size that a JPEG is decoded for, so that fingerprints do not depend on smaller sizes.
+LEAST_DRAFT = 64
+
+# Entries of Pillow's ``info`` that may hold an orientation in a JPEG.
+_EXIF = frozenset({"exif", "xmp"})
+
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -53,23 +59,27 @@ _PNG_CHUNKS = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND")
 _JPEG_APPS = (0xE0, 0xEE)
 
 
-def read_raster(path: Path, formats: Choices, draft_size: int | None) -> Picture:
+def read_raster(
+    path: Path, formats: Choices, draft_size: int | None, content: bytes | None = None
+) -> Picture:
     """The image of a file.
 
-    Grey is repeated to three channels, palettes are looked up, transparency is put on black, and an
-    EXIF orientation is applied. Values of more than 8 bits are shown from black to white by
-    ``grey_range`` of the formats. Without one the picture ``needs_range``.
+    Palettes are looked up, transparency is put on black, and an EXIF orientation is applied. Values
+    of more than 8 bits are shown from black to white by ``grey_range`` of the formats. Without one
+    the picture ``needs_range``.
 
     Args:
         path: the file.
         formats: as for ``read_pictures``.
         draft_size: a JPEG may be decoded at a smaller scale that is still at least this size.
+        content: the file's bytes, if they are at hand.
 
     Raises:
         DataError: the file has no image of these formats, several images, or too many pixels.
     """
-    # Read as a whole, since Pillow makes about forty small reads.
-    content = path.read_bytes()
+    if content is None:
+        # Read as a whole, since Pillow makes about forty small reads.
+        content = path.read_bytes()
     try:
         return _decode(content, path, formats, draft_size)
     except DataError:
@@ -116,6 +126,7 @@ def count_pixels(path: Path) -> int:
 
 
 def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None) -> Picture:
+    draft_size = None if draft_size is None else max(draft_size, LEAST_DRAFT)
     if (values := portable_map(content)) is not None:
         return deep_picture(values, "PPM 16 bits", False, formats)
     with Image.open(io.BytesIO(content), formats=FORMATS) as image:
@@ -129,7 +140,7 @@ def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None
         # Pillow itself only warns, up to twice its limit.
         if image.width * image.height > (Image.MAX_IMAGE_PIXELS or np.inf):
             raise Image.DecompressionBombError
-        kind = f"{image.format} {image.mode}"
+        kind, own_size = f"{image.format} {image.mode}", image.size
         if draft_size is not None:
             image.draft("RGB", (draft_size, draft_size))
         if image.format == "TIFF" and is_misread(getattr(image, "tag_v2", {})):
@@ -142,14 +153,17 @@ def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None
             if orientation in _TURNS:
                 values = _turned(values, orientation)
             return deep_picture(values, kind, inverted, formats)
-        rgb = _to_rgb(image)
+        shown = _to_grey_or_rgb(image)
     if orientation in _TURNS:
-        rgb = rgb.transpose(_TURNS[orientation])
-    return Picture(rgb, kind)
+        shown = shown.transpose(_TURNS[orientation])
+        own_size = own_size if orientation < 5 else own_size[::-1]
+    return Picture(shown, kind, own_size=own_size)
 
 
 def _orientation(image: Image.Image) -> int | None:
     """The EXIF orientation; None if it is missing or unreadable."""
+    if image.format == "JPEG" and not _EXIF.intersection(image.info):
+        return None
     with suppress(Exception):  # broken EXIF raises any kind of exception
         value = image.getexif().get(_ORIENTATION)
         return value if isinstance(value, int) else None
@@ -164,9 +178,8 @@ def _turned(values: np.ndarray, orientation: int) -> np.ndarray:
     return np.flip(values, flips)
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and not image.has_transparency_data:
-        image.load()
+def _to_grey_or_rgb(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB") and not image.has_transparency_data:
         return image
     if image.has_transparency_data:
         rgba = image.convert("RGBA")

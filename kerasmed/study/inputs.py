@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.entries import label_of_folder
+from kerasmed.data.entries import Source, label_of_folder
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split, read_split
 from kerasmed.errors import StageError
@@ -22,21 +22,30 @@ def real_source(config: Config, run: RunFolder) -> DataConfig:
     return config.data.model_copy(update={"source": run.images / "phantoms", "phantoms": None})
 
 
+def image_cache(config: Config, run: RunFolder) -> Path:
+    """Path without suffix of the cache of the study's real images, see ``read_images``."""
+    return run.cache / f"real-{config.data.image_size}"
+
+
 def load_images(
-    config: Config, run: RunFolder, grey_range: tuple[float, float] | None = None
+    config: Config,
+    run: RunFolder,
+    grey_range: tuple[float, float] | None = None,
+    files: Source | None = None,
 ) -> ImageSet:
-    """The study's real images, decoded on the first call and then read from the cache.
+    """The study's real images, decoded if the cache does not hold them.
 
     Args:
         config: the study's settings.
         run: the study's run folder.
         grey_range: values shown black and white if the settings name none: the range of the
             training images, once these are known.
+        files: what ``open_source`` gave for these settings and this range, if it is at hand.
     """
     source = real_source(config, run)
     if grey_range is not None:
         source = source.model_copy(update={"grey_range": grey_range})
-    return read_images(source, run.cache / f"real-{config.data.image_size}")
+    return read_images(source, image_cache(config, run), source=files)
 
 
 def load_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split]:

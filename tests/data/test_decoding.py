@@ -2,7 +2,6 @@
 
 import json
 import os
-import threading
 import time
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.data import decoding, entries
+from kerasmed.data import decoding, entries, reading
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import cache_key, in_parallel, pseudonym, read_images
+from kerasmed.data.decoding import read_images
 from kerasmed.data.image_set import ImageFile, ImageSet
 from kerasmed.data.readers import read_image
-from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import sha256_of
 
@@ -122,54 +120,19 @@ def test_file_of_the_cache_is_what_numpy_reads(read, cache):
 def test_order_does_not_depend_on_threads(folder, tmp_path, monkeypatch, cores):
     for i in range(20):
         save_grey(folder / "cat" / f"x{i:02d}.png", 100 + i)
-    reduce_image = decoding.reduce_image
+    reduce_image = reading.reduce_image
 
     def dawdle(image, size):
         time.sleep((image.getpixel((0, 0))[0] % 3) / 500)
         return reduce_image(image, size)
 
-    monkeypatch.setattr(decoding, "reduce_image", dawdle)
-    monkeypatch.setattr(decoding, "cpu_cores", lambda: cores)
-    monkeypatch.setattr(decoding, "_BATCH", 6)
+    monkeypatch.setattr(reading, "reduce_image", dawdle)
+    monkeypatch.setattr(reading, "cpu_cores", lambda: cores)
+    monkeypatch.setattr(reading, "_BATCH", 6)
 
     images = read_images(DataConfig(source=folder, image_size=16), tmp_path / str(cores))
 
     assert values(images) == [30, 10, 20, *range(100, 120)]
-
-
-@pytest.mark.parametrize(("number", "cores"), [(0, 2), (1, 2), (5, 2), (6, 9), (23, 9)])
-def test_never_more_than_a_batch_is_under_way(monkeypatch, number, cores):
-    monkeypatch.setattr(decoding, "_BATCH", 5)
-    monkeypatch.setattr(decoding, "cpu_cores", lambda: cores)
-    lock, begun, done, most = threading.Lock(), 0, 0, 0
-
-    def work(entry: int) -> int:
-        nonlocal begun, most
-        with lock:
-            begun += 1
-            most = max(most, begun - done)
-        return entry * entry
-
-    for entry, result in in_parallel(work, range(number)):
-        assert (entry, result) == (done, done * done)
-        with lock:
-            done += 1
-
-    assert begun == done == number
-    assert most <= 5
-
-
-def test_error_of_the_work_comes_out_of_the_loop():
-    def work(entry: int) -> int:
-        if entry == 3:
-            raise DataError("three")
-        return entry
-
-    results = in_parallel(work, range(9))
-
-    assert [next(results)[1] for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(DataError, match="three"):
-        next(results)
 
 
 def test_second_read_comes_from_the_cache(read, no_decoding):
@@ -218,22 +181,6 @@ def test_another_size_is_decoded_again(read):
     read()
 
     assert read(image_size=20).images.shape == (3, 20, 20, 3)
-
-
-def test_key_follows_every_setting_that_changes_images(folder):
-    changes = [
-        {},
-        {"image_size": 17},
-        {"on_bad_image": "skip"},
-        {"dicom": {"frames": "split"}},
-        {"nifti": {"axis": "sagittal"}},
-    ]
-    keys = set()
-    for change in changes:
-        data = DataConfig(source=folder, **change)
-        keys.add(cache_key(open_source(data), data))
-
-    assert len(keys) == 5
 
 
 def test_data_hash_follows_content_not_place(read, folder, tmp_path):
@@ -294,7 +241,9 @@ def test_caches_whose_names_differ_behind_a_dot_are_two(folder, tmp_path):
     assert len(list((tmp_path / "cache").iterdir())) == 4
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"key": "other"}', b"\xff\xfe{"])
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"[]", b"null", b'{"fingerprint": "other"}', b"\xff\xfe{"]
+)
 def test_corrupt_manifest_is_made_anew(read, cache, content):
     first = read()
     cache.with_suffix(".json").write_bytes(content)
@@ -329,7 +278,7 @@ def test_nothing_half_written_is_left_after_a_break(read, cache, monkeypatch, er
     def fail(image, size):
         raise error
 
-    monkeypatch.setattr(decoding, "reduce_image", fail)
+    monkeypatch.setattr(reading, "reduce_image", fail)
     with pytest.raises(type(error)):
         read()
 
@@ -457,12 +406,6 @@ def test_changed_patient_is_noticed(read, table):
     table.write_text(table.read_text().replace("John", "Jane Doe"))
 
     assert len({file.patient for file in read(table).files}) == 1
-
-
-def test_pseudonym_needs_its_salt():
-    assert pseudonym(None, b"salt") is None
-    assert pseudonym("Jane", b"salt") == pseudonym("Jane", b"salt")
-    assert len({pseudonym(who, salt) for who in ("Jane", "John") for salt in (b"1", b"2")}) == 4
 
 
 def test_files_of_a_table_lie_where_they_lay(read, table, folder, tmp_path):

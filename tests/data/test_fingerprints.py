@@ -13,6 +13,7 @@ from PIL import Image, ImageEnhance
 from kerasmed.data import fingerprinting as module
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
+from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import root_of
 from kerasmed.data.fingerprinting import perceptual_bits, read_fingerprints
 from kerasmed.data.fingerprints import Fingerprints, name_in_set
@@ -277,8 +278,8 @@ def test_blank_images_have_the_bit_of_brightness_alone(tmp_path):
 def test_fingerprints_are_read_from_the_cache(folder, tmp_path, monkeypatch):
     first = read(folder, tmp_path)
 
-    def refuse(picture, entry):
-        raise AssertionError(f"{entry.path} was examined again")
+    def refuse(image):
+        raise AssertionError(f"{image.entry.path} was examined again")
 
     monkeypatch.setattr(module, "_examine", refuse)
     second = read(folder, tmp_path)
@@ -288,15 +289,51 @@ def test_fingerprints_are_read_from_the_cache(folder, tmp_path, monkeypatch):
         assert getattr(second, name).dtype == getattr(first, name).dtype
 
 
-def test_fingerprints_do_not_depend_on_the_image_size_of_the_study(folder, tmp_path, monkeypatch):
+def test_fingerprints_do_not_depend_on_sizes_up_to_64(folder, tmp_path, monkeypatch):
+    save(folder / "b" / "4.jpg", phantom("ct", 0, 512))
     first = read(folder, tmp_path, image_size=16)
     other = read(folder, tmp_path / "other", image_size=64)
     monkeypatch.setattr(module, "_examine", lambda *_: pytest.fail("examined again"))
 
-    again = read(folder, tmp_path, image_size=128, symmetry="dihedral", on_bad_image="skip")
+    again = read(folder, tmp_path, image_size=32, symmetry="dihedral", on_bad_image="skip")
 
-    np.testing.assert_array_equal(other.bits, first.bits)
-    np.testing.assert_array_equal(again.bits, first.bits)
+    for fingerprints in (other, again):
+        np.testing.assert_array_equal(fingerprints.bits, first.bits)
+        np.testing.assert_array_equal(fingerprints.pixel_hashes, first.pixel_hashes)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_scale_that_a_jpeg_is_decoded_at_changes_few_bits(family, tmp_path):
+    for index in range(6):
+        save(tmp_path / "set" / "ab"[index % 2] / f"{index}.jpg", phantom(family, index, 256))
+
+    small, large = (
+        read(tmp_path / "set", tmp_path / str(size), image_size=size) for size in (64, 256)
+    )
+
+    assert (unpacked(small) != unpacked(large)).sum(axis=1).max() <= LIMIT // 4
+    for name in ("width", "height", "bytes", "kind"):
+        np.testing.assert_array_equal(small.appearance[name], large.appearance[name])
+    for name in ("brightness", "border"):
+        np.testing.assert_allclose(small.appearance[name], large.appearance[name], atol=3)
+
+
+def test_a_jpeg_and_its_copy_without_loss_are_duplicates(tmp_path):
+    for index in range(4):
+        path = tmp_path / "set" / "a" / f"{index}.jpg"
+        save(path, phantom("ct", index, 256))
+        save(tmp_path / "set" / "b" / f"{index}.png", Image.open(path))
+        # The same pixels in other bytes.
+        path.with_suffix(".jpeg").write_bytes(path.read_bytes() + b"\0")
+
+    fingerprints = read(tmp_path / "set", tmp_path)
+    pairs = find_duplicates(fingerprints, LIMIT).pairs
+
+    names = fingerprints.names
+    assert len(np.unique(fingerprints.pixel_hashes)) == 8
+    groups = {frozenset(Path(name).stem for name in names[pair]) for pair in pairs}
+    assert groups == {frozenset(str(index)) for index in range(4)}
+    assert len(pairs) >= 8
 
 
 @pytest.mark.parametrize("change", ["content", "new", "gone"])

@@ -151,7 +151,7 @@ def test_file_is_read_with_the_hash_of_its_bytes(folder, tmp_path):
         [(digest, picture)] = read(source.entries[0], None)
 
     assert digest == hashlib.sha256((folder / "ant" / "c.bmp").read_bytes()).hexdigest()
-    assert (picture.kind, picture.image.size, picture.image.mode) == ("BMP L", (3, 2), "RGB")
+    assert (picture.kind, picture.image.size, picture.image.mode) == ("BMP L", (3, 2), "L")
     assert (picture.frame, picture.patient) == (None, None)
 
 

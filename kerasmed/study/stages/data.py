@@ -16,11 +16,12 @@ from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
 from kerasmed.data.phantoms import write_phantoms
 from kerasmed.data.remarks import remarks
+from kerasmed.data.sources import open_source
 from kerasmed.data.splits import Split, make_split, write_split
 from kerasmed.errors import DataError
 from kerasmed.files import folder_written_aside
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_images, real_source
+from kerasmed.study.inputs import image_cache, load_images, real_source
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.text import counted
 
@@ -33,7 +34,10 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
         with folder_written_aside(run.images) as folder:
             write_phantoms(folder, phantoms.family, phantoms.per_class, size, config.seed)
     source = real_source(config, run)
-    fingerprints = read_fingerprints(source, run.cache / "fingerprints")
+    listed = open_source(source)
+    fingerprints = read_fingerprints(
+        source, run.cache / "fingerprints", image_cache(config, run), listed
+    )
     refuse_unreadable(fingerprints.unreadable.tolist(), source)
     fingerprints.refuse_empty(source)
     root = root_of(Path(str(source.source)))
@@ -42,7 +46,8 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
     groups = group_images(files, duplicates.pairs, config.split, root)
     split = _split(fingerprints, groups, config)
     grey_range = fingerprints.common_range(split["train"])
-    image_set = load_images(config, run, grey_range)
+    # Only a grey range that had to be found needs a second reading, of files listed anew.
+    image_set = load_images(config, run, grey_range, listed if grey_range is None else None)
     if [file.name for file in image_set.files] != [file.name for file in files]:
         raise DataError(
             f"{source.source} changed while it was read: expected the same files on the second "
