@@ -124,7 +124,8 @@ print(*(os.environ[name] for name in threads))
 
 
 @pytest.mark.parametrize(("backend", "content"), [
-    (None, json.dumps(UNUSUAL)), ("jax", '["neither Keras nor TensorFlow reads this"]'),
+    (None, json.dumps(UNUSUAL)),
+    pytest.param("jax", '["neither Keras nor TensorFlow reads this"]', marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_keras_json_and_switches_change_nothing(keras_folder, backend, content):
     if backend and find_spec(backend) is None:
