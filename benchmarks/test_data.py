@@ -20,7 +20,7 @@ from PIL import Image
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.runtime.hardware import cpu_cores
 
@@ -64,20 +64,20 @@ def new_cache(tmp_path) -> Callable[[], Path]:
 
 
 def test_first_read_kerasmed(benchmark, folder, group, new_cache):
-    """One pass: pixels, SHA-256 and fingerprints."""
+    """One pass: pixels, SHA-256 and measurements."""
     group("first read")
     data = DataConfig(source=folder, image_size=SIZE)
 
     def read() -> int:
         cache = new_cache()
-        read_fingerprints(data, cache / "fingerprints", cache / "images")
+        read_measurements(data, cache / "measurements", cache / "images")
         return len(read_images(data, cache / "images"))
 
     benchmark.pedantic(read, **ROUNDS)
 
 
 def test_first_read_kerasmed_pixels_alone(benchmark, folder, group, new_cache):
-    """Pixels and SHA-256, without fingerprints."""
+    """Pixels and SHA-256, without measurements."""
     group("first read")
     data = DataConfig(source=folder, image_size=SIZE)
     benchmark.pedantic(lambda: len(read_images(data, new_cache() / "images")), **ROUNDS)

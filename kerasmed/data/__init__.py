@@ -1,1 +1,1 @@
-"""Images: reading, caching, fingerprints, phantoms and the split into roles."""
+"""Images: reading, caching, measurements, phantoms and the split into roles."""

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.data.measurements import Measurements
 from kerasmed.runtime.hardware import cpu_cores
 
 # Hashes that one thread compares at once: a block of distances that fits the processor's cache.
@@ -145,17 +145,17 @@ class Duplicates:
         return np.concatenate([self.exact, self.near])
 
 
-def find_duplicates(fingerprints: Fingerprints, near_bits: int | None) -> Duplicates:
+def find_duplicates(measurements: Measurements, near_bits: int | None) -> Duplicates:
     """Pairs of images of equal pixels, and of near-duplicates unless ``near_bits`` is None."""
     # An image of one colour has no bit except that of its mean, and counts as nobody's copy.
-    textured = np.flatnonzero(np.bitwise_count(fingerprints.bits).sum(axis=1) > 1)
-    exact = textured[equal_pairs(fingerprints.pixel_hashes[textured])]
+    textured = np.flatnonzero(np.bitwise_count(measurements.bits).sum(axis=1) > 1)
+    exact = textured[equal_pairs(measurements.pixel_hashes[textured])]
     if near_bits is None:
         return Duplicates(exact, exact[:0], np.zeros(0, np.uint16), np.zeros(0, bool))
-    keys = np.ascontiguousarray(fingerprints.bits[textured]).view("V32")[:, 0]
+    keys = np.ascontiguousarray(measurements.bits[textured]).view("V32")[:, 0]
     equal = textured[equal_pairs(keys)]
     different = np.setdiff1d(textured, equal[:, 1])
-    pairs, distances, altered = near_pairs(fingerprints.bits[different], near_bits)
+    pairs, distances, altered = near_pairs(measurements.bits[different], near_bits)
     return Duplicates(
         exact,
         np.concatenate([equal, different[pairs]]),

@@ -7,7 +7,7 @@ from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
 
 from kerasmed.data.duplicates import Duplicates, linked_groups
-from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.data.measurements import Measurements
 
 # An image is an outlier if its brightness lies this many robust standard deviations (1.4826 times
 # the median absolute deviation) from the median of its class.
@@ -15,47 +15,47 @@ _OUTLIER = 5.0
 _FOLDS = 5
 
 
-def examine(fingerprints: Fingerprints, duplicates: Duplicates) -> dict[str, Any]:
+def examine(measurements: Measurements, duplicates: Duplicates) -> dict[str, Any]:
     """The findings of ``kerasmed data check``, as plain values for JSON."""
-    names, counts = np.unique(fingerprints.classes, return_counts=True)
-    patients = np.unique(fingerprints.patients[fingerprints.patients != ""])
+    names, counts = np.unique(measurements.classes, return_counts=True)
+    patients = np.unique(measurements.patients[measurements.patients != ""])
     return {
-        "images": len(fingerprints),
+        "images": len(measurements),
         "classes": dict(zip(names.tolist(), counts.tolist(), strict=True)),
         "imbalance": round(float(counts.max() / counts.min()), 2),
-        "patients": len(patients) if (fingerprints.patients != "").all() else None,
-        "unreadable": fingerprints.unreadable.tolist(),
-        "sizes": _sizes(fingerprints),
-        "kinds": _kinds(fingerprints),
-        "duplicates": describe_duplicates(fingerprints, duplicates),
-        "brightness_outliers": _brightness_outliers(fingerprints),
-        "shortcuts": _shortcuts(fingerprints, duplicates),
+        "patients": len(patients) if (measurements.patients != "").all() else None,
+        "unreadable": measurements.unreadable.tolist(),
+        "sizes": _sizes(measurements),
+        "kinds": _kinds(measurements),
+        "duplicates": describe_duplicates(measurements, duplicates),
+        "brightness_outliers": _brightness_outliers(measurements),
+        "shortcuts": _shortcuts(measurements, duplicates),
     }
 
 
-def describe_duplicates(fingerprints: Fingerprints, duplicates: Duplicates) -> dict[str, Any]:
+def describe_duplicates(measurements: Measurements, duplicates: Duplicates) -> dict[str, Any]:
     """Numbers of copies, and the pairs of copies that have different labels."""
     exact, near = duplicates.exact, duplicates.near
     plain = np.unique(near[~duplicates.altered])
     turned = np.setdiff1d(near[duplicates.altered], plain)
     return {
-        "byte_identical": len(fingerprints) - len(np.unique(fingerprints.hashes)),
+        "byte_identical": len(measurements) - len(np.unique(measurements.hashes)),
         "pixel_identical": len(exact),
         "near_duplicates": len(plain),
         "only_mirrored_or_turned": len(turned),
-        "label_conflicts": _across_labels(exact, fingerprints),
-        "near_across_labels": _across_labels(near, fingerprints),
+        "label_conflicts": _across_labels(exact, measurements),
+        "near_across_labels": _across_labels(near, measurements),
     }
 
 
-def _across_labels(pairs: np.ndarray, fingerprints: Fingerprints) -> list[list[str]]:
+def _across_labels(pairs: np.ndarray, measurements: Measurements) -> list[list[str]]:
     first, second = pairs[:, 0], pairs[:, 1]
-    differ = pairs[fingerprints.classes[first] != fingerprints.classes[second]]
-    return [fingerprints.names[pair].tolist() for pair in differ]
+    differ = pairs[measurements.classes[first] != measurements.classes[second]]
+    return [measurements.names[pair].tolist() for pair in differ]
 
 
-def _sizes(fingerprints: Fingerprints) -> dict[str, Any]:
-    sizes = np.stack([fingerprints.appearance["width"], fingerprints.appearance["height"]], axis=1)
+def _sizes(measurements: Measurements) -> dict[str, Any]:
+    sizes = np.stack([measurements.appearance["width"], measurements.appearance["height"]], axis=1)
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     area = different.astype(np.int64).prod(axis=1)
     return {
@@ -67,26 +67,26 @@ def _sizes(fingerprints: Fingerprints) -> dict[str, Any]:
     }
 
 
-def _kinds(fingerprints: Fingerprints) -> dict[str, dict[str, int]]:
+def _kinds(measurements: Measurements) -> dict[str, dict[str, int]]:
     """Images of each class by format and pixel layout."""
     kinds: dict[str, dict[str, int]] = {}
-    for kind, class_name in zip(fingerprints.appearance["kind"], fingerprints.classes, strict=True):
+    for kind, class_name in zip(measurements.appearance["kind"], measurements.classes, strict=True):
         row = kinds.setdefault(str(kind), {})
         row[str(class_name)] = row.get(str(class_name), 0) + 1
     return kinds
 
 
-def _brightness_outliers(fingerprints: Fingerprints) -> list[dict[str, Any]]:
-    brightness = fingerprints.appearance["brightness"]
+def _brightness_outliers(measurements: Measurements) -> list[dict[str, Any]]:
+    brightness = measurements.appearance["brightness"]
     outliers = []
-    for class_name in np.unique(fingerprints.classes):
-        rows = np.flatnonzero(fingerprints.classes == class_name)
+    for class_name in np.unique(measurements.classes):
+        rows = np.flatnonzero(measurements.classes == class_name)
         median = np.median(brightness[rows])
         deviation = max(1.4826 * np.median(np.abs(brightness[rows] - median)), 1.0)
         distances = np.abs(brightness[rows] - median) / deviation
         outliers += [
             {
-                "image": str(fingerprints.names[row]),
+                "image": str(measurements.names[row]),
                 "class": str(class_name),
                 "brightness": round(float(brightness[row]), 1),
                 "median_of_class": round(float(median), 1),
@@ -96,13 +96,13 @@ def _brightness_outliers(fingerprints: Fingerprints) -> list[dict[str, Any]]:
     return outliers
 
 
-def _shortcuts(fingerprints: Fingerprints, duplicates: Duplicates) -> list[dict[str, Any]]:
+def _shortcuts(measurements: Measurements, duplicates: Duplicates) -> list[dict[str, Any]]:
     """How well the class can be predicted from clues that say nothing about the patient.
 
     The accuracy is that of a decision tree of depth 4 by five-fold cross-validation, with copies in
     one fold. It is compared with always predicting the most frequent class.
     """
-    appearance = fingerprints.appearance
+    appearance = measurements.appearance
     width, height = appearance["width"].astype(float), appearance["height"].astype(float)
     _, kind = np.unique(appearance["kind"], return_inverse=True)
     clues = {
@@ -112,8 +112,8 @@ def _shortcuts(fingerprints: Fingerprints, duplicates: Duplicates) -> list[dict[
         "border colour": appearance["border"],
         "brightness": appearance["brightness"][:, None],
     }
-    _, labels, counts = np.unique(fingerprints.classes, return_inverse=True, return_counts=True)
-    groups = linked_groups(duplicates.pairs, len(fingerprints))
+    _, labels, counts = np.unique(measurements.classes, return_inverse=True, return_counts=True)
+    groups = linked_groups(duplicates.pairs, len(measurements))
     if min(counts) < _FOLDS or len(np.unique(groups)) < _FOLDS:
         return []
     folds = StratifiedGroupKFold(_FOLDS, shuffle=True, random_state=0)

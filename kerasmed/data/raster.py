@@ -43,7 +43,7 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 
-# Smallest size that a JPEG is decoded for, so that fingerprints do not depend on smaller sizes.
+# Smallest size that a JPEG is decoded for, so that measurements do not depend on smaller sizes.
 LEAST_DRAFT = 64
 
 # Entries of Pillow's ``info`` that may hold an orientation in a JPEG.

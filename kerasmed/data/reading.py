@@ -133,19 +133,11 @@ def _each(
     return results, None
 
 
-def made_from(source: Source, data: DataConfig, **changes: Any) -> Fingerprint:
-    """What the reading of a source depends on, without reading the images.
-
-    Args:
-        source: the files, known by their names, sizes and times.
-        data: the settings.
-        changes: settings that count as if they had these values.
-    """
+def made_from(source: Source, data: DataConfig) -> Fingerprint:
+    """What the reading of a source depends on: settings; names, sizes and times of its files."""
     settings = data.model_dump(mode="json", exclude={"source", "phantoms", "symmetry"})
     place = {"source": str(source.path.resolve()), "filter": FILTER}
-    return Fingerprint(
-        settings | changes | place, {"files": _listing(source.files())}, _READING_VERSION
-    )
+    return Fingerprint(settings | place, {"files": _listing(source.files())}, _READING_VERSION)
 
 
 def _listing(paths: Sequence[Path]) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from kerasmed.data.config import DataConfig, SplitConfig
-from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.groups import IGNORE_PATIENT, shared_patient
+from kerasmed.data.measurements import Measurements
 from kerasmed.data.picture import FEW_LEVELS, pooled_range
 from kerasmed.data.sources import same_folders_inside
 from kerasmed.text import counted
@@ -27,7 +27,7 @@ _PERCENTILES = (0.5, 99.5)
 
 
 def remarks(
-    fingerprints: Fingerprints,
+    measurements: Measurements,
     grey_range: tuple[float, float] | None,
     data: DataConfig,
     split: SplitConfig,
@@ -35,35 +35,35 @@ def remarks(
     """One line for each likely mistake: lost grey levels, masks, spellings and more.
 
     Args:
-        fingerprints: of the set.
+        measurements: of the set.
         grey_range: black and white of the images that need a range.
         data: settings that the set was read with.
         split: says whether the named patients are trusted.
     """
     lines = [
-        _lost_levels(fingerprints, grey_range, data),
-        masks_line(len(fingerprints.masks), fingerprints.masks.tolist()),
-        _official_subsets(fingerprints, data),
+        _lost_levels(measurements, grey_range, data),
+        masks_line(len(measurements.masks), measurements.masks.tolist()),
+        _official_subsets(measurements, data),
         _alike_classes(data),
-        *_spellings(fingerprints.classes),
+        *_spellings(measurements.classes),
     ]
     if split.patient == "together":
-        shared = shared_patient(fingerprints.patients.tolist(), fingerprints.classes.tolist())
-        shared = shared or _few_patients(fingerprints)
+        shared = shared_patient(measurements.patients.tolist(), measurements.classes.tolist())
+        shared = shared or _few_patients(measurements)
         lines.append(shared and f"{shared}; {IGNORE_PATIENT}.")
     counts = Counter(
         line
-        for number in fingerprints.notes[fingerprints.notes > 0].tolist()
-        for line in str(fingerprints.note_texts[number]).split("\n")
+        for number in measurements.notes[measurements.notes > 0].tolist()
+        for line in str(measurements.note_texts[number]).split("\n")
     )
     lines += note_lines(counts)
     return [line for line in lines if line]
 
 
-def _few_patients(fingerprints: Fingerprints) -> str | None:
+def _few_patients(measurements: Measurements) -> str | None:
     """A sentence about too few patients for the four roles of a split, such as ANON1 and ANON2."""
-    for name in np.unique(fingerprints.classes).tolist():
-        class_patients = fingerprints.patients[fingerprints.classes == name]
+    for name in np.unique(measurements.classes).tolist():
+        class_patients = measurements.patients[measurements.classes == name]
         patients = len(set(class_patients.tolist()))
         all_named = bool((class_patients != "").all())
         if all_named and len(class_patients) >= _MANY_IMAGES and patients < _ROLES:
@@ -87,32 +87,32 @@ def note_lines(notes: Mapping[str, int]) -> list[str]:
 
 
 def _lost_levels(
-    fingerprints: Fingerprints, grey_range: tuple[float, float] | None, data: DataConfig
+    measurements: Measurements, grey_range: tuple[float, float] | None, data: DataConfig
 ) -> str | None:
-    appearance = fingerprints.in_range(grey_range).appearance
+    appearance = measurements.in_range(grey_range).appearance
     held, kept = appearance["held"], appearance["kept"]
-    poor = np.flatnonzero(_is_poor(fingerprints, held, kept))
-    if len(poor) < max(1, _POOR_FRACTION * len(fingerprints)):
+    poor = np.flatnonzero(_is_poor(measurements, held, kept))
+    if len(poor) < max(1, _POOR_FRACTION * len(measurements)):
         return None
-    value_range = pooled_range(fingerprints.levels[held > 0], _PERCENTILES) or (0.0, 1.0)
+    value_range = pooled_range(measurements.levels[held > 0], _PERCENTILES) or (0.0, 1.0)
     return (
-        f"{len(poor)} of {counted(len(fingerprints), 'image')} keep fewer than {FEW_LEVELS} grey "
+        f"{len(poor)} of {counted(len(measurements), 'image')} keep fewer than {FEW_LEVELS} grey "
         f"levels of what their files hold (median {int(np.median(kept[poor]))} of "
         f"{int(np.median(held[poor]))}). "
-        + _remedy(fingerprints, poor, grey_range, value_range, data)
+        + _remedy(measurements, poor, grey_range, value_range, data)
     )
 
 
-def _is_poor(fingerprints: Fingerprints, held: np.ndarray, kept: np.ndarray) -> np.ndarray:
+def _is_poor(measurements: Measurements, held: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Which images lose grey levels; none of a file most of whose images keep theirs."""
     # Of few values, some fall on the same grey level after rounding.
     enough = np.where(held >= 2 * FEW_LEVELS, FEW_LEVELS, 0.75 * FEW_LEVELS)
     is_poor = (held >= FEW_LEVELS) & (kept < enough)
     is_uniform = is_poor & (kept <= _UNIFORM_LEVELS)
-    if is_uniform.sum() < _UNIFORM_FRACTION * len(fingerprints):
+    if is_uniform.sum() < _UNIFORM_FRACTION * len(measurements):
         is_poor &= ~is_uniform
-    is_frame = fingerprints.frames >= 0
-    files = np.array([name.rpartition("#")[0] for name in fingerprints.names[is_frame].tolist()])
+    is_frame = measurements.frames >= 0
+    files = np.array([name.rpartition("#")[0] for name in measurements.names[is_frame].tolist()])
     if len(files):
         _, file_of = np.unique(files, return_inverse=True)
         rich = np.bincount(file_of, weights=~is_poor[is_frame])
@@ -122,7 +122,7 @@ def _is_poor(fingerprints: Fingerprints, held: np.ndarray, kept: np.ndarray) -> 
 
 
 def _remedy(
-    fingerprints: Fingerprints,
+    measurements: Measurements,
     poor: np.ndarray,
     grey_range: tuple[float, float] | None,
     value_range: tuple[float, float],
@@ -130,8 +130,8 @@ def _remedy(
 ) -> str:
     """The setting that helps images that lose grey levels, if there is one."""
     low, high = value_range
-    kinds = fingerprints.appearance["kind"][poor]
-    is_windowed = np.char.startswith(kinds, "DICOM MONO") & ~fingerprints.need_range[poor]
+    kinds = measurements.appearance["kind"][poor]
+    is_windowed = np.char.startswith(kinds, "DICOM MONO") & ~measurements.need_range[poor]
     values = f"Nearly all values of the set lie between {low:.6g} and {high:.6g}; "
     if data.dicom.window is not None or (is_windowed.all() and data.grey_range is None):
         return f"{values}set data.dicom.window: [{(low + high) / 2:.6g}, {high - low:.6g}]."
@@ -151,8 +151,8 @@ def _remedy(
     )
 
 
-def _official_subsets(fingerprints: Fingerprints, data: DataConfig) -> str | None:
-    counts = Counter(subset for subset in fingerprints.official.tolist() if subset)
+def _official_subsets(measurements: Measurements, data: DataConfig) -> str | None:
+    counts = Counter(subset for subset in measurements.official.tolist() if subset)
     if not counts:
         return None
     subsets = ", ".join(f"{subset} {count}" for subset, count in counts.items())

@@ -13,9 +13,9 @@ from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path
 from kerasmed.data.examine import examine
-from kerasmed.data.fingerprinting import read_fingerprints
-from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.image_set import ImageFile
+from kerasmed.data.measurements import Measurements
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
 from kerasmed.files import write_json, write_text
@@ -41,20 +41,20 @@ def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, 
     Raises:
         DataError: the source has an unknown layout, or no image in it can be read.
     """
-    fingerprints = read_fingerprints(data, folder / "cache" / "fingerprints")
-    fingerprints.refuse_empty(data)
-    duplicates = find_duplicates(fingerprints, split.near_duplicate_bits)
-    grey_range = fingerprints.common_range()
+    measurements = read_measurements(data, folder / "cache" / "measurements")
+    measurements.refuse_empty(data)
+    duplicates = find_duplicates(measurements, split.near_duplicate_bits)
+    grey_range = measurements.common_range()
     findings = {
         "source": str(data.source),
-        "remarks": remarks(fingerprints, grey_range, data, split),
+        "remarks": remarks(measurements, grey_range, data, split),
         "grey_range": grey_range and list(grey_range),
-        **examine(fingerprints.in_range(grey_range), duplicates),
+        **examine(measurements.in_range(grey_range), duplicates),
     }
     if grey_range is not None:  # for the thumbnails
         data = data.model_copy(update={"grey_range": grey_range})
     write_json(folder / "check.json", findings)
-    _write_page(data, folder, findings, fingerprints, duplicates)
+    _write_page(data, folder, findings, measurements, duplicates)
     return findings
 
 
@@ -62,22 +62,22 @@ def _write_page(
     data: DataConfig,
     folder: Path,
     findings: dict[str, Any],
-    fingerprints: Fingerprints,
+    measurements: Measurements,
     duplicates: Duplicates,
 ) -> None:
     per_class = {
-        str(name): _evenly_spread(np.flatnonzero(fingerprints.classes == name), _PER_CLASS)
-        for name in np.unique(fingerprints.classes)
+        str(name): _evenly_spread(np.flatnonzero(measurements.classes == name), _PER_CLASS)
+        for name in np.unique(measurements.classes)
     }
     pairs = _pairs_by_distance(duplicates)
     outliers = [entry["image"] for entry in findings["brightness_outliers"][:_PER_CLASS]]
     rows = {row for of_class in per_class.values() for row in of_class}
     rows |= {row for _, group in pairs for a, b, _ in group for row in (a, b)}
-    names = {str(fingerprints.names[row]) for row in rows} | set(outliers)
+    names = {str(measurements.names[row]) for row in rows} | set(outliers)
     pictures = _thumbnails(data, folder, names)
 
     def picture(row: int) -> dict[str, str]:
-        name = str(fingerprints.names[row])
+        name = str(measurements.names[row])
         return {"name": name, "uri": pictures[name]}
 
     environment = Environment(

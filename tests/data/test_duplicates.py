@@ -8,8 +8,8 @@ from PIL import Image
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.duplicates import equal_pairs, find_duplicates, near_pairs
-from kerasmed.data.fingerprinting import read_fingerprints
-from kerasmed.data.fingerprints import APPEARANCE, Fingerprints
+from kerasmed.data.measurements import APPEARANCE, Measurements
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import draw_phantom
 
 EDGE = 16
@@ -182,10 +182,10 @@ def test_equal_keys_are_paired_with_the_first_of_them(keys, pairs):
     assert equal.shape == (len(pairs), 2)
 
 
-def fingerprints(hashes: np.ndarray, pixel_hashes: list[str]) -> Fingerprints:
+def measurements(hashes: np.ndarray, pixel_hashes: list[str]) -> Measurements:
     count = len(hashes)
     names = np.array([str(i) for i in range(count)])
-    return Fingerprints(
+    return Measurements(
         names=names,
         classes=np.full(count, "a"),
         hashes=names,
@@ -216,7 +216,7 @@ def linked(pairs: np.ndarray, count: int) -> list[int]:
 def test_without_a_number_of_bits_only_equal_pixels_count():
     hashes = np.repeat(random_hashes(1, 0), 3, axis=0)
 
-    duplicates = find_duplicates(fingerprints(hashes, ["x", "y", "x"]), None)
+    duplicates = find_duplicates(measurements(hashes, ["x", "y", "x"]), None)
 
     assert duplicates.exact.tolist() == duplicates.pairs.tolist() == [[0, 2]]
     assert duplicates.near.shape == (0, 2)
@@ -227,7 +227,7 @@ def test_found_duplicates_hold_together_all_that_a_double_loop_finds():
     hashes = np.concatenate([clustered_hashes(60, 1), clustered_hashes(30, 1)])
     pixel_hashes = [f"{i % 85}" for i in range(90)]
 
-    duplicates = find_duplicates(fingerprints(hashes, pixel_hashes), 32)
+    duplicates = find_duplicates(measurements(hashes, pixel_hashes), 32)
 
     expected = [[i, j] for i, j, _, _ in plain_pairs(hashes, 32)]
     expected += [[i, i + 85] for i in range(5)]
@@ -247,7 +247,7 @@ def test_images_of_one_colour_are_nobodys_copies():
     hashes[1:] = False  # only the bit of the mean, which is set unless all is black
     hashes[2, 0] = True
 
-    duplicates = find_duplicates(fingerprints(hashes, ["a", "black", "grey", "black"]), 32)
+    duplicates = find_duplicates(measurements(hashes, ["a", "black", "grey", "black"]), 32)
 
     assert len(duplicates.pairs) == 0
 
@@ -256,7 +256,7 @@ def test_many_equal_images_need_few_pairs():
     hashes = np.repeat(random_hashes(1, 1), 5000, axis=0)
     hashes[1] = random_hashes(1, 0)[0]
 
-    duplicates = find_duplicates(fingerprints(hashes, [str(i) for i in range(5000)]), 32)
+    duplicates = find_duplicates(measurements(hashes, [str(i) for i in range(5000)]), 32)
 
     assert len(duplicates.near) == 4998
     assert linked(duplicates.near[:10], 12) == [0, 1, *[0] * 10]
@@ -274,7 +274,7 @@ def test_copies_in_files_are_told_apart_by_kind(tmp_path: Path):
     Image.fromarray(second).save(tmp_path / "set" / "b" / "6.bmp")
 
     data = DataConfig(source=tmp_path / "set")
-    duplicates = find_duplicates(read_fingerprints(data, tmp_path / "fingerprints"), 32)
+    duplicates = find_duplicates(read_measurements(data, tmp_path / "measurements"), 32)
 
     assert duplicates.exact.tolist() == [[0, 1], [5, 6]]
     assert linked(duplicates.near, 7) == [0, 0, 0, 0, 0, 5, 5]

@@ -7,10 +7,10 @@ import pytest
 
 from kerasmed.data.duplicates import Duplicates
 from kerasmed.data.examine import describe_duplicates, examine
-from kerasmed.data.fingerprints import APPEARANCE, Fingerprints
+from kerasmed.data.measurements import APPEARANCE, Measurements
 
 
-def rows(classes: list[str], **columns) -> Fingerprints:
+def rows(classes: list[str], **columns) -> Measurements:
     """One row an image, all alike but for the columns given."""
     count = len(classes)
     names = np.array([f"{class_name}/{i}.png" for i, class_name in enumerate(classes)])
@@ -29,7 +29,7 @@ def rows(classes: list[str], **columns) -> Fingerprints:
         "unreadable": [],
         "masks": [],
     }
-    return Fingerprints(
+    return Measurements(
         names=names,
         classes=np.array(classes),
         bits=np.zeros((count, 32), dtype=np.uint8),
@@ -53,16 +53,16 @@ def pairs(exact=(), near=(), altered=()) -> Duplicates:
     )
 
 
-def findings_on(fingerprints: Fingerprints, duplicates: Duplicates | None = None) -> dict:
+def findings_on(measurements: Measurements, duplicates: Duplicates | None = None) -> dict:
     """Findings, as JSON holds them."""
-    findings = examine(fingerprints, duplicates or pairs())
+    findings = examine(measurements, duplicates or pairs())
     assert json.loads(json.dumps(findings, allow_nan=False)) == findings
     return findings
 
 
-def shortcuts(fingerprints: Fingerprints, duplicates: Duplicates | None = None) -> dict[str, float]:
+def shortcuts(measurements: Measurements, duplicates: Duplicates | None = None) -> dict[str, float]:
     return {
-        row["clue"]: row["accuracy"] for row in findings_on(fingerprints, duplicates)["shortcuts"]
+        row["clue"]: row["accuracy"] for row in findings_on(measurements, duplicates)["shortcuts"]
     }
 
 
@@ -95,9 +95,9 @@ def test_patients_are_counted_where_every_image_has_one():
 
 
 def test_sizes_by_hand():
-    fingerprints = rows(["a"] * 3 + ["b"], width=[30, 10, 30, 12], height=[20, 90, 20, 60])
+    measurements = rows(["a"] * 3 + ["b"], width=[30, 10, 30, 12], height=[20, 90, 20, 60])
 
-    assert findings_on(fingerprints)["sizes"] == {
+    assert findings_on(measurements)["sizes"] == {
         "different": 3,
         "most_common": [30, 20],
         "fraction_of_most_common": 0.5,
@@ -107,22 +107,22 @@ def test_sizes_by_hand():
 
 
 def test_sizes_of_whole_slides_do_not_overflow():
-    fingerprints = rows(["a", "b"], width=[70_000, 10], height=[70_000, 10])
+    measurements = rows(["a", "b"], width=[70_000, 10], height=[70_000, 10])
 
-    assert findings_on(fingerprints)["sizes"]["largest"] == [70_000, 70_000]
+    assert findings_on(measurements)["sizes"]["largest"] == [70_000, 70_000]
 
 
 def test_kinds_by_class():
-    fingerprints = rows(["a", "a", "b"], kind=["PNG L", "JPEG RGB", "JPEG RGB"])
+    measurements = rows(["a", "a", "b"], kind=["PNG L", "JPEG RGB", "JPEG RGB"])
 
-    assert findings_on(fingerprints)["kinds"] == {"PNG L": {"a": 1}, "JPEG RGB": {"a": 1, "b": 1}}
+    assert findings_on(measurements)["kinds"] == {"PNG L": {"a": 1}, "JPEG RGB": {"a": 1, "b": 1}}
 
 
 def test_copies_are_counted_by_kind():
-    fingerprints = rows(["a"] * 8, hashes=["x", "x", "x", "y", "z", "u", "v", "w"])
+    measurements = rows(["a"] * 8, hashes=["x", "x", "x", "y", "z", "u", "v", "w"])
     duplicates = pairs(exact=[(0, 1), (0, 2), (0, 3)], near=[(0, 4)], altered=[(5, 6), (4, 6)])
 
-    described = describe_duplicates(fingerprints, duplicates)
+    described = describe_duplicates(measurements, duplicates)
 
     # Three files of the same bytes: two repeat the first. 3 repeats its pixels, too. Near are
     # 0 to 4; only turned are 5 and 6, since 4 is near as it is.
@@ -138,10 +138,10 @@ def test_no_copies():
 
 
 def test_copies_under_two_labels_are_named():
-    fingerprints = rows(["a", "a", "b", "b", "b"])
+    measurements = rows(["a", "a", "b", "b", "b"])
     duplicates = pairs(exact=[(0, 1), (0, 2)], near=[(2, 3)], altered=[(1, 4)])
 
-    described = describe_duplicates(fingerprints, duplicates)
+    described = describe_duplicates(measurements, duplicates)
 
     assert described["label_conflicts"] == [["a/0.png", "b/2.png"]]
     assert described["near_across_labels"] == [["a/0.png", "b/2.png"], ["a/1.png", "b/4.png"]]
@@ -151,9 +151,9 @@ def test_brightness_outliers_by_hand():
     # Class a: median 102, absolute deviations 2, 4, 0, 6, 2, 22, 58 with median 4: one robust
     # deviation is 5.93: 22 is 3.7 of them, 58 is 9.8. Class b is even: its deviation counts as 1.
     brightness = [100, 98, 102, 96, 104, 124, 160, 50, 50, 50, 54, 56]
-    fingerprints = rows(["a"] * 7 + ["b"] * 5, brightness=brightness)
+    measurements = rows(["a"] * 7 + ["b"] * 5, brightness=brightness)
 
-    outliers = findings_on(fingerprints)["brightness_outliers"]
+    outliers = findings_on(measurements)["brightness_outliers"]
 
     assert outliers == [
         {"image": "a/6.png", "class": "a", "brightness": 160.0, "median_of_class": 102.0},
@@ -162,9 +162,9 @@ def test_brightness_outliers_by_hand():
 
 
 def test_bright_class_is_no_outlier():
-    fingerprints = rows(["a"] * 10 + ["b"] * 10, brightness=[20] * 10 + [220] * 10)
+    measurements = rows(["a"] * 10 + ["b"] * 10, brightness=[20] * 10 + [220] * 10)
 
-    assert findings_on(fingerprints)["brightness_outliers"] == []
+    assert findings_on(measurements)["brightness_outliers"] == []
 
 
 CLASSES = ["a", "b"] * 40
@@ -172,7 +172,7 @@ CLASSES = ["a", "b"] * 40
 
 def test_nothing_to_find_is_told_as_chance():
     rng = np.random.default_rng(0)
-    fingerprints = rows(
+    measurements = rows(
         CLASSES,
         width=rng.integers(30, 60, 80),
         height=rng.integers(30, 60, 80),
@@ -181,7 +181,7 @@ def test_nothing_to_find_is_told_as_chance():
         border=rng.uniform(0, 30, (80, 3)),
     )
 
-    findings = findings_on(fingerprints)
+    findings = findings_on(measurements)
 
     assert [row["clue"] for row in findings["shortcuts"]] == [
         "image size", "aspect ratio", "format", "border colour", "brightness",
@@ -216,9 +216,9 @@ def test_clue_that_gives_the_class_away_is_told(clue, others, columns):
 
 
 def test_most_frequent_class_is_the_floor():
-    fingerprints = rows(["a"] * 60 + ["b"] * 20, brightness=[100] * 60 + [120] * 20)
+    measurements = rows(["a"] * 60 + ["b"] * 20, brightness=[100] * 60 + [120] * 20)
 
-    row = findings_on(fingerprints)["shortcuts"][-1]
+    row = findings_on(measurements)["shortcuts"][-1]
 
     assert row == {"clue": "brightness", "accuracy": 1.0, "most_frequent_class": 0.75}
 

@@ -9,8 +9,8 @@ from PIL import Image
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.masks import is_mask_folder, suspected_masks
+from kerasmed.data.measuring import read_measurements
 from kerasmed.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -30,12 +30,12 @@ def mask(path: Path, values: int = 2, **options) -> None:
 def names_left(folder: Path, cache: Path, **settings) -> tuple[list[str], list[str]]:
     """Names of the images and of the masks; both readings of a set agree."""
     data = DataConfig(source=folder, image_size=16, **settings)
-    fingerprints = read_fingerprints(data, cache / "prints")
+    measurements = read_measurements(data, cache / "prints")
     images = read_images(data, cache / "images")
     assert [
         file.name.removeprefix(f"{folder}/") for file in images.files
-    ] == fingerprints.names.tolist()
-    return fingerprints.names.tolist(), fingerprints.masks.tolist()
+    ] == measurements.names.tolist()
+    return measurements.names.tolist(), measurements.masks.tolist()
 
 
 LAYOUTS = {
@@ -162,10 +162,10 @@ def test_a_broken_image_does_not_hide_its_mask(tmp_path):
     (tmp_path / "set" / "a" / "x.png").write_bytes(b"broken")
     data = DataConfig(source=tmp_path / "set")
 
-    fingerprints = read_fingerprints(data, tmp_path / "prints")
+    measurements = read_measurements(data, tmp_path / "prints")
 
-    assert len(fingerprints.unreadable) == 1
-    assert fingerprints.masks.tolist() == ["a/x_mask.png", "b/x_mask.png"]
+    assert len(measurements.unreadable) == 1
+    assert measurements.masks.tolist() == ["a/x_mask.png", "b/x_mask.png"]
 
 
 def test_nothing_but_masks_is_refused_by_the_setting(tmp_path, capsys):

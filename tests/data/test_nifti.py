@@ -15,8 +15,8 @@ from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig, Formats, NiftiConfig, SplitConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.duplicates import find_duplicates
-from kerasmed.data.fingerprinting import read_fingerprints
 from kerasmed.data.groups import group_images
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
@@ -484,9 +484,9 @@ def groups_of(folder: Path, cache: Path) -> dict[str, str]:
     """The group of each slice, by its name below the folder."""
     data = DataConfig(source=folder, image_size=16, grey_range=(0, 4096))
     images = read_images(data, cache / "images")
-    fingerprints = read_fingerprints(data, cache / "prints")
+    measurements = read_measurements(data, cache / "prints")
     # Only equal pixels: noise has near-duplicates by chance.
-    pairs = find_duplicates(fingerprints, None).pairs
+    pairs = find_duplicates(measurements, None).pairs
     groups = group_images(images.files, pairs, SplitConfig(near_duplicate_bits=None), folder)
     names = [file.name.removeprefix(f"{folder}/") for file in images.files]
     return dict(zip(names, groups, strict=True))
@@ -513,9 +513,9 @@ def test_volumes_with_an_equal_slice_are_one_group(tmp_path):
         save(volume, tmp_path / "set" / path)
     data = DataConfig(source=tmp_path / "set", grey_range=(0, 8000))
     images = read_images(data, tmp_path / "images")
-    fingerprints = read_fingerprints(data, tmp_path / "prints")
+    measurements = read_measurements(data, tmp_path / "prints")
 
-    pairs = find_duplicates(fingerprints, None).pairs
+    pairs = find_duplicates(measurements, None).pairs
     groups = group_images(images.files, pairs, SplitConfig(), tmp_path / "set")
 
     assert len({file.sha256 for file in images.files}) == 6

@@ -19,7 +19,7 @@ from PIL import Image
 
 from kerasmed.data.config import DataConfig, Formats, SplitConfig
 from kerasmed.data.entries import folder_name, label_of_folder
-from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.picture import FEW_LEVELS, Picture
 from kerasmed.data.readers import read_pictures
 from kerasmed.data.remarks import remarks
@@ -57,8 +57,8 @@ def check_levels(path: Path, pictures: list[Picture]) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / path.name).write_bytes(path.read_bytes())
         data = DataConfig(source=path.parent / "set")
-        fingerprints = read_fingerprints(data, path.parent / "prints")
-        lines = remarks(fingerprints, fingerprints.common_range(), data, SplitConfig())
+        measurements = read_measurements(data, path.parent / "prints")
+        lines = remarks(measurements, measurements.common_range(), data, SplitConfig())
         assert any("grey levels" in line and "data." in line for line in lines), (shown, held)
         return
 
@@ -306,8 +306,8 @@ def test_any_labels_of_a_table_are_read_or_refused(labels):
                 Image.fromarray(PHOTOGRAPH + np.uint8(i)).save(root / f"{i}.png")
                 table.writerow([f"{i}.png", label])
         try:
-            fingerprints = read_fingerprints(DataConfig(source=root / "set.csv"), root / "prints")
-            classes = sorted(fingerprints.classes)
+            measurements = read_measurements(DataConfig(source=root / "set.csv"), root / "prints")
+            classes = sorted(measurements.classes)
         except KerasmedError as error:
             classes = [str(error)]
     if len(classes) == 1:

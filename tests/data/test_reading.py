@@ -12,8 +12,8 @@ from PIL import Image
 from kerasmed.data import entries, reading
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprinting import read_fingerprints
-from kerasmed.data.fingerprints import Fingerprints
+from kerasmed.data.measurements import Measurements
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.reading import in_parallel, made_from, pseudonym
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
@@ -46,24 +46,24 @@ def save_as(folder: Path, mode: str, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize(("mode", "suffix"), [("RGB", ".png"), ("L", ".jpg"), ("RGB", ".jpg")])
-def test_one_pass_gives_images_and_fingerprints(image_folder, tmp_path, decodes, mode, suffix):
+def test_one_pass_gives_images_and_measurements(image_folder, tmp_path, decodes, mode, suffix):
     data = DataConfig(source=save_as(image_folder, mode, suffix), image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
+    measurements = read_measurements(data, tmp_path / "prints", tmp_path / "images")
     images = read_images(data, tmp_path / "images")
 
     assert set(decodes.values()) == {1}
-    assert len(decodes) == len(images) == len(fingerprints) == 24
-    assert fingerprints.hashes.astype(str).tolist() == [file.sha256 for file in images.files]
+    assert len(decodes) == len(images) == len(measurements) == 24
+    assert measurements.hashes.astype(str).tolist() == [file.sha256 for file in images.files]
 
 
 @pytest.mark.parametrize("settings", [{}, {"image_size": 16}, {"image_size": 100}])
 def test_one_pass_gives_what_two_give(image_folder, tmp_path, settings):
     data = DataConfig(source=save_as(image_folder, "RGB", ".jpg"), **settings)
-    once = read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
-    alone = read_fingerprints(data, tmp_path / "other")
+    once = read_measurements(data, tmp_path / "prints", tmp_path / "images")
+    alone = read_measurements(data, tmp_path / "other")
 
-    for name in Fingerprints.__dataclass_fields__:
+    for name in Measurements.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(once, name), getattr(alone, name))
     np.testing.assert_array_equal(
         read_images(data, tmp_path / "images").images, read_images(data, tmp_path / "second").images
@@ -76,13 +76,13 @@ def test_images_of_unknown_range_wait_for_it(image_folder, tmp_path, decodes):
     shutil.copy(next(image_folder.rglob("*.png")), next(source.iterdir()) / "a.png")
     data = DataConfig(source=source, image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
+    measurements = read_measurements(data, tmp_path / "prints", tmp_path / "images")
 
     assert not list(tmp_path.glob("images.*"))
-    grey_range = fingerprints.common_range()
+    grey_range = measurements.common_range()
     assert grey_range is not None
     with_range = data.model_copy(update={"grey_range": grey_range})
-    assert len(read_images(with_range, tmp_path / "images")) == len(fingerprints) == 25
+    assert len(read_images(with_range, tmp_path / "images")) == len(measurements) == 25
     assert set(decodes.values()) == {2}
 
 
@@ -90,19 +90,19 @@ def test_a_range_in_the_settings_needs_one_reading(image_folder, tmp_path, decod
     source = save_as(image_folder, "I;16", ".png")
     data = DataConfig(source=source, image_size=16, grey_range=(0, 2000))
 
-    read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
+    read_measurements(data, tmp_path / "prints", tmp_path / "images")
 
     assert len(read_images(data, tmp_path / "images")) == 24
     assert set(decodes.values()) == {1}
 
 
-def test_unreadable_file_leaves_fingerprints_and_no_images(image_folder, tmp_path):
+def test_unreadable_file_leaves_measurements_and_no_images(image_folder, tmp_path):
     next(image_folder.rglob("*.png")).write_bytes(b"no image")
     data = DataConfig(source=image_folder, image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "prints", tmp_path / "cache")
+    measurements = read_measurements(data, tmp_path / "prints", tmp_path / "cache")
 
-    assert (len(fingerprints), len(fingerprints.unreadable)) == (23, 1)
+    assert (len(measurements), len(measurements.unreadable)) == (23, 1)
     assert not list(tmp_path.glob("cache*"))
     with pytest.raises(DataError, match=r"Cannot read .* Or set data.on_bad_image: skip"):
         read_images(data, tmp_path / "cache")
@@ -112,11 +112,11 @@ def test_skipped_file_is_listed_with_the_images(image_folder, tmp_path, decodes)
     next(image_folder.rglob("*.png")).write_bytes(b"no image")
     data = DataConfig(source=image_folder, image_size=16, on_bad_image="skip")
 
-    fingerprints = read_fingerprints(data, tmp_path / "prints", tmp_path / "cache")
+    measurements = read_measurements(data, tmp_path / "prints", tmp_path / "cache")
     images = read_images(data, tmp_path / "cache")
 
-    assert images.skipped == tuple(fingerprints.unreadable.tolist())
-    assert len(images) == len(fingerprints) == 23
+    assert images.skipped == tuple(measurements.unreadable.tolist())
+    assert len(images) == len(measurements) == 23
     assert set(decodes.values()) == {1}
 
 
@@ -125,8 +125,8 @@ def test_only_what_is_missing_is_read_again(image_folder, tmp_path, decodes):
     images = read_images(data, tmp_path / "images")
     written = (tmp_path / "images.npy").stat().st_mtime_ns
 
-    read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
-    read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
+    read_measurements(data, tmp_path / "prints", tmp_path / "images")
+    read_measurements(data, tmp_path / "prints", tmp_path / "images")
 
     assert set(decodes.values()) == {2}
     assert (tmp_path / "images.npy").stat().st_mtime_ns == written
@@ -145,7 +145,7 @@ def test_each_file_is_opened_once(image_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", count)
     monkeypatch.setattr(entries, "sha256_of", lambda path: pytest.fail(f"{path} is opened again"))
 
-    read_fingerprints(data, tmp_path / "prints", tmp_path / "images")
+    read_measurements(data, tmp_path / "prints", tmp_path / "images")
 
     assert set(opened.values()) == {1}
 
@@ -193,12 +193,12 @@ def test_fingerprint_follows_every_setting_that_changes_images(image_folder):
         {"dicom": {"frames": "split"}},
         {"nifti": {"axis": "sagittal"}},
     ]
-    fingerprints = set()
+    measurements = set()
     for change in changes:
         data = DataConfig(source=image_folder, **change)
-        fingerprints.add(made_from(open_source(data), data).digest())
+        measurements.add(made_from(open_source(data), data).digest())
 
-    assert len(fingerprints) == 5
+    assert len(measurements) == 5
 
 
 def test_pseudonym_needs_its_salt():

@@ -12,7 +12,7 @@ from PIL import Image
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.decoding import read_images
-from kerasmed.data.fingerprinting import read_fingerprints
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks
 
 RNG = np.random.default_rng(0)
@@ -36,8 +36,8 @@ def remarks_on(
     source: Path, cache: Path, split: SplitConfig | None = None, **settings: Any
 ) -> list[str]:
     data = DataConfig(source=source, image_size=16, **settings)
-    fingerprints = read_fingerprints(data, cache / "prints")
-    return remarks(fingerprints, fingerprints.common_range(), data, split or SplitConfig())
+    measurements = read_measurements(data, cache / "prints")
+    return remarks(measurements, measurements.common_range(), data, split or SplitConfig())
 
 
 @pytest.mark.parametrize("most", [255, 20])

@@ -11,9 +11,9 @@ from kerasmed.data.decoding import refuse_unreadable
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import root_of
 from kerasmed.data.examine import describe_duplicates
-from kerasmed.data.fingerprinting import read_fingerprints
-from kerasmed.data.fingerprints import Fingerprints
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
+from kerasmed.data.measurements import Measurements
+from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import write_phantoms
 from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
@@ -35,17 +35,17 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
             write_phantoms(folder, phantoms.family, phantoms.per_class, size, config.seed)
     source = real_source(config, run)
     listed = open_source(source)
-    fingerprints = read_fingerprints(
-        source, run.cache / "fingerprints", image_cache(config, run), listed
+    measurements = read_measurements(
+        source, run.cache / "measurements", image_cache(config, run), listed
     )
-    refuse_unreadable(fingerprints.unreadable.tolist(), source)
-    fingerprints.refuse_empty(source)
+    refuse_unreadable(measurements.unreadable.tolist(), source)
+    measurements.refuse_empty(source)
     root = root_of(Path(str(source.source)))
-    files = fingerprints.files(root)
-    duplicates = find_duplicates(fingerprints, config.split.near_duplicate_bits)
+    files = measurements.files(root)
+    duplicates = find_duplicates(measurements, config.split.near_duplicate_bits)
     groups = group_images(files, duplicates.pairs, config.split, root)
-    split = _split(fingerprints, groups, config)
-    grey_range = fingerprints.common_range(split["train"])
+    split = _split(measurements, groups, config)
+    grey_range = measurements.common_range(split["train"])
     # Only a grey range that had to be found needs a second reading, of files listed anew.
     image_set = load_images(config, run, grey_range, listed if grey_range is None else None)
     if [file.name for file in image_set.files] != [file.name for file in files]:
@@ -64,27 +64,27 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
         "patients": None if None in patients else len(patients),
-        "duplicates": describe_duplicates(fingerprints, duplicates),
+        "duplicates": describe_duplicates(measurements, duplicates),
         "skipped": list(image_set.skipped),
         "grey_range": grey_range and list(grey_range),
         "remarks": [
-            *remarks(fingerprints, grey_range, source, config.split),
-            *_moved_to_test(fingerprints, split, source),
+            *remarks(measurements, grey_range, source, config.split),
+            *_moved_to_test(measurements, split, source),
         ],
     }
 
 
-def _split(fingerprints: Fingerprints, groups: list[str], config: Config) -> Split:
+def _split(measurements: Measurements, groups: list[str], config: Config) -> Split:
     """The roles; an error explains if the patients named in the files prevent a split.
 
     Raises:
         DataError: too few groups.
     """
-    names, labels = np.unique(fingerprints.classes, return_inverse=True)
+    names, labels = np.unique(measurements.classes, return_inverse=True)
     official_test = None
     if config.data.official_split == "keep":
-        official_test = np.flatnonzero(fingerprints.official == "test")
-        lacking = np.setdiff1d(names, fingerprints.classes[official_test]).tolist()
+        official_test = np.flatnonzero(measurements.official == "test")
+        lacking = np.setdiff1d(names, measurements.classes[official_test]).tolist()
         if lacking:
             raise DataError(
                 f"data.official_split: keep: expected test images of every class in the official "
@@ -94,17 +94,17 @@ def _split(fingerprints: Fingerprints, groups: list[str], config: Config) -> Spl
         class_names = tuple(names.tolist())
         return make_split(labels, groups, class_names, config.split, config.seed, official_test)
     except DataError as error:
-        named = set(fingerprints.patients.tolist()) - {""}
+        named = set(measurements.patients.tolist()) - {""}
         if config.split.patient == "ignore" or not named:
             raise
-        images = counted(len(fingerprints), "image")
-        shared = shared_patient(fingerprints.patients.tolist(), fingerprints.classes.tolist())
+        images = counted(len(measurements), "image")
+        shared = shared_patient(measurements.patients.tolist(), measurements.classes.tolist())
         shared = shared or f"The {images} name only {counted(len(named), 'patient')}"
         raise DataError(f"{shared}, so they cannot be split; {IGNORE_PATIENT}. {error}") from None
 
 
-def _moved_to_test(fingerprints: Fingerprints, split: Split, data: DataConfig) -> list[str]:
-    others = (fingerprints.official[split["test"]] != "test").sum()
+def _moved_to_test(measurements: Measurements, split: Split, data: DataConfig) -> list[str]:
+    others = (measurements.official[split["test"]] != "test").sum()
     if data.official_split != "keep" or not others:
         return []
     return [

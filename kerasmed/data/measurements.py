@@ -20,7 +20,7 @@ LISTS = ("unreadable", "masks", "note_texts")
 
 
 @dataclass(frozen=True)
-class Fingerprints:
+class Measurements:
     """One row for each readable image.
 
     Attributes:
@@ -116,8 +116,8 @@ class Fingerprints:
             pooled_range(self.quantiles[deciding]) or pooled_range(self.quantiles[rows]) or (0, 1)
         )
 
-    def in_range(self, grey_range: tuple[float, float] | None) -> "Fingerprints":
-        """The fingerprints of the images as they look in this range, if they need one."""
+    def in_range(self, grey_range: tuple[float, float] | None) -> "Measurements":
+        """The measurements of the images as they look in this range, if they need one."""
         if grey_range is None or not self.need_range.any():
             return self
         low, high = grey_range

@@ -1,4 +1,4 @@
-"""Fingerprints of every image of a source, computed in the same pass as the pixels."""
+"""Measurements of every image of a source, computed in the same pass as the pixels."""
 
 import hashlib
 import json
@@ -16,7 +16,7 @@ from scipy.fft import dct
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import has_images, images_written
 from kerasmed.data.entries import Entry, Source
-from kerasmed.data.fingerprints import APPEARANCE, COLUMNS, LISTS, Fingerprints, name_in_set
+from kerasmed.data.measurements import APPEARANCE, COLUMNS, LISTS, Measurements, name_in_set
 from kerasmed.data.picture import QUANTILE_LEVELS, distribution
 from kerasmed.data.raster import LEAST_DRAFT
 from kerasmed.data.reading import Collector, Decoded, made_from, pseudonym, read_source
@@ -71,10 +71,10 @@ def perceptual_bits(grey: np.ndarray) -> np.ndarray:
     return dct(rows, axis=-1)[..., :_EDGE] > 0
 
 
-def read_fingerprints(
+def read_measurements(
     data: DataConfig, cache: Path, images: Path | None = None, source: Source | None = None
-) -> Fingerprints:
-    """Fingerprints of every image of ``data.source``, computed once.
+) -> Measurements:
+    """Measurements of every image of ``data.source``, computed once.
 
     Args:
         data: source and choices of format. JPEGs are decoded at the scale for its image size.
@@ -88,7 +88,7 @@ def read_fingerprints(
     """
     source = source or open_source(data)
     pixels_from = made_from(source, data)
-    # Smaller images are decoded alike, so their fingerprints are the same.
+    # Smaller images are decoded alike, so their measurements are the same.
     scale = {"image_size": max(data.image_size, LEAST_DRAFT), "on_bad_image": None}
     fingerprint = replace(pixels_from, settings=pixels_from.settings | scale)
     path = cache.with_suffix(".npz")
@@ -96,7 +96,7 @@ def read_fingerprints(
     if cached is not None:
         return cached
     make_folder(cache.parent)
-    table = FingerprintTable(source)
+    table = MeasurementTable(source)
     collectors: list[Collector] = [table]
     with ExitStack() as stack:
         if images is not None and not has_images(images, pixels_from):
@@ -107,10 +107,10 @@ def read_fingerprints(
     with written_aside(path) as temporary:
         record = np.array(json.dumps(fingerprint.as_record()))
         np.savez(temporary, allow_pickle=False, fingerprint=record, **arrays)
-    return Fingerprints(**arrays)
+    return Measurements(**arrays)
 
 
-class FingerprintTable:
+class MeasurementTable:
     """Measures the images of a source while it is read; a ``Collector``."""
 
     def __init__(self, source: Source):
@@ -158,7 +158,7 @@ class FingerprintTable:
             self._end_chunk()
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The fields of ``Fingerprints``."""
+        """The fields of ``Measurements``."""
         if self._rows or not self._chunks:
             self._end_chunk()
         _fill_quantiles(self._chunks)
@@ -261,11 +261,11 @@ def _border_of(pixels: np.ndarray) -> list[float]:
     return means if channels == 3 else means * 3
 
 
-def _read_cached(path: Path, fingerprint: Fingerprint) -> Fingerprints | None:
+def _read_cached(path: Path, fingerprint: Fingerprint) -> Measurements | None:
     try:
         with np.load(path, allow_pickle=False) as stored:
             if not fingerprint.matches(json.loads(str(stored["fingerprint"]))):
                 return None
-            return Fingerprints(**{name: stored[name] for name in (*COLUMNS, *LISTS)})
+            return Measurements(**{name: stored[name] for name in (*COLUMNS, *LISTS)})
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageEnhance
 
-from kerasmed.data import fingerprinting as module
+from kerasmed.data import measuring as module
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import read_images
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import root_of
-from kerasmed.data.fingerprinting import perceptual_bits, read_fingerprints
-from kerasmed.data.fingerprints import Fingerprints, name_in_set
+from kerasmed.data.measurements import Measurements, name_in_set
+from kerasmed.data.measuring import perceptual_bits, read_measurements
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
 from kerasmed.data.sources import open_source
 
@@ -63,8 +63,8 @@ def flips_and_turns(image: np.ndarray) -> list[np.ndarray]:
     return versions
 
 
-def unpacked(fingerprints: Fingerprints) -> np.ndarray:
-    return np.unpackbits(fingerprints.bits, axis=1).astype(bool)
+def unpacked(measurements: Measurements) -> np.ndarray:
+    return np.unpackbits(measurements.bits, axis=1).astype(bool)
 
 
 def test_bits_are_the_signs_of_the_lowest_coefficients():
@@ -180,22 +180,22 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def read(source: Path, cache: Path, **options) -> Fingerprints:
-    return read_fingerprints(DataConfig(source=source, **options), cache / "fingerprints")
+def read(source: Path, cache: Path, **options) -> Measurements:
+    return read_measurements(DataConfig(source=source, **options), cache / "measurements")
 
 
 def test_one_row_an_image_by_hand(folder, tmp_path):
-    fingerprints = read(folder, tmp_path)
+    measurements = read(folder, tmp_path)
 
-    assert len(fingerprints) == 3
-    assert fingerprints.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
-    assert fingerprints.classes.tolist() == ["a", "a", "b"]
-    assert fingerprints.patients.tolist() == ["", "", ""]
-    assert fingerprints.unreadable.tolist() == []
+    assert len(measurements) == 3
+    assert measurements.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
+    assert measurements.classes.tolist() == ["a", "a", "b"]
+    assert measurements.patients.tolist() == ["", "", ""]
+    assert measurements.unreadable.tolist() == []
     content = (folder / "b" / "3.bmp").read_bytes()
-    assert fingerprints.hashes[2].decode() == hashlib.sha256(content).hexdigest()
-    assert (fingerprints.bits.shape, fingerprints.bits.dtype) == ((3, 256 // 8), np.uint8)
-    appearance = fingerprints.appearance
+    assert measurements.hashes[2].decode() == hashlib.sha256(content).hexdigest()
+    assert (measurements.bits.shape, measurements.bits.dtype) == ((3, 256 // 8), np.uint8)
+    appearance = measurements.appearance
     assert appearance["width"].tolist() == [8, 8, 6]
     assert appearance["height"].tolist() == [8, 8, 4]
     assert appearance["kind"].tolist() == ["PNG L", "PNG RGB", "BMP RGB"]
@@ -231,13 +231,13 @@ def test_border_is_the_mean_of_the_outer_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1), (2, 3)])
-def test_very_small_images_have_fingerprints(tmp_path, shape):
+def test_very_small_images_have_measurements(tmp_path, shape):
     for name in "ab":
         save(tmp_path / "set" / name / "1.png", np.full(shape, 7, dtype=np.uint8))
 
-    fingerprints = read(tmp_path / "set", tmp_path)
+    measurements = read(tmp_path / "set", tmp_path)
 
-    assert fingerprints.appearance["border"].tolist() == [[7, 7, 7]] * 2
+    assert measurements.appearance["border"].tolist() == [[7, 7, 7]] * 2
 
 
 def test_pixel_hash_follows_pixels_and_size_not_bytes(tmp_path):
@@ -248,11 +248,11 @@ def test_pixel_hash_follows_pixels_and_size_not_bytes(tmp_path):
     save(tmp_path / "set" / "b" / "1.png", image.reshape(4, 16, 3))
     save(tmp_path / "set" / "b" / "2.png", image ^ 1)
 
-    fingerprints = read(tmp_path / "set", tmp_path)
+    measurements = read(tmp_path / "set", tmp_path)
 
-    assert len(set(fingerprints.hashes.tolist())) == 5
-    assert len(set(fingerprints.pixel_hashes[:3].tolist())) == 1
-    assert len(set(fingerprints.pixel_hashes.tolist())) == 3
+    assert len(set(measurements.hashes.tolist())) == 5
+    assert len(set(measurements.pixel_hashes[:3].tolist())) == 1
+    assert len(set(measurements.pixel_hashes.tolist())) == 3
 
 
 def test_grey_repeated_in_three_channels_has_the_same_pixels(tmp_path):
@@ -260,22 +260,22 @@ def test_grey_repeated_in_three_channels_has_the_same_pixels(tmp_path):
     save(tmp_path / "set" / "a" / "1.png", grey)
     save(tmp_path / "set" / "b" / "1.png", np.repeat(grey[..., None], 3, axis=2))
 
-    fingerprints = read(tmp_path / "set", tmp_path)
+    measurements = read(tmp_path / "set", tmp_path)
 
-    assert fingerprints.pixel_hashes[0] == fingerprints.pixel_hashes[1]
-    assert fingerprints.hashes[0] != fingerprints.hashes[1]
+    assert measurements.pixel_hashes[0] == measurements.pixel_hashes[1]
+    assert measurements.hashes[0] != measurements.hashes[1]
 
 
 def test_blank_images_have_the_bit_of_brightness_alone(tmp_path):
     for value in (0, 1, 128, 255):
         save(tmp_path / "set" / f"c{value}" / "1.png", np.full((100, 80), value, dtype=np.uint8))
 
-    fingerprints = read(tmp_path / "set", tmp_path)
+    measurements = read(tmp_path / "set", tmp_path)
 
-    assert unpacked(fingerprints).sum(axis=1).tolist() == [0, 1, 1, 1]
+    assert unpacked(measurements).sum(axis=1).tolist() == [0, 1, 1, 1]
 
 
-def test_fingerprints_are_read_from_the_cache(folder, tmp_path, monkeypatch):
+def test_measurements_are_read_from_the_cache(folder, tmp_path, monkeypatch):
     first = read(folder, tmp_path)
 
     def refuse(image):
@@ -284,12 +284,12 @@ def test_fingerprints_are_read_from_the_cache(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "_examine", refuse)
     second = read(folder, tmp_path)
 
-    for name in Fingerprints.__dataclass_fields__:
+    for name in Measurements.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(second, name), getattr(first, name))
         assert getattr(second, name).dtype == getattr(first, name).dtype
 
 
-def test_fingerprints_do_not_depend_on_sizes_up_to_64(folder, tmp_path, monkeypatch):
+def test_measurements_do_not_depend_on_sizes_up_to_64(folder, tmp_path, monkeypatch):
     save(folder / "b" / "4.jpg", phantom("ct", 0, 512))
     first = read(folder, tmp_path, image_size=16)
     other = read(folder, tmp_path / "other", image_size=64)
@@ -297,9 +297,9 @@ def test_fingerprints_do_not_depend_on_sizes_up_to_64(folder, tmp_path, monkeypa
 
     again = read(folder, tmp_path, image_size=32, symmetry="dihedral", on_bad_image="skip")
 
-    for fingerprints in (other, again):
-        np.testing.assert_array_equal(fingerprints.bits, first.bits)
-        np.testing.assert_array_equal(fingerprints.pixel_hashes, first.pixel_hashes)
+    for measurements in (other, again):
+        np.testing.assert_array_equal(measurements.bits, first.bits)
+        np.testing.assert_array_equal(measurements.pixel_hashes, first.pixel_hashes)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -326,11 +326,11 @@ def test_a_jpeg_and_its_copy_without_loss_are_duplicates(tmp_path):
         # The same pixels in other bytes.
         path.with_suffix(".jpeg").write_bytes(path.read_bytes() + b"\0")
 
-    fingerprints = read(tmp_path / "set", tmp_path)
-    pairs = find_duplicates(fingerprints, LIMIT).pairs
+    measurements = read(tmp_path / "set", tmp_path)
+    pairs = find_duplicates(measurements, LIMIT).pairs
 
-    names = fingerprints.names
-    assert len(np.unique(fingerprints.pixel_hashes)) == 8
+    names = measurements.names
+    assert len(np.unique(measurements.pixel_hashes)) == 8
     groups = {frozenset(Path(name).stem for name in names[pair]) for pair in pairs}
     assert groups == {frozenset(str(index)) for index in range(4)}
     assert len(pairs) >= 8
@@ -359,11 +359,11 @@ def test_changed_files_are_examined_again(folder, tmp_path, change):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04broken"])
 def test_broken_cache_is_made_anew(folder, tmp_path, content):
-    (tmp_path / "fingerprints.npz").write_bytes(content)
+    (tmp_path / "measurements.npz").write_bytes(content)
 
-    fingerprints = read(folder, tmp_path)
+    measurements = read(folder, tmp_path)
 
-    assert len(fingerprints) == 3
+    assert len(measurements) == 3
     assert not list(tmp_path.glob("*.tmp*"))
     assert len(read(folder, tmp_path)) == 3
 
@@ -372,12 +372,12 @@ def test_unreadable_files_are_listed_with_the_reason(folder, tmp_path):
     (folder / "a" / "0.png").write_bytes(b"no image")
     (folder / "b" / "4.jpg").write_bytes(b"")
 
-    fingerprints = read(folder, tmp_path)
+    measurements = read(folder, tmp_path)
 
-    assert fingerprints.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
-    assert len(fingerprints.unreadable) == 2
-    assert "0.png" in fingerprints.unreadable[0]
-    assert "4.jpg" in fingerprints.unreadable[1]
+    assert measurements.names.tolist() == ["a/1.png", "a/2.png", "b/3.bmp"]
+    assert len(measurements.unreadable) == 2
+    assert "0.png" in measurements.unreadable[0]
+    assert "4.jpg" in measurements.unreadable[1]
 
 
 def test_a_set_without_a_readable_image_has_no_rows(tmp_path):
@@ -385,28 +385,28 @@ def test_a_set_without_a_readable_image_has_no_rows(tmp_path):
         (tmp_path / "set" / name).mkdir(parents=True)
         (tmp_path / "set" / name / "0.png").write_bytes(b"no image")
 
-    fingerprints = read(tmp_path / "set", tmp_path)
+    measurements = read(tmp_path / "set", tmp_path)
 
-    assert len(fingerprints) == 0
-    assert len(fingerprints.unreadable) == 2
+    assert len(measurements) == 0
+    assert len(measurements.unreadable) == 2
     assert len(read(tmp_path / "set", tmp_path).unreadable) == 2
 
 
-def check_rows_are_those_of(fingerprints: Fingerprints, files: tuple, root: Path) -> None:
-    """Assert that fingerprints and images name the same files, in the same order."""
-    assert fingerprints.names.tolist() == [
+def check_rows_are_those_of(measurements: Measurements, files: tuple, root: Path) -> None:
+    """Assert that measurements and images name the same files, in the same order."""
+    assert measurements.names.tolist() == [
         name_in_set(file.path, file.frame, root) for file in files
     ]
-    assert fingerprints.hashes.astype(str).tolist() == [file.sha256 for file in files]
+    assert measurements.hashes.astype(str).tolist() == [file.sha256 for file in files]
 
 
 def test_rows_have_the_order_of_the_images(folder, tmp_path):
     data = DataConfig(source=folder, image_size=16)
     files = read_images(data, tmp_path / "images").files
 
-    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
+    measurements = read_measurements(data, tmp_path / "measurements")
 
-    check_rows_are_those_of(fingerprints, files, root_of(folder))
+    check_rows_are_those_of(measurements, files, root_of(folder))
 
 
 def test_rows_of_an_archive_have_its_name_and_their_number(tmp_path):
@@ -415,13 +415,13 @@ def test_rows_of_an_archive_have_its_name_and_their_number(tmp_path):
     np.savez(path, train_images=images, train_labels=np.array([1, 0, 1, 0]))
     data = DataConfig(source=path, image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
+    measurements = read_measurements(data, tmp_path / "measurements")
     files = read_images(data, tmp_path / "images").files
 
-    assert fingerprints.names.tolist() == ["set.npz#1", "set.npz#3", "set.npz#0", "set.npz#2"]
-    assert fingerprints.classes.tolist() == ["0", "0", "1", "1"]
-    assert fingerprints.appearance["kind"].tolist() == ["npz L"] * 4
-    check_rows_are_those_of(fingerprints, files, tmp_path)
+    assert measurements.names.tolist() == ["set.npz#1", "set.npz#3", "set.npz#0", "set.npz#2"]
+    assert measurements.classes.tolist() == ["0", "0", "1", "1"]
+    assert measurements.appearance["kind"].tolist() == ["npz L"] * 4
+    check_rows_are_those_of(measurements, files, tmp_path)
 
 
 def write_table(path: Path, rows: list[tuple[str, ...]]) -> Path:
@@ -435,11 +435,11 @@ def test_patients_of_a_table_are_distinguished_but_not_named(folder, tmp_path):
     rows = [("set/a/1.png", "a", "Ann"), ("set/a/2.png", "a", "Bob"), ("set/b/3.bmp", "b", "Ann")]
     table = write_table(tmp_path / "set.csv", rows)
 
-    fingerprints = read(table, tmp_path / "cache")
+    measurements = read(table, tmp_path / "cache")
 
-    assert fingerprints.patients[0] == fingerprints.patients[2]
-    assert len(set(fingerprints.patients.tolist())) == 2
-    assert b"Ann" not in (tmp_path / "cache" / "fingerprints.npz").read_bytes()
+    assert measurements.patients[0] == measurements.patients[2]
+    assert len(set(measurements.patients.tolist())) == 2
+    assert b"Ann" not in (tmp_path / "cache" / "measurements.npz").read_bytes()
 
 
 @pytest.mark.parametrize("spelling", ["set/{}", "./set/{}", "{absolute}/set/{}", "table/../set/{}"])
@@ -449,10 +449,10 @@ def test_every_spelling_of_a_path_in_a_table_finds_its_row(folder, tmp_path, spe
     rows = [(spelling.format(name, absolute=tmp_path), label) for name, label in names]
     data = DataConfig(source=write_table(tmp_path / "set.csv", rows), image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
+    measurements = read_measurements(data, tmp_path / "measurements")
     files = read_images(data, tmp_path / "images").files
 
-    check_rows_are_those_of(fingerprints, files, open_source(data).root)
+    check_rows_are_those_of(measurements, files, open_source(data).root)
 
 
 def test_absolute_paths_outside_the_folder_of_the_table_find_their_rows(folder, tmp_path):
@@ -461,7 +461,7 @@ def test_absolute_paths_outside_the_folder_of_the_table_find_their_rows(folder, 
     table = write_table(tmp_path / "tables" / "set.csv", rows)
     data = DataConfig(source=table, image_size=16)
 
-    fingerprints = read_fingerprints(data, tmp_path / "fingerprints")
+    measurements = read_measurements(data, tmp_path / "measurements")
     files = read_images(data, tmp_path / "images").files
 
-    check_rows_are_those_of(fingerprints, files, open_source(data).root)
+    check_rows_are_those_of(measurements, files, open_source(data).root)
