@@ -25,7 +25,8 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     load_keras()
     import numpy as np
 
-    from kerasmed.data.image_set import ImageFile, ImageSet
+    from kerasmed.data.image_file import ImageFile
+    from kerasmed.data.image_set import ImageSet
     from kerasmed.diffusion.config import DiffusionConfig
     from kerasmed.diffusion.cost import TRAINING_PASSES, matrix_product_rate
     from kerasmed.diffusion.training import train_denoiser

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.runtime.hardware import cpu_cores

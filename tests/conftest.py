@@ -16,7 +16,8 @@ import yaml
 from PIL import Image
 
 from kerasmed.cli.main import main
-from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_set import ImageSet
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
 from kerasmed.files import sha256_of, write_json
 from kerasmed.study.run_folder import RunFolder

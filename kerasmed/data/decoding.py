@@ -13,7 +13,7 @@ import numpy as np
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import Entry, Source, name_below
-from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.image_file import ImageFile
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.readers import check_range
 from kerasmed.data.reading import Decoded, made_from, pseudonym, read_source
@@ -25,15 +25,15 @@ from kerasmed.fingerprint import Fingerprint
 _SKIP = "Or set data.on_bad_image: skip to continue without it."
 
 
-def read_images(
+def decode_images(
     data: DataConfig,
     cache: Path,
     remedy: str = _SKIP,
     least_classes: int = 2,
     subset: OfficialSubset | None = None,
     source: Source | None = None,
-) -> ImageSet:
-    """The images of ``data.source`` at ``data.image_size``, decoded once and kept as a memory map.
+) -> dict[str, Any]:
+    """The fields of an ``ImageSet``: images at ``data.image_size``, decoded once, a memory map.
 
     Args:
         data: source, size, choices of format, and what to do with an unreadable image.
@@ -65,7 +65,7 @@ def read_images(
 
 
 def has_images(cache: Path, fingerprint: Fingerprint) -> bool:
-    """Whether a cache of ``read_images`` holds the images with this fingerprint."""
+    """Whether a cache of ``decode_images`` holds the images with this fingerprint."""
     return _read_manifest(cache, fingerprint) is not None
 
 
@@ -151,7 +151,7 @@ def images_written(
     fingerprint: Fingerprint,
     stops_without_range: bool = False,
 ) -> Iterator[ImageWriter]:
-    """A writer of the cache of ``read_images``, which is complete when the block ends.
+    """A writer of the cache of ``decode_images``, which is complete when the block ends.
 
     Args:
         source: the files, which are read in the block.
@@ -228,7 +228,7 @@ def classes_left(
 
 def _from_cache(
     source: Source, cache: Path, manifest: dict[str, Any], data: DataConfig, least_classes: int
-) -> ImageSet:
+) -> dict[str, Any]:
     size = data.image_size
     root = source.root
     path_of = {name_below(entry.path, root): entry.path for entry in source.entries}
@@ -249,13 +249,13 @@ def _from_cache(
             f"Cannot read {path}: {error}; delete {cache.parent} and start again."
         ) from None
     index = {name: i for i, name in enumerate(class_names)}
-    return ImageSet(
-        images=images,
-        labels=np.array([index[file.class_name] for file in files], dtype=np.int32),
-        class_names=class_names,
-        files=files,
-        skipped=tuple(reason for _, reason in skipped),
-        masks=manifest["masks"],
-        notes=manifest["notes"],
-        formats=data.formats,
-    )
+    return {
+        "images": images,
+        "labels": np.array([index[file.class_name] for file in files], dtype=np.int32),
+        "class_names": class_names,
+        "files": files,
+        "skipped": tuple(reason for _, reason in skipped),
+        "masks": manifest["masks"],
+        "notes": manifest["notes"],
+        "formats": data.formats,
+    }

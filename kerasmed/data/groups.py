@@ -9,7 +9,7 @@ import numpy as np
 from kerasmed.data.config import SplitConfig
 from kerasmed.data.duplicates import Pairs, equal_pairs, linked_groups
 from kerasmed.data.entries import relative_path
-from kerasmed.data.image_set import ImageFile
+from kerasmed.data.image_file import ImageFile
 from kerasmed.data.readers import SUFFIXES
 from kerasmed.errors import DataError
 

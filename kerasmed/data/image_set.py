@@ -2,48 +2,42 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
+from pydantic import ValidationError
 
-from kerasmed.errors import DataError
-from kerasmed.files import nameless_file
+from kerasmed.data.arrays import check_labels, check_pixels, take_rows, tf_batches, write_pngs
+from kerasmed.data.config import DataConfig, SplitConfig
+from kerasmed.data.decoding import decode_images, refuse_unreadable
+from kerasmed.data.duplicates import find_duplicates
+from kerasmed.data.entries import folder_name
+from kerasmed.data.groups import group_images
+from kerasmed.data.image_file import ImageFile
+from kerasmed.data.measurements import Measurements
+from kerasmed.data.measuring import measure_pixels, read_measurements
+from kerasmed.data.splits import make_split
+from kerasmed.errors import DataError, InputError
+from kerasmed.settings import describe_problems
+from kerasmed.text import counted
 
-# Bytes above which a subset is copied into a file and not into memory.
-_MAX_BYTES_IN_MEMORY = 2**28
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-
-@dataclass(frozen=True, slots=True)
-class ImageFile:
-    """Where one image of a set came from.
-
-    Attributes:
-        path: the file.
-        sha256: hash of the file's bytes; of these and the frame's number if the file holds several
-            images; of the pixels' bytes in an .npz.
-        class_name: its class.
-        frame: frame, slice or row in the file, counted from 0; None if the file holds one image.
-        patient: equal for images of one patient, otherwise without meaning; None if unnamed.
-    """
-
-    path: Path
-    sha256: str
-    class_name: str
-    frame: int | None = None
-    patient: str | None = None
-
-    @property
-    def name(self) -> str:
-        """The path, followed by the frame if the file holds several images."""
-        return str(self.path) if self.frame is None else f"{self.path}#{self.frame}"
+_THUMBNAILS = 8  # of each class, in a notebook
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ImageSet:
     """Labelled images, real or synthetic.
+
+    ``images[3]`` is an image and its label; a slice, positions or a mask give a set. ``+`` puts two
+    sets with the same classes one after the other.
 
     Attributes:
         images: uint8 (n, size, size, 3), 0 to 255; usually a memory map.
@@ -54,6 +48,21 @@ class ImageSet:
         masks: number of files left out because they mark regions of other images.
         notes: ignored faults of files, and the number of images that have each.
         formats: the choices of format that differ from the default; they change the images.
+        measurements: what duplicates are found by; None until ``split`` needs them.
+        groups: str (n,), equal for images that belong together, as ``split`` found them; or None.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+        >>> images = km.ImageSet.from_arrays(pixels, ["benign", "malignant"] * 20)
+        >>> images
+        ImageSet(40 images of 32 x 32 pixels: benign 20, malignant 20)
+        >>> image, label = images[1]
+        >>> image.shape, images.class_names[label]
+        ((32, 32, 3), 'malignant')
+        >>> roles = images.split(train=0.5, test=0.25, seed=0)
+        >>> len(roles.train) + len(roles.validation), len(roles.test), len(roles.reserve)
+        (20, 10, 10)
     """
 
     images: np.ndarray
@@ -64,9 +73,146 @@ class ImageSet:
     masks: int = 0
     notes: dict[str, int] = field(default_factory=dict)
     formats: dict[str, Any] = field(default_factory=dict)
+    measurements: Measurements | None = None
+    groups: np.ndarray | None = None
+
+    @classmethod
+    def from_directory(
+        cls, path: str | Path, size: int = 64, cache: str | Path | None = None, **options: Any
+    ) -> "ImageSet":
+        """The images of a folder of class folders: raster files, DICOM or NIfTI.
+
+        Args:
+            path: the folder.
+            size: height and width of the images in pixels, 16 to 512.
+            cache: folder for the decoded images, which are read from there the next time. If None,
+                they are kept in memory, or in a nameless file if they are large.
+            options: further settings of the section ``data`` of an experiment file, such as
+                ``on_bad_image="skip"`` or ``grey_range=(0, 4095)``. Without a range, the range of
+                all images applies where the files name none.
+
+        Raises:
+            InputError: an unknown setting, or a value out of range.
+            DataError: the folder has another layout, or an image is unreadable.
+        """
+        try:
+            data = DataConfig(source=Path(path), image_size=size, **options)
+        except ValidationError as error:
+            raise InputError(f"Images of {path}: {describe_problems(error)}") from None
+        if cache is not None:
+            return cls._read(data, Path(cache))
+        with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            images = cls._read(data, Path(folder))
+            return replace(images, images=take_rows(images.images, np.arange(len(images))))
+
+    @classmethod
+    def _read(cls, data: DataConfig, cache: Path) -> "ImageSet":
+        measurements = read_measurements(data, cache / "measurements", cache / "images")
+        refuse_unreadable(measurements.unreadable.tolist(), data)
+        measurements.refuse_empty(data)
+        if (grey_range := measurements.common_range()) is not None:
+            data = data.model_copy(update={"grey_range": grey_range})
+        return cls(**decode_images(data, cache / "images"), measurements=measurements)
+
+    @classmethod
+    def from_csv(cls, path: str | Path, size: int = 64, **options: Any) -> "ImageSet":
+        """The images of a table with the columns path, label and optionally patient.
+
+        Arguments and errors are those of ``from_directory``.
+        """
+        return cls.from_directory(path, size, **options)
+
+    @classmethod
+    def from_npz(
+        cls, path: str | Path, size: int = 64, class_names: Sequence[str] | None = None,
+        **options: Any,
+    ) -> "ImageSet":  # fmt: skip
+        """The images of an .npz with the layout of MedMNIST.
+
+        Args:
+            path: the archive.
+            size: see ``from_directory``.
+            class_names: names of the labels 0, 1, ...; the numbers themselves if None.
+            options: see ``from_directory``.
+        """
+        if class_names is not None:
+            options["class_names"] = list(class_names)
+        return cls.from_directory(path, size, **options)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        images: np.ndarray,
+        labels: Sequence[str] | Sequence[int] | np.ndarray,
+        class_names: Sequence[str] | None = None,
+        patients: Sequence[str] | None = None,
+    ) -> "ImageSet":
+        """Images that are in memory.
+
+        Args:
+            images: uint8 (n, size, size, 3); grey as (n, size, size) or (n, size, size, 1).
+            labels: n names of classes, or numbers from 0 on.
+            class_names: names of the numbers; the numbers themselves if None.
+            patients: who each image is of; ``split`` keeps a patient's images together.
+
+        Raises:
+            InputError: another shape or dtype, or labels out of range.
+        """
+        images = check_pixels(images)
+        numbers, names = check_labels(labels, len(images), class_names)
+        if patients is not None and len(patients) != len(images):
+            raise InputError(
+                f"Patients: expected one for each of {len(images)} images, received "
+                f"{len(patients)}; give as many."
+            )
+        files = tuple(
+            ImageFile(
+                Path(f"{folder_name(names[label])}/{row:06d}"),
+                hashlib.sha256(f"{image.shape}".encode() + image.tobytes()).hexdigest(),
+                names[label],
+                patient=None if patients is None else str(patients[row]),
+            )
+            for row, (image, label) in enumerate(zip(images, numbers, strict=True))
+        )
+        return cls(images, numbers, names, files)
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name} {count}" for name, count in self.counts().items())
+        size = self.image_size
+        return f"ImageSet({counted(len(self), 'image')} of {size} x {size} pixels: {counts})"
+
+    def _repr_html_(self) -> str:
+        """The first images of each class, as a notebook shows them."""
+        from kerasmed.data.thumbnails import page_of_thumbnails
+
+        return page_of_thumbnails(self.images, self.labels, self.class_names, _THUMBNAILS)
+
+    @overload
+    def __getitem__(self, key: int) -> tuple[np.ndarray, int]: ...
+    @overload
+    def __getitem__(self, key: slice | Sequence[int] | np.ndarray) -> "ImageSet": ...
+    def __getitem__(self, key):
+        if isinstance(key, int | np.integer):
+            return np.asarray(self.images[key]), int(self.labels[key])
+        return self.subset(np.arange(len(self))[key])
+
+    def __add__(self, other: "ImageSet") -> "ImageSet":
+        if self.class_names != other.class_names or self.image_size != other.image_size:
+            raise DataError(
+                f"Image sets do not fit together: expected classes {list(self.class_names)} at "
+                f"{self.image_size} pixels, received {list(other.class_names)} at "
+                f"{other.image_size}; read or draw both alike."
+            )
+        return ImageSet(
+            images=np.concatenate([self.images, other.images]),
+            labels=np.concatenate([self.labels, other.labels]),
+            class_names=self.class_names,
+            files=self.files + other.files,
+            formats=self.formats,
+        )
 
     @property
     def image_size(self) -> int:
@@ -89,12 +235,15 @@ class ImageSet:
 
         The copy is in memory, or for many images in an unnamed file in the memory map's folder.
         """
+        rows = np.asarray(indices, np.int64)
         return replace(
             self,
-            images=_rows(self.images, np.asarray(indices, np.int64)),
-            labels=self.labels[indices],
-            files=tuple(self.files[i] for i in indices),
+            images=take_rows(self.images, rows),
+            labels=self.labels[rows],
+            files=tuple(self.files[i] for i in rows),
             skipped=(),
+            measurements=self.measurements and self.measurements.subset(rows),
+            groups=None if self.groups is None else self.groups[rows],
         )
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
@@ -103,35 +252,84 @@ class ImageSet:
         numbers = np.bincount(labels, minlength=len(self.class_names))
         return dict(zip(self.class_names, numbers.tolist(), strict=True))
 
+    def split(
+        self, train: float = 0.2, test: float = 0.2, seed: int = 0, **options: Any
+    ) -> "Roles":
+        """The images divided into roles, as ``kerasmed data split`` divides them.
 
-def _rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    map_path = getattr(images, "filename", None)
-    if map_path is None or images[:1].nbytes * len(indices) <= _MAX_BYTES_IN_MEMORY:
-        return np.asarray(images[indices])
-    rows_at_once = max(1, _MAX_BYTES_IN_MEMORY // images[:1].nbytes)
-    with nameless_file(Path(map_path).parent) as file:
-        for start in range(0, len(indices), rows_at_once):
-            file.write(images[indices[start : start + rows_at_once]].tobytes())
-        file.flush()
-        return np.memmap(file, images.dtype, "c", shape=(len(indices), *images.shape[1:]))
+        Copies, the frames of one file and the images of one patient stay together.
+
+        Args:
+            train: fraction that generator and CNNs learn from; a tenth of it validates.
+            test: fraction that the CNNs are tested on.
+            seed: seed of the division.
+            options: further settings of the section ``split`` of an experiment file:
+                ``validation``, ``group_by``, ``pattern``, ``near_duplicate_bits`` and others.
+
+        Raises:
+            InputError: an unknown setting, or a value out of range.
+            DataError: a class has too few groups for every role to get one.
+        """
+        try:
+            settings = SplitConfig(train=train, test=test, **options)
+        except ValidationError as error:
+            raise InputError(f"Split: {describe_problems(error)}") from None
+        measurements = self.measurements or measure_pixels(self.images, self.files)
+        pairs = find_duplicates(measurements, settings.near_duplicate_bits).pairs
+        root = Path(os.path.commonpath([file.path.parent for file in self.files]))
+        groups = group_images(self.files, pairs, settings, root)
+        positions = make_split(self.labels, groups, self.class_names, settings, seed)
+        grouped = replace(self, measurements=measurements, groups=np.array(groups))
+        return Roles(**{role: grouped.subset(at) for role, at in positions.items()})
+
+    def to_directory(self, path: str | Path) -> None:
+        """Write each image as a PNG into the folder of its class.
+
+        Raises:
+            StageError: the folder exists already, or cannot be written.
+        """
+        write_pngs(self.images, self.labels, self.class_names, Path(path))
+
+    def to_tf_dataset(
+        self, batch_size: int = 32, shuffle: bool = False, seed: int = 0
+    ) -> "tf.data.Dataset":
+        """Batches of images, uint8 (batch, size, size, 3), and labels, int32 (batch,).
+
+        Args:
+            batch_size: images of a batch; the last may have fewer.
+            shuffle: whether each pass has another order.
+            seed: seed of the order.
+        """
+        return tf_batches(self.images, self.labels, batch_size, shuffle, seed)
 
 
-def concatenate(first: ImageSet, second: ImageSet) -> ImageSet:
-    """Both sets, one after the other.
+@dataclass(frozen=True, repr=False)
+class Roles:
+    """The roles of a set's images; no group of images is in two of them.
 
-    Raises:
-        DataError: their classes or sizes differ.
+    Attributes:
+        train: everything learns from these.
+        validation: these stop and calibrate trainings.
+        test: CNNs are tested on these.
+        reserve: nothing learns from these; fidelity and privacy are measured against them.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+        >>> km.ImageSet.from_arrays(pixels, [0, 1] * 20).split(train=0.5, test=0.25)
+        Roles(train 18, validation 2, test 10, reserve 10)
     """
-    if first.class_names != second.class_names or first.image_size != second.image_size:
-        raise DataError(
-            f"Image sets do not fit together: expected classes {list(first.class_names)} at "
-            f"{first.image_size} pixels, received {list(second.class_names)} at "
-            f"{second.image_size}; draw the synthetic set again with `kerasmed sample`."
-        )
-    return ImageSet(
-        images=np.concatenate([first.images, second.images]),
-        labels=np.concatenate([first.labels, second.labels]),
-        class_names=first.class_names,
-        files=first.files + second.files,
-        formats=first.formats,
-    )
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+    reserve: ImageSet
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{role.name} {len(getattr(self, role.name))}" for role in fields(self))
+        return f"Roles({sizes})"
+
+
+def read_images(data: DataConfig, cache: Path, *arguments: Any, **options: Any) -> ImageSet:
+    """The images of ``data.source``, see ``decode_images``."""
+    return ImageSet(**decode_images(data, cache, *arguments, **options))

@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import name_below
-from kerasmed.data.image_set import ImageFile
+from kerasmed.data.image_file import ImageFile
 from kerasmed.data.picture import levels_kept, pooled_range
 from kerasmed.errors import DataError
 
@@ -77,6 +77,10 @@ class Measurements:
                 *(column.tolist() for column in columns), strict=True
             )
         )
+
+    def subset(self, indices: np.ndarray) -> "Measurements":
+        """The measurements of the images at the given positions, in that order."""
+        return replace(self, **{name: getattr(self, name)[indices] for name in COLUMNS})
 
     def refuse_empty(self, data: DataConfig) -> None:
         """Refuse a set without images.

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import secrets
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,8 +17,9 @@ from scipy.fft import dct
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import has_images, images_written
 from kerasmed.data.entries import Entry, Source
+from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import APPEARANCE, COLUMNS, LISTS, Measurements, name_in_set
-from kerasmed.data.picture import QUANTILE_LEVELS, distribution
+from kerasmed.data.picture import QUANTILE_LEVELS, Picture, distribution
 from kerasmed.data.raster import LEAST_DRAFT
 from kerasmed.data.reading import Collector, Decoded, made_from, pseudonym, read_source
 from kerasmed.data.sources import open_source
@@ -96,7 +98,7 @@ def read_measurements(
     if cached is not None:
         return cached
     make_folder(cache.parent)
-    table = MeasurementTable(source)
+    table = MeasurementTable(source.root)
     collectors: list[Collector] = [table]
     with ExitStack() as stack:
         if images is not None and not has_images(images, pixels_from):
@@ -110,11 +112,26 @@ def read_measurements(
     return Measurements(**arrays)
 
 
+def measure_pixels(images: np.ndarray, files: Sequence[ImageFile]) -> Measurements:
+    """Measurements of images that are in memory.
+
+    Args:
+        images: uint8 (n, height, width, 3).
+        files: what stands for the file of each.
+    """
+    table = MeasurementTable(Path())
+    for row, (pixels, file) in enumerate(zip(images, files, strict=True)):
+        entry = Entry(file.path, file.class_name, row, file.patient)
+        picture = Picture(Image.fromarray(pixels), "array RGB", file.frame)
+        table.add(entry, [table.measure(Decoded(entry, file.sha256, picture))])
+    return Measurements(**table.arrays())
+
+
 class MeasurementTable:
     """Measures the images of a source while it is read; a ``Collector``."""
 
-    def __init__(self, source: Source):
-        self._root = source.root
+    def __init__(self, root: Path):
+        self._root = root
         self._salt = secrets.token_bytes(16)  # never stored, so guessed names cannot be verified
         self._chunks: list[dict[str, np.ndarray]] = []
         self._rows: list[tuple] = []
@@ -224,7 +241,7 @@ def _examine(image: Decoded) -> tuple:
     appearance = (
         *picture.size,
         picture.kind,
-        0 if entry.row is not None else entry.path.stat().st_size,
+        entry.path.stat().st_size if entry.row is None else 0,
         float(pixels.mean()) if picture.needs_range else _mean(reduced),
         tuple(_border_of(pixels)),
         held,

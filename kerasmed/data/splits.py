@@ -2,13 +2,14 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from kerasmed.data.config import SplitConfig
-from kerasmed.data.image_set import ImageSet
+from kerasmed.data.image_file import ImageFile
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 from kerasmed.fingerprint import changed, differences
@@ -150,11 +151,11 @@ def _check_roles(
             )
 
 
-def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split) -> None:
+def write_split(path: Path, files: Sequence[ImageFile], groups: list[str], split: Split) -> None:
     """Write ``split.json``: path, frame, sha256, class, group and role of every image."""
     role_of = {int(position): role for role, at in split.items() for position in at}
     base = Path(_absolute(path.parent))
-    files = [
+    entries = [
         {
             "path": _portable(file.path, base),
             **({} if file.frame is None else {"frame": file.frame}),
@@ -163,9 +164,9 @@ def write_split(path: Path, image_set: ImageSet, groups: list[str], split: Split
             "group": group,
             "role": role_of[position],
         }
-        for position, (file, group) in enumerate(zip(image_set.files, groups, strict=True))
+        for position, (file, group) in enumerate(zip(files, groups, strict=True))
     ]
-    write_json(path, {"files": files})
+    write_json(path, {"files": entries})
 
 
 def _portable(path: Path, base: Path) -> str:
@@ -214,7 +215,7 @@ def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
                 )
 
 
-def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
+def read_split(path: Path, files: Sequence[ImageFile]) -> tuple[Split, list[str]]:
     """Positions of each role's images, and the group of each image, from ``split.json``.
 
     Raises:
@@ -225,10 +226,11 @@ def read_split(path: Path, image_set: ImageSet) -> tuple[Split, list[str]]:
     _check_apart(entries, path)
     base = Path(_absolute(path.parent))
     entry_of = {_name(base / entry["path"], entry.get("frame")): entry for entry in entries}
-    names = [_name(file.path, file.frame) for file in image_set.files]
+    names = [_name(file.path, file.frame) for file in files]
     split = {name: f"{entry['class']} {entry['sha256']}" for name, entry in entry_of.items()}
-    files = zip(names, image_set.files, strict=True)
-    present = {name: f"{file.class_name} {file.sha256}" for name, file in files}
+    present = {
+        name: f"{file.class_name} {file.sha256}" for name, file in zip(names, files, strict=True)
+    }
     for difference in differences(split, present):
         raise changed(str(path), difference, "rerun `kerasmed data split CONFIG`")
     roles = {

@@ -5,6 +5,9 @@ from typing import Any
 
 import numpy as np
 from lime.lime_image import ImageExplanation
+from PIL import Image
+
+from kerasmed.explain.overlay import draw_overlay
 
 
 @dataclass(eq=False, kw_only=True)
@@ -13,6 +16,16 @@ class Explanation(ImageExplanation):
 
     It is also a result of the `lime` package, so ``get_image_and_mask`` and existing notebooks
     work.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> from PIL import Image
+        >>> model = km.OnnxClassifier("cnn.onnx")
+        >>> image = np.asarray(Image.open("scan.png"))
+        >>> explanation = km.OcclusionExplainer(model.predict, superpixels=10).explain(image)
+        >>> explanation.superpixel_weights.shape[1] == len(model.class_names)
+        True
+        >>> explanation.overlay().save("why.png")
 
     Attributes:
         image: uint8 (height, width, 3).
@@ -70,3 +83,15 @@ class Explanation(ImageExplanation):
     def predicted(self) -> int:
         """The most probable class."""
         return int(self.probabilities.argmax())
+
+    def overlay(self, label: int | None = None, top: int = 5) -> Image.Image:
+        """The image, and next to it the image with its strongest superpixels.
+
+        Green speaks for the class and purple against it, the stronger the more opaque.
+
+        Args:
+            label: the class; the most probable one if None.
+            top: how many superpixels to show, by absolute weight.
+        """
+        weights = self.superpixel_weights[:, self.predicted if label is None else label]
+        return Image.fromarray(draw_overlay(self.image, self.segments, weights, top))

@@ -21,6 +21,15 @@ class KernelShapExplainer(Explainer):
         num_samples: number of perturbed images, the whole one and the hidden one included.
         seed: seed of the masks.
         options: see ``Explainer``.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> from PIL import Image
+        >>> model = km.OnnxClassifier("cnn.onnx")
+        >>> image = np.asarray(Image.open("scan.png"))
+        >>> explanation = km.KernelShapExplainer(model.predict, superpixels=10).explain(image)
+        >>> explanation.explainer
+        'kernel_shap'
     """
 
     name = "kernel_shap"

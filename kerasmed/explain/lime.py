@@ -38,6 +38,15 @@ class LimeExplainer(Explainer):
         sampling: one of LIME_SAMPLINGS.
         seed: seed of the masks. The same seed gives the same weights.
         options: see ``Explainer``.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> from PIL import Image
+        >>> model = km.OnnxClassifier("cnn.onnx")
+        >>> image = np.asarray(Image.open("scan.png"))
+        >>> explanation = km.LimeExplainer(model.predict, superpixels=10).explain(image)
+        >>> explanation.explainer
+        'lime'
     """
 
     name = "lime"

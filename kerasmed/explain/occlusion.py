@@ -8,7 +8,17 @@ from kerasmed.explain.perturbation import PerturbedImage
 
 
 class OcclusionExplainer(Explainer):
-    """How much each probability falls when one superpixel is hidden (arXiv:1311.2901)."""
+    """How much each probability falls when one superpixel is hidden (arXiv:1311.2901).
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> from PIL import Image
+        >>> model = km.OnnxClassifier("cnn.onnx")
+        >>> image = np.asarray(Image.open("scan.png"))
+        >>> explanation = km.OcclusionExplainer(model.predict, superpixels=10).explain(image)
+        >>> explanation.explainer
+        'occlusion'
+    """
 
     name = "occlusion"
 

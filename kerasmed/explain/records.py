@@ -8,45 +8,11 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
-from skimage.segmentation import mark_boundaries
 
 from kerasmed.errors import StageError
 from kerasmed.explain.explanation import Explanation
 from kerasmed.files import read_json, write_json, written_aside
 from kerasmed.fingerprint import Fingerprint
-
-_EDGE = 256
-# Green and purple, which colour-blind readers tell apart.
-_FOR, _AGAINST = np.array([0.1, 0.65, 0.25]), np.array([0.6, 0.15, 0.65])
-
-
-def draw_overlay(explanation: Explanation, label: int, top: int) -> np.ndarray:
-    """The image, and next to it the image with its strongest superpixels for one class.
-
-    Green speaks for the class and purple against it, the stronger the more opaque. Their outlines
-    are yellow.
-
-    Args:
-        explanation: an explanation of the image.
-        label: the class.
-        top: how many superpixels to show, by absolute weight.
-
-    Returns:
-        uint8 (height, width, 3), about 256 by 512 pixels.
-    """
-    height, width = explanation.image.shape[:2]
-    scale = max(1, round(_EDGE / max(height, width)))
-    image = explanation.image.repeat(scale, axis=0).repeat(scale, axis=1) / 255
-    segments = explanation.segments.repeat(scale, axis=0).repeat(scale, axis=1)
-    weights = explanation.superpixel_weights[:, label].copy()
-    weights[np.argsort(-np.abs(weights))[top:]] = 0.0
-    strength = np.abs(weights) / max(np.abs(weights).max(), 1e-12)
-    opacity = 0.6 * strength[segments][..., None]
-    colour = np.where(weights[segments][..., None] >= 0, _FOR, _AGAINST)
-    overlay = (1 - opacity) * image + opacity * colour
-    shown = np.where(weights[segments] != 0, segments + 1, 0)
-    overlay = mark_boundaries(overlay, shown, mode="inner")
-    return np.rint(np.concatenate([image, overlay], axis=1) * 255).astype(np.uint8)
 
 
 def png_uri(pixels: np.ndarray) -> str:
@@ -80,7 +46,7 @@ def record_explanation(
         return existing
     explanation, notes = explain()
     with written_aside(path) as temporary:
-        Image.fromarray(draw_overlay(explanation, explanation.predicted, top)).save(temporary)
+        explanation.overlay(top=top).save(temporary)
 
     def by_class(values: np.ndarray) -> dict[str, Any]:
         pairs = zip(class_names, values.astype(float).tolist(), strict=True)

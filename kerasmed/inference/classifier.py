@@ -55,6 +55,14 @@ class OnnxClassifier:
         ModelFileError: there is no such file, or it is not ONNX, not a kerasmed classifier, or from
             a later version of kerasmed.
         MachineError: the chosen provider does not run on this machine.
+
+    Example:
+        >>> import kerasmed as km
+        >>> model = km.OnnxClassifier("cnn.onnx")
+        >>> model.class_names
+        ['clear', 'ground_glass']
+        >>> model.predict(["scan.png"]).shape
+        (1, 2)
     """
 
     def __init__(

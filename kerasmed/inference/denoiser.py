@@ -23,6 +23,14 @@ class OnnxDenoiser:
         ModelFileError: there is no such file, or it is not ONNX, not a kerasmed denoiser, or from a
             later version of kerasmed.
         MachineError: the chosen provider does not run on this machine.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> denoiser = km.OnnxDenoiser("denoiser.onnx")
+        >>> size = denoiser.metadata["image_size"]
+        >>> noise = np.random.default_rng(0).standard_normal((2, size, size, 3), np.float32)
+        >>> denoiser(noise, np.int32([999, 999]), np.int32([0, 1])).shape == noise.shape
+        True
     """
 
     def __init__(self, path: Path | str, provider: str = "auto"):

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from kerasmed.data.config import DataConfig, Formats, SplitConfig
-from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import folder_name, root_of
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
-from kerasmed.data.image_set import ImageSet
+from kerasmed.data.image_set import ImageSet, read_images
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.remarks import masks_line, note_lines
 from kerasmed.data.sources import open_source

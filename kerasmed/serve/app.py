@@ -213,9 +213,9 @@ def _draw_explanation(
 ) -> tuple[str, list[str]]:
     """The LIME overlay of the predicted class as a data URI, and reasons not to rely on it."""
     from kerasmed.explain.lime import LimeExplainer
-    from kerasmed.explain.records import draw_overlay, png_uri
+    from kerasmed.explain.records import png_uri
 
     explainer = LimeExplainer(model.predict, num_samples=samples, min_samples=samples)
     explanation = explainer.explain(pixels)
-    overlay = png_uri(draw_overlay(explanation, explanation.predicted, explainer.top))
+    overlay = png_uri(np.asarray(explanation.overlay(top=explainer.top)))
     return overlay, explanation.warnings

@@ -17,7 +17,7 @@ from kerasmed.errors import ConfigError
 from kerasmed.explain.config import ExplainConfig
 from kerasmed.export.config import ExportConfig
 from kerasmed.parallel.config import RuntimeConfig
-from kerasmed.settings import NAME, Section
+from kerasmed.settings import NAME, Section, describe_problems
 
 
 class Config(Section):
@@ -123,7 +123,7 @@ def parse_config(values: dict[str, Any], source: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_describe(error)}") from None
+        raise ConfigError(f"{source}: {describe_problems(error)}") from None
 
 
 def _parse(assignment: str) -> tuple[str, Any]:
@@ -149,22 +149,6 @@ def _assign(values: dict[str, Any], key: str, value: Any) -> None:
         if not isinstance(section, dict):
             raise ConfigError(f"Setting {key}: {parent!r} is a value, not a section of keys.")
     section[last] = value
-
-
-def _describe(error: ValidationError) -> str:
-    problems = []
-    for problem in error.errors():
-        key = ".".join(map(str, problem["loc"]))
-        if problem["type"] == "extra_forbidden":
-            problems.append(f"unknown key {key}; remove it or correct its spelling")
-            continue
-        if problem["type"] == "missing":
-            problems.append(f"missing key {key}; add it")
-            continue
-        message = problem["msg"].removeprefix("Value error, ")
-        received = "" if isinstance(problem["input"], dict) else f", received {problem['input']!r}"
-        problems.append(f"{key}: {message}{received}".removeprefix(": "))
-    return "; ".join(dict.fromkeys(problems)) + "."
 
 
 def _one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path
 from kerasmed.data.examine import examine
-from kerasmed.data.image_set import ImageFile
+from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
 from kerasmed.data.entries import Source, label_of_folder
-from kerasmed.data.image_set import ImageSet
+from kerasmed.data.image_set import ImageSet, read_images
 from kerasmed.data.splits import Split, read_split
 from kerasmed.errors import StageError
 from kerasmed.study.config import Config
@@ -59,7 +58,7 @@ def load_grouped_split(config: Config, run: RunFolder) -> tuple[ImageSet, Split,
     result = run.require("data", "kerasmed data split CONFIG")["result"]
     grey_range = result["grey_range"] and (result["grey_range"][0], result["grey_range"][1])
     image_set = load_images(config, run, grey_range)
-    split, groups = read_split(run.split_path, image_set)
+    split, groups = read_split(run.split_path, image_set.files)
     return image_set, split, np.array(groups)
 
 

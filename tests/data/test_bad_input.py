@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.readers import read_image
 from kerasmed.errors import DataError, KerasmedError
 

@@ -11,8 +11,8 @@ from PIL import Image
 
 from kerasmed.data import decoding, entries, reading
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
-from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_set import ImageSet, read_images
 from kerasmed.data.readers import read_image
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import sha256_of

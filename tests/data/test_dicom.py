@@ -26,7 +26,7 @@ from pydicom import uid
 from pydicom.pixels import get_decoder
 
 from kerasmed.data.config import DataConfig, DicomConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.readers import read_image
 from kerasmed.data.sources import open_source

@@ -9,7 +9,7 @@ from dicom_files import FRAMES, IDENTITY, dataset_of, pictures, refusal, row_of,
 from pydicom import Dataset, uid
 
 from kerasmed.data.config import DataConfig, DicomConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 
 
 def test_several_frames_are_refused_with_the_remedy(tmp_path):

@@ -24,7 +24,7 @@ from pydicom import uid
 
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
 
 SECRETS = ("SECRET", "19370405", "777777777")

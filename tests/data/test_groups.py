@@ -7,7 +7,7 @@ import pytest
 
 from kerasmed.data.config import SplitConfig
 from kerasmed.data.groups import group_images, neighbour_runs
-from kerasmed.data.image_set import ImageFile
+from kerasmed.data.image_file import ImageFile
 from kerasmed.errors import DataError
 
 ROOT = Path("/data")

@@ -1,5 +1,6 @@
 """Labelled images in memory: their names, counts, subsets and what fits together."""
 
+import json
 import resource
 from dataclasses import replace
 from pathlib import Path
@@ -7,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasmed.data import image_set
-from kerasmed.data.image_set import ImageFile, ImageSet, concatenate
-from kerasmed.errors import DataError, StageError
+from kerasmed.cli.main import main
+from kerasmed.data import arrays
+from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_set import ImageSet
+from kerasmed.errors import DataError, InputError, StageError
 
 
 def made_set(names=("ant", "cat"), size: int = 4, value: int = 0) -> ImageSet:
@@ -66,7 +69,7 @@ def test_subset_of_one_class_keeps_the_other_name(three):
 def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", three.images)
     mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
-    monkeypatch.setattr(image_set, "_MAX_BYTES_IN_MEMORY", 1)
+    monkeypatch.setattr(arrays, "_MAX_BYTES_IN_MEMORY", 1)
     subset = mapped.subset([2, 0])
     assert isinstance(subset.images, np.memmap)
     np.testing.assert_array_equal(subset.images, three.images[[2, 0]])
@@ -77,7 +80,7 @@ def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
 def test_no_room_for_a_large_subset_is_said(three, tmp_path, monkeypatch):
     np.save(tmp_path / "images.npy", three.images)
     mapped = replace(three, images=np.load(tmp_path / "images.npy", mmap_mode="r"))
-    monkeypatch.setattr(image_set, "_MAX_BYTES_IN_MEMORY", 1)
+    monkeypatch.setattr(arrays, "_MAX_BYTES_IN_MEMORY", 1)
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10, limit[1]))
     try:
@@ -140,7 +143,7 @@ def test_data_hash_follows_neither_place_nor_patient():
 
 
 def test_concatenate_puts_one_after_the_other():
-    both = concatenate(made_set(value=1), made_set(value=2))
+    both = made_set(value=1) + made_set(value=2)
 
     assert both.images[:, 0, 0, 0].tolist() == [1, 1, 2, 2]
     assert both.labels.tolist() == [0, 1, 0, 1]
@@ -151,8 +154,8 @@ def test_concatenate_puts_one_after_the_other():
 
 @pytest.mark.parametrize("other", [made_set(size=8), made_set(names=("ant", "dog"))])
 def test_concatenate_refuses_what_does_not_fit(other):
-    with pytest.raises(DataError, match=r"do not fit together.*`kerasmed sample`"):
-        concatenate(made_set(), other)
+    with pytest.raises(DataError, match=r"do not fit together.*read or draw both alike"):
+        (made_set() + other)
 
 
 def test_other_choices_of_format_are_other_data():
@@ -163,4 +166,165 @@ def test_other_choices_of_format_are_other_data():
     other = replace(images, formats={"dicom": {"window": [40.0, 90.0]}})
     subsets = [variant.subset([0]) for variant in (images, windowed, other)]
     assert len({subset.data_hash for subset in subsets}) == 3
-    assert concatenate(windowed, images).formats == windowed.formats
+    assert (windowed + images).formats == windowed.formats
+
+
+def drawn(count: int = 40, size: int = 16) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
+
+
+def test_arrays_become_a_set_with_sorted_names():
+    images = ImageSet.from_arrays(drawn(4), ["b", "a", "b", "c"])
+
+    assert images.class_names == ("a", "b", "c")
+    assert images.labels.tolist() == [1, 0, 1, 2]
+    assert repr(images) == "ImageSet(4 images of 16 x 16 pixels: a 1, b 2, c 1)"
+
+
+def test_numbers_are_named_in_the_order_that_is_given():
+    images = ImageSet.from_arrays(drawn(4), [0, 1, 1, 0], class_names=["normal", "lesion"])
+
+    assert images.class_names == ("lesion", "normal")
+    assert [images.class_names[label] for label in images.labels] == [
+        "normal", "lesion", "lesion", "normal",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 16), (4, 16, 16, 1)])
+def test_grey_is_repeated_to_three_channels(shape):
+    grey = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+    images = ImageSet.from_arrays(grey, [0, 1, 0, 1])
+
+    assert images.images.shape == (4, 16, 16, 3)
+    assert (images.images == grey.reshape(4, 16, 16, 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "labels", "names", "message"),
+    [
+        (drawn(4) / 255, [0, 1, 0, 1], None, "expected uint8, 0 to 255, received float64"),
+        (drawn(4)[:, :8], [0, 1, 0, 1], None, r"received \(4, 8, 16, 3\)"),
+        (drawn(4)[..., :2], [0, 1, 0, 1], None, r"received \(4, 16, 16, 2\)"),
+        (drawn(0), [], None, r"received \(0, 16, 16, 3\)"),
+        (drawn(4), [0, 1, 0], None, "expected 4 names or numbers"),
+        (drawn(4), [0, 1, 0, 0.5], None, "of float64"),
+        (drawn(4), [0, 1, 0, 2], ["a", "b"], "from 0 to 1, received 0 to 2"),
+        (drawn(4), [0, 1, 0, -1], ["a", "b"], "received -1 to 1"),
+        (drawn(4), ["a", "b", "a", "c"], ["a", "b"], r"received also \['c'\]"),
+    ],
+)
+def test_arrays_that_are_no_labelled_images_are_refused(pixels, labels, names, message):
+    with pytest.raises(InputError, match=message):
+        ImageSet.from_arrays(pixels, labels, names)
+
+
+def test_other_number_of_patients_is_refused():
+    with pytest.raises(InputError, match="one for each of 4 images, received 3"):
+        ImageSet.from_arrays(drawn(4), [0, 1, 0, 1], patients=["p", "q", "r"])
+
+
+def test_positions_give_an_image_and_the_rest_give_a_set(three):
+    image, label = three[-1]
+    assert (image.shape, image[0, 0, 0], label) == ((8, 8, 3), 20, 1)
+    assert [int(pixels[0, 0, 0]) for pixels, _ in three] == [30, 10, 20]
+    for key in (slice(1, None), [1, 2], np.array([False, True, True])):
+        assert [file.path.name for file in three[key].files] == ["a.png", "b.png"]
+    with pytest.raises(IndexError):
+        three[3]
+
+
+def test_split_of_a_folder_is_that_of_the_command(tiny_config, image_folder, tmp_path):
+    run = tmp_path / "run"
+    arguments = ["--data", str(image_folder), "--out", str(run)]
+    assert main(["data", "split", str(tiny_config), *arguments]) == 0
+    entries = json.loads((run / "split.json").read_text())["files"]
+
+    roles = ImageSet.from_directory(image_folder, 16).split(train=0.4, test=0.2)
+
+    for name in ("train", "validation", "test", "reserve"):
+        expected = {(e["path"], e["group"]) for e in entries if e["role"] == name}
+        role = getattr(roles, name)
+        paths = (str(file.path) for file in role.files)
+        assert set(zip(paths, role.groups.tolist(), strict=True)) == expected
+
+
+def test_split_keeps_copies_and_patients_together():
+    pixels = drawn(60, 32)
+    pixels[1::3] = pixels[::3, :, ::-1]  # mirrored copies
+    patients = [f"p{row // 6}" for row in range(60)]
+    roles = ImageSet.from_arrays(pixels, [0] * 30 + [1] * 30, patients=patients).split(0.4, 0.3)
+
+    found = [
+        {file.patient for file in role.files}
+        for role in (roles.train, roles.validation, roles.test, roles.reserve)
+    ]
+    assert sum(map(len, found)) == len(set.union(*found)) == 10
+
+
+def test_settings_that_do_not_exist_are_one_line(image_folder):
+    images = ImageSet.from_arrays(drawn(), [0, 1] * 20)
+    with pytest.raises(InputError, match="Split: unknown key groups"):
+        images.split(groups="patient")
+    with pytest.raises(InputError, match=r"Split: train: .* received 2"):
+        images.split(train=2)
+    with pytest.raises(InputError, match=r"image_size: .* received 8"):
+        ImageSet.from_directory(image_folder, 8)
+
+
+def test_folder_is_read_once_into_a_cache_or_into_memory(image_folder, tmp_path, monkeypatch):
+    kept = ImageSet.from_directory(image_folder, 16, cache=tmp_path / "cache")
+    assert isinstance(kept.images, np.memmap)
+    in_memory = ImageSet.from_directory(image_folder, 16)
+    np.testing.assert_array_equal(in_memory.images, kept.images)
+    assert in_memory.counts() == {"clear": 12, "ground_glass": 12}
+    monkeypatch.setattr(Path, "read_bytes", lambda path: pytest.fail("decoded again"))
+    again = ImageSet.from_directory(image_folder, 16, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(again.images, kept.images)
+
+
+def test_tables_and_archives_are_read(image_folder, tmp_path):
+    table = tmp_path / "labels.csv"
+    rows = [f"{path},{path.parent.name}" for path in sorted(image_folder.glob("*/*"))]
+    table.write_text("\n".join(["path,label", *rows]))
+    assert ImageSet.from_csv(table, 16).counts() == {"clear": 12, "ground_glass": 12}
+
+    pixels, labels = drawn(12, 28), np.arange(12)[:, None] % 2
+    names = ("train_images", "val_images", "test_images")
+    arrays = {name: pixels[i::3] for i, name in enumerate(names)}
+    arrays |= {name.replace("images", "labels"): labels[i::3] for i, name in enumerate(names)}
+    np.savez(tmp_path / "set.npz", **arrays)
+    read = ImageSet.from_npz(
+        tmp_path / "set.npz", 28, class_names=["even", "odd"], official_split="merge"
+    )
+    assert read.counts() == {"even": 6, "odd": 6}
+
+
+def test_written_folder_holds_the_same_images(tmp_path):
+    images = ImageSet.from_arrays(drawn(6), ["a", "b/c"] * 3)
+    images.to_directory(tmp_path / "set")
+
+    assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b%2Fc"]
+    read = ImageSet.from_directory(tmp_path / "set", 16)
+    np.testing.assert_array_equal(read.images, images.images[[0, 2, 4, 1, 3, 5]])
+    with pytest.raises(StageError, match="exists"):
+        images.to_directory(tmp_path / "set")
+
+
+def test_batches_for_tensorflow_hold_every_image_once():
+    images = ImageSet.from_arrays(drawn(10), [0, 1] * 5)
+    plain = list(images.to_tf_dataset(4).as_numpy_iterator())
+    assert [len(labels) for _, labels in plain] == [4, 4, 2]
+    np.testing.assert_array_equal(np.concatenate([batch for batch, _ in plain]), images.images)
+    assert np.concatenate([labels for _, labels in plain]).tolist() == images.labels.tolist()
+
+    shuffled = np.concatenate([b for b, _ in images.to_tf_dataset(4, shuffle=True, seed=1)])
+    assert not np.array_equal(shuffled, images.images)
+    assert sorted(map(bytes, shuffled)) == sorted(map(bytes, images.images))
+
+
+def test_notebook_shows_names_numbers_and_pictures():
+    page = ImageSet.from_arrays(drawn(30), ["<a>"] * 20 + ["b"] * 10)._repr_html_()
+
+    assert "&lt;a&gt;" in page
+    assert "<td>20</td>" in page
+    assert page.count("data:image/png;base64,") == 16

@@ -8,7 +8,7 @@ from PIL import Image
 
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.masks import is_mask_folder, suspected_masks
 from kerasmed.data.measuring import read_measurements
 from kerasmed.errors import DataError

@@ -12,9 +12,9 @@ from PIL import Image, ImageEnhance
 
 from kerasmed.data import measuring as module
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import root_of
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measurements import Measurements, name_in_set
 from kerasmed.data.measuring import perceptual_bits, read_measurements
 from kerasmed.data.phantoms import FAMILIES, draw_phantom

@@ -13,9 +13,9 @@ import yaml
 
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig, Formats, NiftiConfig, SplitConfig
-from kerasmed.data.decoding import read_images
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.groups import group_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source

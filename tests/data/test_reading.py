@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasmed.data import entries, reading
 from kerasmed.data.config import DataConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.reading import in_parallel, made_from, pseudonym

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasmed.cli.main import main
 from kerasmed.data.config import DataConfig, SplitConfig
-from kerasmed.data.decoding import read_images
+from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks
 

@@ -15,7 +15,8 @@ from PIL import Image
 from kerasmed.cli.main import main
 from kerasmed.data.config import SplitConfig
 from kerasmed.data.groups import group_images
-from kerasmed.data.image_set import ImageFile, ImageSet
+from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, make_split, read_split, write_split
 from kerasmed.errors import DataError, StageError
 
@@ -458,7 +459,7 @@ def stored(tmp_path):
     image_set = ten_of_each(tmp_path / "run" / "images")
     groups, split = grouped(image_set)
     path = tmp_path / "run" / "split.json"
-    write_split(path, image_set, groups, split)
+    write_split(path, image_set.files, groups, split)
     return path, image_set, split
 
 
@@ -490,7 +491,7 @@ def test_file_under_two_classes_stays_in_one_role_whatever_the_order():
 def test_split_is_read_as_written(stored):
     path, image_set, split = stored
 
-    again, _ = read_split(path, image_set)
+    again, _ = read_split(path, image_set.files)
 
     assert tuple(again) == ROLES
     for role in ROLES:
@@ -502,7 +503,7 @@ def test_split_follows_the_files_not_their_positions(stored):
     path, image_set, split = stored
     reversed_set = image_set.subset(np.arange(20)[::-1])
 
-    again, _ = read_split(path, reversed_set)
+    again, _ = read_split(path, reversed_set.files)
 
     assert roles_by_name(reversed_set, again) == roles_by_name(image_set, split)
 
@@ -510,7 +511,7 @@ def test_split_follows_the_files_not_their_positions(stored):
 def test_groups_are_read_as_written(stored):
     path, image_set, _ = stored
 
-    assert read_split(path, image_set)[1] == [file.sha256 for file in image_set.files]
+    assert read_split(path, image_set.files)[1] == [file.sha256 for file in image_set.files]
 
 
 def test_split_file_says_all_of_a_file(stored):
@@ -534,11 +535,11 @@ def test_groups_of_several_files_are_written(tmp_path):
     groups = group_images(image_set.files, pairs, DEFAULTS, tmp_path)
     split = make_split(image_set.labels, groups, image_set.class_names, DEFAULTS, seed=0)
 
-    write_split(tmp_path / "split.json", image_set, groups, split)
+    write_split(tmp_path / "split.json", image_set.files, groups, split)
 
     entries = json.loads((tmp_path / "split.json").read_text())["files"]
     assert [entry["group"] for entry in entries[:4]] == ["a0", "a0", "a2", "a2"]
-    assert read_split(tmp_path / "split.json", image_set)[1] == groups
+    assert read_split(tmp_path / "split.json", image_set.files)[1] == groups
     assert all(entries[i]["role"] == entries[i + 1]["role"] for i in range(0, 20, 2))
 
 
@@ -556,7 +557,7 @@ def test_parts_of_one_file_are_written_and_read_each(tmp_path):
     image_set = parts_of("set.npz", tmp_path / "run")
     groups, split = grouped(image_set)
     path = tmp_path / "run" / "split.json"
-    write_split(path, image_set, groups, split)
+    write_split(path, image_set.files, groups, split)
     shuffled = image_set.subset(np.random.default_rng(0).permutation(20))
 
     entries = json.loads(path.read_text())["files"]
@@ -564,27 +565,27 @@ def test_parts_of_one_file_are_written_and_read_each(tmp_path):
     assert [entry["frame"] for entry in entries] == list(range(20))
     assert {entry["path"] for entry in entries} == {"set.npz"}
     assert len(set(groups)) == 20
-    again, _ = read_split(path, shuffled)
+    again, _ = read_split(path, shuffled.files)
     assert roles_by_name(shuffled, again) == roles_by_name(image_set, split)
 
 
 def test_part_that_is_new_or_gone_is_refused(tmp_path):
     image_set = parts_of("set.npz", tmp_path)
     path = tmp_path / "split.json"
-    write_split(path, image_set, *grouped(image_set))
+    write_split(path, image_set.files, *grouped(image_set))
     files = (*image_set.files[:-1], replace(image_set.files[-1], frame=20))
 
     with pytest.raises(StageError, match=r"set\.npz#19` was b .* is absent now"):
-        read_split(path, replace(image_set, files=files))
+        read_split(path, files)
     with pytest.raises(StageError, match=r"set\.npz#19` was .* is absent now"):
-        read_split(path, image_set.subset(np.arange(19)))
+        read_split(path, image_set.subset(np.arange(19)).files)
 
 
 def test_paths_outside_the_run_folder_are_absolute(tmp_path):
     image_set = ten_of_each(tmp_path / "elsewhere")
     path = tmp_path / "run" / "split.json"
 
-    write_split(path, image_set, *grouped(image_set))
+    write_split(path, image_set.files, *grouped(image_set))
 
     assert json.loads(path.read_text())["files"][0]["path"] == str(
         tmp_path / "elsewhere" / "a" / "0000.png"
@@ -596,7 +597,7 @@ def test_run_folder_may_move(stored, tmp_path):
     path.parent.rename(tmp_path / "moved")
     moved = ten_of_each(tmp_path / "moved" / "images")
 
-    again, _ = read_split(tmp_path / "moved" / "split.json", moved)
+    again, _ = read_split(tmp_path / "moved" / "split.json", moved.files)
 
     np.testing.assert_array_equal(again["test"], split["test"])
 
@@ -607,7 +608,7 @@ def test_changed_file_is_refused(stored):
     files = (*image_set.files[:3], changed, *image_set.files[4:])
 
     with pytest.raises(StageError, match=r"split\.json: .*a/0003\.png` was .* is a other now"):
-        read_split(path, replace(image_set, files=files))
+        read_split(path, files)
 
 
 def test_file_that_changed_its_class_is_refused(stored):
@@ -616,21 +617,21 @@ def test_file_that_changed_its_class_is_refused(stored):
     files = (*image_set.files[:3], changed, *image_set.files[4:])
 
     with pytest.raises(StageError, match=r"a/0003\.png` was a .* is b "):
-        read_split(path, replace(image_set, files=files))
+        read_split(path, files)
 
 
 def test_new_file_is_refused(stored, tmp_path):
     path, _, _ = stored
 
     with pytest.raises(StageError, match=r"b/0010\.png` was absent .*choose another --out"):
-        read_split(path, ten_of_each(tmp_path / "run" / "images", (10, 11)))
+        read_split(path, ten_of_each(tmp_path / "run" / "images", (10, 11)).files)
 
 
 def test_missing_files_are_refused(stored):
     path, image_set, _ = stored
 
     with pytest.raises(StageError, match=r"b/0008\.png` was .* is absent now"):
-        read_split(path, image_set.subset(np.arange(18)))
+        read_split(path, image_set.subset(np.arange(18)).files)
 
 
 @pytest.mark.parametrize(("key", "meaning"), [("sha256", "the same file"), ("group", "one group")])
@@ -642,13 +643,13 @@ def test_test_image_that_is_also_in_training_is_refused_by_name(stored, key, mea
     path.write_text(json.dumps(content))
 
     with pytest.raises(StageError, match=f"they are {meaning}: expected one role") as refused:
-        read_split(path, image_set)
+        read_split(path, image_set.files)
     assert all(first[role]["path"] in str(refused.value) for role in ("test", "train"))
 
 
 def test_missing_split_names_its_command(tmp_path):
     with pytest.raises(StageError, match="`kerasmed data split`"):
-        read_split(tmp_path / "split.json", ten_of_each())
+        read_split(tmp_path / "split.json", ten_of_each().files)
 
 
 def test_two_links_to_one_file_are_read_as_written(tmp_path):
@@ -661,9 +662,9 @@ def test_two_links_to_one_file_are_read_as_written(tmp_path):
     hashes = {name: [f"{name}{i // 2}" for i in range(8)] for name in "ab"}
     image_set = made_set(hashes, tmp_path / "images")
     groups, split = grouped(image_set)
-    write_split(tmp_path / "run" / "split.json", image_set, groups, split)
+    write_split(tmp_path / "run" / "split.json", image_set.files, groups, split)
 
-    again, _ = read_split(tmp_path / "run" / "split.json", image_set)
+    again, _ = read_split(tmp_path / "run" / "split.json", image_set.files)
 
     assert roles_by_name(image_set, again) == roles_by_name(image_set, split)
 
@@ -723,7 +724,7 @@ def test_split_that_was_edited_wrongly_is_refused(stored, change):
     path.write_text(json.dumps(content))
 
     with pytest.raises(StageError, match=r"expected path, .* correct the file"):
-        read_split(path, image_set)
+        read_split(path, image_set.files)
 
 
 @pytest.mark.parametrize("content", ["{}", "[]", "null", '{"files": {}}', '{"files": [1]}'])
@@ -732,4 +733,4 @@ def test_split_without_its_images_is_refused(stored, content):
     path.write_text(content)
 
     with pytest.raises(StageError, match=r"expected path, .* correct the file"):
-        read_split(path, image_set)
+        read_split(path, image_set.files)

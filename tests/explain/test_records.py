@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from kerasmed.explain.explanation import Explanation
-from kerasmed.explain.records import draw_overlay, record_explanation
+from kerasmed.explain.records import record_explanation
 from kerasmed.fingerprint import Fingerprint
 
 NAMES = ["clear", "lesion"]
@@ -59,7 +59,7 @@ def _record(path, explain, made_from=MADE_FROM):
 
 
 def test_overlay_shows_the_image_next_to_green_and_purple(explanation):
-    overlay = draw_overlay(explanation, label=1, top=2).astype(int)
+    overlay = np.asarray(explanation.overlay(label=1, top=2)).astype(int)
 
     assert overlay.shape == (256, 512, 3)
     assert (overlay[:, :256] == 100).all()
@@ -72,7 +72,7 @@ def test_overlay_shows_the_image_next_to_green_and_purple(explanation):
 
 
 def test_overlay_colours_by_hand(explanation):
-    overlay = draw_overlay(explanation, label=1, top=2).astype(int)
+    overlay = np.asarray(explanation.overlay(label=1, top=2)).astype(int)
 
     # Purple, 0.6 opaque, for the strongest; green for the second, with three quarters its weight.
     grey = 100 / 255
@@ -83,7 +83,7 @@ def test_overlay_colours_by_hand(explanation):
 
 
 def test_shown_superpixels_have_a_yellow_outline_inside_them(explanation):
-    overlay = draw_overlay(explanation, label=1, top=1)
+    overlay = np.asarray(explanation.overlay(label=1, top=1))
 
     yellow = (overlay[:, 256:] == [255, 255, 0]).all(axis=2)
     assert yellow.any()
@@ -92,7 +92,7 @@ def test_shown_superpixels_have_a_yellow_outline_inside_them(explanation):
 
 
 def test_weights_of_the_other_class_are_drawn_for_it(explanation):
-    one, other = (draw_overlay(explanation, label, top=4).astype(int) for label in (0, 1))
+    one, other = (np.asarray(explanation.overlay(label, top=4)).astype(int) for label in (0, 1))
 
     assert one[64, 256 + 64, 1] > 100 > other[64, 256 + 64, 1]
 
@@ -100,7 +100,7 @@ def test_weights_of_the_other_class_are_drawn_for_it(explanation):
 def test_overlay_of_no_weights_is_the_image(explanation):
     blank = replace(explanation, superpixel_weights=np.zeros((4, 2)))
 
-    assert (draw_overlay(blank, label=0, top=5) == 100).all()
+    assert (np.asarray(blank.overlay(label=0, top=5)) == 100).all()
 
 
 @pytest.mark.parametrize(
@@ -114,13 +114,13 @@ def test_images_are_enlarged_by_a_whole_number_to_about_256(explanation, size, e
         segments=np.zeros(size, dtype=int),
     )
 
-    assert draw_overlay(other, label=0, top=1).shape == expected
+    assert np.asarray(other.overlay(label=0, top=1)).shape == expected
 
 
 def test_overlay_leaves_the_explanation_as_it_was(explanation):
     before = explanation.superpixel_weights.copy()
 
-    draw_overlay(explanation, label=1, top=1)
+    np.asarray(explanation.overlay(label=1, top=1))
 
     np.testing.assert_array_equal(explanation.superpixel_weights, before)
     assert (explanation.image == 100).all()
@@ -132,7 +132,9 @@ def test_picture_and_record_are_written(explanation, tmp_path):
     record = _record(path, Explain(explanation))
 
     assert sorted(p.name for p in path.parent.iterdir()) == ["scan.json", "scan.png"]
-    np.testing.assert_array_equal(np.asarray(Image.open(path)), draw_overlay(explanation, 1, 2))
+    np.testing.assert_array_equal(
+        np.asarray(Image.open(path)), np.asarray(explanation.overlay(1, 2))
+    )
     assert json.loads(path.with_suffix(".json").read_text()) == record
     assert record == {
         "fingerprint": Fingerprint(MADE_FROM).as_record(),

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from kerasmed.data.image_set import ImageSet, concatenate
+from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
 from kerasmed.fingerprint import Fingerprint
@@ -160,6 +160,6 @@ def training_images(
     if spec.trained_on == "real":
         return real
     if spec.trained_on == "real_all":
-        return concatenate(real, image_set.subset(split["reserve"]))
+        return real + image_set.subset(split["reserve"])
     synthetic = read_synthetic(config, run, spec.variant)
-    return synthetic if spec.trained_on == "synthetic" else concatenate(real, synthetic)
+    return synthetic if spec.trained_on == "synthetic" else real + synthetic

@@ -53,7 +53,7 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
             f"{source.source} changed while it was read: expected the same files on the second "
             "reading; run the command again."
         )
-    write_split(run.split_path, image_set, groups, split)
+    write_split(run.split_path, image_set.files, groups, split)
     sizes = Counter(groups)
     patients = {file.patient for file in files}
     return {
