@@ -43,7 +43,13 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kerasmed' has no attribute {name!r}")
-    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    try:
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:  # only the inference engine is installed
+        raise ImportError(
+            f"kerasmed.{name} needs {error.name}, which is not installed; run `pip install "
+            "kerasmed`, which brings it."
+        ) from None
     return value
 
 

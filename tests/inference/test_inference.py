@@ -402,14 +402,22 @@ class Hidden:
             raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
 
 sys.meta_path.insert(0, Hidden())
-from kerasmed.inference.classifier import OnnxClassifier
-print(OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}])[0].tolist())
+import kerasmed as km
+print(km.OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}])[0].tolist())
+km.OnnxDenoiser
+try:
+    km.ImageSet
+except ImportError as error:
+    print(error)
 """
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    probabilities, refusal = done.stdout.splitlines()
     (expected,) = OnnxClassifier(model_path).predict(IMAGES[:1])
-    np.testing.assert_allclose(json.loads(done.stdout), expected, atol=1e-6)
+    np.testing.assert_allclose(json.loads(probabilities), expected, atol=1e-6)
+    assert "kerasmed.ImageSet needs pydantic" in refusal
+    assert "run `pip install kerasmed`" in refusal
 
 
 @pytest.mark.network
@@ -425,7 +433,7 @@ def test_installed_without_dependencies_it_runs(model_path, tmp_path):
         command = [str(python), "-m", "pip", "install", "--quiet", *packages]
         subprocess.run(command, check=True)
     code = (
-        "from kerasmed.inference.classifier import OnnxClassifier; "
-        f"print(OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}]))"
+        "import kerasmed as km; "
+        f"print(km.OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}]))"
     )
     subprocess.run([str(python), "-c", code], check=True, cwd=tmp_path)
