@@ -201,3 +201,16 @@ def test_json_has_names_in_their_own_script_and_gives_them_back(tmp_path):
 
     assert "肺炎" in (tmp_path / "names.json").read_text(encoding="utf-8")
     assert read_json(tmp_path / "names.json", "x") == names
+
+
+def test_hash_of_a_folder_follows_names_and_content_of_all_that_is_not_hidden(tmp_path):
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    (inner / "file").write_text("content")
+    before = sha256_of(tmp_path)
+    (tmp_path / "a" / ".lock").write_text("process 1")
+    assert sha256_of(tmp_path) == before
+    (inner / "file").rename(inner / "other")
+    renamed = sha256_of(tmp_path)
+    (inner / "other").write_text("changed")
+    assert len({before, renamed, sha256_of(tmp_path)}) == 3

@@ -120,8 +120,6 @@ def _built_on(stage: Stage, config: Config, run: RunFolder) -> Fingerprint:
 def _outdated(stage: Stage, config: Config, run: RunFolder) -> list[Difference]:
     """What differs because an earlier stage ran again since a stage finished."""
     finished = run.finished_stages()
-    if stage.name not in finished:
-        return []
     record = finished[stage.name]
     found = _built_on(stage, config, run).differences(record["built_on"])
     split = _marks([run.split_path], run)

@@ -1,7 +1,9 @@
 """Wrong input: each command reports it in one line and exits with code 2."""
 
 import json
+from pathlib import Path
 
+import pytest
 import yaml
 from PIL import Image
 
@@ -98,3 +100,10 @@ def test_later_stage_without_the_earlier_one(refused, tmp_path):
     config.write_text(yaml.safe_dump(settings))
     line = refused("sample", config, "--out", tmp_path / "run")
     assert "run `kerasmed train diffusion CONFIG` first" in line
+
+
+@pytest.mark.parametrize("command", ["study", "report", "explain"])
+def test_address_of_an_object_store_is_no_folder(refused, tiny_config, command):
+    line = refused(command, tiny_config, "--out", "s3://bucket/run")
+    assert "--out: expected a folder, received s3://bucket/run" in line
+    assert not Path("s3:").exists()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerasmed.cli.main import main
 from kerasmed.data import arrays
@@ -328,3 +329,24 @@ def test_notebook_shows_names_numbers_and_pictures():
     assert "&lt;a&gt;" in page
     assert "<td>20</td>" in page
     assert page.count("data:image/png;base64,") == 16
+
+
+def test_range_of_deep_images_is_that_of_all(tmp_path):
+    for name, level in (("dark", 1000), ("light", 3000)):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            ramp = np.linspace(level - 1000, level, 256).reshape(16, 16).astype(np.uint16)
+            Image.fromarray(ramp).save(tmp_path / name / f"{number}.png")
+
+    images = ImageSet.from_directory(tmp_path, 16)
+
+    dark, light = (images.images[images.labels == label] for label in (0, 1))
+    assert dark.max() < 128 < light.min()
+    assert np.ptp(images.images) > 240
+
+
+def test_labels_of_an_archive_without_names_are_its_numbers(tmp_path):
+    pixels, labels = drawn(12, 28), np.arange(12)[:, None] % 2
+    np.savez(tmp_path / "set.npz", train_images=pixels, train_labels=labels)
+
+    assert ImageSet.from_npz(tmp_path / "set.npz", 28).counts() == {"0": 6, "1": 6}
