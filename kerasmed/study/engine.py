@@ -83,7 +83,9 @@ def check_unchanged(stage: Stage, config: Config, run: RunFolder) -> None:
         is_added = _only_adds(stage, config, record, difference.key)
         if not (is_lone or is_added or difference in outdated):
             raise _changed(stage, run, difference)
-    if stage.name != "data":  # the split may be edited until a stage has used it
+    # The split may be edited until a stage has used it. A stage that is redone may have written
+    # some results anew before it was interrupted.
+    if stage.name != "data" and not outdated:
         outputs = _marks([run.root / name for name in record["outputs"]], run)
         for difference in differences(record["outputs"], outputs):
             raise _changed(stage, run, difference)

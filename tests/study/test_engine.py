@@ -61,6 +61,15 @@ def test_stage_is_outdated_only_when_one_that_it_needs_gives_something_else(tmp_
     check_unchanged(STAGES["sampling"], CONFIG, run)  # redone rather than refused
 
 
+def test_stage_that_was_interrupted_while_it_was_redone_is_not_refused(tmp_path):
+    run = RunFolder(tmp_path)
+    _run(run, "data", "diffusion", "sampling")
+    _run(run, "diffusion", content="second")
+    (tmp_path / "sampling.out").write_text("half")
+    check_unchanged(STAGES["sampling"], CONFIG, run)
+    assert not is_current(STAGES["sampling"], CONFIG, run)
+
+
 @pytest.mark.parametrize("again", ["sampling", "diffusion"])
 def test_stage_on_something_outdated_is_outdated_and_refused(tmp_path, again):
     run = RunFolder(tmp_path)
