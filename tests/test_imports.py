@@ -77,8 +77,9 @@ LIGHT = {
         {"scipy", "sklearn", "skimage", "matplotlib", "pydantic", "yaml", "psutil", "cpuinfo"},
     ),
     "explain MODEL.onnx": (
-        ["kerasmed.cli.main", "kerasmed.explain.files"],
-        {"sklearn", "matplotlib", "psutil", "cpuinfo"},
+        ["kerasmed.cli.main", "kerasmed.cli.tables", "kerasmed.explain.files",
+         "kerasmed.explain.network", "kerasmed.study.run_folder"],
+        {"lime", "sklearn", "matplotlib", "psutil", "cpuinfo"},
     ),
     "a study, before its first training": (
         ["kerasmed.inference.evaluate", "kerasmed.metrics.classification",

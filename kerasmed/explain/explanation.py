@@ -1,21 +1,20 @@
 """The result of an explainer for one image."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from lime.lime_image import ImageExplanation
 from PIL import Image
 
 from kerasmed.explain.overlay import draw_overlay
 
+if TYPE_CHECKING:
+    from lime.lime_image import ImageExplanation
+
 
 @dataclass(eq=False, kw_only=True)
-class Explanation(ImageExplanation):
+class Explanation:
     """Weights of an image's superpixels for every class.
-
-    It is also a result of the `lime` package, so ``get_image_and_mask`` and existing notebooks
-    work.
 
     Example:
         >>> import kerasmed as km, numpy as np
@@ -63,22 +62,6 @@ class Explanation(ImageExplanation):
     faithfulness: dict[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
 
-    def __post_init__(self) -> None:
-        """Set the attributes under which `lime` 0.2.0.1 holds the same values."""
-        super().__init__(self.image, self.segments)
-        self.top_labels = np.argsort(-self.probabilities, kind="stable").tolist()
-        for label in self.top_labels:
-            weights = self.superpixel_weights[:, label]
-            ranked = np.argsort(-np.abs(weights), kind="stable")
-            self.local_exp[label] = [(int(i), float(weights[i])) for i in ranked]
-            self.intercept[label] = float(self.intercepts[label])
-        # The package has one score and one local prediction, not one for each class.
-        label = self.predicted
-        self.score = float(self.scores[label]) if self.scores.size else None
-        self.local_pred = np.array(
-            [self.intercept[label] + self.superpixel_weights[:, label].sum()]
-        )
-
     @property
     def predicted(self) -> int:
         """The most probable class."""
@@ -95,3 +78,21 @@ class Explanation(ImageExplanation):
         """
         weights = self.superpixel_weights[:, self.predicted if label is None else label]
         return Image.fromarray(draw_overlay(self.image, self.segments, weights, top))
+
+    def as_lime(self) -> "ImageExplanation":
+        """The same as a result of the package lime 0.2.0.1, for notebooks that use it."""
+        from lime.lime_image import ImageExplanation  # takes longer to import than an explanation
+
+        result = ImageExplanation(self.image, self.segments)
+        result.top_labels = np.argsort(-self.probabilities, kind="stable").tolist()
+        for label in result.top_labels:
+            weights = self.superpixel_weights[:, label]
+            ranked = np.argsort(-np.abs(weights), kind="stable")
+            result.local_exp[label] = [(int(i), float(weights[i])) for i in ranked]
+            result.intercept[label] = float(self.intercepts[label])
+        # The package has one score and one local prediction, not one for each class.
+        label = self.predicted
+        result.score = float(self.scores[label]) if self.scores.size else None
+        weights = self.superpixel_weights[:, label]
+        result.local_pred = np.array([result.intercept[label] + weights.sum()])
+        return result

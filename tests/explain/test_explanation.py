@@ -28,48 +28,48 @@ def explanation() -> Explanation:
 
 
 def test_values_are_those_that_lime_would_hold(explanation):
-    assert isinstance(explanation, ImageExplanation)
+    assert isinstance(explanation.as_lime(), ImageExplanation)
     assert explanation.predicted == 1
-    assert explanation.top_labels == [1, 0]
-    assert explanation.local_exp == {
+    assert explanation.as_lime().top_labels == [1, 0]
+    assert explanation.as_lime().local_exp == {
         0: [(0, 0.4), (3, -0.3), (1, -0.1), (2, 0.0)],
         1: [(0, -0.4), (3, 0.3), (1, 0.1), (2, 0.0)],
     }
-    assert explanation.intercept == {0: 0.2, 1: 0.8}
-    assert explanation.score == 0.9
-    assert explanation.local_pred == pytest.approx([0.8])
+    assert explanation.as_lime().intercept == {0: 0.2, 1: 0.8}
+    assert explanation.as_lime().score == 0.9
+    assert explanation.as_lime().local_pred == pytest.approx([0.8])
 
 
 def test_local_prediction_is_intercept_and_all_weights(explanation):
     other = replace(explanation, superpixel_weights=np.arange(8).reshape(4, 2) / 10)
 
-    assert other.local_pred == pytest.approx([0.8 + 1.6])
+    assert other.as_lime().local_pred == pytest.approx([0.8 + 1.6])
 
 
 def test_superpixels_that_speak_for_a_class_are_shown(explanation):
-    _, mask = explanation.get_image_and_mask(0, positive_only=True, num_features=1)
-    _, of_other = explanation.get_image_and_mask(1, positive_only=True, num_features=5)
+    _, mask = explanation.as_lime().get_image_and_mask(0, positive_only=True, num_features=1)
+    _, of_other = explanation.as_lime().get_image_and_mask(1, positive_only=True, num_features=5)
 
     np.testing.assert_array_equal(mask, QUADRANTS == 0)
     np.testing.assert_array_equal(of_other, np.isin(QUADRANTS, [1, 3]))
 
 
 def test_the_rest_is_hidden(explanation):
-    shown, mask = explanation.get_image_and_mask(0, positive_only=True, hide_rest=True)
+    shown, mask = explanation.as_lime().get_image_and_mask(0, positive_only=True, hide_rest=True)
 
     np.testing.assert_array_equal(shown[..., 0], 100 * (QUADRANTS == 0))
     np.testing.assert_array_equal(mask, QUADRANTS == 0)
 
 
 def test_both_signs_are_shown(explanation):
-    shown, mask = explanation.get_image_and_mask(1, positive_only=False, num_features=2)
+    shown, mask = explanation.as_lime().get_image_and_mask(1, positive_only=False, num_features=2)
 
     np.testing.assert_array_equal(mask, np.choose(QUADRANTS, [-1, 0, 0, 1]))
     assert shown.shape == (4, 4, 3)
 
 
 def test_superpixels_against_a_class_are_shown(explanation):
-    _, mask = explanation.get_image_and_mask(
+    _, mask = explanation.as_lime().get_image_and_mask(
         1, positive_only=False, negative_only=True, num_features=5
     )
 
@@ -77,7 +77,7 @@ def test_superpixels_against_a_class_are_shown(explanation):
 
 
 def test_image_is_left_as_it_was(explanation):
-    explanation.get_image_and_mask(1, positive_only=False)
+    explanation.as_lime().get_image_and_mask(1, positive_only=False)
 
     assert (explanation.image == 100).all()
 
@@ -91,14 +91,14 @@ def test_equal_probabilities_keep_the_order_of_the_classes(explanation):
         scores=np.ones(3),
     )
 
-    assert tied.top_labels == [1, 0, 2]
+    assert tied.as_lime().top_labels == [1, 0, 2]
     assert tied.predicted == 1
 
 
 def test_without_a_surrogate_there_are_no_scores(explanation):
     other = replace(explanation, scores=np.empty(0))
 
-    assert other.score is None
+    assert other.as_lime().score is None
     assert other.half_widths.size == 0
     assert (other.stability, other.warnings) == ({}, [])
 
@@ -125,9 +125,9 @@ def test_explanations_do_not_share_their_notes(explanation):
 
 def test_class_that_is_not_there_is_refused(explanation):
     with pytest.raises(KeyError, match="Label not in explanation"):
-        explanation.get_image_and_mask(2)
+        explanation.as_lime().get_image_and_mask(2)
 
 
 def test_both_signs_alone_at_once_are_refused(explanation):
     with pytest.raises(ValueError, match="cannot be true at the same time"):
-        explanation.get_image_and_mask(0, positive_only=True, negative_only=True)
+        explanation.as_lime().get_image_and_mask(0, positive_only=True, negative_only=True)
