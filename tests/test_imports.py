@@ -70,7 +70,7 @@ BACKENDS = {"tensorflow", "keras", "jax", "torch", "ray"}
 # What each light command imports, and what it may not import besides the backends. Each list runs
 # in a process of its own, in this order.
 LIGHT = {
-    "--help": (["kerasmed.cli.main"], {"numpy", "PIL", "onnxruntime", "pydantic", "jinja2"}),
+    "--help": (["kerasmed.cli.main"], {"numpy", "PIL", "onnxruntime", "pydantic", "jinja2", "rich"}),
     "predict": (
         ["kerasmed.cli.main", "kerasmed.data.find_images", "kerasmed.inference.predict",
          "kerasmed.cli.tables"],
@@ -79,7 +79,7 @@ LIGHT = {
     "explain MODEL.onnx": (
         ["kerasmed.cli.main", "kerasmed.cli.tables", "kerasmed.explain.files",
          "kerasmed.explain.network", "kerasmed.study.run_folder"],
-        {"lime", "sklearn", "matplotlib", "psutil", "cpuinfo"},
+        {"lime", "sklearn", "matplotlib", "psutil", "cpuinfo", "scipy.stats"},
     ),
     "a study, before its first training": (
         ["kerasmed.inference.evaluate", "kerasmed.metrics.classification",

@@ -11,6 +11,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than everything else that --help needs
+    context_settings={"max_content_width": 120},
 )
 
 data_app = typer.Typer(help="Find, check and split images.", no_args_is_help=True)

@@ -47,7 +47,6 @@ def entry() -> None:
     """The installed command."""
     import traceback
 
-    from kerasmed.parallel.workers import leave
     from kerasmed.runtime.hardware import limit_blas_threads
 
     limit_blas_threads()
@@ -56,4 +55,7 @@ def entry() -> None:
     except Exception:  # a bug must not leave other workers waiting either
         traceback.print_exc()
         code = 1
-    leave(code)
+    workers = sys.modules.get("kerasmed.parallel.workers")  # loaded by trainings only
+    if workers is not None:
+        workers.leave(code)
+    sys.exit(code)

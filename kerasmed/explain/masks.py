@@ -6,7 +6,6 @@ from math import isqrt
 from numbers import Integral
 
 import numpy as np
-from scipy.linalg import circulant
 from scipy.special import gammaln
 
 from kerasmed.errors import InputError
@@ -93,7 +92,7 @@ def _hadamard(least: int) -> np.ndarray:
     character[np.square(np.arange(q)) % q] = 1
     matrix = np.ones((q + 1, q + 1), np.int8)
     matrix[1:, 0] = -1
-    matrix[1:, 1:] = circulant(character)
+    matrix[1:, 1:] = character[np.subtract.outer(np.arange(q), np.arange(q)) % q]
     np.fill_diagonal(matrix, 1)
     return matrix > 0
 

@@ -248,3 +248,11 @@ def test_rank_correlation_is_scipys():
     expected = np.mean([spearmanr(a, b).statistic for a, b in zip(one, other, strict=True)])
 
     assert rank_correlation(one, other) == pytest.approx(expected)
+
+
+def test_rank_correlation_is_that_of_scipy_with_ties():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        first, second = rng.integers(0, 6, (2, 12))
+        expected = spearmanr(first, second).statistic
+        assert rank_correlation(first, second) == pytest.approx(expected, abs=1e-12)
