@@ -70,7 +70,7 @@ BACKENDS = {"tensorflow", "keras", "jax", "torch", "ray"}
 # What each light command imports, and what it may not import besides the backends. Each list runs
 # in a process of its own, in this order.
 LIGHT = {
-    "--help": (["kerasmed.cli.main"], {"numpy", "PIL", "onnxruntime", "pydantic", "jinja2", "rich"}),
+    "--help": (["kerasmed.cli.main"], {"numpy", "PIL", "onnxruntime", "pydantic", "rich"}),
     "predict": (
         ["kerasmed.cli.main", "kerasmed.data.find_images", "kerasmed.inference.predict",
          "kerasmed.cli.tables"],
