@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import chdir
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from PIL import Image
 
 from kerasmed.cli.main import main
+from kerasmed.data import entries
 from kerasmed.data.image_file import ImageFile
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.phantoms import FAMILIES, draw_phantom
@@ -94,6 +96,20 @@ def image_folder(tmp_path: Path) -> Path:
         (folder / file.path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(folder / file.path)
     return folder
+
+
+@pytest.fixture
+def decodes(monkeypatch) -> Counter:
+    """Number of times that each file is decoded."""
+    counts: Counter = Counter()
+    read_pictures = entries.read_pictures
+
+    def count(path, *arguments):
+        counts[path] += 1
+        return read_pictures(path, *arguments)
+
+    monkeypatch.setattr(entries, "read_pictures", count)
+    return counts
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""A set as a small page for notebooks."""
+"""Pictures within a page, and a set as a small page for notebooks."""
 
 import base64
 import html
@@ -24,15 +24,18 @@ def page_of_thumbnails(
     rows = []
     for label, name in enumerate(class_names):
         positions = np.flatnonzero(labels == label)
-        pictures = "".join(_picture(np.asarray(images[at])) for at in positions[:per_class])
+        pictures = "".join(
+            f'<img src="{png_uri(np.asarray(images[at]))}" width="{_EDGE}" height="{_EDGE}">'
+            for at in positions[:per_class]
+        )
         rows.append(
             f"<tr><th>{html.escape(name)}</th><td>{len(positions)}</td><td>{pictures}</td></tr>"
         )
     return f"<table>{''.join(rows)}</table>"
 
 
-def _picture(pixels: np.ndarray) -> str:
+def png_uri(pixels: np.ndarray) -> str:
+    """A picture uint8 (height, width, 3) as a data URI, for a page that needs no other file."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, "PNG")
-    data = base64.b64encode(stream.getvalue()).decode()
-    return f'<img src="data:image/png;base64,{data}" width="{_EDGE}" height="{_EDGE}">'
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()

@@ -1,25 +1,15 @@
 """Explanations on disk: each is a picture and a JSON record."""
 
-import base64
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from kerasmed.errors import StageError
 from kerasmed.explain.explanation import Explanation
 from kerasmed.files import read_json, write_json, written_aside
 from kerasmed.fingerprint import Fingerprint
-
-
-def png_uri(pixels: np.ndarray) -> str:
-    """A picture uint8 (height, width, 3) as a data URI, for a page that needs no other file."""
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode()
 
 
 def record_explanation(

@@ -212,8 +212,8 @@ def _draw_explanation(
     model: OnnxClassifier, pixels: np.ndarray, samples: int
 ) -> tuple[str, list[str]]:
     """The LIME overlay of the predicted class as a data URI, and reasons not to rely on it."""
+    from kerasmed.data.thumbnails import png_uri
     from kerasmed.explain.lime import LimeExplainer
-    from kerasmed.explain.records import png_uri
 
     explainer = LimeExplainer(model.predict, num_samples=samples, min_samples=samples)
     explanation = explainer.explain(pixels)

@@ -97,11 +97,11 @@ def is_current(stage: Stage, config: Config, run: RunFolder) -> bool:
     ``check_unchanged`` sees whether a user has changed anything.
     """
     finished = run.finished_stages()
-    return (
-        stage.name in finished
-        and not _missing(stage, config, finished[stage.name])
-        and not _outdated(stage, config, run)
-        and all(is_current(STAGES[name], config, run) for name in _needs(stage, config, run))
+    return all(
+        name in finished
+        and not _missing(STAGES[name], config, finished[name])
+        and not _outdated(STAGES[name], config, run)
+        for name in (*_ancestors(stage, config, run), stage.name)
     )
 
 

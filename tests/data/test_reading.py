@@ -19,20 +19,6 @@ from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 
 
-@pytest.fixture
-def decodes(monkeypatch) -> Counter:
-    """Number of times that each file is decoded."""
-    counts: Counter = Counter()
-    read_pictures = entries.read_pictures
-
-    def count(path, *arguments):
-        counts[path] += 1
-        return read_pictures(path, *arguments)
-
-    monkeypatch.setattr(entries, "read_pictures", count)
-    return counts
-
-
 def save_as(folder: Path, mode: str, suffix: str) -> Path:
     """The images of a folder in another mode and format, in a new folder."""
     new = folder.with_name(f"{mode}{suffix}")

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from kerasmed.audit.tables import number_text, over_seeds_text, spaces_of, trained_on
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
-from kerasmed.explain.records import png_uri
+from kerasmed.data.thumbnails import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_json, write_text
 from kerasmed.study.report.figures import (

@@ -1,31 +1,15 @@
 """The data stage reads every file once, unless its grey range has to be found first."""
 
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from kerasmed.data import entries
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_images
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages.data import split_data
-
-
-@pytest.fixture
-def decodes(monkeypatch) -> Counter:
-    """Number of times that each file is decoded."""
-    counts: Counter = Counter()
-    read_pictures = entries.read_pictures
-
-    def count(path, *arguments):
-        counts[path] += 1
-        return read_pictures(path, *arguments)
-
-    monkeypatch.setattr(entries, "read_pictures", count)
-    return counts
 
 
 def write_set(folder: Path, dtype: type) -> None:
