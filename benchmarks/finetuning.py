@@ -27,7 +27,7 @@ from kerasmed.study.stages import STAGES
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
-from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
+from kerasmed.classify.network import build_classifier, predict_outputs  # noqa: E402
 from kerasmed.classify.training import train_classifier  # noqa: E402
 from kerasmed.metrics.linear_probe import probe_accuracy  # noqa: E402
 
@@ -76,8 +76,8 @@ def main() -> None:
                 runtime,
                 arguments.out / name,
             )
-            logits = predict_outputs(trained.model, judged.images)["logits"]
-            accuracies.append(float((logits.argmax(axis=1) == judged.labels).mean()))
+            probabilities = trained.predict(judged)
+            accuracies.append(float((probabilities.argmax(axis=1) == judged.labels).mean()))
             line = {"variant": name, "settings": settings, "role": arguments.role, "seed": seed}
             line |= {"accuracy": round(accuracies[-1], 4), **result}
             print(json.dumps(line), flush=True)

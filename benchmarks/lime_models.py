@@ -23,11 +23,8 @@ from kerasmed.study.stages import STAGES
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
-import keras  # noqa: E402
-
-from kerasmed.classify.classifier import build_classifier  # noqa: E402
+from kerasmed.classify.model import ImageClassifier  # noqa: E402
 from kerasmed.classify.training import train_classifier  # noqa: E402
-from kerasmed.export.classifiers import export_classifier  # noqa: E402
 
 IMAGES = 20
 
@@ -57,37 +54,19 @@ def main() -> None:
     train, validation, reserve = (
         image_set.subset(split[role]) for role in ("train", "validation", "reserve")
     )
-    temperature = 1.0
-    if not trained:
-        classes = len(train.class_names)
-        model = build_classifier(
-            arguments.backbone, classes, train.image_size, arguments.input_size, "none", 0.0
-        )
-        model.save(arguments.out / "model.keras")
+    recipe = config.classifiers.of_backbone(arguments.backbone).model_copy(
+        update={"input_size": arguments.input_size}
+    )
+    if trained:
+        runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+        common = config.data.symmetry, config.seed, runtime, arguments.out
+        model, _ = train_classifier(arguments.backbone, train, validation, recipe, *common)
     else:
-        classifier, _ = train_classifier(
-            arguments.backbone,
-            train,
-            validation,
-            config.classifiers.of_backbone(arguments.backbone).model_copy(
-                update={"input_size": arguments.input_size}
-            ),
-            config.data.symmetry,
-            config.seed,
-            resolve_runtime(config.runtime, cpu_bfloat16=False),
-            arguments.out,
-        )
-        temperature = classifier.temperature
-    metadata = {
-        "class_names": list(image_set.class_names),
-        "backbone": arguments.backbone,
-        "trained_on": "real",
-        "seed": config.seed,
-        "n_train": len(train),
-    }
-    model = keras.saving.load_model(arguments.out / "model.keras", compile=False)
-    path = arguments.out / "model.onnx"
-    print(export_classifier(model, temperature, metadata, validation.images[:33], path)["parity"])
+        model = ImageClassifier(arguments.backbone, train.image_size, train.class_names, recipe)
+        model.save(arguments.out / "model.keras")
+    metadata = {"trained_on": "real", "seed": config.seed, "n_train": len(train)}
+    images = validation.images[:33]
+    print(model.export(arguments.out / "model.onnx", images, **metadata)["parity"])
     chosen = np.concatenate([_spread(reserve.labels, label) for label in np.unique(train.labels)])
     np.savez(arguments.out / "images.npz", images=reserve.images[np.sort(chosen)])
 

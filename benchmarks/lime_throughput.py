@@ -49,7 +49,7 @@ def fixed(samples: int) -> dict:
 def of_size(backbone: str, size: int, folder: Path) -> OnnxClassifier:
     """An untrained network for images of that size."""
     load_keras()
-    from kerasmed.classify.classifier import build_classifier
+    from kerasmed.classify.network import build_classifier
     from kerasmed.export.classifiers import export_classifier
 
     model = build_classifier(backbone, 4, size, size, "none", 0.0)

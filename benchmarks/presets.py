@@ -29,8 +29,8 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.data.image_set import ImageSet
     from kerasmed.diffusion.config import DiffusionConfig
     from kerasmed.diffusion.cost import TRAINING_PASSES, matrix_product_rate
+    from kerasmed.diffusion.model import load_diffusion_model
     from kerasmed.diffusion.training import train_denoiser
-    from kerasmed.export.denoisers import export_denoiser
     from kerasmed.parallel.config import RuntimeConfig
 
     values = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
@@ -48,7 +48,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     column = history[0].split(",").index("images_per_s")
     images_per_s = float(history[-1].split(",")[column])
     trained, started = _peak_gib(), time.perf_counter()
-    export_denoiser(folder / "denoiser.keras", {}, folder / "denoiser.onnx")
+    load_diffusion_model(folder / "denoiser.keras").export(folder / "denoiser.onnx")
     export_s = time.perf_counter() - started
     exported = _peak_gib()
     possible = matrix_product_rate(result["precision"].removeprefix("mixed_"))

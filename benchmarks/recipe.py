@@ -36,7 +36,7 @@ from kerasmed.study.stages import STAGES
 
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
-from kerasmed.classify.classifier import build_classifier, predict_outputs  # noqa: E402
+from kerasmed.classify.network import build_classifier, predict_outputs  # noqa: E402
 from kerasmed.diffusion.training import train_denoiser  # noqa: E402
 
 

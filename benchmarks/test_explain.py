@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from lime.lime_image import LimeImageExplainer
 
-from kerasmed.classify.classifier import build_classifier
+from kerasmed.classify.network import build_classifier
 from kerasmed.data.phantoms import draw_phantom
 from kerasmed.explain.lime import LimeExplainer
 from kerasmed.export.classifiers import export_classifier

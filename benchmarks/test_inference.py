@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 from kerasmed.classify.backbones import BACKBONES
-from kerasmed.classify.classifier import build_classifier
+from kerasmed.classify.network import build_classifier
 from kerasmed.export.classifiers import export_classifier
 from kerasmed.export.precision import to_int8
 from kerasmed.inference.classifier import OnnxClassifier

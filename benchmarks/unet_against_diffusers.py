@@ -34,14 +34,12 @@ def measure_keras(precision: str, batch: int, widths: list[int], blocks: int) ->
     from kerasmed.diffusion.cost import forward_flops
     from kerasmed.diffusion.optimizer import EmaAdamW
     from kerasmed.diffusion.unet import build_denoiser
-    from kerasmed.inference.pixels import PixelRange
 
     runtime = resolve_runtime(RuntimeConfig())
     warm_up, steps = _repeats(runtime.on_gpu)
     with precision_policy(policy):
-        pixels = PixelRange((127.5,) * 3, 127.5)
         settings = DiffusionConfig(widths=widths, blocks=blocks)
-        model = build_denoiser(SIZE, 4, settings, pixels)
+        model = build_denoiser(SIZE, 4, settings)
     optimizer = EmaAdamW(learning_rate=1e-4, weight_decay=0.01, global_clipnorm=1.0)
     model.compile(optimizer=optimizer, loss="mse", jit_compile=runtime.jit_compile)
     rng = np.random.default_rng(0)

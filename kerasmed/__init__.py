@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from kerasmed import metrics
+    from kerasmed.classify.model import ImageClassifier
     from kerasmed.data.image_set import ImageSet, Roles
+    from kerasmed.diffusion import callbacks
+    from kerasmed.diffusion.model import DiffusionModel
     from kerasmed.explain.explanation import Explanation
     from kerasmed.explain.kernel_shap import KernelShapExplainer
     from kerasmed.explain.lime import LimeExplainer
     from kerasmed.explain.occlusion import OcclusionExplainer
     from kerasmed.inference.classifier import OnnxClassifier
     from kerasmed.inference.denoiser import OnnxDenoiser
+    from kerasmed.saved_models import load_model
 
 __all__ = [
+    "DiffusionModel",
     "Explanation",
+    "ImageClassifier",
     "ImageSet",
     "KernelShapExplainer",
     "LimeExplainer",
@@ -26,10 +33,16 @@ __all__ = [
     "OnnxClassifier",
     "OnnxDenoiser",
     "Roles",
+    "callbacks",
+    "load_model",
+    "metrics",
 ]
 
+# Where each name is defined; a home that ends with its name is that module itself.
 _HOMES = {
+    "DiffusionModel": "kerasmed.diffusion.model",
     "Explanation": "kerasmed.explain.explanation",
+    "ImageClassifier": "kerasmed.classify.model",
     "ImageSet": "kerasmed.data.image_set",
     "KernelShapExplainer": "kerasmed.explain.kernel_shap",
     "LimeExplainer": "kerasmed.explain.lime",
@@ -37,19 +50,30 @@ _HOMES = {
     "OnnxClassifier": "kerasmed.inference.classifier",
     "OnnxDenoiser": "kerasmed.inference.denoiser",
     "Roles": "kerasmed.data.image_set",
+    "callbacks": "kerasmed.diffusion.callbacks",
+    "load_model": "kerasmed.saved_models",
+    "metrics": "kerasmed.metrics",
 }
+# These need Keras. The first of them that is used registers all of kerasmed's Keras objects.
+_KERAS = {"DiffusionModel", "ImageClassifier", "callbacks", "load_model"}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'kerasmed' has no attribute {name!r}")
     try:
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        if name in _KERAS:
+            import_module("kerasmed.runtime.backend").load_keras()
+            import_module("kerasmed.saved_models")
+        value = import_module(_HOMES[name])
     except ModuleNotFoundError as error:  # only the inference engine is installed
         raise ImportError(
             f"kerasmed.{name} needs {error.name}, which is not installed; run `pip install "
             "kerasmed`, which brings it."
         ) from None
+    if not _HOMES[name].endswith(f".{name}"):
+        value = getattr(value, name)
+    globals()[name] = value
     return value
 
 

@@ -1,5 +1,8 @@
 """Random numbers, each stream named by its purpose, so that no two streams coincide."""
 
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum, unique
 
 import numpy as np
@@ -45,6 +48,8 @@ class Purpose(IntEnum):
     CLASSIFIER_PARITY = 34
     DENOISER_PARITY = 35
     MATRIX_PRODUCT = 36
+    DENOISER_STREAM = 37
+    CLASSIFIER_STREAM = 38
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
@@ -62,3 +67,17 @@ def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generato
 def derived_seed(seed: int, purpose: Purpose) -> int:
     """A seed for a library that takes a number, such as Keras or scikit-learn: 0 to 2**31 - 1."""
     return int(random_stream(seed, purpose).integers(2**31))
+
+
+@contextmanager
+def initial_weights(seed: int, purpose: Purpose) -> Iterator[None]:
+    """Build Keras layers whose weights and dropout depend on this seed only.
+
+    Keras draws the seed of an initialiser from Python's global generator, which is restored.
+    """
+    before = random.getstate()
+    random.seed(derived_seed(seed, purpose))
+    try:
+        yield
+    finally:
+        random.setstate(before)

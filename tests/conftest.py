@@ -87,6 +87,24 @@ def phantoms() -> ImageSet:
     return phantom_set()
 
 
+def no_levels(x, condition, settings):
+    """Stands in for the levels of a denoiser, which take most of the time to build."""
+    import keras
+
+    x = x + keras.layers.Dense(x.shape[-1])(condition)[:, None, None, :]
+    return keras.layers.Dropout(settings.dropout)(x) if settings.dropout else x
+
+
+@pytest.fixture
+def few_layers() -> Iterator[pytest.MonkeyPatch]:
+    """Denoisers without their levels; ``undo`` of this brings them back."""
+    from kerasmed.diffusion import unet
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unet, "_down_and_up", no_levels)
+        yield patch
+
+
 @pytest.fixture
 def image_folder(tmp_path: Path) -> Path:
     """A folder of two class folders with twelve images each."""

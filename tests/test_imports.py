@@ -14,7 +14,7 @@ PACKAGE = ROOT / "kerasmed"
 LAYERS = (
     *("errors", "text", "settings", "files", "fingerprint", "progress", "random_streams"),
     *("runtime", "data", "parallel", "metrics", "inference", "export", "diffusion"),
-    *("classify", "explain", "audit", "study", "serve", "cli", "__main__"),
+    *("classify", "saved_models", "explain", "audit", "study", "serve", "cli", "__main__"),
 )
 
 

@@ -27,7 +27,7 @@ def open_extractors(
     for backbone in settings.extractors:
         load_keras()
         from kerasmed.classify.backbones import weights_for
-        from kerasmed.classify.classifier import build_classifier
+        from kerasmed.classify.network import build_classifier
         from kerasmed.export.classifiers import export_classifier
 
         weights = weights_for(backbone, settings.extractor_weights, "audit.extractor_weights")

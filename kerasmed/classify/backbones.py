@@ -1,6 +1,6 @@
 """The one table of backbones: Keras Applications networks and the preprocessing of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -15,7 +15,7 @@ from kerasmed.runtime.backend import load_keras
 
 
 def _do_nothing(network: keras.Model) -> None:
-    """Most networks are the same with weights from a file as with those that Keras downloads."""
+    """Most networks have the same layers with any weights."""
 
 
 def _scale_stem(network: keras.Model) -> None:
@@ -43,7 +43,7 @@ class Backbone:
         smallest: the smallest input size that it accepts.
         preprocess: its own ``preprocess_input``, from float32 pixels, 0 to 255.
         options: further arguments of the function.
-        complete: applied to the network after its weights are loaded from a file.
+        complete: applied to the network after its weights are loaded.
     """
 
     network: str
@@ -127,6 +127,17 @@ def weights_for(name: str, weights: str | dict[str, str], key: str = "classifier
     return weights
 
 
+def set_all_weights(network: keras.Model, weights: Sequence[np.ndarray]) -> None:
+    """``network.set_weights``, after which EfficientNet also normalises by the new statistics.
+
+    Keras 3.15 updates what a Normalization layer computes with only when it loads a file.
+    """
+    keras.Model.set_weights(network, weights)
+    for layer in network._flatten_layers():
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+
+
 def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     """A backbone without its top.
 
@@ -135,20 +146,26 @@ def build_network(name: str, input_size: int, weights: str) -> keras.Model:
     """
     load_keras()  # refuses channels_first, if another program has set it
     backbone = find_backbone(name)
-    build = getattr(applications, backbone.network)
-    try:
-        network = build(
+
+    def build(weights: str | None) -> keras.Model:
+        return getattr(applications, backbone.network)(
             include_top=False,
-            weights=None if weights == "none" else weights,
+            weights=weights,
             input_shape=(input_size, input_size, 3),
             **backbone.options,
         )
+
+    try:
+        network = build(None if weights == "none" else weights)
     except Exception as error:  # Keras raises bare Exception for a failed download.
         reason = " ".join(str(error).split())[:200]
         raise ConfigError(
             f"classifiers.weights: cannot load {weights!r} into {name}: {reason} Give a path to "
             'its weights without top, or "none" to train from scratch.'
         ) from None
-    if weights not in ("imagenet", "none"):
+    if weights == "imagenet" and backbone.complete is not _do_nothing:
+        loaded, network = network, build(None)  # with the layers of a saved model that is loaded
+        set_all_weights(network, loaded.get_weights())
+    if weights != "none":
         backbone.complete(network)
     return network

@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from kerasmed.classify.calibration import calibrated_loss
-from kerasmed.classify.classifier import predict_outputs
 from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.network import predict_outputs
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import StageError
 from kerasmed.parallel.devices import on_one_device
@@ -17,30 +17,45 @@ from kerasmed.parallel.workers import from_chief
 
 
 class Recorder(keras.callbacks.EarlyStopping):
-    """Times the steps, validates after each epoch, keeps the best weights and stops early.
+    """Validates a classifier after each epoch, keeps its best weights and stops early.
+
+    The logs get ``val_loss``, calibrated anew each time, and ``val_accuracy``. Weights that were
+    trained before are kept if the best later ones make more mistakes, by more than two standard
+    errors.
 
     Args:
-        plain: a float32 copy of the network, on one device; holds the best weights at the end.
         validation: images whose loss decides.
         settings: the recipe.
-        accuracy: validation accuracy of the copy's present weights. They are kept if the best
-            later ones make more mistakes, by more than two standard errors.
+        epochs: epochs of the training; it stops early in the second half.
+        advance: called with the number of finished steps, and a note.
+
+    Attributes:
+        rows: loss and accuracy of each epoch, over training and validation images.
+        seconds: duration of each step.
+        kept: "finetune", or "head" if the weights before the training were kept.
     """
 
     def __init__(
-        self, plain: keras.Model, validation: ImageSet, settings: ClassifierConfig, accuracy: float
+        self,
+        validation: ImageSet,
+        settings: ClassifierConfig,
+        epochs: int,
+        advance: Callable[[float, str], None] = lambda count, note: None,
     ):
         super().__init__(
             "val_loss", patience=settings.patience, mode="min", restore_best_weights=True
         )
-        self.plain = plain
         self.validation = validation
-        self.settings = settings
+        self.epochs = epochs
+        self.advance = advance
         self.kept = "finetune"
         self.rows: list[dict[str, Any]] = []
         self.seconds: list[float] = []
-        self.advance: Callable[[int, str], None]
-        self._head, self._accuracy_of_head = plain.get_weights(), accuracy
+
+    def on_train_begin(self, logs=None):
+        super().on_train_begin(logs)
+        self._before = self.model.get_weights()
+        self._accuracy_before = self._validate()["val_accuracy"] if self.model.is_trained else 0.0
 
     def on_train_batch_begin(self, batch, logs=None):
         self._started = time.perf_counter()
@@ -50,37 +65,42 @@ class Recorder(keras.callbacks.EarlyStopping):
         self.advance(1, "")
 
     def on_epoch_end(self, epoch, logs=None):
-        row = {"loss": logs["loss"], "accuracy": logs["accuracy"], **self._validate()}
-        loss = row["val_loss"]
-        if not np.isfinite(list(row.values())).all():
+        logs.update(self._validate())
+        losses = {key: logs[key] for key in ("loss", "val_loss")}
+        if not np.isfinite(list(losses.values())).all():
             raise StageError(
-                f"The loss of {self.plain.name} became {row['loss']}, and its validation loss "
-                f"{loss}, in epoch {epoch + 1}: expected finite losses; set a lower "
-                "classifiers.finetune_learning_rate, or runtime.precision: float32."
+                f"The loss of {self.model.backbone} became {losses['loss']}, and its validation "
+                f"loss {losses['val_loss']}, in epoch {epoch + 1}: expected finite losses; set a "
+                "lower classifiers.finetune_learning_rate, or runtime.precision: float32."
             )
-        rounded = {key: round(float(value), 5) for key, value in row.items()}
-        self.rows.append({"phase": "finetune", "epoch": epoch + 1, **rounded})
-        self.advance(0, f"validation loss {loss:.4f}")
-        super().on_epoch_end(epoch, row)
+        row = {"phase": "finetune", "epoch": epoch + 1}
+        self.rows.append({**row, **{key: round(float(logs[key]), 5) for key in _COLUMNS}})
+        self.advance(0, f"validation loss {losses['val_loss']:.4f}")
+        super().on_epoch_end(epoch, logs)
         # While the rate is high, the loss may stay above the head's for many epochs.
-        if epoch < self.settings.finetune_epochs // 2 + self.patience:
+        if epoch < self.epochs // 2 + self.patience:
             self.model.stop_training = False
 
     def _validate(self) -> dict[str, float]:
         """Calibrated loss and accuracy on the validation images."""
-        self.plain.set_weights(self.model.get_weights())
         with on_one_device():
-            logits = predict_outputs(self.plain, self.validation.images)["logits"]
+            network = self.model.inference_network()
+            logits = predict_outputs(network, self.validation.images)["logits"]
         labels = self.validation.labels
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         loss, accuracy = from_chief(calibrated_loss(logits, labels), accuracy)
         return {"val_loss": loss, "val_accuracy": accuracy}
 
     def on_train_end(self, logs=None):
-        head, best = (
+        if not self.rows:
+            return
+        before, best = (
             round((1 - accuracy) * len(self.validation))
-            for accuracy in (self._accuracy_of_head, self.rows[self.best_epoch]["val_accuracy"])
+            for accuracy in (self._accuracy_before, self.rows[self.best_epoch]["val_accuracy"])
         )
-        if best - head > 2 * np.sqrt(best + head):
-            self.kept, self.best_weights = "head", self._head
-        self.plain.set_weights(self.best_weights)
+        if best - before > 2 * np.sqrt(best + before):
+            self.kept, self.best_weights = "head", self._before
+        self.model.set_weights(self.best_weights)
+
+
+_COLUMNS = ("loss", "accuracy", "val_loss", "val_accuracy")

@@ -1,5 +1,7 @@
 """Training batches of the denoiser, each a pure function of the seed and the step."""
 
+from collections.abc import Iterator
+
 import keras
 import numpy as np
 
@@ -13,6 +15,7 @@ from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
 
 Batch = tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]
+Draw = tuple[np.ndarray, int, int, np.ndarray]
 
 
 def loss_weights(timesteps: np.ndarray, gamma: float, floor: float) -> np.ndarray:
@@ -76,25 +79,76 @@ class NoisyBatches(keras.utils.PyDataset):
         first = (self.first_step + index) * settings.batch_size + self.offset
         noise = np.empty((self.size, *self.image_set.images.shape[1:]), np.float32)
         draws = [self._draw(first + i, image_noise) for i, image_noise in enumerate(noise)]
-        images, timesteps, labels, augmentation = map(np.array, zip(*draws, strict=True))
-        clean = self.pixels.to_model(images)
-        inputs, targets, weights = noisy_batch(clean, noise, timesteps, labels, settings)
-        if settings.augment:
-            inputs["augmentation"] = augmentation
-        return inputs, targets, weights
+        return _assemble(draws, noise, self.pixels, settings)
 
-    def _draw(self, sample: int, noise: np.ndarray) -> tuple[np.ndarray, int, int, np.ndarray]:
-        """Image, timestep, label and augmentation of a sample; fills ``noise`` in place."""
+    def _draw(self, sample: int, noise: np.ndarray) -> Draw:
         epoch, position = self._order(sample)
         rng = random_stream(self.seed, Purpose.DENOISER_SAMPLE, epoch, position)
-        image = transform_at_random(self.image_set.images[position], self.symmetry, rng)
-        label = int(self.image_set.labels[position])
-        if rng.random() < self.settings.label_dropout:
-            label = len(self.image_set.class_names)
-        timestep = int(rng.integers(NUM_TIMESTEPS))
-        augmentation = draw_augmentation(rng, self.settings.augment)
-        rng.standard_normal(dtype=np.float32, out=noise)
-        return apply_augmentation(image, augmentation), timestep, label, augmentation
+        image, label = self.image_set.images[position], int(self.image_set.labels[position])
+        no_class = len(self.image_set.class_names)
+        return _draw_sample(image, label, no_class, self.settings, self.symmetry, rng, noise)
+
+
+def noisy_stream(
+    pairs: Iterator[tuple[np.ndarray, np.ndarray]],
+    num_classes: int,
+    pixels: PixelRange,
+    settings: DiffusionConfig,
+    symmetry: str,
+    seed: int,
+    first_step: int = 0,
+) -> Iterator[Batch]:
+    """Batches from a stream of images and labels.
+
+    Noise, timesteps and augmentation depend on the seed, the step and the place in the batch; which
+    images these meet depends on the stream.
+
+    Args:
+        pairs: batches of images, uint8 (batch, height, width, 3), and labels, int (batch,).
+        num_classes: number of classes.
+        pixels, settings, symmetry, seed, first_step: see ``NoisyBatches``.
+    """
+    for step, (images, labels) in enumerate(pairs, first_step):
+        noise = np.empty(images.shape, np.float32)
+        draws = [
+            _draw_sample(
+                image, int(label), num_classes, settings, symmetry,
+                random_stream(seed, Purpose.DENOISER_STREAM, step, i), noise[i],
+            )
+            for i, (image, label) in enumerate(zip(images, labels, strict=True))
+        ]  # fmt: skip
+        yield _assemble(draws, noise, pixels, settings)
+
+
+def _draw_sample(
+    image: np.ndarray,
+    label: int,
+    no_class: int,
+    settings: DiffusionConfig,
+    symmetry: str,
+    rng: np.random.Generator,
+    noise: np.ndarray,
+) -> Draw:
+    """Image, timestep, label and augmentation of a sample; fills ``noise`` in place."""
+    image = transform_at_random(image, symmetry, rng)
+    if rng.random() < settings.label_dropout:
+        label = no_class
+    timestep = int(rng.integers(NUM_TIMESTEPS))
+    augmentation = draw_augmentation(rng, settings.augment)
+    rng.standard_normal(dtype=np.float32, out=noise)
+    return apply_augmentation(image, augmentation), timestep, label, augmentation
+
+
+def _assemble(
+    draws: list[Draw], noise: np.ndarray, pixels: PixelRange, settings: DiffusionConfig
+) -> Batch:
+    images, timesteps, labels, augmentation = map(np.array, zip(*draws, strict=True))
+    inputs, targets, weights = noisy_batch(
+        pixels.to_model(images), noise, timesteps, labels, settings
+    )
+    if settings.augment:
+        inputs["augmentation"] = augmentation
+    return inputs, targets, weights
 
 
 def noisy_batch(

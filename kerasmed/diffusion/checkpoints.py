@@ -12,52 +12,63 @@ from keras import ops
 from kerasmed.errors import StageError
 from kerasmed.files import written_aside
 from kerasmed.fingerprint import Fingerprint
+from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import say
 
 _KEPT = 2
 
 
-class Checkpoints:
-    """NumPy archives of everything that a training needs to resume; the last two are kept.
+class Checkpoints(keras.callbacks.Callback):
+    """Saves a training after each epoch, so that ``fit`` resumes it exactly where it stopped.
 
-    Keras's own checkpoints would lose the state of dropout's generators and the moving averages.
+    Give it to ``fit`` again after an interruption. The training then ends as if it had never
+    stopped, in float32 on a CPU under TensorFlow with the same bits. (A stream of batches goes on
+    exactly only if it repeats itself.) The last two checkpoints are kept, and ``best.npz``, the
+    average of the weights with the lowest validation loss. Keras's ``BackupAndRestore`` would lose
+    the state of dropout and the count of batches.
 
     Args:
         folder: folder of the checkpoints.
-        recipe: settings and images that must not change when a training resumes.
         ran: backend, device and precision of this process, for the record.
+
+    Attributes:
+        ran_before: ``ran`` of the process whose checkpoint was resumed; empty without one.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+        >>> images = km.ImageSet.from_arrays(pixels, ["benign", "malignant"] * 10)
+        >>> ddpm = km.DiffusionModel.from_preset("cpu", images, widths=[8], batch_size=10)
+        >>> ddpm.compile()
+        >>> callbacks = [km.callbacks.Checkpoints("checkpoints")]
+        >>> history = ddpm.fit(images, epochs=1, callbacks=callbacks, verbose=0)
+        >>> ddpm.fit(images, epochs=3, callbacks=callbacks, verbose=0).epoch  # the first is done
+        [1, 2]
     """
 
-    def __init__(self, folder: Path, recipe: Fingerprint, ran: dict[str, Any]):
-        self.folder = folder
-        self.recipe = recipe
-        self.ran = ran
+    def __init__(self, folder: Path | str, ran: dict[str, Any] | None = None):
+        super().__init__()
+        self.folder = Path(folder)
+        self.ran = ran or {}
+        self.ran_before: dict[str, Any] = {}
+        self._recipe: dict[str, Any] = {}
+        self._lowest = np.inf
 
-    def save(self, model: keras.Model, step: int, seconds: float) -> None:
-        """Write the raw weights, the optimiser with its averages, and the step."""
-        arrays = {
-            name: ops.convert_to_numpy(variable)
-            for name, variable in _named_variables(model).items()
-        }
-        meta = {"step": step, "seconds": seconds, "ran": self.ran}
-        meta["fingerprint"] = self.recipe.as_record()
-        with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
-            np.savez(temporary, meta=json.dumps(meta), **arrays)
-        leftovers = self.folder.glob(".*.tmp.npz")  # from a process that was killed
-        for path in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *leftovers):
-            path.unlink()
+    def resume(self, model: keras.Model, recipe: Fingerprint) -> int:
+        """Load the newest readable checkpoint into a compiled ``DiffusionModel``.
 
-    def restore(self, model: keras.Model) -> tuple[int, float, dict[str, Any]]:
-        """Load the newest readable checkpoint into a compiled model.
+        Args:
+            model: what ``fit`` trains.
+            recipe: settings and images that must not change when a training resumes.
 
         Returns:
-            Step and seconds of training so far, 0 and 0.0 without a checkpoint; and ``ran`` of the
-            process that saved it, empty if it was not recorded.
+            Number of batches that were learned from so far, 0 without a checkpoint.
 
         Raises:
             StageError: the checkpoint belongs to another network or recipe, or none of the
                 checkpoints can be read.
         """
+        self._recipe = recipe.as_record()
         kept = sorted(self.folder.glob("step-*.npz"), reverse=True)
         for path in kept:
             archive = _read(path, "the previous one" if path != kept[-1] else "none")
@@ -65,7 +76,7 @@ class Checkpoints:
                 continue
             meta, arrays = archive
             remedy = f"delete {self.folder} to train from the start"
-            self.recipe.check(meta["fingerprint"], str(path), remedy)
+            recipe.check(meta["fingerprint"], str(path), remedy)
             variables = _named_variables(model)
             if not _match(arrays, variables):
                 raise StageError(
@@ -74,32 +85,62 @@ class Checkpoints:
                 )
             for name, variable in variables.items():
                 variable.assign(arrays[name])
-            return int(meta["step"]), float(meta["seconds"]), meta.get("ran", {})
+            self._lowest = meta["lowest"]
+            self.ran_before = meta["ran"]
+            return int(meta["step"])
         if kept:
             raise StageError(
                 f"None of the {len(kept)} checkpoints in {self.folder} can be read; restore one, "
                 f"or delete {self.folder} to train from the start."
             )
-        return 0, 0.0, {}
+        return 0
 
-    def save_best(self, averaged: keras.Model, row: dict[str, float]) -> None:
-        """Replace the best averaged weights, and their row of the history, by these."""
-        weights = {f"w{i}": value for i, value in enumerate(averaged.get_weights())}
+    def on_epoch_end(self, epoch, logs=None):
+        if this_worker().is_chief:
+            self._save(self.model, (logs or {}).get("val_loss", np.nan))
+
+    def _save(self, model: keras.Model, validation_loss: float) -> None:
+        """Write the raw weights, the optimiser with its averages, and the step."""
+        if validation_loss < self._lowest:
+            self._lowest = validation_loss
+            self._save_best(model)
+        arrays = {
+            name: ops.convert_to_numpy(variable)
+            for name, variable in _named_variables(model).items()
+        }
+        step = model.batches_seen
+        meta = {"step": step, "lowest": self._lowest, "ran": self.ran, "fingerprint": self._recipe}
+        with written_aside(self.folder / f"step-{step:08d}.npz") as temporary:
+            np.savez(temporary, meta=json.dumps(meta), **arrays)
+        leftovers = self.folder.glob(".*.tmp.npz")  # from a process that was killed
+        for path in (*sorted(self.folder.glob("step-*.npz"))[:-_KEPT], *leftovers):
+            path.unlink()
+
+    def _save_best(self, model: keras.Model) -> None:
+        """Replace the best averaged weights by the present ones."""
+        weights = model.inference_network().get_weights()
+        meta = {"step": model.batches_seen, "validation_loss": self._lowest}
         with written_aside(self.folder / "best.npz") as temporary:
-            np.savez(temporary, meta=json.dumps(row), **weights)
+            arrays = {f"w{i}": value for i, value in enumerate(weights)}
+            np.savez(temporary, meta=json.dumps(meta), **arrays)
 
-    def restore_best(self, averaged: keras.Model) -> dict[str, float] | None:
-        """Load the best averaged weights; returns their row, or None if they cannot be read."""
+    def restore_best(self, model: keras.Model) -> dict[str, float] | None:
+        """Give a model the averaged weights with the lowest validation loss.
+
+        Returns:
+            Their ``step`` and ``validation_loss``; None, after a message, if they cannot be read.
+        """
         path = self.folder / "best.npz"
         archive = _read(path, "the last average")
         if archive is None:
             return None
-        row, arrays = archive
-        if not _match(arrays, {f"w{i}": weight for i, weight in enumerate(averaged.weights)}):
+        meta, arrays = archive
+        weights = model.inference_network().weights
+        if not _match(arrays, {f"w{i}": weight for i, weight in enumerate(weights)}):
             say(f"{path} belongs to another network; the last average is used instead.")
             return None
-        averaged.set_weights([arrays[f"w{i}"] for i in range(len(arrays))])
-        return row
+        model.set_average([arrays[f"w{i}"] for i in range(len(arrays))])
+        return meta
 
     def describe_last(self) -> str:
         """A phrase that names the newest checkpoint."""
@@ -108,10 +149,10 @@ class Checkpoints:
 
 
 def _named_variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """The variables of a compiled model and of its optimiser, by their names in an archive."""
+    """The variables of a network and of its optimiser, by their names in an archive."""
     return {
         f"{kind}{i}": variable
-        for kind, variables in (("m", model.variables), ("o", model.optimizer.variables))
+        for kind, variables in (("m", model.network.variables), ("o", model.optimizer.variables))
         for i, variable in enumerate(variables)
     }
 

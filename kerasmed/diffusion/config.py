@@ -84,6 +84,21 @@ class DiffusionConfig(Section):
             )
         return self
 
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images that the levels of the network cannot halve.
+
+        Raises:
+            ValueError: naming the sizes that fit.
+        """
+        stride = self.patch_size * 2 ** (len(self.widths) - 1)
+        # With a single pixel on the lowest level, tf2onnx 1.17 writes a graph that does not run.
+        if image_size % stride or image_size < 2 * stride:
+            raise ValueError(
+                f"data.image_size must be a multiple of {stride} "
+                f"(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)), {2 * stride} or more; "
+                f"received {image_size}; change one of the three"
+            )
+
     def budget(self) -> str:
         """The limits as a phrase."""
         limits = (

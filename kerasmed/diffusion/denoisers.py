@@ -16,9 +16,7 @@ def open_denoiser(path: Path) -> tuple[Denoiser, PixelRange]:
             tuple(session.metadata["pixel_mean"]), session.metadata["pixel_scale"]
         )
     load_keras()
-    import keras
+    from kerasmed.diffusion.model import load_diffusion_model
 
-    from kerasmed.diffusion.unet import keras_denoiser, pixels_of
-
-    model = keras.saving.load_model(path, compile=False)
-    return keras_denoiser(model), pixels_of(model)
+    model = load_diffusion_model(path)
+    return model.denoiser, model.pixel_range

@@ -1,5 +1,6 @@
 """A preview of what the network draws so far, and whether it memorises its training images."""
 
+import math
 from pathlib import Path
 
 import keras
@@ -8,74 +9,98 @@ from PIL import Image, ImageDraw
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
-from kerasmed.diffusion.generate import generate_images
-from kerasmed.diffusion.solvers import sampling_timesteps
-from kerasmed.diffusion.unet import keras_denoiser, pixels_of
 from kerasmed.files import written_aside
 from kerasmed.metrics.memorisation import comparison_pixels, fraction_closer_to_train
+from kerasmed.parallel.workers import this_worker
 
 IMAGES = 48
-PREDICTED_AT_ONCE = 32
 _MAX_COMPARED = 1000  # training images, and as many validation images
-_SOLVER, _STEPS, _UNGUIDED = "unipc", 15, 1.0
 _CAPTION_HEIGHT = 14
 
 
-class Preview:
-    """Draws the same few dozen images each time, one row a class.
+class Preview(keras.callbacks.Callback):
+    """Draws the same few dozen images after some epochs, one row a class, into PNGs.
 
     Args:
-        train: images that the network learns from.
-        validation: similar images that it does not learn from.
-        symmetry: flips and turns under which an image counts as the same.
-        seed: seed of the drawn images.
+        folder: folder of the PNGs, one for each step at which it draws.
+        every: epochs between two previews. The first and the last epoch have one too.
+        train, validation: images that the model learns from, and similar ones that it does not. If
+            both are given, each preview also says what fraction of its images are closer, in
+            pixels, to a training image than to one of as many validation images; about one half if
+            nothing was memorised. The logs get it as ``closer_to_train``.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+        >>> images = km.ImageSet.from_arrays(pixels, ["benign", "malignant"] * 10)
+        >>> ddpm = km.DiffusionModel.from_preset("cpu", images, widths=[8], batch_size=10)
+        >>> ddpm.compile()
+        >>> callbacks = [km.callbacks.Preview("previews")]
+        >>> history = ddpm.fit(images, epochs=1, callbacks=callbacks, verbose=0)
+        >>> from pathlib import Path
+        >>> [path.name for path in Path("previews").iterdir()]
+        ['step-00000002.png']
     """
 
-    def __init__(self, train: ImageSet, validation: ImageSet, symmetry: str, seed: int):
-        size = min(len(train), len(validation), _MAX_COMPARED)
-        self.train_pixels, self.validation_pixels = (
-            comparison_pixels(images[np.linspace(0, len(images) - 1, size).round().astype(int)])
-            for images in (train.images, validation.images)
-        )
-        self.num_classes = len(train.class_names)
-        self.image_size = train.image_size
-        self.symmetry = symmetry
-        self.seed = seed
+    def __init__(
+        self,
+        folder: Path | str,
+        every: int = 10,
+        train: ImageSet | None = None,
+        validation: ImageSet | None = None,
+    ):
+        super().__init__()
+        self.folder = Path(folder)
+        self.every = every
+        self._compared: tuple[np.ndarray, np.ndarray] | None = None
+        if train is not None and validation is not None:
+            size = min(len(train), len(validation), _MAX_COMPARED)
+            self._compared = _evenly(train, size), _evenly(validation, size)
 
-    def write(self, denoiser: keras.Model, caption: str, path: Path) -> float:
-        """Draw the images into a PNG.
+    def on_epoch_end(self, epoch, logs=None):
+        self._is_drawn = epoch == 0 or (epoch + 1) % self.every == 0
+        if self._is_drawn:
+            self._draw_epoch(logs)
+        elif self._compared and this_worker().is_chief:
+            logs["closer_to_train"] = math.nan  # so that all rows of a CSVLogger have it
+
+    def on_train_end(self, logs=None):
+        if not getattr(self, "_is_drawn", True):
+            self._draw_epoch(logs or {})
+
+    def _draw_epoch(self, logs: dict[str, float]) -> None:
+        if not this_worker().is_chief:
+            return
+        losses = [f"{name} {logs[name]:.4f}" for name in ("loss", "val_loss") if name in logs]
+        closer = self.draw(self.model, ", ".join(losses))
+        if closer is not None:
+            logs["closer_to_train"] = closer
+
+    def draw(self, model: keras.Model, note: str) -> float | None:
+        """Draw the images of a ``DiffusionModel`` into a PNG, with a note below them.
 
         Returns:
-            Fraction of them that are closer, in pixels, to a training image than to one of as many
-            validation images; about one half if nothing was memorised.
+            Fraction of them that are closer to a training image, see ``train``; or None.
         """
-        columns = max(1, IMAGES // self.num_classes)
-        wanted = [(label, i) for label in range(self.num_classes) for i in range(columns)]
-        drawn = generate_images(
-            keras_denoiser(denoiser),
-            pixels_of(denoiser),
-            wanted,
-            self.num_classes,
-            self.image_size,
-            self.seed,
-            _SOLVER,
-            sampling_timesteps(_STEPS),
-            _UNGUIDED,
-            PREDICTED_AT_ONCE,
-        )
-        images = np.stack([image for _, _, image in drawn])
-        closer = fraction_closer_to_train(
-            self.train_pixels,
-            self.validation_pixels,
-            comparison_pixels(all_versions(images, self.symmetry)),
-            self.seed,
-        )
-        rows = images.reshape(self.num_classes, columns, *images.shape[1:])
+        num_classes = len(model.class_names)
+        columns = max(1, IMAGES // num_classes)
+        images = model.sample(per_class=columns, seed=model.seed, verbose=0).images
+        caption, closer = f"step {model.batches_seen}, {note}", None
+        if self._compared:
+            versions = comparison_pixels(all_versions(images, model.symmetry))
+            closer = fraction_closer_to_train(*self._compared, versions, seed=model.seed)
+            caption += f", closer to training {closer:.2f}"
+        rows = images.reshape(num_classes, columns, *images.shape[1:])
         grid = np.concatenate(np.concatenate(rows, axis=1), axis=1)
         page = Image.new("RGB", (grid.shape[1], grid.shape[0] + _CAPTION_HEIGHT))
         page.paste(Image.fromarray(grid))
-        text = f"{caption}, closer to training {closer:.2f}"
-        ImageDraw.Draw(page).text((2, grid.shape[0] + 1), text, fill="white")
-        with written_aside(path) as temporary:
+        ImageDraw.Draw(page).text((2, grid.shape[0] + 1), caption, fill="white")
+        with written_aside(self.folder / f"step-{model.batches_seen:08d}.png") as temporary:
             page.save(temporary)
         return closer
+
+
+def _evenly(images: ImageSet, count: int) -> np.ndarray:
+    """Pixels for comparison of so many images, evenly spread over a set."""
+    rows = np.linspace(0, len(images) - 1, count).round().astype(int)
+    return comparison_pixels(images.images[rows])

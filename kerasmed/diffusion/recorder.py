@@ -10,16 +10,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from kerasmed.data.image_set import ImageSet
-from kerasmed.diffusion.batches import validation_batch
 from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.config import DiffusionConfig
-from kerasmed.diffusion.optimizer import EmaAdamW
-from kerasmed.diffusion.preview import PREDICTED_AT_ONCE, Preview
-from kerasmed.diffusion.unet import AUGMENTATION_LAYER, pixels_of
+from kerasmed.diffusion.preview import Preview
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
-from kerasmed.parallel.devices import on_one_device
 from kerasmed.parallel.workers import from_chief, this_worker
 from kerasmed.progress import say
 
@@ -27,22 +22,17 @@ _TIMED = 10  # steps after the first, whose time predicts that of an interval
 _LEAST_RATE = 0.01  # fraction of the learning rate left at the end of the cool-down
 
 
-class Recorder(keras.callbacks.Callback):
-    """Keeps the history of a training, its checkpoints and previews, and ends it.
+class Recorder(Checkpoints):
+    """Keeps the history of a study's training, its checkpoints and previews, and ends it.
 
     With several workers the chief does this and decides when the others stop.
 
     Args:
         folder: the run folder's ``diffusion/``.
         settings: budget, rates and intervals.
-        train: images that the network learns from.
-        validation: similar images that it does not learn from.
-        symmetry: flips and turns under which an image counts as the same, for the previews.
-        seed: seed of the validation noise and of the previews.
-        averaged: a float32 network that receives the averaged weights.
-        optimizer: the optimiser that holds the averages.
-        checkpoints: destination of the checkpoints.
-        step, seconds: progress of the training so far, 0 for a new one.
+        num_images: images that the network learns from.
+        preview: draws the previews.
+        ran: see ``Checkpoints``.
         created: ``time.monotonic()`` at the start, from which the time to the first step counts.
     """
 
@@ -50,33 +40,31 @@ class Recorder(keras.callbacks.Callback):
         self,
         folder: Path,
         settings: DiffusionConfig,
-        train: ImageSet,
-        validation: ImageSet,
-        symmetry: str,
-        seed: int,
-        averaged: keras.Model,
-        optimizer: EmaAdamW,
-        checkpoints: Checkpoints,
-        step: int,
-        seconds: float,
+        num_images: int,
+        preview: Preview,
+        ran: dict[str, Any],
         created: float,
     ):
-        super().__init__()
-        self.folder = folder
+        super().__init__(folder / "checkpoints", ran)
+        self.history_path = folder / "history.csv"
         self.settings = settings
-        self.num_images = len(train)
-        self.averaged = averaged
-        self.optimizer = optimizer
-        self.checkpoints = checkpoints
-        self.preview = Preview(train, validation, symmetry, seed)
-        self.validation = validation_batch(validation, pixels_of(averaged), settings, seed)
-        self.seconds_before = seconds
+        self.num_images = num_images
+        self.preview = preview
         self.created = created
         self.first_step_s: float | None = None
         self._first_step_at: float | None = None
         self._percent_shown = 0.0  # of the budget, on the progress bar
-        self.rows = _history_until(step, folder / "history.csv")
+        self.rows: list[dict[str, float]] = []
+        self._seconds_before = 0.0
         self.advance: Callable[[float, str], None]
+
+    def resume(self, model, recipe):
+        step = super().resume(model, recipe)
+        self.rows = _history_until(step, self.history_path)
+        self._seconds_before = 60 * self.rows[-1]["minutes"] if self.rows else 0.0
+        model.stop_training = bool(*from_chief(self.finished(step)))
+        say(f"From step {step} on, for at most {self.settings.budget()}.")
+        return step
 
     def finished(self, step: int) -> bool:
         """Whether the budget is used up or the validation loss has not fallen for too long."""
@@ -107,7 +95,7 @@ class Recorder(keras.callbacks.Callback):
         (spent,) = from_chief(self._spent(step, self._minutes() + self._interval_minutes() / 2))
         remaining, cooldown = 1.0 - spent, self.settings.cooldown
         decay = max(remaining / cooldown, _LEAST_RATE) if cooldown else 1.0
-        self.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
+        self.model.optimizer.learning_rate = self.settings.learning_rate * min(1.0, decay)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.first_step_s is None:
@@ -134,38 +122,32 @@ class Recorder(keras.callbacks.Callback):
         self._refuse_nan(logs["loss"], step)
         finished = False
         if this_worker().is_chief:
-            with on_one_device():
-                finished = self._record(step, float(logs["loss"]))
+            finished = self._record(step, float(logs["loss"]), logs["val_loss"])
         self.model.stop_training = bool(*from_chief(finished))
 
-    def _record(self, step: int, loss: float) -> bool:
-        """Validate and save at this step; returns whether the training has finished."""
+    def _record(self, step: int, loss: float, validation_loss: float) -> bool:
+        """Write and save at this step; returns whether the training has finished."""
         images = self.settings.checkpoint_steps * self.settings.batch_size
         images_per_s = images / (time.monotonic() - self._epoch_started)
-        self.take_average()
         row = {
             "step": step,
             "minutes": round(self._minutes(), 3),
             "loss": loss,
             # Rounded as in the file, so that a resumed training compares the same numbers.
-            "validation_loss": float(f"{self._validation_loss():.9g}"),
+            "validation_loss": float(f"{validation_loss:.9g}"),
             "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
             "closer_to_train": math.nan,
         }
         self._refuse_nan(row["validation_loss"], step)
         self.rows.append(row)
-        if self._stale() == 0:
-            self.checkpoints.save_best(self.averaged, row)
         finished, checkpoint = self.finished(step), step // self.settings.checkpoint_steps
         if finished or checkpoint == 1 or checkpoint % self.settings.preview_every == 0:
-            path = self.folder / "previews" / f"step-{step:08d}.png"
-            row["closer_to_train"] = self.preview.write(
-                self.averaged, f"step {step}, {_describe(row)}", path
-            )
+            closer = self.preview.draw(self.model, _describe(row))
+            row["closer_to_train"] = math.nan if closer is None else closer
             say(f"Step {step}, {row['minutes']:.1f} min: {_describe(row)}")
         self._write_history()
-        self.checkpoints.save(self.model, step, 60 * self._minutes())
+        self._save(self.model, row["validation_loss"])
         percent = 100 * min(1.0, self._spent(step, self._minutes()))
         self.advance(percent - self._percent_shown, _describe(row))
         self._percent_shown = percent
@@ -179,27 +161,18 @@ class Recorder(keras.callbacks.Callback):
         first, rate = step - self.settings.checkpoint_steps, self._rate()
         raise StageError(
             f"The loss became {loss} between steps {first} and {step}, at the learning "
-            f"rate {rate:g}: {self.checkpoints.describe_last()}. Start again in another --out "
+            f"rate {rate:g}: {self.describe_last()}. Start again in another --out "
             "with a lower diffusion.learning_rate, or with runtime.precision: float32."
         )
 
-    def take_average(self) -> None:
-        """Copy the moving averages into the float32 network."""
-        averages = self.optimizer.averaged_weights(without=AUGMENTATION_LAYER)
-        for variable, value in zip(self.averaged.trainable_variables, averages, strict=True):
-            variable.assign(value)
-
-    def take_best(self) -> dict[str, Any]:
-        """Copy the best average into the float32 network, or the last if it cannot be read.
+    def take_best(self, model: keras.Model) -> dict[str, Any]:
+        """Give the model the best average, or the last one if the best cannot be read.
 
         Returns:
-            Steps, minutes and loss at the end; step and validation loss of the copied average.
+            Steps, minutes and loss at the end; step and validation loss of the average.
         """
         last = self.rows[-1]
-        best = self.checkpoints.restore_best(self.averaged)
-        if best is None:
-            best = last
-            self.take_average()
+        best = self.restore_best(model) or last
         rates = [row["images_per_s"] for row in self.rows]
         return {
             "steps": int(last["step"]),
@@ -212,7 +185,7 @@ class Recorder(keras.callbacks.Callback):
         }
 
     def _rate(self) -> float:
-        return float(ops.convert_to_numpy(self.optimizer.learning_rate))
+        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
 
     def _interval_minutes(self) -> float:
         """Minutes between the last two checkpoints; 0 before the first."""
@@ -222,25 +195,12 @@ class Recorder(keras.callbacks.Callback):
     def _minutes(self) -> float:
         started = getattr(self, "_started", None)
         elapsed = 0.0 if started is None else time.monotonic() - started
-        return (self.seconds_before + elapsed) / 60
-
-    def _validation_loss(self) -> float:
-        inputs, clean, weights = self.validation
-        errors = []
-        for start in range(0, len(clean), PREDICTED_AT_ONCE):
-            # The last chunk starts over at the beginning, so that all have the same size.
-            chunk = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)
-            predicted = self.averaged.predict_on_batch(
-                {name: array[chunk] for name, array in inputs.items()}
-            )
-            squared = np.square(ops.convert_to_numpy(predicted) - clean[chunk]).mean(axis=(1, 2, 3))
-            errors.append(squared * weights[chunk, 0, 0])
-        return float(np.concatenate(errors)[: len(clean)].mean())
+        return (self._seconds_before + elapsed) / 60
 
     def _write_history(self) -> None:
         lines = [",".join(self.rows[0])]
         lines += [",".join(f"{value:.9g}" for value in row.values()) for row in self.rows]
-        write_text(self.folder / "history.csv", "\n".join(lines) + "\n")
+        write_text(self.history_path, "\n".join(lines) + "\n")
 
 
 def _history_until(step: int, path: Path) -> list[dict[str, float]]:

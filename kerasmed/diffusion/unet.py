@@ -6,14 +6,11 @@ Its inputs are a noisy image, a timestep and a label; its output is the clean im
 import math
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerasmed.diffusion.augmentation import PARAMETERS
 from kerasmed.diffusion.config import ATTENTION_HEADS, DiffusionConfig
-from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
-from kerasmed.inference.pixels import PixelRange
 from kerasmed.runtime.backend import load_keras
 
 # The layer that only a network trained with augmentation has, and the finished denoiser lacks.
@@ -67,21 +64,6 @@ class PixelNormalization(keras.layers.Layer):
     def call(self, x):
         squares = ops.mean(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True)
         return x * ops.cast(ops.rsqrt(squares + 1e-4), x.dtype)
-
-
-@keras.saving.register_keras_serializable("kerasmed")
-class CleanImages(keras.layers.Layer):
-    """The network's output, unchanged; stores the range of its pixels."""
-
-    def __init__(self, mean, scale: float, **kwargs):
-        super().__init__(**kwargs)
-        self.pixels = PixelRange(tuple(mean), scale)
-
-    def call(self, images):
-        return images
-
-    def get_config(self):
-        return {**super().get_config(), "mean": self.pixels.mean, "scale": self.pixels.scale}
 
 
 def residual_block(x, condition, width: int, dropout: float):
@@ -153,7 +135,6 @@ def build_denoiser(
     image_size: int,
     num_classes: int,
     settings: DiffusionConfig,
-    pixels: PixelRange,
     augmented: bool = False,
 ) -> keras.Model:
     """An untrained denoiser.
@@ -164,7 +145,6 @@ def build_denoiser(
         num_classes: number of classes; the label ``num_classes`` means "no class given".
         settings: ``widths``, ``blocks``, ``patch_size``, ``predict`` and ``dropout`` describe the
             network.
-        pixels: pixel range of the images, stored in the model.
         augmented: whether the model has a further input ``augmentation``, float32 (batch, 5); see
             ``draw_augmentation``.
 
@@ -194,20 +174,4 @@ def build_denoiser(
     )(x)
     if settings.predict == "v":
         x = VelocityToImage(dtype="float32")(noisy_images, timesteps, x)
-    x = CleanImages(pixels.mean, pixels.scale, dtype="float32", name="clean_images")(x)
     return keras.Model(inputs, x, name="denoiser")
-
-
-def pixels_of(model: keras.Model) -> PixelRange:
-    """The pixel range of a denoiser."""
-    return model.get_layer("clean_images").pixels
-
-
-def keras_denoiser(model: keras.Model) -> Denoiser:
-    """A Keras model as a function on NumPy arrays."""
-
-    def denoiser(x_t: np.ndarray, timesteps: np.ndarray, labels: np.ndarray) -> np.ndarray:
-        inputs = {"noisy_images": x_t, "timesteps": timesteps, "labels": labels}
-        return ops.convert_to_numpy(model.predict_on_batch(inputs))
-
-    return denoiser

@@ -231,12 +231,11 @@ def _cam_explainer(engine: OnnxClassifier, trained: Path) -> _AnyExplainer:
             "explain.explainers."
         )
     load_keras()
-    import keras
-
     from kerasmed.explain.cam import CamExplainer
+    from kerasmed.saved_models import load_model
 
-    model = keras.saving.load_model(trained, compile=False)
-    return CamExplainer(model, engine.metadata["temperature"])
+    model = load_model(trained, compile=False)
+    return CamExplainer(model.inference_network(), model.temperature)
 
 
 def agreement_of_precisions(

@@ -1,5 +1,6 @@
 """Denoisers as ONNX, checked against Keras. Needs TensorFlow."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from kerasmed.files import written_aside
 from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import FORMAT
+from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
 
 # Greatest allowed difference from Keras, relative to the largest value (at least 1).
@@ -21,7 +23,7 @@ TOLERANCE = 1e-4
 
 
 def export_denoiser(
-    model: keras.Model, keras_sha256: str, metadata: dict[str, Any], path: Path
+    model: keras.Model, pixels: PixelRange, metadata: dict[str, Any], path: Path
 ) -> dict[str, Any]:
     """Write a float32 denoiser as ONNX, with the same inputs, checked against Keras.
 
@@ -30,7 +32,7 @@ def export_denoiser(
 
     Args:
         model: a float32 denoiser, see ``build_denoiser``.
-        keras_sha256: SHA-256 of the file that it was loaded from.
+        pixels: pixel range of its images.
         metadata: further metadata of the file.
         path: path of the ONNX file.
 
@@ -40,7 +42,7 @@ def export_denoiser(
     Raises:
         ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
     """
-    size, pixels = model.input[0].shape[1], model.get_layer("clean_images").pixels
+    size = model.input[0].shape[1]
     metadata = {
         "kerasmed_version": __version__,
         "format": FORMAT,
@@ -51,7 +53,7 @@ def export_denoiser(
         "opset": OPSET,
         **metadata,
     }
-    made_from = Fingerprint(metadata, {"denoiser.keras": keras_sha256}).digest()
+    made_from = Fingerprint(metadata, {"weights": _hash_of(model)}).digest()
     kept = _metadata_of(path)
     if kept.get("fingerprint") == made_from:
         return kept
@@ -77,6 +79,14 @@ def export_denoiser(
         metadata["parity"] = {"clean_images": difference}
         write_model(proto, metadata, temporary)
     return metadata
+
+
+def _hash_of(model: keras.Model) -> str:
+    """SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(f"{weight.shape}".encode() + weight.tobytes())
+    return digest.hexdigest()
 
 
 def _metadata_of(path: Path) -> dict[str, Any]:

@@ -2,10 +2,10 @@
 
 import itertools
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 
@@ -14,6 +14,8 @@ from kerasmed.parallel import workers
 from kerasmed.parallel.config import Distribution
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.runtime.backend import list_devices
+
+T = TypeVar("T")
 
 
 def on_all_devices(distribution: Distribution) -> AbstractContextManager[Any]:
@@ -48,6 +50,20 @@ def on_one_device() -> Iterator[None]:
         keras.distribution.set_distribution(before)
 
 
+def is_distributed() -> bool:
+    """Whether what is built now is spread over devices by TensorFlow or Keras."""
+    return keras.distribution.distribution() is not None or replicas_here() > 1
+
+
+def outside_strategies(build: Callable[[], T]) -> T:
+    """What ``build`` returns, called in a thread, which no scope of TensorFlow or Keras reaches.
+
+    A network built within a scope would predict every batch once on each device.
+    """
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(build).result()
+
+
 def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
     """Refuse a batch that cannot be divided among the devices.
 
@@ -64,32 +80,35 @@ def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:
 
 def fit(
     model: keras.Model,
-    batches: keras.utils.PyDataset,
+    batches: Any,
     callbacks: list[keras.callbacks.Callback],
     steps_per_epoch: int,
     initial_epoch: int,
     epochs: int,
-) -> None:
-    """``model.fit``, also over TensorFlow's workers, which Keras lacks (its issue 20585).
+    verbose: str | int = 0,
+) -> keras.callbacks.History:
+    """``keras.Model.fit``, also over TensorFlow's workers, which Keras lacks (its issue 20585).
 
     Args:
         model: compiled in ``mirrored_variables``.
-        batches: an endless sequence of this process's slice of each batch.
+        batches: an endless sequence of this process's slice of each batch; over workers a
+            ``PyDataset``.
         callbacks: called at the start and end of the training, of epochs and of batches.
-        steps_per_epoch, initial_epoch, epochs: as for ``model.fit``.
+        steps_per_epoch, initial_epoch, epochs, verbose: as for ``keras.Model.fit``.
     """
     if workers.strategy() is not None:
-        events = keras.callbacks.CallbackList(callbacks, model=model)
+        events = keras.callbacks.CallbackList(callbacks, add_history=True, model=model)
         _fit_over_workers(model, batches, events, steps_per_epoch, initial_epoch, epochs)
-        return
-    model.fit(
+        return model.history
+    return keras.Model.fit(
+        model,
         batches,
         steps_per_epoch=steps_per_epoch,
         initial_epoch=initial_epoch,
         epochs=epochs,
         callbacks=callbacks,
         shuffle=False,
-        verbose=0,
+        verbose=verbose,
     )
 
 
@@ -152,7 +171,7 @@ class ClippedOverReplicas(keras.optimizers.Optimizer):
     """
 
     def _clip_gradients(self, grads: list[Any]) -> list[Any]:
-        replicas = _replicas_here()
+        replicas = replicas_here()
         if replicas == 1:
             return super()._clip_gradients(grads)
         import tensorflow as tf
@@ -162,7 +181,7 @@ class ClippedOverReplicas(keras.optimizers.Optimizer):
         return [keras.ops.divide(clipped, replicas) for clipped in super()._clip_gradients(sums)]
 
 
-def _replicas_here() -> int:
+def replicas_here() -> int:
     """The number of devices of TensorFlow's strategy in scope; 1 on other backends."""
     if keras.backend.backend() != "tensorflow":
         return 1

@@ -9,8 +9,11 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zipfile import BadZipFile
 
-from kerasmed.errors import KerasmedError, MachineError, brief
+from kerasmed.errors import KerasmedError, MachineError, ModelFileError, brief
 from kerasmed.progress import say
 from kerasmed.runtime.hardware import thread_limit
 from kerasmed.runtime.keras_settings import (
@@ -19,6 +22,9 @@ from kerasmed.runtime.keras_settings import (
     requested_backend,
     settings_of_file,
 )
+
+if TYPE_CHECKING:
+    import keras
 
 
 def list_gpus() -> list[str]:
@@ -107,3 +113,24 @@ def precision_policy(name: str) -> Iterator[None]:
         yield
     finally:
         keras.mixed_precision.set_dtype_policy(before)
+
+
+def load_saved_model(path: Path | str, compile: bool = False) -> "keras.Model":
+    """The model of a `.keras` file; its classes must be imported.
+
+    Args:
+        path: the file.
+        compile: whether to restore the optimiser too, if the file has one.
+
+    Raises:
+        ModelFileError: no such file, or not a Keras model.
+    """
+    import keras
+
+    try:
+        return keras.saving.load_model(path, compile=compile)
+    except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
+        raise ModelFileError(
+            f"{path}: expected a saved Keras model, received {brief(error)}; correct the path, or "
+            "save the model again."
+        ) from None

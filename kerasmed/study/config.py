@@ -50,14 +50,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":
-        stride = self.diffusion.patch_size * 2 ** (len(self.diffusion.widths) - 1)
-        # With a single pixel on the lowest level, tf2onnx 1.17 writes a graph that does not run.
-        if self.data.image_size % stride or self.data.image_size < 2 * stride:
-            raise ValueError(
-                f"data.image_size must be a multiple of {stride} "
-                f"(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)), {2 * stride} or more; "
-                f"received {self.data.image_size}; change one of the three"
-            )
+        self.diffusion.check_image_size(self.data.image_size)
         return self
 
 

@@ -201,13 +201,11 @@ def trained_model_path(path: Path) -> Path:
 
 
 def open_trained_model(path: Path) -> "keras.Model | None":
-    """The Keras model that an ONNX file was exported from; None if it does not exist."""
+    """The Keras network that an ONNX file was exported from; None if it does not exist."""
     trained = trained_model_path(path)
     if not trained.exists():
         return None
     load_keras()
-    import keras
+    from kerasmed.saved_models import load_model
 
-    import kerasmed.diffusion.unet  # noqa: F401  the layers of denoisers
-
-    return keras.saving.load_model(trained, compile=False)
+    return load_model(trained, compile=False).inference_network()

@@ -11,6 +11,7 @@ from kerasmed.classify.backbones import (
     build_network,
     find_backbone,
     resolve_input_size,
+    set_all_weights,
     weights_for,
 )
 from kerasmed.errors import ConfigError
@@ -111,3 +112,17 @@ def test_imagenet_weights_in_a_file_make_the_efficientnet_that_a_download_makes(
     from_download = first_features("imagenet")
     assert from_download.std() > 0.1
     np.testing.assert_allclose(first_features(str(path)), from_download, rtol=1e-3, atol=1e-3)
+
+
+def test_weights_that_are_set_bring_the_statistics_of_normalisation():
+    images = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
+    one, other = (build_network("EfficientNetB0", 32, "none") for _ in range(2))
+    normalization = next(x for x in one.layers if isinstance(x, keras.layers.Normalization))
+    normalization.adapt_mean.assign([0.4, 0.5, 0.6])
+    normalization.finalize_state()
+    set_all_weights(other, one.get_weights())
+    expected, received = (
+        keras.Model(n.input, n.get_layer("stem_conv").output).predict_on_batch(images)
+        for n in (one, other)
+    )
+    np.testing.assert_array_equal(received, expected)

@@ -2,15 +2,16 @@ import keras
 import numpy as np
 import pytest
 
-from kerasmed.classify import classifier
+from kerasmed.classify import network
 from kerasmed.classify.backbones import build_network
 from kerasmed.classify.calibration import calibrated_loss
-from kerasmed.classify.classifier import build_classifier, predict_outputs
 from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.network import build_classifier, predict_outputs
 from kerasmed.classify.optimizer import ClippedAdam, cosine_schedule, freeze_lower_layers
 from kerasmed.classify.training import train_classifier
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.parallel.resolve import Runtime
+from kerasmed.saved_models import load_model
 
 FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 
@@ -21,16 +22,16 @@ def _small_network(name: str, input_size: int, weights: str) -> keras.Model:
     for width in (8, 32, 128):
         x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
         x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
-    network = keras.Model(inputs, x)
+    small = keras.Model(inputs, x)
     if weights != "none":
-        network.load_weights(weights)
-    return network
+        small.load_weights(weights)
+    return small
 
 
 @pytest.fixture(autouse=True)
 def small_network(monkeypatch):
     """A quick backbone, since these tests are about the training."""
-    monkeypatch.setattr(classifier, "build_network", _small_network)
+    monkeypatch.setattr(network, "build_network", _small_network)
 
 
 def _settings(**changes):
@@ -47,13 +48,13 @@ def _train(phantoms, folder, runtime=FLOAT32, **changes):
 def _pretrained(folder, build=_small_network):
     """A file of weights with the statistics of real activations, so that gradients arrive."""
     keras.utils.set_random_seed(1)
-    network = build("MobileNet", 32, "none")
-    for layer in network.layers:
+    donor = build("MobileNet", 32, "none")
+    for layer in donor.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
     noise = np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype(np.float32)
-    network(noise, training=True)
-    network.save_weights(folder / "own.weights.h5")
+    donor(noise, training=True)
+    donor.save_weights(folder / "own.weights.h5")
     return folder / "own.weights.h5"
 
 
@@ -75,9 +76,9 @@ def _changed_by_a_step(model, images, labels):
 
 def test_training_leaves_a_float32_model_and_its_history(phantoms, tmp_path):
     classifier, result = _train(phantoms, tmp_path)
-    saved = keras.saving.load_model(tmp_path / "model.keras")
-    expected = predict_outputs(classifier.model, phantoms.images)["logits"]
-    np.testing.assert_array_equal(predict_outputs(saved, phantoms.images)["logits"], expected)
+    saved = load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(saved.predict(phantoms), classifier.predict(phantoms))
+    assert saved.dtype_policy.name == "float32"
     header, row = (tmp_path / "history.csv").read_text().splitlines()
     assert header == "phase,epoch,loss,accuracy,val_loss,val_accuracy"
     assert row.startswith("finetune,1,")
@@ -104,11 +105,12 @@ def test_an_epoch_shows_as_many_images_as_asked(images_per_epoch, steps, phantom
 def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_path):
     donor = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
     path = tmp_path / "own.weights.h5"
-    network = next(layer for layer in donor.layers if isinstance(layer, keras.Model))
-    network.save_weights(path)
+    backbone = next(layer for layer in donor.layers if isinstance(layer, keras.Model))
+    backbone.save_weights(path)
     classifier, _ = _train(phantoms, tmp_path / "run", weights=str(path), finetune_epochs=0)
-    trained = next(layer for layer in classifier.model.layers if isinstance(layer, keras.Model))
-    for before, after in zip(network.get_weights(), trained.get_weights(), strict=True):
+    layers = classifier.network.layers
+    trained = next(layer for layer in layers if isinstance(layer, keras.Model))
+    for before, after in zip(backbone.get_weights(), trained.get_weights(), strict=True):
         np.testing.assert_array_equal(before, after)
     phases = (tmp_path / "run" / "history.csv").read_text()
     assert "head,1," in phases
@@ -131,7 +133,9 @@ def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, precision, jit
     runtime = Runtime("tensorflow", "CPU", precision, jit)
     classifier, result = _train(phantoms, tmp_path, runtime)
     assert (result["precision"], result["jit_compile"]) == (precision, jit)
-    assert {layer.compute_dtype for layer in classifier.model.layers} <= {"float32", "uint8"}
+    saved = load_model(tmp_path / "model.keras").network
+    for model in (classifier.inference_network(), saved):
+        assert {layer.compute_dtype for layer in model.layers} <= {"float32", "uint8"}
 
 
 def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_path):
@@ -146,7 +150,7 @@ def test_best_weights_are_kept_and_training_ends_without_progress(phantoms, tmp_
     best = [epoch for epoch, loss in enumerate(losses) if loss == min(losses)]
     assert len(rows) in {min(9, max(epoch, 4) + 1 + 2) for epoch in best}
     assert result["steps"] == 3 * len(rows)
-    logits = predict_outputs(classifier.model, phantoms.images)["logits"]
+    logits = predict_outputs(classifier.inference_network(), phantoms.images)["logits"]
     assert calibrated_loss(logits, phantoms.labels) == pytest.approx(min(losses), abs=1e-4)
 
 
@@ -161,7 +165,7 @@ def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
 
 def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path, monkeypatch):
     # The features of the small network are too poor for a good head.
-    monkeypatch.setattr(classifier, "build_network", build_network)
+    monkeypatch.setattr(network, "build_network", build_network)
     path = str(_pretrained(tmp_path, build_network))
     _train(phantoms, tmp_path / "head", weights=path, finetune_epochs=0)
     _, result = _train(
@@ -169,8 +173,7 @@ def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path, monkeypatch):
     )
     assert result["kept"] == "head"
     head, both = (
-        keras.saving.load_model(tmp_path / name / "model.keras").get_weights()
-        for name in ("head", "both")
+        load_model(tmp_path / name / "model.keras").get_weights() for name in ("head", "both")
     )
     for one, other in zip(head, both, strict=True):
         np.testing.assert_array_equal(one, other)

@@ -18,7 +18,7 @@ def test_workers_make_the_shards_of_the_batch_that_one_process_makes(mixing, pha
     augment, weights = make_augmenter("medium"), np.array([0.5, 2.0])
 
     def batches(*shard: int) -> LabelledBatches:
-        return LabelledBatches(phantoms, 8, "mirror", augment, mixing, weights, 3, shard)
+        return LabelledBatches(phantoms, 8, "mirror", augment, mixing, weights, 3, shard=shard)
 
     whole = batches(0, 1)
     # The sixth batch crosses from one epoch to the next; what was made before does not matter.

@@ -4,15 +4,13 @@ import dataclasses
 import json
 import shutil
 
-import keras
 import numpy as np
 import pytest
 from conftest import accept_outputs
 from PIL import Image
 
 from kerasmed.cli.main import main
-from kerasmed.export.denoisers import export_denoiser
-from kerasmed.files import sha256_of
+from kerasmed.diffusion.model import load_diffusion_model
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.study.stages import diffusion as images
 
@@ -161,13 +159,13 @@ def test_sample_per_class_with_the_keras_engine(tiny_config, run_copy):
 def test_keras_and_onnx_sampling_agree_within_a_grey_level(tiny_config, run_copy):
     # A few steps of training draw plain grey, so weights under which noise and label matter.
     keras_path, onnx_path = (run_copy / "diffusion" / f"denoiser.{n}" for n in ("keras", "onnx"))
-    model = keras.saving.load_model(keras_path, compile=False)
+    model = load_diffusion_model(keras_path)
     rng = np.random.default_rng(0)
     model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
     model.save(keras_path)
     metadata = OnnxDenoiser(onnx_path).metadata
     kept = {k: metadata[k] for k in ("class_names", "data_hash")}
-    export_denoiser(model, sha256_of(keras_path), kept, onnx_path)
+    model.export(onnx_path, **kept)
     accept_outputs(run_copy)
     drawn = {}
     for engine in ("onnx", "keras"):

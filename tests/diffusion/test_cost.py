@@ -9,7 +9,6 @@ from kerasmed.diffusion import cost
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.cost import forward_flops, matrix_product_rate
 from kerasmed.diffusion.unet import build_denoiser
-from kerasmed.inference.pixels import PixelRange
 
 
 def test_layers_by_hand():
@@ -39,9 +38,7 @@ def test_attention_over_a_plane_costs_what_it_does_over_as_many_tokens():
 
 def test_wider_denoiser_costs_about_the_square():
     narrow, wide = (
-        forward_flops(
-            build_denoiser(16, 2, DiffusionConfig(widths=[width, width]), PixelRange((0,) * 3, 1))
-        )
+        forward_flops(build_denoiser(16, 2, DiffusionConfig(widths=[width, width])))
         for width in (16, 32)
     )
 

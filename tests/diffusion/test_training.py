@@ -1,25 +1,23 @@
 """Training the denoiser, on TensorFlow here and on JAX in a process of its own."""
 
+import itertools
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
-from conftest import phantom_set
+from conftest import no_levels, phantom_set
 from PIL import Image
 
-from kerasmed.diffusion import training, unet
-from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion import averaged, model, unet
 from kerasmed.diffusion.config import DiffusionConfig
+from kerasmed.diffusion.model import load_diffusion_model
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.diffusion.training import train_denoiser
-from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.errors import StageError
 from kerasmed.parallel.resolve import Runtime
 
@@ -33,28 +31,34 @@ def _settings(**changes):
     return DiffusionConfig(**{**tiny, "max_images": 24, "preview_every": 1, **changes})
 
 
-def _no_levels(x, condition, settings):
-    """Stands in for the levels of the network, which take most of the time to build."""
-    x = x + keras.layers.Dense(x.shape[-1])(condition)[:, None, None, :]
-    return keras.layers.Dropout(settings.dropout)(x) if settings.dropout else x
+pytestmark = pytest.mark.usefixtures("few_layers")
 
 
-def _train(phantoms, folder, runtime=FLOAT32, validation=None, whole=False, **changes):
-    """Train a network of one level of convolutions, or with ``whole`` as a study does."""
-    with pytest.MonkeyPatch.context() as patch:
-        if not whole:
-            patch.setattr(unet, "_down_and_up", _no_levels)
-        return train_denoiser(
-            phantoms, validation or phantoms, _settings(**changes), "mirror", 0, runtime, folder
-        )
+@pytest.fixture
+def whole(few_layers):
+    """The network of a study, and not one level of convolutions."""
+    few_layers.undo()
+
+
+def _train(phantoms, folder, runtime=FLOAT32, validation=None, **changes):
+    return train_denoiser(
+        phantoms, validation or phantoms, _settings(**changes), "mirror", 0, runtime, folder
+    )
+
+
+def _saved(folder: Path) -> list[np.ndarray]:
+    """The averaged weights in a folder's file."""
+    return load_diffusion_model(folder / "denoiser.keras").inference_network().get_weights()
 
 
 @pytest.fixture(scope="module")
 def trainings(tmp_path_factory):
     """Folders of a training after three steps and after six."""
     folders = {steps: tmp_path_factory.mktemp(f"steps-{steps}") for steps in (3, 6)}
-    for steps, folder in folders.items():
-        _train(phantom_set(), folder, steps=steps)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(unet, "_down_and_up", no_levels)
+        for steps, folder in folders.items():
+            _train(phantom_set(), folder, steps=steps)
     return folders
 
 
@@ -74,9 +78,10 @@ def _history(folder):
     return [line.split(",") for line in (folder / "history.csv").read_text().splitlines()]
 
 
+@pytest.mark.usefixtures("whole")
 def test_training_lowers_the_loss_and_leaves_its_files(phantoms, tmp_path):
     recipe = {"checkpoint_steps": 20, "learning_rate": 3e-3}
-    result = _train(phantoms, tmp_path, steps=60, whole=True, **recipe)
+    result = _train(phantoms, tmp_path, steps=60, **recipe)
     losses = [float(row[2]) for row in _history(tmp_path)[1:]]
     assert losses[-1] < 0.7 * losses[0]
     assert result["steps"] == 60
@@ -92,7 +97,7 @@ def test_training_lowers_the_loss_and_leaves_its_files(phantoms, tmp_path):
 
 def _assert_best_is_saved(folder: Path) -> None:
     """The file holds the averages with the lowest validation loss."""
-    saved = keras.saving.load_model(folder / "denoiser.keras").get_weights()
+    saved = _saved(folder)
     with np.load(folder / "checkpoints" / "best.npz") as best:
         for at, weights in enumerate(saved):
             np.testing.assert_array_equal(weights, best[f"w{at}"])
@@ -125,7 +130,8 @@ def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
 
 def test_several_threads_feed_the_same_batches_in_the_same_order(phantoms, tmp_path, monkeypatch):
     _train(phantoms, tmp_path / "one", **RECIPE)
-    monkeypatch.setattr(training, "_threads", lambda runtime: 3)
+    monkeypatch.setattr(model, "list_gpus", lambda: ["gpu:0"])
+    monkeypatch.setattr(model, "cpu_cores", lambda: 3)
     _train(phantoms, tmp_path / "three", **RECIPE)
     _assert_same_checkpoint(tmp_path / "one", tmp_path / "three", 6)
 
@@ -136,11 +142,12 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import numpy as np
 import kerasmed.diffusion.checkpoints as checkpoints
-from diffusion.test_training import FLOAT32, RECIPE, _train
-from conftest import phantom_set
+from diffusion.test_training import FLOAT32, RECIPE, _train, unet
+from conftest import no_levels, phantom_set
 
 class HalfWritten:
     load = staticmethod(np.load)
+    inf, nan = np.inf, np.nan
 
     @staticmethod
     def savez(path, **arrays):
@@ -151,6 +158,7 @@ class HalfWritten:
             os.kill(os.getpid(), signal.SIGKILL)
 
 checkpoints.np = HalfWritten
+unet._down_and_up = no_levels
 _train(phantom_set(), Path(sys.argv[2]), steps=9, **RECIPE)
 """
 
@@ -173,44 +181,29 @@ def test_training_killed_in_the_middle_of_a_checkpoint_goes_on_exactly(phantoms,
 def test_average_with_the_lowest_validation_loss_is_exported(phantoms, tmp_path, monkeypatch):
     _train(phantoms, tmp_path / "short")  # ends where the loss below is lowest
     losses = iter([3.0, 1.0, 2.0, 1.5])
-    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: next(losses))
+    _validate_as(monkeypatch, losses)
     result = _train(phantoms, tmp_path / "long", steps=12)
     assert (result["steps"], result["exported_step"], result["validation_loss"]) == (12, 6, 1.0)
-    short, long = (
-        keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
-        for name in ("short", "long")
-    )
+    short, long = (_saved(tmp_path / name) for name in ("short", "long"))
     for one, other in zip(short, long, strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_averages_are_exported_and_not_the_weights_themselves(phantoms, tmp_path, monkeypatch):
-    kept = {}
-    save = Checkpoints.save
-
-    def spied(checkpoints, model, *rest):
-        kept["raw"] = [w.numpy() for w in model.trainable_variables]
-        kept["averages"] = model.optimizer.averaged_weights(without=AUGMENTATION_LAYER)
-        save(checkpoints, model, *rest)
-
-    monkeypatch.setattr(Checkpoints, "save", spied)
-    _train(phantoms, tmp_path, steps=3)
-
-    model = keras.saving.load_model(tmp_path / "denoiser.keras")
-    exported = [w.numpy() for w in model.trainable_variables]
-    for one, average in zip(exported, kept["averages"], strict=True):
-        np.testing.assert_array_equal(one, average)
-    assert not all(map(np.array_equal, exported, kept["raw"]))
+def test_averages_are_exported_and_not_the_weights_themselves(three_steps):
+    saved = load_diffusion_model(three_steps / "denoiser.keras")
+    averages = saved.inference_network().get_weights()
+    with np.load(three_steps / "checkpoints" / "step-00000003.npz") as kept:
+        raw = [kept[f"m{i}"] for i in range(len(averages))]
+    for weight, expected in zip(saved.network.get_weights(), raw, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    assert not all(map(np.array_equal, averages, raw))
 
 
-def test_validation_loss_is_the_weighted_mean_over_all_images():
-    clean = np.random.default_rng(0).normal(size=(40, 4, 4, 3)).astype(np.float32)
-    weights = np.linspace(0.1, 5, 40, dtype=np.float32)[:, None, None]
-    recorder = object.__new__(Recorder)
-    recorder.validation = {"noisy_images": clean}, clean, weights
-    recorder.averaged = SimpleNamespace(predict_on_batch=lambda x: 0 * x["noisy_images"])
-    expected = (weights[:, 0, 0] * np.square(clean).mean(axis=(1, 2, 3))).mean()
-    assert recorder._validation_loss() == pytest.approx(expected, rel=1e-5)
+def _validate_as(monkeypatch, losses) -> None:
+    """Let the validation find these losses, one after the other."""
+    monkeypatch.setattr(
+        model.DiffusionModel, "validation_losses", lambda self, batch: {"loss": next(losses)}
+    )
 
 
 def test_finished_training_that_is_called_again_leaves_its_file(phantoms, six_steps):
@@ -307,7 +300,7 @@ def test_history_that_was_cut_is_refused(phantoms, six_steps, cut):
 
 
 def test_equal_losses_are_equal_after_a_pause_too(phantoms, tmp_path, monkeypatch):
-    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: 0.0123456789987)
+    _validate_as(monkeypatch, itertools.repeat(0.0123456789987))
     _train(phantoms, tmp_path, steps=3)
     assert _train(phantoms, tmp_path, steps=9)["exported_step"] == 3
 
@@ -333,7 +326,7 @@ def test_loss_that_is_no_number_stops_with_the_last_good_checkpoint(phantoms, th
 
 def test_average_that_is_no_number_is_not_kept(phantoms, tmp_path, monkeypatch):
     losses = iter([1.0, np.nan])
-    monkeypatch.setattr(Recorder, "_validation_loss", lambda recorder: next(losses))
+    _validate_as(monkeypatch, losses)
     with pytest.raises(StageError, match=r"nan between steps 3 and 6"):
         _train(phantoms, tmp_path)
     with np.load(tmp_path / "checkpoints" / "best.npz") as kept:
@@ -348,10 +341,7 @@ def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
     rates = [float(row[header.index("learning_rate")]) for row in rows]
     # Four epochs of three steps, in whose middle 7/8, 5/8, 3/8 and 1/8 of the budget are left.
     assert rates == pytest.approx([1e-3, 1e-3, 7.5e-4, 2.5e-4], rel=1e-6)
-    cooled, plain = (
-        keras.saving.load_model(tmp_path / name / "denoiser.keras").get_weights()
-        for name in ("cooled", "plain")
-    )
+    cooled, plain = (_saved(tmp_path / name) for name in ("cooled", "plain"))
     assert any((one != other).any() for one, other in zip(cooled, plain, strict=True))
 
 
@@ -380,7 +370,10 @@ def test_class_with_one_image_is_learned_like_the_others(phantoms, tmp_path):
 
 def test_learning_rate_falls_over_the_end_of_a_budget_in_minutes(phantoms, tmp_path, monkeypatch):
     # Three steps a minute.
-    monkeypatch.setattr(Recorder, "_minutes", lambda self: int(self.optimizer.iterations) / 3)
+    def minutes(recorder):
+        return int(recorder.model.optimizer.iterations) / 3 if recorder.model else 0.0
+
+    monkeypatch.setattr(Recorder, "_minutes", minutes)
     _train(phantoms, tmp_path, max_images=None, max_minutes=4, cooldown=0.5)
 
     header, *rows = _history(tmp_path)
@@ -393,11 +386,10 @@ def test_time_budget_ends_the_training(phantoms, tmp_path):
 
 
 def test_time_before_a_pause_counts(phantoms, three_steps):
-
-    def for_an_hour(arrays):
-        arrays["meta"] = json.dumps({**json.loads(str(arrays["meta"])), "seconds": 3600})
-
-    _rewrite(three_steps / "checkpoints" / "step-00000003.npz", for_an_hour)
+    path = three_steps / "history.csv"
+    header, row = path.read_text().splitlines()
+    step, _, *rest = row.split(",")
+    path.write_text("\n".join([header, ",".join([step, "60", *rest])]) + "\n")
     assert _train(phantoms, three_steps, max_images=None, max_minutes=60)["steps"] == 3
     assert _train(phantoms, three_steps, max_minutes=61)["minutes"] > 60
 
@@ -412,19 +404,22 @@ def test_budget_that_ends_before_the_first_checkpoint_is_said(
 
 
 @pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
+@pytest.mark.usefixtures("whole")
 def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, monkeypatch, precision, jit):
     runtime = Runtime("tensorflow", "CPU", precision, jit)
     built = []
-    build = training.build_denoiser
-    monkeypatch.setattr(
-        training, "build_denoiser", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
-    )
-    result = _train(phantoms, tmp_path, runtime, steps=3, whole=True)
+    build = unet.build_denoiser
+    for module in (model, averaged):
+        monkeypatch.setattr(
+            module, "build_denoiser", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
+        )
+    result = _train(phantoms, tmp_path, runtime, steps=3)
     assert (result["precision"], result["jit_compile"]) == (precision, jit)
-    # The one that is trained, and the one that validates and draws previews.
-    assert [model.jit_compile for model in built] == [jit, jit]
-    saved = keras.saving.load_model(tmp_path / "denoiser.keras")
-    assert {layer.compute_dtype for layer in saved.layers} <= {"float32", "int32"}
+    trained, validates = built[:2]
+    assert precision in {layer.dtype_policy.name for layer in trained.layers}
+    assert validates.jit_compile == jit
+    saved = load_diffusion_model(tmp_path / "denoiser.keras")
+    assert {layer.compute_dtype for layer in saved.network.layers} <= {"float32", "int32"}
 
 
 JAX_TRAINING = """
@@ -449,6 +444,7 @@ print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, 
 @pytest.mark.parametrize(
     "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
 )
+@pytest.mark.usefixtures("whole")
 def test_the_same_code_trains_on_jax(precision, phantoms, tmp_path):
     pytest.importorskip("jax")
     tests = Path(__file__).parent.parent
@@ -466,7 +462,7 @@ def test_the_same_code_trains_on_jax(precision, phantoms, tmp_path):
     # Only TensorFlow can export it; there the training is already finished.
     before = (tmp_path / "denoiser.keras").read_bytes()
     runtime = Runtime("tensorflow", "CPU", precision, False)
-    result_on_tensorflow = _train(phantoms, tmp_path, runtime, whole=True, preview_every=10)
+    result_on_tensorflow = _train(phantoms, tmp_path, runtime, preview_every=10)
     assert (tmp_path / "denoiser.keras").read_bytes() == before
     ran = {"backend": "jax", "device": result["device"], "jit_compile": True, "steps": 6}
     assert {key: result_on_tensorflow[key] for key in ran} == ran

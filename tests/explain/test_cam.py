@@ -19,7 +19,7 @@ def model(request):
     load_keras()
     import keras
 
-    from kerasmed.classify.classifier import build_classifier
+    from kerasmed.classify.network import build_classifier
 
     keras.utils.set_random_seed(0)
     model = build_classifier("MobileNet", 3, 32, request.param, "none", 0.2)

@@ -337,7 +337,7 @@ def test_cam_without_the_keras_network_is_refused(engine, tmp_path):
 
 def test_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_path, image, segments):
     load_keras()
-    from kerasmed.classify.classifier import build_classifier
+    from kerasmed.classify.network import build_classifier
     from kerasmed.explain.cam import CamExplainer
 
     model = build_classifier("MobileNet", 2, SIZE, 32, "none", 0.2)

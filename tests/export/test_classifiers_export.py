@@ -12,7 +12,7 @@ import pytest
 from conftest import phantom_set
 
 from kerasmed.classify.backbones import BACKBONES
-from kerasmed.classify.classifier import build_classifier
+from kerasmed.classify.network import build_classifier
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.errors import MachineError, ModelFileError
@@ -267,10 +267,11 @@ def test_exported_denoiser_agrees_with_keras(predict, tmp_path, monkeypatch):
 
     monkeypatch.setattr(conversion.tf2onnx.convert, "from_function", watched)
     settings = DiffusionConfig(widths=[8, 16], predict=predict, dropout=0.1)
-    model = build_denoiser(16, 2, settings, PixelRange((90.0, 80.0, 70.0), 55.0))
+    model = build_denoiser(16, 2, settings)
     rng = np.random.default_rng(0)
     model.set_weights([w + 0.1 * rng.standard_normal(w.shape) for w in model.get_weights()])
-    export_denoiser(model, "hash", {}, tmp_path / "denoiser.onnx")
+    pixels = PixelRange((90.0, 80.0, 70.0), 55.0)
+    export_denoiser(model, pixels, {}, tmp_path / "denoiser.onnx")
     assert not shown  # of the weights, which tf2onnx copies forty times
     noise = rng.standard_normal((7, 16, 16, 3)).astype(np.float32)
     timesteps = np.linspace(0, 999, 7).astype(np.int32)

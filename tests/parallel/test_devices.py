@@ -30,6 +30,7 @@ from kerasmed.classify.config import ClassifierConfig
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.saved_models import load_model
 
 images, folder = phantom_set(), Path(sys.argv[2])
 for distribution in ("none", "mirrored"):
@@ -46,7 +47,7 @@ def train(runtime, folder):
         widths=[8], max_images=96, checkpoint_steps=3, batch_size=8, warmup_steps=2, clip_norm=0.05
     )
     train_denoiser(images, images, settings, "mirror", 0, runtime, folder)
-    keras.saving.load_model(folder / "denoiser.keras")
+    load_model(folder / "denoiser.keras")
 """
 # From scratch, so that batch normalisation has to see the whole batch; at a low rate, since Adam
 # turns the rounding of gradients near zero into whole steps.
@@ -58,7 +59,7 @@ def train(runtime, folder):
         augment="medium", mixing="mixup", finetune_learning_rate=1e-6,
     )
     train_classifier("MobileNet", images, images, settings, "mirror", 0, runtime, folder)
-    keras.saving.load_model(folder / "model.keras")
+    load_model(folder / "model.keras")
 """
 
 

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from kerasmed.files import sha256_of
 from kerasmed.parallel.resolve import resolve_runtime
 from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import say
@@ -32,14 +31,10 @@ def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:
     if not this_worker().is_chief:
         return {}
     if runtime.backend == "tensorflow":
-        import keras
+        from kerasmed.diffusion.model import load_diffusion_model
 
-        from kerasmed.export.denoisers import export_denoiser
-
-        metadata = {"class_names": list(image_set.class_names), "data_hash": image_set.data_hash}
-        source, path = run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"
-        model = keras.saving.load_model(source, compile=False)
-        export_denoiser(model, sha256_of(source), metadata, path)
+        model = load_diffusion_model(run.diffusion / "denoiser.keras")
+        model.export(run.diffusion / "denoiser.onnx", data_hash=image_set.data_hash)
     else:
         (run.diffusion / "denoiser.onnx").unlink(missing_ok=True)  # from an earlier training
         say("denoiser.onnx was not written: the export needs the TensorFlow backend.")

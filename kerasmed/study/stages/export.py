@@ -94,25 +94,23 @@ def _export_classifier(
     load_keras()
     import keras
 
-    from kerasmed.export.classifiers import export_classifier, export_float16, export_int8, spread
+    from kerasmed.export.classifiers import export_float16, export_int8, spread
+    from kerasmed.saved_models import load_model
 
     validation = image_set.subset(split["validation"])
     images = spread(validation.images)
-    model = keras.saving.load_model(trained_path(spec, run), compile=False)
     metadata = {
-        "class_names": list(image_set.class_names),
         "data_class_names": config.data.class_names,
-        "backbone": spec.backbone,
         "trained_on": spec.trained_on,
         "variant": spec.variant,
         "seed": spec.seed,
         "n_train": trained["n_train"],
-        "weights": trained["weights"],
         "data_hash": image_set.data_hash,
         "formats": image_set.formats,
     }
     path = exported_path(spec, run)
-    sidecars = {path.stem: export_classifier(model, trained["temperature"], metadata, images, path)}
+    model = load_model(trained_path(spec, run), compile=False)
+    sidecars = {path.stem: model.export(path, images, **metadata)}
     keras.backend.clear_session()
     # Files of an earlier training must not survive.
     for precision in ("fp16", "int8"):

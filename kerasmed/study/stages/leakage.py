@@ -55,7 +55,7 @@ def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, s
     for backbone in config.classifiers.backbones:
         load_keras()
         from kerasmed.classify.backbones import weights_for
-        from kerasmed.classify.classifier import build_classifier, predict_outputs
+        from kerasmed.classify.network import build_classifier, predict_outputs
 
         settings = config.classifiers.of_backbone(backbone)
         weights = weights_for(backbone, settings.weights)

@@ -1,6 +1,4 @@
-"""A CNN: enlargement, preprocessing, backbone and head in one graph, and its temperature."""
-
-from dataclasses import dataclass
+"""The network of a CNN: enlargement, preprocessing, backbone and head in one graph."""
 
 import keras
 import numpy as np
@@ -14,19 +12,6 @@ from kerasmed.runtime.backend import precision_policy
 _MOMENTUM_FROM_SCRATCH = 0.9
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A trained network and its temperature.
-
-    Attributes:
-        model: from uint8 images (batch, size, size, 3) to ``features`` and ``logits``.
-        temperature: divides the logits before softmax.
-    """
-
-    model: keras.Model
-    temperature: float
-
-
 def build_classifier(
     backbone: str,
     num_classes: int,
@@ -35,6 +20,7 @@ def build_classifier(
     weights: str,
     dropout: float,
     precision: str = "float32",
+    load: bool = True,
 ) -> keras.Model:
     """A classifier with enlargement, preprocessing and backbone in one graph.
 
@@ -46,6 +32,8 @@ def build_classifier(
         weights: "imagenet", "none" or a path.
         dropout: fraction of features dropped before the last layer.
         precision: a Keras dtype policy.
+        load: whether to load the weights. If not, the network has the same layers with random
+            weights.
 
     Returns:
         A model from ``images`` uint8 (batch, image_size, image_size, 3) to a dict of ``features``
@@ -60,7 +48,7 @@ def build_classifier(
                 input_size, input_size, interpolation="bilinear", dtype="float32"
             )(x)
         x = find_backbone(backbone).preprocess(x)
-        network = build_network(backbone, input_size, weights)
+        network = build_network(backbone, input_size, weights if load else "none")
         for layer in network.layers:
             if isinstance(layer, keras.layers.BatchNormalization):
                 if weights == "none":

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from kerasmed.classify.calibration import calibrated_loss, fit_temperature, mean_cross_entropy
-from kerasmed.classify.classifier import build_classifier, predict_outputs
+from kerasmed.classify.network import build_classifier, predict_outputs
 
 
 def test_temperature_undoes_overconfidence():

@@ -1,0 +1,499 @@
+"""The classifier: a Keras model from uint8 images to calibrated probabilities."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from pydantic import ValidationError
+from scipy.special import softmax
+
+from kerasmed import __version__
+from kerasmed.classify.augment import make_augmenter
+from kerasmed.classify.backbones import set_all_weights, weights_for
+from kerasmed.classify.batches import LabelledBatches, balancing_weights, labelled_stream
+from kerasmed.classify.calibration import fit_temperature, mean_cross_entropy
+from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.head import fit_head
+from kerasmed.classify.network import build_classifier, predict_outputs
+from kerasmed.classify.optimizer import (
+    ClippedAdam,
+    cosine_schedule,
+    freeze_lower_layers,
+    synchronize_normalization,
+)
+from kerasmed.classify.recorder import Recorder
+from kerasmed.data.arrays import check_pixels
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.inputs import (
+    as_image_set,
+    endless,
+    is_stream,
+    sorted_names,
+    stream_length,
+)
+from kerasmed.errors import InputError, MachineError, ModelFileError
+from kerasmed.parallel import devices
+from kerasmed.parallel.workers import this_worker
+from kerasmed.random_streams import Purpose, initial_weights, random_stream
+from kerasmed.runtime.backend import load_keras
+from kerasmed.settings import describe_problems
+
+_CHECKED = 33  # images that an export is checked with
+
+
+@keras.saving.register_keras_serializable("kerasmed")
+class ImageClassifier(keras.Model):
+    """A CNN of Keras Applications for small images, with enlargement and preprocessing inside.
+
+    It is a ``keras.Model``: ``compile``, ``fit``, ``save``, callbacks, dtype policies and
+    ``jit_compile`` are Keras's own. ``fit`` first fits the last layer to pretrained features, by
+    logistic regression, and then trains the whole network at a low rate. ``predict`` takes uint8
+    images and gives probabilities.
+
+    Args:
+        backbone: a key of ``kerasmed.classify.backbones.BACKBONES``, such as "MobileNetV2".
+        image_size: height and width of the images.
+        class_names: names of the classes, sorted.
+        settings: the recipe, see ``ClassifierConfig``; or a dict of its keys, such as
+            ``{"weights": "none", "augment": "light"}``. Its defaults if None.
+        symmetry: flips and turns that leave an image a valid image of its class: "none", "mirror"
+            (left to right) or "dihedral" (all eight).
+        seed: seed of new weights, the order of images, and augmentation.
+        temperature: divides the logits before softmax; ``fit`` and ``calibrate`` set it.
+        load_weights: whether to load the settings' ``weights``.
+        **kwargs: ``name`` and ``dtype``, a dtype policy such as "mixed_bfloat16".
+
+    Raises:
+        InputError: unknown settings.
+        ConfigError: an unknown backbone, an input size below its least, or weights that cannot be
+            loaded.
+
+    Example:
+        >>> import kerasmed as km, numpy as np
+        >>> pixels = np.random.default_rng(0).integers(0, 256, (20, 16, 16, 3), np.uint8)
+        >>> images = km.ImageSet.from_arrays(pixels, ["benign", "malignant"] * 10)
+        >>> cnn = km.ImageClassifier.from_preset(
+        ...     "MobileNet", images, weights="none", input_size=32, augment="none"
+        ... )
+        >>> cnn.compile()
+        >>> history = cnn.fit(images, validation_data=images, epochs=1, verbose=0)
+        >>> cnn.predict(images.images[:3]).shape
+        (3, 2)
+        >>> cnn.save("cnn.keras")
+        >>> loaded = km.load_model("cnn.keras")
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        image_size: int,
+        class_names: Sequence[str],
+        settings: ClassifierConfig | dict[str, Any] | None = None,
+        symmetry: str = "none",
+        seed: int = 0,
+        temperature: float = 1.0,
+        load_weights: bool = True,
+        **kwargs: Any,
+    ):
+        load_keras()
+        super().__init__(autocast=False, **kwargs)  # the network casts for itself
+        self.backbone = backbone
+        self.image_size = image_size
+        self.class_names = sorted_names(class_names)
+        self.settings = _settings_for(backbone, settings)
+        self.symmetry = symmetry
+        self.seed = seed
+        self.temperature = temperature
+        self.is_trained = False
+        self.batches_seen = 0
+        self.weights_name = str(self.settings.weights)
+        if load_weights:
+            self.weights_name = weights_for(backbone, self.settings.weights)
+
+        def build(precision: str, load: bool) -> keras.Model:
+            return build_classifier(
+                backbone, len(self.class_names), image_size, self.settings.input_size,
+                self.weights_name, self.settings.dropout, precision, load,
+            )  # fmt: skip
+
+        with initial_weights(seed, Purpose.CLASSIFIER_WEIGHTS):
+            self.network = build(self.dtype_policy.name, load_weights)
+        # Predicts where the network computes in another precision, or on several devices. It is no
+        # layer of this model, so no strategy copies it.
+        self._copy = _Copy()
+        if self.dtype_policy.name != "float32" or devices.is_distributed():
+            self._copy.network = devices.outside_strategies(lambda: build("float32", False))
+        self._examples: np.ndarray | None = None
+        self.built = True
+
+    @classmethod
+    def from_preset(
+        cls,
+        backbone: str,
+        images: ImageSet,
+        symmetry: str = "none",
+        seed: int = 0,
+        dtype: Any = None,
+        **settings: Any,
+    ) -> "ImageClassifier":
+        """A classifier for these images, with pretrained weights.
+
+        Args:
+            backbone: a key of ``BACKBONES``.
+            images: what it will learn from; gives size and classes.
+            symmetry, seed, dtype: see the class.
+            **settings: keys of ``ClassifierConfig``, such as ``weights``: "imagenet", "none" or a
+                file of the backbone's weights.
+
+        Raises:
+            InputError: an unknown setting.
+            ConfigError: as for the class.
+        """
+        size, names = images.image_size, images.class_names
+        return cls(backbone, size, names, settings, symmetry, seed, dtype=dtype)
+
+    def call(self, inputs, training=False):
+        """The logits (batch, classes) of uint8 images (batch, size, size, 3)."""
+        return self.network(inputs, training=training)["logits"]
+
+    def compile(
+        self,
+        optimizer: Any = None,
+        loss: Any = None,
+        weighted_metrics: Any = ("accuracy",),
+        **kwargs: Any,
+    ) -> None:
+        """Choose optimiser and loss; see ``keras.Model.compile``.
+
+        Args:
+            optimizer: if None, Adam whose rate rises and then falls by a cosine over each ``fit``.
+            loss: of one-hot labels and logits; cross-entropy if None.
+            weighted_metrics: as for Keras, like ``**kwargs``.
+        """
+        settings = self.settings
+        freeze_lower_layers(self.network, settings.finetune_fraction)
+        synchronize_normalization(self.network)
+        if optimizer is None:
+            rate = cosine_schedule(settings.finetune_learning_rate, 1)
+            optimizer = ClippedAdam(learning_rate=rate, global_clipnorm=1.0)
+        if loss is None:
+            loss = keras.losses.CategoricalCrossentropy(
+                from_logits=True, label_smoothing=settings.label_smoothing
+            )
+        metrics = list(weighted_metrics)
+        super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
+        self.optimizer.build(self.trainable_variables)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as a saved model was compiled; Keras calls this."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+
+    def fit(
+        self,
+        x: Any,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int | None = None,
+        verbose: str | int = "auto",
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        validation_data: Any = None,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        head: bool | None = None,
+    ) -> keras.callbacks.History:
+        """Train on images and labels; see ``keras.Model.fit``.
+
+        With ``validation_data`` it keeps the weights with the lowest calibrated loss on them, also
+        those before the call where training made them worse beyond chance, stops early in the
+        second half, and calibrates the temperature.
+
+        Args:
+            x: an ``ImageSet``; an array uint8 (n, size, size, 3) with ``y``; or a
+                ``tf.data.Dataset``, ``PyDataset`` or other iterable of batches (images, labels).
+            y: labels of an array: names of classes, or their numbers.
+            batch_size, epochs: those of the settings if None.
+            verbose, callbacks, initial_epoch, steps_per_epoch: as for Keras.
+            validation_data: images like ``x``, or a pair of arrays.
+            head: whether to fit the last layer first, see ``fit_head``. If None, pretrained weights
+                get it once.
+
+        Raises:
+            InputError: the model is not compiled; images of another size or dtype; labels out of
+                range; a stream of unknown length without ``steps_per_epoch``.
+            StageError: a loss that is not finite.
+        """
+        if not self.compiled:
+            raise InputError(
+                "fit: expected a compiled model, received one without optimiser and loss; call "
+                "`compile()` first."
+            )
+        epochs = self.settings.finetune_epochs if epochs is None else epochs
+        batch_size = batch_size or self.settings.batch_size
+        images = None if is_stream(x) else self._image_set(x, y)
+        if steps_per_epoch is None:
+            steps_per_epoch = stream_length(x) if images is None else -(-len(images) // batch_size)
+        validation = None if validation_data is None else self._validation_set(validation_data)
+        if head or (head is None and self.weights_name != "none" and not self.is_trained):
+            self.fit_head(x if images is None else images, validation_data=validation)
+        if not initial_epoch:
+            self._restart_optimizer(steps_per_epoch * epochs)
+        if validation is not None and not any(isinstance(c, Recorder) for c in callbacks):
+            callbacks = [Recorder(validation, self.settings, epochs), *callbacks]
+        history = devices.fit(
+            self,
+            self._batches(x if images is None else images, batch_size),
+            list(callbacks),
+            steps_per_epoch,
+            initial_epoch,
+            epochs,
+            verbose,
+        )
+        self.batches_seen += steps_per_epoch * len(history.epoch)
+        self.is_trained = True
+        self._copy.is_current = False
+        if validation is not None:
+            self.calibrate(validation)
+        return history
+
+    def fit_head(self, x: Any, y: Any = None, validation_data: Any = None) -> dict[str, Any]:
+        """Fit the last layer by logistic regression on the features of the network as it is.
+
+        Args:
+            x, y, validation_data: as for ``fit``.
+
+        Returns:
+            Loss and accuracy, also on the validation images if there are any.
+        """
+        images = self._image_set(x, y)
+        validation = None if validation_data is None else self._validation_set(validation_data)
+        row = fit_head(self.inference_network(), images, validation, self.settings)
+        if self._copy.network is not None:
+            head = self._copy.network.get_layer("logits").get_weights()
+            self.network.get_layer("logits").set_weights(head)
+        self.is_trained = True
+        return row
+
+    def calibrate(self, x: Any, y: Any = None) -> float:
+        """Set the temperature that suits these images (Guo et al., arXiv:1706.04599), return it."""
+        images = self._image_set(x, y)
+        self.temperature = fit_temperature(self._outputs(images.images)["logits"], images.labels)
+        return self.temperature
+
+    def predict(self, x: Any, batch_size: int = 32) -> np.ndarray:
+        """Probability of each class for each image.
+
+        Args:
+            x: uint8 (batch, size, size, 3), 0 to 255; or an ``ImageSet``.
+            batch_size: images at a time.
+
+        Returns:
+            float32 (batch, classes), calibrated, rows summing to 1.
+
+        Raises:
+            InputError: another size or dtype.
+        """
+        logits = self._outputs(self._pixels(x), batch_size)["logits"]
+        return softmax(logits / np.float32(self.temperature), axis=1)
+
+    def features(self, x: Any, batch_size: int = 32) -> np.ndarray:
+        """The pooled features of images, float32 (batch, d); arguments as for ``predict``."""
+        return self._outputs(self._pixels(x), batch_size)["features"]
+
+    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
+        """Cross-entropy of the calibrated probabilities (``loss``), and ``accuracy``.
+
+        Args:
+            x, y: as for ``fit``.
+        """
+        images = self._image_set(x, y)
+        logits = self._outputs(images.images)["logits"]
+        return {
+            "loss": mean_cross_entropy(logits / self.temperature, images.labels),
+            "accuracy": float((logits.argmax(axis=1) == images.labels).mean()),
+        }
+
+    def export(
+        self, filepath: str | Path, images: np.ndarray | None = None, **metadata: Any
+    ) -> dict[str, Any]:
+        """Write a self-contained ONNX file, checked against Keras; ``OnnxClassifier`` runs it.
+
+        Args:
+            filepath: path of the file, such as "cnn.onnx". The sidecar "cnn.json" comes with it.
+            images: uint8 images to check it with. If None, some of the last ``fit``; of a loaded
+                model noise.
+            **metadata: further metadata of the file.
+
+        Returns:
+            The sidecar: metadata, greatest differences from Keras, SHA-256.
+
+        Raises:
+            MachineError: Keras runs on another backend than TensorFlow.
+            ModelFileError: onnxruntime and Keras disagree.
+        """
+        if (backend := keras.backend.backend()) != "tensorflow":
+            raise MachineError(
+                f"The export to ONNX works on TensorFlow, received {backend}; save the model, and "
+                "load and export it without KERAS_BACKEND."
+            )
+        from kerasmed.export.classifiers import export_classifier, spread
+
+        if images is None:
+            images = self._examples
+        if images is None:
+            rng = random_stream(self.seed, Purpose.CLASSIFIER_PARITY)
+            shape = _CHECKED, self.image_size, self.image_size, 3
+            images = rng.integers(0, 256, shape, np.uint8)
+        own = {
+            "class_names": list(self.class_names),
+            "backbone": self.backbone,
+            "weights": Path(self.weights_name).name,
+        }
+        network, path = self.inference_network(), Path(filepath)
+        checked = spread(self._pixels(images))
+        return export_classifier(network, self.temperature, {**own, **metadata}, checked, path)
+
+    def inference_network(self) -> keras.Model:
+        """The float32 network from uint8 images to ``features`` and ``logits``, on one device."""
+        if self._copy.network is None:
+            return self.network
+        iterations = 0
+        if self.compiled:
+            iterations = int(ops.convert_to_numpy(self.optimizer.iterations))
+        if not self._copy.is_current or self._copy.iterations != iterations:
+            set_all_weights(self._copy.network, self.network.get_weights())
+            self._copy.is_current, self._copy.iterations = True, iterations
+        return self._copy.network
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Set what ``get_weights`` of a classifier with the same backbone returned.
+
+        Raises:
+            InputError: the weights of another backbone or number of classes.
+        """
+        expected = [tuple(weight.shape) for weight in self.weights]
+        if [np.shape(weight) for weight in weights] != expected:
+            raise InputError(
+                f"Weights: expected {len(expected)} arrays of a {self.backbone} with "
+                f"{len(self.class_names)} classes, received {len(weights)} arrays of other "
+                "shapes; build the model as the one that they come from."
+            )
+        set_all_weights(self, weights)
+        self._copy.is_current = False
+
+    def save_own_variables(self, store: Any) -> None:
+        """What Keras does not save: the state of dropout, and how far the training is."""
+        super().save_own_variables(store)
+        for i, state in enumerate(self._dropout_states()):
+            store[f"dropout_{i}"] = ops.convert_to_numpy(state)
+        store["progress"] = np.array([self.is_trained, self.batches_seen])
+
+    def load_own_variables(self, store: Any) -> None:
+        """Restore what ``save_own_variables`` stored."""
+        for i, state in enumerate(self._dropout_states()):
+            state.assign(store[f"dropout_{i}"])
+        is_trained, self.batches_seen = (int(value) for value in store["progress"])
+        self.is_trained = bool(is_trained)
+        self._copy.is_current = False
+
+    def get_config(self) -> dict[str, Any]:
+        """Everything that builds the same model, without its weights."""
+        return {
+            **super().get_config(),
+            "kerasmed_version": __version__,
+            "backbone": self.backbone,
+            "image_size": self.image_size,
+            "class_names": list(self.class_names),
+            "settings": self.settings.model_dump(),
+            "symmetry": self.symmetry,
+            "seed": self.seed,
+            "temperature": self.temperature,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImageClassifier":
+        """The model that ``get_config`` describes.
+
+        Raises:
+            ModelFileError: another version of kerasmed wrote it, with other settings.
+        """
+        config = dict(config)
+        version = config.pop("kerasmed_version", "unknown")
+        try:
+            return cls(**config, load_weights=False)
+        except (InputError, TypeError) as error:
+            raise ModelFileError(
+                f"The model was saved by kerasmed {version}, and this is {__version__}: {error} "
+                "Load it with the version that saved it, or train again."
+            ) from None
+
+    def _outputs(self, images: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
+        with devices.on_one_device():
+            return predict_outputs(self.inference_network(), images, batch_size)
+
+    def _dropout_states(self) -> list[keras.Variable]:
+        weights = {id(weight) for weight in self.network.weights}
+        return [variable for variable in self.network.variables if id(variable) not in weights]
+
+    def _pixels(self, x: Any) -> np.ndarray:
+        images = x.images if isinstance(x, ImageSet) else check_pixels(x)
+        if images.shape[1] != self.image_size:
+            raise InputError(
+                f"Images: expected {self.image_size} x {self.image_size} pixels, received "
+                f"{images.shape[1]} x {images.shape[2]}; resize them."
+            )
+        return images
+
+    def _image_set(self, x: Any, y: Any) -> ImageSet:
+        return as_image_set(x, y, self.image_size, self.class_names)
+
+    def _validation_set(self, data: Any) -> ImageSet:
+        return self._image_set(*(data if isinstance(data, tuple | list) else (data, None)))
+
+    def _restart_optimizer(self, steps: int) -> None:
+        """Begin the default optimiser anew, its rate falling over so many steps."""
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if not isinstance(optimizer, ClippedAdam):
+            return
+        rate = self.settings.finetune_learning_rate
+        optimizer.learning_rate = cosine_schedule(rate, max(1, steps))
+        for variable in optimizer.variables:
+            variable.assign(ops.zeros(variable.shape, variable.dtype))
+        self.train_function = None  # the former one computes with the former rates
+        self._copy.is_current = False
+
+    def _batches(self, x: Any, batch_size: int) -> Any:
+        """What Keras trains on: augmented images, one-hot labels, weights; of a set or a stream."""
+        settings, augment = self.settings, make_augmenter(self.settings.augment)
+        common = self.symmetry, augment, settings.mixing
+        if not isinstance(x, ImageSet):
+            pairs = endless(x, self.image_size, self.class_names)
+            weights = np.ones(len(self.class_names))
+            return labelled_stream(pairs, *common, weights, self.seed, self.batches_seen)
+        rows = np.linspace(0, len(x) - 1, min(_CHECKED, len(x))).astype(int)
+        self._examples = np.asarray(x.images[rows])
+        weights = balancing_weights(x.labels, len(self.class_names), settings.class_weights)
+        worker = this_worker()
+        shard = worker.index, len(worker.addresses)
+        return LabelledBatches(x, batch_size, *common, weights, self.seed, self.batches_seen, shard)
+
+
+class _Copy:
+    """A copy of a classifier's network for predictions, if it needs one."""
+
+    network: keras.Model | None = None
+    is_current = False
+    iterations = 0
+
+
+def _settings_for(
+    backbone: str, settings: ClassifierConfig | dict[str, Any] | None
+) -> ClassifierConfig:
+    if not isinstance(settings, ClassifierConfig):
+        try:
+            settings = ClassifierConfig(**{**(settings or {}), "backbones": [backbone]})
+        except ValidationError as error:
+            raise InputError(f"Classifier: {describe_problems(error)}") from None
+    return settings.of_backbone(backbone)

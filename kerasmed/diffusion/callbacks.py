@@ -1,0 +1,6 @@
+"""Callbacks of ``DiffusionModel.fit``; those of Keras work too."""
+
+from kerasmed.diffusion.checkpoints import Checkpoints
+from kerasmed.diffusion.preview import Preview
+
+__all__ = ["Checkpoints", "Preview"]

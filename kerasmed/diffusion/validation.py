@@ -1,0 +1,74 @@
+"""The loss of a denoiser on images that it does not learn from, at each level of noise."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from kerasmed.diffusion.batches import Batch
+from kerasmed.diffusion.generate import Denoiser
+from kerasmed.diffusion.schedule import NUM_TIMESTEPS
+from kerasmed.parallel.workers import this_worker
+
+PREDICTED_AT_ONCE = 32
+_LEVELS = 4
+
+
+def validation_losses(
+    denoiser: Denoiser, batch: Batch, error: Callable[[Any, Any], Any]
+) -> dict[str, float]:
+    """The weighted mean error of predicted clean images, over all timesteps and by quarters.
+
+    Args:
+        denoiser: predicts clean images.
+        batch: inputs, clean images and weights, see ``validation_batch``.
+        error: from clean and predicted images to an error of each pixel (batch, height, width).
+
+    Returns:
+        ``loss``, and ``loss_t0_249`` to ``loss_t750_999`` of the images at these timesteps, which
+        rise with the noise.
+    """
+    inputs, clean, weights = batch
+    losses = []
+    for start in range(0, len(clean), PREDICTED_AT_ONCE):
+        # The last chunk starts over at the beginning, so that all have the same size.
+        chunk = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)
+        predicted = denoiser(*(inputs[name][chunk] for name in _INPUTS))
+        errors = ops.convert_to_numpy(error(clean[chunk], predicted))
+        losses.append(errors.reshape(len(chunk), -1).mean(axis=1) * weights[chunk, 0, 0])
+    of_images = np.concatenate(losses)[: len(clean)]
+    found = {"loss": float(of_images.mean())}
+    levels = inputs["timesteps"] * _LEVELS // NUM_TIMESTEPS
+    width = NUM_TIMESTEPS // _LEVELS
+    for level in range(_LEVELS):
+        key = f"loss_t{level * width}_{(level + 1) * width - 1}"
+        found[key] = float(of_images[levels == level].mean())
+    return found
+
+
+_INPUTS = ("noisy_images", "timesteps", "labels")
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds the validation losses to the logs of each epoch, for the callbacks after it.
+
+    ``fit`` of Keras would validate the weights themselves, and on every worker.
+
+    Args:
+        batch: what to validate on.
+        frequency: epochs between two validations, or the epochs to validate after, from 1 on.
+    """
+
+    def __init__(self, batch: Batch, frequency: int | list[int]):
+        super().__init__()
+        self.batch = batch
+        self.frequency = frequency
+
+    def on_epoch_end(self, epoch, logs=None):
+        frequency, number = self.frequency, epoch + 1
+        is_due = number % frequency == 0 if isinstance(frequency, int) else number in frequency
+        if is_due and this_worker().is_chief:
+            losses = self.model.validation_losses(self.batch)
+            logs.update({f"val_{name}": loss for name, loss in losses.items()})
