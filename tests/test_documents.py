@@ -22,3 +22,10 @@ def test_links_and_named_files_are_there(page):
     missing = [name for name in links if not (page.parent / name).exists()]
     missing += [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+def test_glossary_is_sorted_and_each_term_has_a_page():
+    rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()[5:]
+    terms = [row.split(" | ")[0].removeprefix("| ") for row in rows]
+    assert terms == sorted(terms, key=str.casefold)
+    assert all(re.search(r"\]\([^)]+\.md[^)]*\) \|$", row) for row in rows)
