@@ -2,9 +2,10 @@
 # make test    the tests
 # make test-all  the tests, slow ones included
 # make setup   only the virtual environment
-# make check   lint, types and tests, as in continuous integration
+# make check   lint, types, tests and documentation, as in continuous integration
+# make docs    the documentation as a site, at site/index.html
 # make bench   the benchmarks
-# make clean   delete the environment and the runs
+# make clean   delete the environment, the runs and the site
 #
 # The first call makes .venv and installs; later calls install nothing again.
 
@@ -13,7 +14,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all setup check bench clean
+.PHONY: demo test test-all setup check docs bench clean
 
 demo: .venv/installed
 	$(BIN)/kerasmed demo
@@ -34,6 +35,12 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(MAKE) test
+	$(MAKE) docs
+
+# The variable silences an advertisement of mkdocs-material for its successor. With --quiet,
+# warnings would not count as errors.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds
@@ -51,5 +58,9 @@ bench: .venv/installed-dev
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[test,dev]'
 	@touch $@
 
+.venv/installed-docs: .venv/installed
+	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e '.[docs]'
+	@touch $@
+
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs site
