@@ -22,6 +22,7 @@ class AuditConfig(Section):
 
     @model_validator(mode="after")
     def extractors_have_learned(self) -> "AuditConfig":
+        """Refuse networks without weights, whose features mean nothing."""
         weights = self.extractor_weights
         if "none" in (weights.values() if isinstance(weights, dict) else [weights]):
             raise ValueError(

@@ -78,12 +78,14 @@ class ClassifierConfig(Section):
     @field_validator("backbones", "train_on")
     @classmethod
     def once_each(cls, values: list[str]) -> list[str]:
+        """Refuse a backbone or a regime that is named twice."""
         if len(set(values)) < len(values):
             raise ValueError(f"expected each once, received {values}; remove the repetitions")
         return values
 
     @model_validator(mode="after")
     def some_training(self) -> "ClassifierConfig":
+        """Refuse settings with which a network, or some of its layers, would learn nothing."""
         for backbone in self.backbones:
             self.of_backbone(backbone)._check_some_training()
         return self

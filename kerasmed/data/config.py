@@ -44,6 +44,7 @@ class NiftiConfig(Section):
     @field_validator("slices")
     @classmethod
     def slices_go_up(cls, pair: tuple[float, float]) -> tuple[float, float]:
+        """Refuse an empty range of slices."""
         return _going_up(pair, "data.nifti.slices")
 
 
@@ -68,6 +69,7 @@ class Formats(Section):
     @field_validator("grey_range")
     @classmethod
     def range_goes_up(cls, pair: tuple[float, float] | None) -> tuple[float, float] | None:
+        """Refuse a grey range without values in it."""
         return None if pair is None else _going_up(pair, "data.grey_range")
 
 
@@ -103,6 +105,7 @@ class DataConfig(Formats):
 
     @model_validator(mode="after")
     def one_source(self) -> "DataConfig":
+        """Require images or phantoms, not both, and names that suit the images."""
         if (self.source is None) == (self.phantoms is None):
             raise ValueError("give exactly one of data.source (or --data PATH) and data.phantoms")
         if len(set(self.class_names or [])) < len(self.class_names or []):
@@ -138,12 +141,14 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def leaves_a_reserve(self) -> "SplitConfig":
+        """Refuse fractions that leave no image for the role ``reserve``."""
         if self.train + self.test >= 1:
             raise ValueError("split.train + split.test must stay below 1")
         return self
 
     @model_validator(mode="after")
     def run_length_is_used(self) -> "SplitConfig":
+        """Refuse a run length that would change nothing."""
         default = type(self).model_fields["run_length"].default  # runs record it too
         if self.group_by != "neighbours" and self.run_length != default:
             raise ValueError(
@@ -154,6 +159,7 @@ class SplitConfig(Section):
 
     @model_validator(mode="after")
     def pattern_has_a_group(self) -> "SplitConfig":
+        """Require a pattern exactly where patients are found by one, with a group to find them."""
         if (self.group_by == "pattern") != (self.pattern is not None):
             raise ValueError("split.pattern and split.group_by: pattern go together; set both")
         try:

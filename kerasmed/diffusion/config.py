@@ -57,6 +57,7 @@ class DiffusionConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def fill_from_preset(cls, values: Any) -> Any:
+        """Take the options that the file omits from the preset."""
         # Validation refuses whatever is not a section or not a preset.
         if not isinstance(values, dict):
             return values
@@ -64,6 +65,7 @@ class DiffusionConfig(Section):
 
     @model_validator(mode="after")
     def floor_is_below_gamma(self) -> "DiffusionConfig":
+        """Refuse weights of the loss whose least exceeds the largest."""
         if self.min_snr_floor > self.min_snr_gamma:
             raise ValueError(
                 "diffusion.min_snr_floor must not exceed diffusion.min_snr_gamma; received "
@@ -73,6 +75,7 @@ class DiffusionConfig(Section):
 
     @model_validator(mode="after")
     def heads_divide_and_training_ends(self) -> "DiffusionConfig":
+        """Refuse widths that the attention cannot divide, and a training without an end."""
         if self.widths[-1] % ATTENTION_HEADS:
             raise ValueError(
                 f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the number "

@@ -38,6 +38,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def guidance_was_trained_for(self) -> "Config":
+        """Refuse guidance for a denoiser that never learned without labels."""
         sets = [None, *self.sampling.variants]
         scales = [self.sampling.of_set(name).guidance_scale for name in sets]
         if not self.diffusion.label_dropout and any(scale != 1.0 for scale in scales):
@@ -50,6 +51,7 @@ class Config(Section):
 
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":
+        """Refuse an image size that the network cannot halve at each of its levels."""
         self.diffusion.check_image_size(self.data.image_size)
         return self
 
