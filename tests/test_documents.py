@@ -1,12 +1,28 @@
 """The README, the pages under docs/ and what they name."""
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+EXAMPLES = {
+    f"{page.name} {number}": code
+    for page in PAGES
+    for number, code in enumerate(
+        re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S), 1
+    )
+}
+# What an example prints, beyond ending without an error.
+PRINTS = {
+    "README.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
+    "embedding.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
+    "embedding.md 2": r"\[\[[\d. e-]+\]",
+    "explanations.md 1": r"'top_overlap': ",
+    "library.md 1": r"(?s)24 images of 16 x 16 pixels: clear 12, ground_glass 12.*% of [45] images",
+}
 
 
 def test_readme_names_every_page():
@@ -22,6 +38,31 @@ def test_links_and_named_files_are_there(page):
     missing = [name for name in links if not (page.parent / name).exists()]
     missing += [name for name in named if not (ROOT / name).exists()]
     assert not missing
+
+
+@pytest.fixture
+def workplace(tiny_run, image_folder, tmp_path, monkeypatch):
+    """A working directory with the files that the pages name."""
+    monkeypatch.chdir(tmp_path)
+    network = tiny_run / "exported" / "MobileNet-real-s0.onnx"
+    shutil.copyfile(network, "cnn.onnx")
+    Path("runs/demo/exported").mkdir(parents=True)
+    shutil.copyfile(network, f"runs/demo/exported/{network.name}")
+    shutil.copyfile(next(image_folder.rglob("*.png")), "slice.png")
+    shutil.copytree(image_folder / "clear", "slices")
+    image_folder.rename("smears")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_each_python_example_runs_by_itself(name, workplace, capsys):
+    exec(EXAMPLES[name], {})
+    assert re.search(PRINTS.get(name, ""), capsys.readouterr().out)
+    assert name != "library.md 1" or (workplace / "why.png").exists()
+
+
+def test_examples_are_found():
+    assert set(PRINTS) <= set(EXAMPLES)
 
 
 def test_glossary_is_sorted_and_each_term_has_a_page():

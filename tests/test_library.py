@@ -2,11 +2,9 @@
 
 import doctest
 import inspect
-import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -48,18 +46,3 @@ def test_example_of_each_public_name_runs(name, tiny_run, tmp_path, monkeypatch)
     output: list[str] = []
     result = doctest.DocTestRunner().run(test, out=output.append)
     assert result.failed == 0, "".join(output)
-
-
-def test_example_of_the_library_page_runs(tiny_run, image_folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    shutil.copyfile(tiny_run / "exported" / "MobileNet-real-s0.onnx", "cnn.onnx")
-    image_folder.rename("smears")
-    page = (Path(__file__).parents[1] / "docs" / "library.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-
-    exec(block, {})
-
-    shown = capsys.readouterr().out
-    assert "ImageSet(24 images of 16 x 16 pixels: clear 12, ground_glass 12)" in shown
-    assert "% of 5 images" in shown or "% of 4 images" in shown
-    assert Path("why.png").exists()
