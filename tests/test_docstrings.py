@@ -59,5 +59,5 @@ def test_the_check_finds_what_lacks_one():
     module = ast.parse("if True:\n" + source).body[0]
     found = lacking(ast.Module(module.body, []))
     assert list(found) == ["", "Both", "Both.method", "other"]
-    assert overrides(PACKAGE / "diffusion" / "unet.py", "CleanImages.call")
-    assert not overrides(PACKAGE / "diffusion" / "unet.py", "CleanImages.another")
+    assert overrides(PACKAGE / "diffusion" / "unet.py", "VelocityToImage.call")
+    assert not overrides(PACKAGE / "diffusion" / "unet.py", "VelocityToImage.another")

@@ -1,4 +1,4 @@
-"""Callbacks of ``DiffusionModel.fit``; those of Keras work too."""
+"""Callbacks for ``fit`` of a ``DiffusionModel``; those of Keras work too."""
 
 from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.preview import Preview

@@ -1,1 +1,40 @@
-"""Measures: NumPy arrays in, plain results out."""
+"""Metrics: NumPy arrays in, plain results out. A module is imported when it is first used.
+
+Example:
+    >>> import kerasmed as km, numpy as np
+    >>> rng = np.random.default_rng(0)
+    >>> real, same, other = rng.standard_normal((3, 200, 8)) + np.array([0, 0, 3])[:, None, None]
+    >>> near = km.metrics.frechet.frechet_distance(real, same)
+    >>> far = km.metrics.frechet.frechet_distance(real, other)
+    >>> bool(near < 1 < far)
+    True
+    >>> probabilities, labels = np.array([[0.9, 0.1], [0.2, 0.8]]), np.array([0, 1])
+    >>> round(km.metrics.classification.expected_calibration_error(probabilities, labels), 3)
+    0.15
+"""
+
+from importlib import import_module
+from types import ModuleType
+
+__all__ = [
+    "classification",
+    "copies",
+    "detection_power",
+    "frechet",
+    "kernel_distance",
+    "linear_probe",
+    "manifold",
+    "membership",
+    "memorisation",
+    "statistics",
+]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module 'kerasmed.metrics' has no attribute {name!r}")
+    return import_module(f"kerasmed.metrics.{name}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
