@@ -1,7 +1,10 @@
 """The README, the pages under docs/ and what they name."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,7 +24,22 @@ PRINTS = {
     "embedding.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
     "embedding.md 2": r"\[\[[\d. e-]+\]",
     "explanations.md 1": r"'top_overlap': ",
-    "library.md 1": r"(?s)24 images of 16 x 16 pixels: clear 12, ground_glass 12.*% of [45] images",
+    "library.md 1": r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, .*'accuracy': ",
+}
+# Another size or length of an example that would take minutes, as (what it says, what runs).
+QUICKER = {
+    "library.md 1": [
+        ("size=64", "size=16"),
+        ('"small", roles.train', '"cpu", roles.train, widths=[8]'),
+        ("epochs=200", "epochs=1"),
+        ("per_class=500", "per_class=2"),
+        ('"MobileNetV2", roles.train', '"MobileNet", roles.train, weights="none", input_size=32'),
+    ],
+    "first_steps.py": [
+        ('"cpu", roles.train', '"cpu", roles.train, widths=[8]'),
+        ("per_class=40", "per_class=2"),
+        ('"MobileNetV2", roles.train', '"MobileNet", roles.train, input_size=32'),
+    ],
 }
 
 
@@ -54,11 +72,43 @@ def workplace(tiny_run, image_folder, tmp_path, monkeypatch):
     return tmp_path
 
 
+def quicker(name: str, code: str) -> str:
+    for written, run in QUICKER.get(name, ()):
+        assert written in code
+        code = code.replace(written, run)
+    return code
+
+
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_each_python_example_runs_by_itself(name, workplace, capsys):
-    exec(EXAMPLES[name], {})
+    exec(quicker(name, EXAMPLES[name]), {})
     assert re.search(PRINTS.get(name, ""), capsys.readouterr().out)
     assert name != "library.md 1" or (workplace / "why.png").exists()
+
+
+def test_library_page_runs_on_jax_up_to_the_export(workplace):
+    pytest.importorskip("jax")
+    code, _ = quicker("library.md 1", EXAMPLES["library.md 1"]).split("ddpm.export")
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(PRINTS["library.md 1"], done.stdout)
+
+
+def test_first_steps_are_short_and_run(workplace, monkeypatch, capsys):
+    code = (ROOT / "docs" / "examples" / "first_steps.py").read_text(encoding="utf-8")
+    assert len(code.splitlines()) < 40
+    monkeypatch.setattr(sys, "argv", ["first_steps.py", "smears", "16", "1", "none"])
+    exec(quicker("first_steps.py", code), {})
+    assert re.search(r"\d+% of [45] unseen images", capsys.readouterr().out)
+    assert {path.name for path in workplace.glob("*.*")} >= {
+        "ddpm.keras", "denoiser.onnx", "cnn.onnx", "why.png",
+    }  # fmt: skip
 
 
 def test_examples_are_found():

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from classify.small_network import pretrained, small_network
 
 from kerasmed.classify import network
 from kerasmed.classify.backbones import build_network
@@ -16,22 +17,10 @@ from kerasmed.saved_models import load_model
 FLOAT32 = Runtime("tensorflow", "CPU", "float32", False)
 
 
-def _small_network(name: str, input_size: int, weights: str) -> keras.Model:
-    """Stands in for a backbone: three convolutions with batch normalisation."""
-    inputs = x = keras.Input((input_size, input_size, 3))
-    for width in (8, 32, 128):
-        x = keras.layers.Conv2D(width, 3, strides=2, use_bias=False)(x)
-        x = keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x))
-    small = keras.Model(inputs, x)
-    if weights != "none":
-        small.load_weights(weights)
-    return small
-
-
 @pytest.fixture(autouse=True)
-def small_network(monkeypatch):
+def quick(monkeypatch):
     """A quick backbone, since these tests are about the training."""
-    monkeypatch.setattr(network, "build_network", _small_network)
+    monkeypatch.setattr(network, "build_network", small_network)
 
 
 def _settings(**changes):
@@ -43,19 +32,6 @@ def _train(phantoms, folder, runtime=FLOAT32, **changes):
     return train_classifier(
         "MobileNet", phantoms, phantoms, _settings(**changes), "mirror", 0, runtime, folder
     )
-
-
-def _pretrained(folder, build=_small_network):
-    """A file of weights with the statistics of real activations, so that gradients arrive."""
-    keras.utils.set_random_seed(1)
-    donor = build("MobileNet", 32, "none")
-    for layer in donor.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = 0.0
-    noise = np.random.default_rng(0).uniform(-1, 1, (32, 32, 32, 3)).astype(np.float32)
-    donor(noise, training=True)
-    donor.save_weights(folder / "own.weights.h5")
-    return folder / "own.weights.h5"
 
 
 def _changed_by_a_step(model, images, labels):
@@ -118,7 +94,7 @@ def test_head_is_fitted_on_frozen_features_of_pretrained_weights(phantoms, tmp_p
 
 
 def test_only_the_upper_layers_are_trained_where_asked(phantoms, tmp_path):
-    model = build_classifier("MobileNet", 2, 16, 32, str(_pretrained(tmp_path)), 0.0)
+    model = build_classifier("MobileNet", 2, 16, 32, str(pretrained(tmp_path)), 0.0)
     freeze_lower_layers(model, 0.3)
     changes = _changed_by_a_step(model, phantoms.images, phantoms.labels)
     changed = [changed for kind, changed in changes if kind is not keras.layers.BatchNormalization]
@@ -166,7 +142,7 @@ def test_smoothed_labels_bound_the_loss(phantoms, tmp_path):
 def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path, monkeypatch):
     # The features of the small network are too poor for a good head.
     monkeypatch.setattr(network, "build_network", build_network)
-    path = str(_pretrained(tmp_path, build_network))
+    path = str(pretrained(tmp_path, build_network))
     _train(phantoms, tmp_path / "head", weights=path, finetune_epochs=0)
     _, result = _train(
         phantoms, tmp_path / "both", weights=path, finetune_epochs=2, finetune_learning_rate=10.0
@@ -180,7 +156,7 @@ def test_head_is_kept_where_nothing_is_better(phantoms, tmp_path, monkeypatch):
 
 
 def test_head_gives_way_to_what_is_not_worse_beyond_chance(phantoms, tmp_path):
-    path = str(_pretrained(tmp_path))
+    path = str(pretrained(tmp_path))
     _, result = _train(
         phantoms, tmp_path / "both", weights=path, finetune_epochs=1, finetune_learning_rate=1e-9
     )
@@ -200,7 +176,7 @@ def test_batch_that_does_not_divide_is_refused(phantoms, tmp_path):
 
 
 def test_pretrained_statistics_stay_while_training(phantoms, tmp_path):
-    model = build_classifier("MobileNet", 2, 16, 32, str(_pretrained(tmp_path)), 0.0)
+    model = build_classifier("MobileNet", 2, 16, 32, str(pretrained(tmp_path)), 0.0)
     one, other = (
         np.array(model(phantoms.images, training=training)["features"])
         for training in (True, False)
