@@ -23,15 +23,14 @@ from pathlib import Path
 import numpy as np
 import onnxruntime
 from lime.lime_image import LimeImageExplainer
-from scipy.special import softmax
 
+import kerasmed as km
 from kerasmed.explain.lime import LimeExplainer
 from kerasmed.explain.masks import draw_masks, fill_of, kernel_weights
 from kerasmed.explain.perturbation import PerturbedImage
 from kerasmed.explain.segments import segment_image
 from kerasmed.explain.surrogate import fit_surrogate, rank_correlation, top_overlap
 from kerasmed.inference.classifier import OnnxClassifier
-from kerasmed.runtime.backend import load_keras
 from kerasmed.runtime.hardware import machine
 from kerasmed.runtime.versions import versions
 
@@ -54,14 +53,7 @@ class Subject:
         self.images = np.load(folder / "images.npz")["images"]
 
     def keras(self) -> Callable:
-        load_keras()
-        import keras
-
-        model = keras.saving.load_model(self.folder / "model.keras", compile=False)
-        temperature = self.engine.metadata["temperature"]
-        return lambda images: softmax(
-            model.predict(images, verbose=0)["logits"] / temperature, axis=1
-        )
+        return km.load_model(self.folder / "model.keras").predict
 
     def segments(self, number: int) -> np.ndarray:
         """Superpixels of one image, as `lime` makes them."""

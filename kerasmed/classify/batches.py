@@ -73,9 +73,8 @@ class LabelledBatches(keras.utils.PyDataset):
             rngs.append(random_stream(self.seed, Purpose.CLASSIFIER_AUGMENTATION, epoch, position))
             images.append(self.image_set.images[position])
             labels.append(self.image_set.labels[position])
-        mixer = random_stream(self.seed, Purpose.CLASSIFIER_MIXING, index)
         batch, targets = _changed(
-            images, labels, rngs, mixer, self.symmetry, self.augment, self.mixing,
+            images, labels, rngs, (self.seed, index), self.symmetry, self.augment, self.mixing,
             len(self.class_weights),
         )  # fmt: skip
         if self.mixing != "none":
@@ -100,9 +99,8 @@ def labelled_stream(
     """
     for step, (images, labels) in enumerate(pairs, first_step):
         rngs = [random_stream(seed, Purpose.CLASSIFIER_STREAM, step, i) for i in range(len(images))]
-        mixer = random_stream(seed, Purpose.CLASSIFIER_MIXING, step)
         batch, targets = _changed(
-            images, labels, rngs, mixer, symmetry, augment, mixing, len(class_weights)
+            images, labels, rngs, (seed, step), symmetry, augment, mixing, len(class_weights)
         )
         yield batch, targets, (targets @ class_weights).astype(np.float32)
 
@@ -111,7 +109,7 @@ def _changed(
     images: Sequence[np.ndarray] | np.ndarray,
     labels: Sequence[int] | np.ndarray,
     rngs: list[np.random.Generator],
-    mixer: np.random.Generator,
+    seed_and_step: tuple[int, int],
     symmetry: str,
     augment: Augmenter,
     mixing: Mixing,
@@ -122,7 +120,9 @@ def _changed(
         transform_at_random(image, symmetry, rng) for image, rng in zip(images, rngs, strict=True)
     ]
     one_hot = np.eye(num_classes, dtype=np.float32)[labels]
-    return mix(augment(np.stack(turned), rngs), one_hot, mixing, mixer)
+    seed, step = seed_and_step
+    rng = random_stream(seed, Purpose.CLASSIFIER_MIXING, step)
+    return mix(augment(np.stack(turned), rngs), one_hot, mixing, rng)
 
 
 def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:

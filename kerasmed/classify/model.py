@@ -37,7 +37,7 @@ from kerasmed.data.inputs import (
 from kerasmed.errors import InputError, MachineError, ModelFileError
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import this_worker
-from kerasmed.random_streams import Purpose, initial_weights, random_stream
+from kerasmed.random_streams import Purpose, initial_weights
 from kerasmed.runtime.backend import load_keras
 from kerasmed.settings import describe_problems
 
@@ -339,13 +339,12 @@ class ImageClassifier(keras.Model):
                 "load and export it without KERAS_BACKEND."
             )
         from kerasmed.export.classifiers import export_classifier, spread
+        from kerasmed.export.verify import noise_images
 
         if images is None:
             images = self._examples
         if images is None:
-            rng = random_stream(self.seed, Purpose.CLASSIFIER_PARITY)
-            shape = _CHECKED, self.image_size, self.image_size, 3
-            images = rng.integers(0, 256, shape, np.uint8)
+            images = noise_images(self.image_size)
         own = {
             "class_names": list(self.class_names),
             "backbone": self.backbone,

@@ -54,7 +54,7 @@ def verify_file(
     engine = OnnxClassifier(path, provider="cpu")
     results["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
     results["sidecar"] = _check_sidecar(engine.metadata, path)
-    images = _noise_images(engine.input_size)
+    images = noise_images(engine.input_size)
     results["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)
     results["parity"] = _check_parity(engine.metadata, path, images, open_trained)
     return results
@@ -110,7 +110,7 @@ def _check_sidecar(metadata: dict[str, Any], path: Path) -> str:
     return "the same metadata, SHA-256 matches"
 
 
-def _noise_images(size: int) -> np.ndarray:
+def noise_images(size: int) -> np.ndarray:
     """Nine images from dark to bright: uint8 (9, size, size, 3)."""
     rng = random_stream(0, Purpose.CLASSIFIER_PARITY)
     images = rng.integers(0, 256, (9, size, size, 3))

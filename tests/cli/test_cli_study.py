@@ -3,10 +3,10 @@
 import json
 from pathlib import Path
 
-import keras
 import numpy as np
 
 from kerasmed.cli.main import main
+from kerasmed.saved_models import load_model
 
 pytest_plugins = ["cli_fixtures"]
 
@@ -80,7 +80,7 @@ def test_study_goes_on_at_the_first_stage_that_is_not_finished(tiny_config, run_
 
 def test_the_tiny_study_really_trained(tiny_run):
     networks = [
-        keras.saving.load_model(path, compile=False).get_layer("logits").get_weights()[1]
+        load_model(path).network.get_layer("logits").get_weights()[1]
         for path in sorted((tiny_run / "classifiers").glob("*/model.keras"))
     ]
     assert all(np.abs(bias).max() > 0 for bias in networks)

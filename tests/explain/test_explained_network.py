@@ -337,15 +337,16 @@ def test_cam_without_the_keras_network_is_refused(engine, tmp_path):
 
 def test_cam_with_the_keras_network_is_recorded_and_checked(engine, tmp_path, image, segments):
     load_keras()
-    from kerasmed.classify.network import build_classifier
+    from kerasmed.classify.model import ImageClassifier
     from kerasmed.explain.cam import CamExplainer
 
-    model = build_classifier("MobileNet", 2, SIZE, 32, "none", 0.2)
+    settings = {"weights": "none", "input_size": 32, "dropout": 0.2}
+    model = ImageClassifier("MobileNet", SIZE, ["clear", "opaque"], settings, temperature=2.0)
     model.save(tmp_path / "model.keras")
 
     record = _explain(engine, tmp_path, image, segments, explainers=["cam"])["cam"]
 
-    expected = CamExplainer(model, 2.0).explain(image, segments)
+    expected = CamExplainer(model.network, 2.0).explain(image, segments)
     assert record["picture"] == "scan.cam.png"
     np.testing.assert_allclose(record["weights"]["clear"], expected.superpixel_weights[:, 0])
     np.testing.assert_allclose(list(record["probabilities"].values()), expected.probabilities)
