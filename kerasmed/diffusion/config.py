@@ -2,12 +2,14 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
+import numpy as np
 from pydantic import (
     Field,
     model_validator,
 )
 
 from kerasmed.diffusion.presets import PRESETS
+from kerasmed.diffusion.solvers import DEFAULT_STEPS, sampling_timesteps
 from kerasmed.settings import NAME, Count, Fraction, Rate, Section, UnitInterval
 
 Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
@@ -128,7 +130,7 @@ class SamplingConfig(Section):
     per_class: Count | None = Field(default=None, description="set by times_real if null")
     times_real: Rate = Field(default=1.0, description="times the largest class of role `train`")
     solver: Solver = "unipc"
-    steps: SolverSteps = 15
+    steps: SolverSteps | None = Field(default=None, description="the solver's own if null")
     guidance_scale: Guidance = 1.0  # 1 is unguided, at half the cost
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
@@ -137,6 +139,10 @@ class SamplingConfig(Section):
     # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
     # CNNs are trained on each of them too.
     variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
+
+    def timesteps(self) -> np.ndarray:
+        """The timesteps to visit, see ``sampling_timesteps``."""
+        return sampling_timesteps(self.steps or DEFAULT_STEPS[self.solver])
 
     def of_set(self, variant: str | None) -> "SamplingConfig":
         """The settings of one set: the section's own, or those of a variant."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from kerasmed.diffusion.solvers import SOLVERS
+from kerasmed.diffusion.solvers import SOLVERS, to_no_noise
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
 
@@ -86,6 +86,7 @@ def generate_images(
 
         labels = np.array([label for label, *_ in padded], dtype=np.int32)
         denoise = guided(denoiser, pixels, labels, num_classes, guidance_scale)
+        denoise = to_no_noise(denoise, timesteps)
         images = pixels.to_uint8(SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise))
         for (label, index, *_), image in zip(batch, images, strict=False):
             yield label, index, image

@@ -30,7 +30,7 @@ from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.presets import PRESETS
-from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
+from kerasmed.diffusion.solvers import DEFAULT_STEPS, SOLVERS, sampling_timesteps
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER, build_denoiser
 from kerasmed.diffusion.validation import Validation, validation_losses
 from kerasmed.errors import InputError, MachineError, ModelFileError
@@ -290,7 +290,7 @@ class DiffusionModel(keras.Model):
         labels: Sequence[int] | Sequence[str] | np.ndarray | None = None,
         per_class: int | None = None,
         seed: int = 0,
-        steps: int = 15,
+        steps: int | None = None,
         solver: str = "unipc",
         guidance_scale: float = 1.0,
         batch_size: int = 32,
@@ -306,7 +306,8 @@ class DiffusionModel(keras.Model):
             labels: the class of each image, by number or name. Or give ``per_class``.
             per_class: how many images of each class.
             seed: seed of the set, 0 or more.
-            steps: evaluations of the network for an image, 1 to 1000.
+            steps: evaluations of the network for an image, 1 to 1000; if None 15, or as many as
+                another solver needs to draw structure of every scale at its true strength.
             solver: "unipc", "dpmpp_2m", "ddim" or "ddpm".
             guidance_scale: above 1, the class counts for more; costs twice as much.
             batch_size: images drawn at once.
@@ -325,9 +326,10 @@ class DiffusionModel(keras.Model):
                 "guidance_scale: expected 1 for a model that always saw the class (label_dropout "
                 f"0), received {guidance_scale}."
             )
+        timesteps = sampling_timesteps(DEFAULT_STEPS[solver] if steps is None else steps)
         drawn = generate_images(
             self.denoiser, self.pixel_range, wanted, len(self.class_names), self.image_size,
-            seed, solver, sampling_timesteps(steps), guidance_scale, batch_size,
+            seed, solver, timesteps, guidance_scale, batch_size,
         )  # fmt: skip
         showing = progress_bar("Sampling", len(wanted), "images") if verbose else nullcontext(None)
         images = np.empty((len(wanted), self.image_size, self.image_size, 3), np.uint8)

@@ -13,7 +13,6 @@ from PIL import Image
 from kerasmed.data.entries import folder_name
 from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
 from kerasmed.diffusion.generate import generate_images
-from kerasmed.diffusion.solvers import sampling_timesteps
 from kerasmed.errors import DataError, InputError, StageError
 from kerasmed.files import (
     make_folder,
@@ -68,7 +67,7 @@ class SyntheticSet:
                 "classes": list(self._names),
                 "sampling": {
                     **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
-                    "timesteps": sampling_timesteps(self._settings.steps).tolist(),
+                    "timesteps": self._settings.timesteps().tolist(),
                 },
             },
             {"denoiser": sha256_of(denoiser_path(config, run))},
@@ -212,7 +211,7 @@ class SyntheticSet:
             self._config.data.image_size,
             self._config.seed,
             self._settings.solver,
-            sampling_timesteps(self._settings.steps),
+            self._settings.timesteps(),
             self._settings.guidance_scale,
             self._settings.batch_size,
         )

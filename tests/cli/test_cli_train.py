@@ -118,10 +118,10 @@ def test_set_begun_with_other_settings_is_not_mixed(refused, tiny_config, run_co
 
 
 def test_set_begun_with_other_timesteps_is_not_mixed(refused, tiny_config, run_copy, monkeypatch):
-    from kerasmed.study import synthetic_set
-
     (run_copy / "synthetic").rename(run_copy / "synthetic.unfinished")
-    monkeypatch.setattr(synthetic_set, "sampling_timesteps", lambda steps: np.array([999, 500, 0]))
+    monkeypatch.setattr(
+        "kerasmed.diffusion.config.sampling_timesteps", lambda steps: np.array([999, 500, 0])
+    )
     line = refused("sample", tiny_config, "--out", run_copy)
     assert "synthetic.unfinished: `sampling.timesteps` was [" in line
     assert "is [999, 500, 0] now" in line

@@ -5,10 +5,11 @@ import pytest
 
 from kerasmed.diffusion.generate import generate_images, guided
 from kerasmed.diffusion.schedule import alphas_cumprod
-from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
+from kerasmed.diffusion.solvers import SOLVERS
 from kerasmed.inference.pixels import PixelRange
 
 UNIT = PixelRange((127.5, 127.5, 127.5), 127.5)  # 0 to 255 as -1 to 1
+TIMESTEPS = np.array([900, 650, 400, 100])
 WANTED = [(0, 0), (1, 0), (0, 1), (1, 1), (0, 2)]
 
 
@@ -28,7 +29,7 @@ class Recorder:
 def draw(wanted=WANTED, denoiser=None, **options) -> dict[tuple[int, int], np.ndarray]:
     base = {"num_classes": 2, "image_size": 4, "seed": 7, "batch_size": 2}
     options = {**base, "solver": "dpmpp_2m", "guidance_scale": 1.5, **options}
-    options.setdefault("timesteps", sampling_timesteps(4))
+    options.setdefault("timesteps", TIMESTEPS)
     images = generate_images(denoiser or Recorder(), UNIT, wanted, **options)
     return {(label, index): image for label, index, image in images}
 
@@ -130,7 +131,7 @@ def test_other_guidance_asks_with_and_without_class_at_one_timestep():
     x_t, timesteps, labels = denoiser.calls[1]
     assert labels.tolist() == [0, 1, 2, 2]
     np.testing.assert_array_equal(x_t[:2], x_t[2:])
-    assert timesteps.tolist() == [sampling_timesteps(4)[1]] * 4
+    assert timesteps.tolist() == [TIMESTEPS[1]] * 4
 
 
 def predicts(with_class: float, without: float):

@@ -8,7 +8,12 @@ import pytest
 from scipy.stats import norm
 
 from kerasmed.diffusion.schedule import alphas_cumprod
-from kerasmed.diffusion.solvers import SOLVERS, sampling_timesteps
+from kerasmed.diffusion.solvers import (
+    DEFAULT_STEPS,
+    SOLVERS,
+    sampling_timesteps,
+    to_no_noise,
+)
 from kerasmed.errors import InputError
 
 SHAPE = (3, 4, 4, 3)
@@ -293,21 +298,61 @@ def test_timesteps_fall_from_the_noisiest_to_the_cleanest():
     assert sampling_timesteps(2).tolist() == [991, 0]
 
 
-@pytest.mark.parametrize("solver", ["dpmpp_2m", "unipc"])
-def test_fifteen_steps_keep_the_variety_of_coarse_and_fine(solver):
-    # Independent Gaussian components, as the frequencies of images are: the mean brightness of
-    # images of 64 pixels varies 10 times as much as one pixel's noise, the finest detail a tenth.
-    deviations = np.array([0.05, 0.1, 0.3, 1.0, 3.0, 10.0, 16.0])[:, None, None, None]
+# In the network's units: from the finest detail of images of 64 pixels to their mean brightness.
+SCALES = np.array([0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7, 1, 1.5, 2, 4, 10, 16])
+
+
+def drawn_over_true(solver: str, timesteps: np.ndarray) -> np.ndarray:
+    """Deviation of drawn over that of true Gaussian structure of each of SCALES.
+
+    The components are independent, as the frequencies of images are, and the solvers are linear in
+    the noise. So the column i of the result is what the noise i contributes, and their squares add.
+    """
+    deviations = SCALES[:, None, None, None]
 
     def denoise(x_t, timestep):
         a = alphas_cumprod()[timestep]
         gain = np.sqrt(a) * deviations**2 / (a * deviations**2 + 1 - a)
         return (gain * x_t).astype(np.float32)
 
-    x_t = np.ones((len(deviations), 1, 1, 1), np.float32)
-    images = SOLVERS[solver](denoise, x_t, sampling_timesteps(15), None)
-    # The exact end of the way, up to the last timestep's noise, is the deviation itself.
-    np.testing.assert_allclose(images / deviations, 1.0, atol=0.12)
+    noises = iter(np.eye(len(timesteps) + 1, dtype=np.float32))
+
+    def draw_noise():
+        return np.tile(next(noises)[None, :, None, None], (len(SCALES), 1, 1, 1))
+
+    denoise = to_no_noise(denoise, timesteps)
+    drawn = SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise)
+    return np.sqrt(np.square(drawn / deviations).sum(axis=(1, 2, 3)))
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_scale_is_drawn_at_its_true_strength_at_the_default_steps(solver):
+    ratios = drawn_over_true(solver, sampling_timesteps(DEFAULT_STEPS[solver]))
+    np.testing.assert_allclose(ratios[SCALES >= 0.05], 1.0, atol=0.03)
+    assert ratios[0] == pytest.approx(1.0, abs=0.12)
+
+
+@pytest.mark.parametrize("steps", [25, 50, 250, 1000])
+def test_more_steps_are_no_worse(steps):
+    ratios = drawn_over_true("unipc", sampling_timesteps(steps))
+    np.testing.assert_allclose(ratios[SCALES >= 0.05], 1.0, atol=0.02)
+
+
+def test_last_prediction_is_extrapolated_by_hand():
+    signal = alphas_cumprod()[[40, 12, 3, 0]]
+    variances = (1 - signal) / signal
+    predictions = {40: 9.0, 12: 0.5, 3: 0.7, 0: 0.8}
+    denoise = to_no_noise(lambda x_t, timestep: predictions[timestep], np.array([40, 12, 3, 0]))
+    received = [float(denoise(None, timestep)) for timestep in (40, 12, 3, 0)]
+    # At timestep 3 there is 1.3 times the last noise, at timestep 12 more than 1.4 times.
+    assert np.sqrt(variances[2] / variances[3]) < 1.4 < np.sqrt(variances[1] / variances[3])
+    weight = variances[3] / (variances[1] - variances[3])
+    assert received == pytest.approx([9.0, 0.5, 0.7, 0.8 + weight * 0.3])
+
+
+def test_single_prediction_is_not_extrapolated():
+    denoise = to_no_noise(lambda x_t, timestep: x_t, sampling_timesteps(1))
+    assert denoise(0.25, 991) == 0.25
 
 
 @pytest.mark.parametrize("steps", [3, 37, 100, 250, 666, 999])
