@@ -46,6 +46,8 @@ class Judge:
     Attributes:
         train: the role `train`, to learn from.
         validation: the role `validation`.
+        reserve: the role `reserve`, to be judged on.
+        groups: groups of the images of `reserve` and `train`.
     """
 
     def __init__(self, config: Config, run: RunFolder, weights: str):
@@ -54,11 +56,11 @@ class Judge:
         image_set, split, groups = load_grouped_split(config, run)
         self.train: ImageSet = image_set.subset(split["train"])
         self.validation: ImageSet = image_set.subset(split["validation"])
-        reserve = image_set.subset(split["reserve"])
+        self.reserve: ImageSet = image_set.subset(split["reserve"])
         self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
-        self._reserve = self._features(reserve.images), reserve.labels
+        self._reserve = self._features(self.reserve.images), self.reserve.labels
         self._train = self._features(self.train.images), self.train.labels
-        self._groups = {role: groups[split[role]] for role in ("reserve", "train")}
+        self.groups = {role: groups[split[role]] for role in ("reserve", "train")}
 
     def _features(self, images: np.ndarray) -> np.ndarray:
         return predict_outputs(self._network, images)["features"]
@@ -66,7 +68,7 @@ class Judge:
     def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
         synthetic = self._features(images)
         features = {"reserve": self._reserve[0], "train": self._train[0], "synthetic": synthetic}
-        distances = fidelity(features, self._groups)
+        distances = fidelity(features, self.groups)
         return {
             "accuracy": round(probe_accuracy(synthetic, labels, *self._reserve), 4),
             "accuracy_real": round(probe_accuracy(*self._train, *self._reserve), 4),

@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     MATRIX_PRODUCT = 36
     DENOISER_STREAM = 37
     CLASSIFIER_STREAM = 38
+    STRENGTH_INTERVAL = 39
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

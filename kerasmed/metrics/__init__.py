@@ -27,6 +27,7 @@ __all__ = [
     "membership",
     "memorisation",
     "statistics",
+    "strength",
 ]
 
 

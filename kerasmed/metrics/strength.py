@@ -1,0 +1,182 @@
+"""How strongly a set shows structure of each scale, over another set: power by band, contrast."""
+
+from collections.abc import Iterator
+from typing import TypedDict
+
+import numpy as np
+
+from kerasmed.metrics.statistics import expanded_interval
+from kerasmed.random_streams import Purpose, random_stream
+
+_LUMA = np.array([0.299, 0.587, 0.114])
+_RESAMPLES = 400
+
+
+class Ratio(TypedDict):
+    """A figure of one set over that of another.
+
+    Attributes:
+        ratio: 1 if both are alike.
+        interval: its 95% interval, over resamples of groups of either set.
+    """
+
+    ratio: float
+    interval: tuple[float, float]
+
+
+class Band(Ratio):
+    """Power within an octave of spatial frequencies, over that of another set.
+
+    Attributes:
+        first, last: cycles per image.
+    """
+
+    first: int
+    last: int
+
+
+class Strength(TypedDict):
+    """Figures of a set over those of another; each is the mean over the classes.
+
+    Attributes:
+        bands: power by band, from the coarsest to the finest structure.
+        brightness: standard deviation of the images' mean brightness within a class.
+        contrast: mean standard deviation of the grey levels within an image.
+    """
+
+    bands: list[Band]
+    brightness: Ratio
+    contrast: Ratio
+
+
+def octaves(size: int) -> list[tuple[int, int]]:
+    """First and last frequency of each band, in cycles per image of so many pixels."""
+    edges = [2**k for k in range(int(np.log2(size // 2)) + 1)]
+    ends = [edge - 1 for edge in edges[1:]]
+    # The last octave ends at the highest frequency, half the number of pixels.
+    return [(first, last) for first, last in zip(edges, [*ends[:-1], size // 2], strict=False)]
+
+
+def band_power(images: np.ndarray) -> np.ndarray:
+    """Mean power of each grey image by octave of spatial frequency.
+
+    Args:
+        images: uint8 (n, size, size, 3), at least 16 pixels wide.
+
+    Returns:
+        float64 (n, bands); see ``octaves``.
+    """
+    size = images.shape[1]
+    frequencies = np.fft.fftfreq(size, 1 / size)
+    radius = np.hypot(frequencies[:, None], frequencies[None]).round()
+    masks = [(radius >= first) & (radius <= last) for first, last in octaves(size)]
+    powers = np.empty((len(images), len(masks)))
+    for row, image in enumerate(images):
+        power = np.square(np.abs(np.fft.fft2(_grey(image)))) / size**2  # the mean is at 0
+        powers[row] = [power[mask].mean() for mask in masks]
+    return powers
+
+
+def relative_strength(
+    images: np.ndarray,
+    labels: np.ndarray,
+    reference: np.ndarray,
+    reference_labels: np.ndarray,
+    groups: np.ndarray | None = None,
+    reference_groups: np.ndarray | None = None,
+    seed: int = 0,
+) -> Strength:
+    """Power by band, brightness and contrast of a set, over those of a reference set.
+
+    Each figure is the mean over the classes of its mean over their images, so the frequency of a
+    class does not matter.
+
+    Args:
+        images: uint8 (n, size, size, 3).
+        labels: int (n,).
+        reference: uint8 (m, size, size, 3).
+        reference_labels: int (m,), of the same classes.
+        groups: (n,), equal for images of one group. If None, each image is a group.
+        reference_groups: (m,).
+        seed: seed of the resampling.
+
+    Example:
+        >>> import numpy as np
+        >>> from kerasmed.metrics.strength import relative_strength
+        >>> images = np.random.default_rng(0).integers(0, 256, (40, 16, 16, 3), np.uint8)
+        >>> labels = np.arange(40) % 2
+        >>> same = relative_strength(images, labels, images, labels)
+        >>> [band["ratio"] for band in same["bands"]], same["contrast"]["ratio"]
+        ([1.0, 1.0, 1.0], 1.0)
+    """
+    sides = [
+        _Side(images, labels, groups, random_stream(seed, Purpose.STRENGTH_INTERVAL, 0)),
+        _Side(
+            reference, reference_labels, reference_groups,
+            random_stream(seed, Purpose.STRENGTH_INTERVAL, 1),
+        ),
+    ]  # fmt: skip
+    figures, of_reference = ([side.figures(w) for w in side.weights()] for side in sides)
+    ratios = np.array(figures) / np.array(of_reference)
+    fewest = min(side.num_groups for side in sides)
+    low, high = expanded_interval(ratios[1:], fewest)
+    results: list[Ratio] = [
+        {"ratio": float(ratio), "interval": (float(start), float(end))}
+        for ratio, start, end in zip(ratios[0], low, high, strict=True)
+    ]
+    *bands, brightness, contrast = results
+    return {
+        "bands": [
+            {"first": first, "last": last, **band}
+            for (first, last), band in zip(octaves(images.shape[1]), bands, strict=True)
+        ],
+        "brightness": brightness,
+        "contrast": contrast,
+    }
+
+
+class _Side:
+    """Measurements of a set's images, and its figures under weights of the images."""
+
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        groups: np.ndarray | None,
+        rng: np.random.Generator,
+    ):
+        greys = (_grey(image) for image in images)
+        brightness, contrast = np.array([(grey.mean(), grey.std()) for grey in greys]).T
+        self._measured = np.column_stack(
+            [band_power(images), contrast, brightness, np.square(brightness)]
+        )
+        self._labels, self._rng = labels, rng
+        _, self._group_of = np.unique(
+            np.arange(len(images)) if groups is None else groups, return_inverse=True
+        )
+        self.num_groups = int(self._group_of.max()) + 1
+
+    def weights(self) -> Iterator[np.ndarray]:
+        """Weights of the images: 1, then the counts of their groups in each resample."""
+        yield np.ones(len(self._labels))
+        for _ in range(_RESAMPLES):
+            drawn = self._rng.integers(self.num_groups, size=self.num_groups)
+            yield np.bincount(drawn, minlength=self.num_groups)[self._group_of].astype(float)
+
+    def figures(self, weights: np.ndarray) -> np.ndarray:
+        """Power by band, brightness and contrast, each averaged over the classes."""
+        of_classes = []
+        for label in np.unique(self._labels):
+            chosen = self._labels == label
+            if not weights[chosen].any():  # all its groups are missing in this resample
+                continue
+            means = np.average(self._measured[chosen], axis=0, weights=weights[chosen])
+            *powers, contrast, brightness, squared_brightness = means
+            spread = np.sqrt(max(squared_brightness - brightness**2, 0.0))
+            of_classes.append([*powers, spread, contrast])
+        return np.mean(of_classes, axis=0)
+
+
+def _grey(image: np.ndarray) -> np.ndarray:
+    """Grey levels of an image, 0 to 1."""
+    return image.astype(np.float64) @ _LUMA / 255
