@@ -67,10 +67,9 @@ def __getattr__(name: str) -> Any:
             import_module("kerasmed.saved_models")
         value = import_module(_HOMES[name])
     except ModuleNotFoundError as error:  # only the inference engine is installed
-        raise ImportError(
-            f"kerasmed.{name} needs {error.name}, which is not installed; run `pip install "
-            "kerasmed`, which brings it."
-        ) from None
+        from kerasmed.errors import missing_package
+
+        raise ImportError(missing_package(error, f"kerasmed.{name}")) from None
     if not _HOMES[name].endswith(f".{name}"):
         value = getattr(value, name)
     globals()[name] = value

@@ -42,6 +42,14 @@ class DataWarning(UserWarning):
     """An ignored fault in a file's metadata."""
 
 
+def missing_package(error: ModuleNotFoundError, user: str) -> str:
+    """What to do where only some of the dependencies are installed."""
+    return (
+        f"{user} needs {error.name}, which is not installed; run `pip install kerasmed`, which "
+        "brings it."
+    )
+
+
 def brief(error: BaseException) -> str:
     """Type and message of another library's exception, in one short line."""
     # TensorFlow raises errors whose message is the traceback of their cause.

@@ -2,11 +2,12 @@
 
 import sys
 import warnings
+from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import Any
 
 from kerasmed.cli.app import app
-from kerasmed.errors import DataWarning, KerasmedError
+from kerasmed.errors import DataWarning, KerasmedError, missing_package
 
 # Each module registers its commands; `kerasmed --help` lists them in this order.
 # isort: off
@@ -31,6 +32,11 @@ def main(arguments: list[str] | None = None) -> int:
             app(arguments)
     except KerasmedError as error:
         print(f"kerasmed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except ModuleNotFoundError as error:
+        if not error.name or find_spec(error.name.partition(".")[0]):
+            raise  # not a missing dependency but a bug
+        print(f"kerasmed: {missing_package(error, 'This command')}", file=sys.stderr)
         return 2
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else 1

@@ -64,7 +64,7 @@ def read_pictures(
     except ModuleNotFoundError as error:  # only the inference engine is installed
         raise MachineError(
             f"Cannot read {path}: {suffix} files need the package {error.name}; "
-            "install kerasmed[medical] with its dependencies."
+            "run pip install 'kerasmed[medical]'."
         ) from None
     except OSError as error:
         reason = error.strerror or " ".join(str(error).split()).replace(str(path), "the file")

@@ -34,7 +34,12 @@ __all__ = [
 def __getattr__(name: str) -> ModuleType:
     if name not in __all__:
         raise AttributeError(f"module 'kerasmed.metrics' has no attribute {name!r}")
-    return import_module(f"kerasmed.metrics.{name}")
+    try:
+        return import_module(f"kerasmed.metrics.{name}")
+    except ModuleNotFoundError as error:  # only the inference engine is installed
+        from kerasmed.errors import missing_package
+
+        raise ImportError(missing_package(error, f"kerasmed.metrics.{name}")) from None
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,6 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
-import venv
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -388,52 +385,3 @@ def test_weights_outside_the_folder_are_refused(model_path, tmp_path):
     (inside / "model.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(ModelFileError, match="is not a model that onnxruntime"):
         OnnxClassifier(inside / "model.onnx")
-
-
-def test_numpy_pillow_and_onnxruntime_are_enough(model_path, tmp_path):
-    """What else is installed is hidden from the import system of a new process."""
-    code = f"""
-import sys
-
-class Hidden:
-    def find_spec(self, name, path=None, target=None):
-        allowed = {{"kerasmed", "numpy", "PIL", "onnxruntime", *sys.stdlib_module_names}}
-        if name.partition(".")[0] not in allowed:
-            raise ModuleNotFoundError(f"hidden: {{name}}", name=name)
-
-sys.meta_path.insert(0, Hidden())
-import kerasmed as km
-print(km.OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}])[0].tolist())
-km.OnnxDenoiser
-try:
-    km.ImageSet
-except ImportError as error:
-    print(error)
-"""
-    command = [sys.executable, "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    probabilities, refusal = done.stdout.splitlines()
-    (expected,) = OnnxClassifier(model_path).predict(IMAGES[:1])
-    np.testing.assert_allclose(json.loads(probabilities), expected, atol=1e-6)
-    assert "kerasmed.ImageSet needs pydantic" in refusal
-    assert "run `pip install kerasmed`" in refusal
-
-
-@pytest.mark.network
-@pytest.mark.slow
-def test_installed_without_dependencies_it_runs(model_path, tmp_path):
-    venv.create(tmp_path / "bare", with_pip=True)
-    python, root = tmp_path / "bare" / "bin" / "python", Path(__file__).parents[2]
-    source = tmp_path / "source"  # pip builds in the folder that it installs from
-    shutil.copytree(root / "kerasmed", source / "kerasmed")
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
-        shutil.copyfile(root / name, source / name)
-    for packages in (["numpy", "pillow", "onnxruntime>=1.26,<1.27"], ["--no-deps", str(source)]):
-        command = [str(python), "-m", "pip", "install", "--quiet", *packages]
-        subprocess.run(command, check=True)
-    code = (
-        "import kerasmed as km; "
-        f"print(km.OnnxClassifier({str(model_path)!r}).predict([{str(_saved(tmp_path)[0])!r}]))"
-    )
-    subprocess.run([str(python), "-c", code], check=True, cwd=tmp_path)
