@@ -1,6 +1,7 @@
 # make demo    a whole study on made-up images, with a report at runs/demo/report.html
 # make test    the tests
 # make test-all  the tests, slow ones included
+# make test-newest  the tests, with the newest versions that setup.cfg allows
 # make setup   only the virtual environment
 # make check   lint, types, tests and documentation, as in continuous integration
 # make docs    the documentation as a site, at site/index.html
@@ -12,21 +13,30 @@
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
 	&& echo $$p && break; done)
+# The newest one has the newest packages.
+NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11; do \
+	$$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all setup check docs bench clean
+.PHONY: demo test test-all test-newest setup check docs bench clean
 
 demo: .venv/installed
 	$(BIN)/kerasmed demo
 
 # Most tests use one core; each process takes up to 4 GiB.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --benchmark-disable
+PYTEST := python -m pytest -n 2 --dist worksteal --benchmark-disable
 
 test: .venv/installed-dev
-	$(PYTEST)
+	$(BIN)/$(PYTEST)
 
 test-all: .venv/installed-dev
-	$(PYTEST) -m "not gpu and not network and not realdata" --hypothesis-profile=thorough
+	$(BIN)/$(PYTEST) -m "not gpu and not network and not realdata" --hypothesis-profile=thorough
+
+# An environment of its own, updated by each call.
+test-newest: | .venv-newest/bin/python
+	.venv-newest/bin/python -m pip install --quiet --no-compile --upgrade \
+		--upgrade-strategy eager -e '.[test,dev]'
+	.venv-newest/bin/$(PYTEST)
 
 setup: .venv/installed
 
@@ -49,6 +59,9 @@ bench: .venv/installed-dev
 	@test -n "$(PYTHON)" || { echo "kerasmed needs Python 3.11, 3.12 or 3.13; install one." >&2; exit 2; }
 	$(PYTHON) -m venv .venv
 
+.venv-newest/bin/python:
+	$(NEWEST_PYTHON) -m venv .venv-newest
+
 # Byte-compiling every installed file would take longer than the installation itself.
 .venv/installed: setup.cfg constraints.txt | .venv/bin/python
 	$(BIN)/python -m pip install --quiet --no-compile -c constraints.txt -e .
@@ -63,4 +76,4 @@ bench: .venv/installed-dev
 	@touch $@
 
 clean:
-	rm -rf .venv runs site
+	rm -rf .venv .venv-newest runs site
