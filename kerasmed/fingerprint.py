@@ -6,10 +6,23 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from typing_extensions import TypedDict
+
 from kerasmed.errors import StageError
 
 _HASH = re.compile(r"\b[0-9a-f]{64}\b")
 _SHOWN = 12  # hexadecimal digits of a hash in a message
+
+
+class FingerprintRecord(TypedDict):
+    """What a result was made from; to be compared for equality, not interpreted."""
+
+    version: int
+    """Format of the result."""
+    settings: dict[str, Any]
+    """The settings that decide the result."""
+    inputs: dict[str, str]
+    """SHA-256, or another mark, of each file and set of images that was used."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +45,7 @@ class Fingerprint:
     inputs: dict[str, str] = field(default_factory=dict)
     version: int = 1
 
-    def as_record(self) -> dict[str, Any]:
+    def as_record(self) -> FingerprintRecord:
         """The fingerprint as JSON holds it."""
         record = {"version": self.version, "settings": self.settings, "inputs": self.inputs}
         return json.loads(json.dumps(record))

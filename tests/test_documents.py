@@ -1,5 +1,6 @@
 """The README, the pages under docs/ and what they name."""
 
+import json
 import os
 import re
 import shutil
@@ -8,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from kerasmed.study.result_files import json_schema
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
@@ -24,6 +27,7 @@ PRINTS = {
     "embedding.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
     "embedding.md 2": r"\[\[[\d. e-]+\]",
     "explanations.md 1": r"'top_overlap': ",
+    "result_files.md 1": r"\{'real': [\d.]+, 'synthetic': [\d.]+, 'both': [\d.]+\}",
     "library.md 1": r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, .*'accuracy': ",
 }
 # Another size or length of an example that would take minutes, as (what it says, what runs).
@@ -66,6 +70,8 @@ def workplace(tiny_run, image_folder, tmp_path, monkeypatch):
     shutil.copyfile(network, "cnn.onnx")
     Path("runs/demo/exported").mkdir(parents=True)
     shutil.copyfile(network, f"runs/demo/exported/{network.name}")
+    shutil.copytree(tiny_run / "evaluation", "runs/demo/evaluation")
+    Path("metrics.schema.json").write_text(json.dumps(json_schema("metrics")))
     shutil.copyfile(next(image_folder.rglob("*.png")), "slice.png")
     shutil.copytree(image_folder / "clear", "slices")
     image_folder.rename("smears")

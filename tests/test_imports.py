@@ -12,7 +12,8 @@ PACKAGE = ROOT / "kerasmed"
 
 # From the bottom up: a module may import only from layers before its own, or from its own package.
 LAYERS = (
-    *("errors", "text", "settings", "files", "fingerprint", "progress", "random_streams"),
+    *("errors", "text", "settings", "files", "result_types", "fingerprint", "progress"),
+    "random_streams",
     *("runtime", "data", "parallel", "metrics", "inference", "export", "diffusion"),
     *("classify", "saved_models", "explain", "audit", "study", "serve", "cli", "__main__"),
 )

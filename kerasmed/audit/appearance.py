@@ -1,14 +1,41 @@
 """The mean appearance of a set: spatial frequencies and intensities."""
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import NotNegative
+from kerasmed.settings import UnitInterval
 
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BINS = 64
 _MAX_IMAGES = 2000
+
+
+_Histogram = Annotated[list[UnitInterval], Field(min_length=_BINS, max_length=_BINS)]
+
+
+class Appearance(TypedDict):
+    """Spatial frequencies and intensities of one set."""
+
+    spectrum: list[NotNegative]
+    """Mean power of the grey images at 1, 2, ... cycles per image."""
+    histogram: Annotated[list[_Histogram], Field(min_length=3, max_length=3)]
+    """Fraction of the pixels in 64 equal ranges of red, of green and of blue."""
+
+
+class AppearanceOfSets(TypedDict):
+    """The mean appearance of each set (``evaluation/appearance.json``)."""
+
+    reserve: Appearance
+    """Of real images of the role ``reserve``."""
+    train: Appearance
+    """Of the training images of the diffusion model."""
+    synthetic: Appearance
+    """Of the synthetic set."""
 
 
 def power_spectrum(images: np.ndarray) -> np.ndarray:
@@ -47,7 +74,7 @@ def intensity_histogram(images: np.ndarray) -> np.ndarray:
     return counts / counts.sum(axis=1, keepdims=True)
 
 
-def appearance(images: np.ndarray, seed: int = 0) -> dict[str, Any]:
+def appearance(images: np.ndarray, seed: int = 0) -> Appearance:
     """Spectrum and histogram of a set as plain lists, of a random choice of at most 2,000 images.
 
     Args:

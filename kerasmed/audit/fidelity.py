@@ -1,11 +1,11 @@
 """How close a synthetic set is to the real one, in features of any kind."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import NamedTuple, NotRequired
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.frechet import frechet_distance
@@ -13,9 +13,69 @@ from kerasmed.metrics.kernel_distance import kernel_distance, kernel_distance_in
 from kerasmed.metrics.manifold import overlap
 from kerasmed.metrics.sample_size import computed_or_reason, require_groups, require_images
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import NotComputed, NotNegative, Pair
+from kerasmed.settings import Count, UnitInterval
 
 # At most this many images of a set are compared: memory grows with the square.
 _COMPARED = 4000
+
+
+class Distances(TypedDict):
+    """How close one set is to reserve images, in some features."""
+
+    kid: float
+    """Kernel distance (arXiv:1801.01401); about 0 where both sets are distributed alike."""
+    interval: Pair
+    """Its 95% interval."""
+    fid: float | None
+    """Fréchet distance; null where there are no more images than features."""
+    precision: UnitInterval
+    """Fraction of its images within the neighbourhood of a reserve image (arXiv:1904.06991)."""
+    recall: UnitInterval
+    """Fraction of the reserve images within the neighbourhood of one of its images."""
+    density: NotNegative
+    """Mean number of reserve neighbourhoods that hold an image of it, over 5 (arXiv:2002.09797)."""
+    coverage: UnitInterval
+    """Fraction of the reserve images with an image of it in their neighbourhood."""
+
+
+class Fidelity(TypedDict):
+    """Distance of the synthetic set to reserve images, and that of training to reserve images."""
+
+    compared: Count
+    """Number of images of each set."""
+    synthetic_to_reserve: Distances
+    """Of the synthetic set."""
+    train_to_reserve: Distances
+    """Of the training images of the diffusion model, for comparison."""
+
+
+class ClassDistances(TypedDict):
+    """Distance of each class to reserve images of it, relative to the distance between classes."""
+
+    between: float
+    """Mean kernel distance of two classes of reserve images."""
+    synthetic: float
+    """Mean over the classes of the synthetic set, over ``between``."""
+    train: float
+    """The same of the training images."""
+
+
+class FidelityByClass(TypedDict):
+    """Fidelity in one space, over all classes and within each."""
+
+    compared: NotRequired[Count]
+    """Number of images of each set."""
+    synthetic_to_reserve: NotRequired[Distances]
+    """Of the synthetic set."""
+    train_to_reserve: NotRequired[Distances]
+    """Of the training images of the diffusion model, for comparison."""
+    not_computed: NotRequired[str]
+    """Instead of the three above: why they could not be computed."""
+    class_distances: ClassDistances | NotComputed
+    """Distances within the classes."""
+    per_class: dict[str, Fidelity | NotComputed]
+    """Fidelity within each class."""
 
 
 class _Sample(NamedTuple):
@@ -27,7 +87,7 @@ class _Sample(NamedTuple):
 
 def fidelity(
     features: dict[str, np.ndarray], groups: dict[str, np.ndarray] | None = None, seed: int = 0
-) -> dict[str, Any]:
+) -> Fidelity:
     """Distance of the synthetic set to reserve images, and that of training to reserve images.
 
     Most figures depend on the number of images. So each set contributes equally many, 4,000 at
@@ -40,11 +100,6 @@ def fidelity(
         groups: (n,) of ``reserve`` and ``train``, equal for images that belong together. If None,
             each image is a group.
         seed: Seed of the choice and the interval.
-
-    Returns:
-        ``compared``, the number of images of each set. And ``synthetic_to_reserve`` and
-        ``train_to_reserve``, each with ``kid`` (the kernel distance), its 95% ``interval``, ``fid``
-        (None where there are no more images than features), and the figures of ``Overlap``.
 
     Raises:
         InputError: One of the sets has fewer than 20 images, or fewer than five groups.
@@ -81,25 +136,24 @@ def _sample(
     )
 
 
-def _distances(real: _Sample, others: _Sample, seed: int) -> dict[str, Any]:
+def _distances(real: _Sample, others: _Sample, seed: int) -> Distances:
     """The figures of one set against reserve images."""
     try:
         frechet = frechet_distance(real.features, others.features)
     except InputError:  # too few images
         frechet = None
     sets = (real.features, others.features, real.groups, others.groups)
+    shared = overlap(
+        real.features, others.features, real_groups=real.groups, synthetic_groups=others.groups
+    )
     return {
         "kid": kernel_distance(*sets),
         "interval": list(kernel_distance_interval(*sets, seed)),
         "fid": frechet,
-        **asdict(
-            overlap(
-                real.features,
-                others.features,
-                real_groups=real.groups,
-                synthetic_groups=others.groups,
-            )
-        ),
+        "precision": shared.precision,
+        "recall": shared.recall,
+        "density": shared.density,
+        "coverage": shared.coverage,
     }
 
 
@@ -109,7 +163,7 @@ def fidelity_by_class(
     class_names: Sequence[str],
     groups: dict[str, np.ndarray] | None = None,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> FidelityByClass:
     """As ``fidelity``, over all classes and within each, or the reason where it is not computed.
 
     Over all classes, synthetic images are chosen so that their classes are as frequent as among the
@@ -121,13 +175,9 @@ def fidelity_by_class(
         class_names: Names of the classes.
         groups: As of ``fidelity``.
         seed: Seed of the choices.
-
-    Returns:
-        The result of ``fidelity``, or ``not_computed``; ``class_distances``, see the function of
-        that name; and ``per_class``, the result or ``not_computed`` by class name.
     """
 
-    def compare(label: int | None) -> dict[str, Any]:
+    def compare(label: int | None) -> Fidelity | NotComputed:
         chosen = {
             name: np.arange(len(of_set)) if label is None else np.flatnonzero(of_set == label)
             for name, of_set in labels.items()
@@ -164,7 +214,7 @@ def class_distances(
     class_names: Sequence[str],
     groups: dict[str, np.ndarray] | None = None,
     seed: int = 0,
-) -> dict[str, float]:
+) -> ClassDistances:
     """Distance of each class to reserve images of it, relative to the distance between classes.
 
     Args:
@@ -175,10 +225,8 @@ def class_distances(
         seed: Seed of the choice of at most 4,000 images of a class, and of the intervals.
 
     Returns:
-        ``between``, the mean kernel distance of two classes of reserve images. And ``synthetic``
-        and ``train``, the mean over the classes of the distance of their images to reserve images
-        of the same class, over ``between``. That is 0 where they are distributed alike, and 1 where
-        they are as far apart as two classes.
+        The relative distances are 0 where images of a class are distributed alike, and 1 where they
+        are as far apart as two classes.
 
     Raises:
         InputError: A class has fewer than 20 images or fewer than five groups in one of the sets,

@@ -1,20 +1,21 @@
 """Whether the synthetic set holds copies, and whether the denoiser reveals its training images."""
 
-from typing import Any
-
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
 from kerasmed.inference.pixels import PixelRange
-from kerasmed.metrics.copies import CopySearch, calibrate
-from kerasmed.metrics.detection_power import detection_power
-from kerasmed.metrics.membership import membership_inference
-from kerasmed.metrics.memorisation import comparison_pixels
+from kerasmed.metrics.copies import Calibration, CopySearch, calibrate
+from kerasmed.metrics.detection_power import DetectionPower, detection_power
+from kerasmed.metrics.membership import Membership, membership_inference
+from kerasmed.metrics.memorisation import Memorisation, comparison_pixels
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import NotComputed, Percentiles, Whole
+from kerasmed.settings import Count, UnitInterval
 
 # At most this many training images, and as many others, are tested for membership.
 _MEMBERS = 500
@@ -24,14 +25,85 @@ _ALIGNED = 300
 _BATCH = 256
 
 
+class ImagePair(TypedDict):
+    """A synthetic image and the training image most similar to it."""
+
+    synthetic: Whole
+    """Position of the synthetic image in ``files``."""
+    train: Whole
+    """Position of the training image in ``files``."""
+    similarity: float
+    """Correlation of their details after alignment; about 1 for an exact copy."""
+
+
+class Closer(TypedDict):
+    """Whether synthetic images are more like training than like reserve images."""
+
+    images: Count
+    """Number of synthetic images compared."""
+    fraction: UnitInterval
+    """Fraction more like a training image; about one half without memorisation."""
+
+
+class Copies(TypedDict):
+    """Synthetic images that are copies of training images."""
+
+    calibration: Calibration
+    """How the threshold was found."""
+    threshold: float
+    """The similarity above which an image counts as a copy."""
+    found: list[ImagePair]
+    """The copies in the set."""
+    fraction_of_train: UnitInterval
+    """Fraction of the training images that are copied."""
+    rejected: Whole | None
+    """Number of copies that were drawn and left out; null if the sampling looked for none."""
+    drawn: Count
+    """Number of images that were drawn, with those left out."""
+    similarity: Percentiles
+    """5th, 50th and 95th percentile and maximum of the similarity to a training image."""
+    nearest_pairs: list[ImagePair]
+    """The most similar pairs, copies or not."""
+    closer_to_train: Closer
+    """Training images against reserve images."""
+    power: list[DetectionPower]
+    """How many planted copies the search finds, by alteration."""
+
+
+class ComparedFiles(TypedDict):
+    """Names of the compared images."""
+
+    synthetic: list[str]
+    """Paths in the folder of the synthetic set."""
+    train: list[str]
+    """Paths of the training images."""
+
+
+class Privacy(TypedDict):
+    """Copies and memorisation (``evaluation/privacy.json``)."""
+
+    features_of: str
+    """The CNN whose features are compared."""
+    files: ComparedFiles
+    """The images that positions refer to."""
+    copies: Copies | NotComputed
+    """The search for copies."""
+    membership: Membership | NotComputed
+    """Whether the denoiser reveals its training images."""
+    in_pixels: Memorisation | NotComputed
+    """Memorisation by distances of pixels, over flips and turns that change nothing."""
+    in_features: Memorisation | NotComputed
+    """Memorisation by distances of features."""
+
+
 def search_copies(
     train: ImageSet,
     reserve: ImageSet,
     synthetic: ImageSet,
-    calibration: dict[str, Any] | None,
+    calibration: Calibration | None,
     rejected: int | None,
     seed: int,
-) -> dict[str, Any]:
+) -> Copies:
     """Synthetic images that are copies of training images, and the sensitivity of the search.
 
     Args:
@@ -42,14 +114,6 @@ def search_copies(
             copies; the synthetic images then calibrate the search.
         rejected: Number of copies that the sampling left out; None if it did not look for any.
         seed: Seed of the choices.
-
-    Returns:
-        ``calibration`` and its ``threshold``; ``found``, the pairs of a copy and its training
-        image; ``fraction_of_train``, the fraction of training images that are copied; ``rejected``;
-        ``drawn``, all images that were drawn, with the rejected ones; ``similarity``, its 5th,
-        50th, 95th percentile and maximum; ``nearest_pairs``, the most similar pairs;
-        ``closer_to_train``, see ``_closer_after_alignment``; ``power``, see ``detection_power``.
-        A pair has the positions of both images and their ``similarity``.
 
     Raises:
         InputError: There are fewer than 20 reserve or synthetic images.
@@ -75,13 +139,11 @@ def search_copies(
     }
 
 
-def _nearest_pairs(
-    search: CopySearch, images: np.ndarray
-) -> tuple[list[dict[str, Any]], np.ndarray]:
+def _nearest_pairs(search: CopySearch, images: np.ndarray) -> tuple[list[ImagePair], np.ndarray]:
     """Each image with its nearest training image, most similar first, and all similarities."""
     with progress_bar("Searching", len(images), "images") as advance:
         similarities, positions = search.nearest(images, lambda count: advance(count, ""))
-    pairs = [
+    pairs: list[ImagePair] = [
         {
             "synthetic": int(i),
             "train": int(positions[i]),
@@ -94,7 +156,7 @@ def _nearest_pairs(
 
 def _closer_after_alignment(
     train: ImageSet, reserve: ImageSet, synthetic: np.ndarray, seed: int
-) -> dict[str, Any]:
+) -> Closer:
     """``fraction``, that of ``images`` that are more like a training than a reserve image.
 
     Equally many training and reserve images are compared, with at most 300 synthetic ones. About
@@ -117,7 +179,7 @@ def membership_of_training_images(
     reserve: ImageSet,
     groups: dict[str, np.ndarray],
     seed: int,
-) -> dict[str, Any]:
+) -> Membership:
     """How well the denoiser's errors tell its training images from others.
 
     Args:
@@ -127,9 +189,6 @@ def membership_of_training_images(
         reserve: Other real images. At most 500 of either are used, in a random choice.
         groups: Groups of the sets ``train`` and ``reserve``, (n,).
         seed: Seed of the choices and the noise.
-
-    Returns:
-        See ``membership_inference``.
 
     Raises:
         InputError: There are fewer than 20 images of either, or fewer than five groups.

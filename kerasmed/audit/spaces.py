@@ -1,11 +1,11 @@
 """Fidelity in several spaces: features of several networks, and pixels."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from kerasmed.audit.fidelity import fidelity_by_class
+from kerasmed.audit.fidelity import FidelityByClass, fidelity_by_class
 from kerasmed.data.image_set import ImageSet
 from kerasmed.inference.classifier import OnnxClassifier
 
@@ -17,6 +17,19 @@ def features_of_sets(
     return {name: classifier.features(image_set.images) for name, image_set in sets.items()}
 
 
+class FidelityInSpaces(TypedDict):
+    """Fidelity of the synthetic sets, in several spaces."""
+
+    in_features: FidelityByClass
+    """In the features of a CNN of the study."""
+    in_pixels: FidelityByClass
+    """In pixels, averaged down to at most 32 by 32."""
+    in_networks: dict[str, FidelityByClass]
+    """In the features of other networks, by name."""
+    of_variants: dict[str, FidelityByClass]
+    """Of further synthetic sets, by name, in the features of the CNN."""
+
+
 def fidelity_in_spaces(
     sets: dict[str, ImageSet],
     classifier: OnnxClassifier,
@@ -26,7 +39,7 @@ def fidelity_in_spaces(
     networks: Iterable[tuple[str, OnnxClassifier]],
     variants: Iterable[tuple[str, ImageSet]],
     seed: int,
-) -> dict[str, Any]:
+) -> FidelityInSpaces:
     """Fidelity in the features of a study's CNN, in pixels and in the features of other networks.
 
     Args:
@@ -38,15 +51,11 @@ def fidelity_in_spaces(
         networks: Other networks, by name.
         variants: Further synthetic sets, by name, compared in the features of the CNN.
         seed: Seed of the choices.
-
-    Returns:
-        ``in_features``, ``in_pixels``, ``in_networks`` and ``of_variants``: results of
-        ``fidelity_by_class``, of the last two by name.
     """
 
     def compare(
         in_space: dict[str, np.ndarray], compared: dict[str, ImageSet] = sets
-    ) -> dict[str, Any]:
+    ) -> FidelityByClass:
         labels = {name: image_set.labels for name, image_set in compared.items()}
         return fidelity_by_class(in_space, labels, sets["train"].class_names, groups, seed)
 

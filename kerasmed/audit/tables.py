@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -54,7 +54,7 @@ def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float
     return text if spread is None else f"{text} ± {factor * spread:.{digits}f}"
 
 
-def metrics_csv(rows: list[dict[str, Any]]) -> str:
+def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV with one line for each classifier.
 
     Args:
@@ -73,7 +73,7 @@ def metrics_csv(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def comparisons_csv(rows: list[dict[str, Any]]) -> str:
+def comparisons_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV with one line for each comparison of two regimes.
 
     Args:
@@ -94,7 +94,7 @@ def comparisons_csv(rows: list[dict[str, Any]]) -> str:
     return _csv(_COMPARISONS, flat)
 
 
-def spaces_of(fidelity: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def spaces_of(fidelity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The results in ``fidelity.json``, by a name of the space that images were compared in."""
     of_cnn = f"features of {fidelity['features_of']}"
     return {
@@ -125,7 +125,7 @@ def fidelity_csv(spaces: dict[str, dict[str, Any]]) -> str:
     return _csv(_FIDELITY, flat)
 
 
-def privacy_csv(privacy: dict[str, Any]) -> str:
+def privacy_csv(privacy: Mapping[str, Any]) -> str:
     """CSV with one line for each computed figure of ``privacy.json``, without file names.
 
     Args:
@@ -168,7 +168,7 @@ def privacy_csv(privacy: dict[str, Any]) -> str:
     return _csv(("measure", "value", "low", "high"), rows)
 
 
-def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
+def metrics_latex(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
     """The float32 results as a LaTeX table that needs the package booktabs.
 
     It has one line for each network and training set. The accuracy has its 95% interval if there is
@@ -180,7 +180,7 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
     """
     from jinja2 import Environment, FileSystemLoader  # slow for a program that only predicts
 
-    by_line: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    by_line: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if row["precision"] == "fp32":
             key = (row["backbone"], trained_on(row["trained_on"], row["variant"]))
@@ -205,7 +205,7 @@ def metrics_latex(rows: list[dict[str, Any]], caption: str) -> str:
     return environment.get_template("metrics.tex.j2").render(caption=caption, by_line=by_line)
 
 
-def _accuracy(members: list[dict[str, Any]]) -> str:
+def _accuracy(members: Sequence[Mapping[str, Any]]) -> str:
     percent = [100 * row["accuracy"] for row in members]
     if len(members) == 1:
         low, high = (100 * value for value in members[0]["accuracy_ci95"])
@@ -213,12 +213,12 @@ def _accuracy(members: list[dict[str, Any]]) -> str:
     return rf"{mean(percent):.1f} $\pm$ {stdev(percent):.1f}"
 
 
-def _average(members: list[dict[str, Any]], figure: str) -> str:
+def _average(members: Sequence[Mapping[str, Any]], figure: str) -> str:
     values = [row[figure] for row in members]
     return "--" if None in values else f"{mean(values):.3f}"
 
 
-def _csv(columns: tuple[str, ...], rows: Iterable[dict[str, Any]]) -> str:
+def _csv(columns: tuple[str, ...], rows: Iterable[Mapping[str, Any]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()

@@ -1,5 +1,6 @@
 """The three answers of a study, each with a traffic light and the rule behind it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -23,19 +24,16 @@ COPYING = -3.0
 
 @dataclass(frozen=True)
 class Verdict:
-    """One answer.
+    """One answer."""
 
-    Attributes:
-        question: "useful", "faithful" or "private".
-        light: Its traffic light; grey where it could not be answered.
-        answer: Sentences with the numbers.
-        rule: The rule for each light.
-    """
-
-    question: str
+    question: Literal["useful", "faithful", "private"]
+    """Whether the synthetic set is that."""
     light: Light
+    """Its traffic light; grey where it could not be answered."""
     answer: str
+    """Sentences with the numbers."""
     rule: str
+    """The rule for each light."""
 
 
 def _percent(fraction: float) -> str:
@@ -74,8 +72,8 @@ _PRIVATE_RULE = (
 def verdicts(
     metrics: list[dict[str, Any]],
     comparisons: list[dict[str, Any]],
-    fidelity: dict[str, Any],
-    privacy: dict[str, Any],
+    fidelity: Mapping[str, Any],
+    privacy: Mapping[str, Any],
 ) -> list[Verdict]:
     """The three answers from the results in ``evaluation/``: the JSON of the same names."""
     return [
@@ -159,7 +157,7 @@ def _usefulness_by_network(
     return text
 
 
-def judge_fidelity(fidelity: dict[str, Any]) -> Verdict:
+def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
     """Whether the synthetic images look like real ones, and show as much variety.
 
     Args:
@@ -188,7 +186,7 @@ def judge_fidelity(fidelity: dict[str, Any]) -> Verdict:
     return Verdict("faithful", worst, answer, _FAITHFUL_RULE)
 
 
-def judge_privacy(privacy: dict[str, Any]) -> Verdict:
+def judge_privacy(privacy: Mapping[str, Any]) -> Verdict:
     """Whether the set holds copies, and whether the model reveals its training images.
 
     Args:

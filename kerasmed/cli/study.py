@@ -1,5 +1,6 @@
-"""Commands on a whole study: demo, study, report, release; and doctor."""
+"""Commands on a whole study: demo, study, report, release; and schema, doctor."""
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -71,6 +72,22 @@ def release(
     counts = release(RunFolder(run), directory)
     print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
     print(f"Read {directory / 'DATASHEET.md'} and complete its licence before you pass it on.")
+
+
+@app.command()
+def schema(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Kind of file; lists all if missing.")
+    ] = None,
+) -> None:
+    """Print the JSON schema of a kind of result file, for programs that read it."""
+    from kerasmed.cli.tables import print_result_files
+    from kerasmed.study.result_files import RESULT_FILES, json_schema
+
+    if name is None:
+        print_result_files(RESULT_FILES)
+    else:
+        print(json.dumps(json_schema(name), indent=2))
 
 
 @app.command()

@@ -1,15 +1,18 @@
 """Results as tables on the terminal."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table as RichTable
 
 from kerasmed.audit.tables import number_text, over_seeds_text, trained_on
 from kerasmed.text import printable
+
+if TYPE_CHECKING:
+    from kerasmed.study.result_files import ResultFile
 
 
 class Table(RichTable):
@@ -130,7 +133,7 @@ def print_counts(counts: dict[str, int], published: dict[str, int]) -> None:
     _print(table)
 
 
-def print_findings(findings: dict[str, Any], as_json: bool) -> None:
+def print_findings(findings: Mapping[str, Any], as_json: bool) -> None:
     """Print the findings of ``kerasmed data check``, in short or as JSON."""
     if as_json:
         print(json.dumps(findings, indent=2))
@@ -154,7 +157,7 @@ def print_findings(findings: dict[str, Any], as_json: bool) -> None:
     _print_remarks(findings)
 
 
-def _print_remarks(result: dict[str, Any]) -> None:
+def _print_remarks(result: Mapping[str, Any]) -> None:
     if result["grey_range"]:
         black, white = result["grey_range"]
         print(f"Grey range of files without one: {black:.6g} (black) to {white:.6g} (white)")
@@ -176,7 +179,7 @@ def _duplicate_lines(duplicates: dict[str, Any]) -> list[str]:
 
 
 def print_predictions(
-    rows: Iterable[dict[str, Any]], class_names: list[str], as_json: bool
+    rows: Iterable[Mapping[str, Any]], class_names: list[str], as_json: bool
 ) -> tuple[int, list[str]]:
     """Print one line per image, as a table or, while they come, as JSON lines.
 
@@ -233,3 +236,11 @@ def print_explanations(summary: dict[str, Any]) -> None:
             if any(texts):
                 table.add_row(title, *texts)
         _print(table)
+
+
+def print_result_files(kinds: Mapping[str, "ResultFile"]) -> None:
+    """Print each kind of result file, where it is and what it holds."""
+    table = Table("name", "file", "holds")
+    for name, file in kinds.items():
+        table.add_row(name, file.where(), file.holds)
+    _print(table)

@@ -1,13 +1,17 @@
 """Findings about a set: counts, copies, outliers, and shortcuts to the class."""
 
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from sklearn.model_selection import StratifiedGroupKFold, cross_val_score
 from sklearn.tree import DecisionTreeClassifier
+from typing_extensions import TypedDict
 
 from kerasmed.data.duplicates import Duplicates, linked_groups
 from kerasmed.data.measurements import Measurements
+from kerasmed.result_types import NotNegative, Whole
+from kerasmed.settings import Count, UnitInterval
 
 # An image is an outlier if its brightness lies this many robust standard deviations (1.4826 times
 # the median absolute deviation) from the median of its class.
@@ -15,7 +19,91 @@ _OUTLIER = 5.0
 _FOLDS = 5
 
 
-def examine(measurements: Measurements, duplicates: Duplicates) -> dict[str, Any]:
+_Size = Annotated[list[Count], Field(min_length=2, max_length=2)]
+_NamePair = Annotated[list[str], Field(min_length=2, max_length=2)]
+_Grey = Annotated[float, Field(ge=0, le=255)]
+
+
+class DuplicatesFound(TypedDict):
+    """Copies and near-duplicates in a set."""
+
+    byte_identical: Whole
+    """Images whose bytes equal those of an earlier one."""
+    pixel_identical: Whole
+    """Pairs of images with equal pixels."""
+    near_duplicates: Whole
+    """Images that nearly equal another one."""
+    only_mirrored_or_turned: Whole
+    """Further images that do so only after mirroring or turning."""
+    label_conflicts: list[_NamePair]
+    """Pairs with equal pixels and different classes, by name."""
+    near_across_labels: list[_NamePair]
+    """Pairs of near-duplicates with different classes, by name."""
+
+
+class Sizes(TypedDict):
+    """Sizes of the images as stored: width and height in pixels."""
+
+    different: Count
+    """How many different sizes there are."""
+    most_common: _Size
+    """The most frequent size."""
+    fraction_of_most_common: UnitInterval
+    """Fraction of the images that have it."""
+    smallest: _Size
+    """The size of the least area."""
+    largest: _Size
+    """The size of the greatest area."""
+
+
+BrightnessOutlier = TypedDict(
+    "BrightnessOutlier",
+    {
+        "image": Annotated[str, Field(description="Name of the image.")],
+        "class": Annotated[str, Field(description="Its class.")],
+        "brightness": Annotated[_Grey, Field(description="Its mean grey value, 0 to 255.")],
+        "median_of_class": Annotated[_Grey, Field(description="The median of its class.")],
+    },
+)
+
+
+class Shortcut(TypedDict):
+    """How well a clue that says nothing about the patient predicts the class."""
+
+    clue: str
+    """What the class is predicted from."""
+    accuracy: UnitInterval
+    """Accuracy of a small decision tree in cross-validation."""
+    most_frequent_class: UnitInterval
+    """Accuracy of always naming the most frequent class."""
+
+
+class Findings(TypedDict):
+    """What ``kerasmed data check`` finds in the images."""
+
+    images: Count
+    """Number of readable images."""
+    classes: dict[str, Count]
+    """Number of images of each class."""
+    imbalance: NotNegative
+    """Images of the largest class over those of the smallest."""
+    patients: Count | None
+    """Number of patients; null where an image names none."""
+    unreadable: list[str]
+    """Files that cannot be read, each with the reason."""
+    sizes: Sizes
+    """Sizes of the images."""
+    kinds: dict[str, dict[str, Count]]
+    """Number of images by format and pixel layout, then by class."""
+    duplicates: DuplicatesFound
+    """Copies and near-duplicates."""
+    brightness_outliers: list[BrightnessOutlier]
+    """Images far brighter or darker than their class."""
+    shortcuts: list[Shortcut]
+    """How well each clue predicts the class; empty where there are too few images."""
+
+
+def examine(measurements: Measurements, duplicates: Duplicates) -> Findings:
     """The findings of ``kerasmed data check``, as plain values for JSON."""
     names, counts = np.unique(measurements.classes, return_counts=True)
     patients = np.unique(measurements.patients[measurements.patients != ""])
@@ -33,7 +121,7 @@ def examine(measurements: Measurements, duplicates: Duplicates) -> dict[str, Any
     }
 
 
-def describe_duplicates(measurements: Measurements, duplicates: Duplicates) -> dict[str, Any]:
+def describe_duplicates(measurements: Measurements, duplicates: Duplicates) -> DuplicatesFound:
     """Numbers of copies, and the pairs of copies that have different labels."""
     exact, near = duplicates.exact, duplicates.near
     plain = np.unique(near[~duplicates.altered])
@@ -54,7 +142,7 @@ def _across_labels(pairs: np.ndarray, measurements: Measurements) -> list[list[s
     return [measurements.names[pair].tolist() for pair in differ]
 
 
-def _sizes(measurements: Measurements) -> dict[str, Any]:
+def _sizes(measurements: Measurements) -> Sizes:
     sizes = np.stack([measurements.appearance["width"], measurements.appearance["height"]], axis=1)
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     area = different.astype(np.int64).prod(axis=1)
@@ -76,9 +164,9 @@ def _kinds(measurements: Measurements) -> dict[str, dict[str, int]]:
     return kinds
 
 
-def _brightness_outliers(measurements: Measurements) -> list[dict[str, Any]]:
+def _brightness_outliers(measurements: Measurements) -> list[BrightnessOutlier]:
     brightness = measurements.appearance["brightness"]
-    outliers = []
+    outliers: list[BrightnessOutlier] = []
     for class_name in np.unique(measurements.classes):
         rows = np.flatnonzero(measurements.classes == class_name)
         median = np.median(brightness[rows])
@@ -96,7 +184,7 @@ def _brightness_outliers(measurements: Measurements) -> list[dict[str, Any]]:
     return outliers
 
 
-def _shortcuts(measurements: Measurements, duplicates: Duplicates) -> list[dict[str, Any]]:
+def _shortcuts(measurements: Measurements, duplicates: Duplicates) -> list[Shortcut]:
     """How well the class can be predicted from clues that say nothing about the patient.
 
     The accuracy is that of a decision tree of depth 4 by five-fold cross-validation, with copies in

@@ -4,22 +4,53 @@ import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal, NotRequired
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from kerasmed.data.config import SplitConfig
 from kerasmed.data.image_file import ImageFile
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 from kerasmed.fingerprint import changed, differences
+from kerasmed.result_types import Sha256, Whole
+
+Role = Literal["train", "validation", "test", "reserve"]
 
 # `train` trains the diffusion model and the CNNs of the regimes real and both. `validation`, a
 # tenth of it, stops and calibrates trainings. Every CNN is tested on `test` and nothing else.
 # Fidelity and privacy are measured against `reserve`, which also joins real_all.
-ROLES = ("train", "validation", "test", "reserve")
+ROLES: tuple[Role, ...] = ("train", "validation", "test", "reserve")
 
 Split = dict[str, np.ndarray]
+
+SplitEntry = TypedDict(
+    "SplitEntry",
+    {
+        "path": Annotated[
+            str, Field(description="Path of the file, relative to the run folder if it is inside.")
+        ],
+        "frame": NotRequired[
+            Annotated[Whole, Field(description="Number of the slice, frame or row in the file.")]
+        ],
+        "sha256": Annotated[Sha256, Field(description="Hash of the file, or of the row's pixels.")],
+        "class": Annotated[str, Field(description="Name of the class.")],
+        "group": Annotated[
+            str,
+            Field(description="Equal for images that stay together: copies, a patient's, a run's."),
+        ],
+        "role": Annotated[Role, Field(description="What the image is used for.")],
+    },
+)
+
+
+class SplitFile(TypedDict):
+    """Class, group and role of every real image (``split.json``)."""
+
+    files: list[SplitEntry]
+    """One entry for each image."""
 
 
 def make_split(
@@ -74,7 +105,7 @@ def make_split(
         if role == "validation":  # `train` makes up for its surplus or deficit
             more = wanted[role] - counts[taken].sum(axis=0)
             wanted["train"] = np.maximum(1, wanted["train"] + more)
-    roles = {
+    roles: Split = {
         role: np.array([i for i, group in enumerate(group_of) if role_of[group] == role], np.int64)
         for role in ROLES
     }
@@ -233,7 +264,7 @@ def read_split(path: Path, files: Sequence[ImageFile]) -> tuple[Split, list[str]
     }
     for difference in differences(split, present):
         raise changed(str(path), difference, "rerun `kerasmed data split CONFIG`")
-    roles = {
+    roles: Split = {
         role: np.array(
             [at for at, name in enumerate(names) if entry_of[name]["role"] == role], np.int64
         )

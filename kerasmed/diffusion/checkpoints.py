@@ -1,6 +1,7 @@
 """Checkpoints from which an interrupted training resumes exactly."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -51,7 +52,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.folder = Path(folder)
         self.ran = ran or {}
         self.ran_before: dict[str, Any] = {}
-        self._recipe: dict[str, Any] = {}
+        self._recipe: Mapping[str, Any] = {}
         self._lowest = np.inf
 
     def resume(self, model: keras.Model, recipe: Fingerprint) -> int:

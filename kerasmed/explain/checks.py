@@ -2,21 +2,58 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.errors import ModelFileError
 from kerasmed.explain.masks import fill_of
 from kerasmed.explain.perturbation import PerturbedImage, Predict
 from kerasmed.files import written_aside
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import Probability
+from kerasmed.settings import UnitInterval
 
 STEPS = 20
 RANDOM_ORDERS = 5
 
 # Output of a shuffled network.
 LOGITS = "shuffled_logits"
+
+
+class FaithfulnessCurves(TypedDict):
+    """Points of both curves, at most 21."""
+
+    pixels: list[Probability]
+    """Fraction of the pixels that are hidden or shown."""
+    deletion: list[Probability]
+    """Probability of the class after so many are hidden."""
+    insertion: list[Probability]
+    """Probability of the class after so many are shown."""
+
+
+class Faithfulness(TypedDict):
+    """Areas under the deletion and the insertion curve (arXiv:1806.07421)."""
+
+    deletion: Probability
+    """Area while the strongest superpixels are hidden first; small is good."""
+    insertion: Probability
+    """Area while the strongest superpixels are shown first; large is good."""
+    random_deletion: Probability
+    """Mean area of five random orders, for comparison."""
+    random_insertion: Probability
+    """Mean area of five random orders, for comparison."""
+    curves: FaithfulnessCurves
+    """The curves themselves."""
+
+
+class RegionAgreement(TypedDict):
+    """Agreement with the region that is known to decide the class of a phantom."""
+
+    pointing_game: bool
+    """Whether the middle of the strongest superpixel lies in the region."""
+    intersection_over_union: UnitInterval
+    """Of the region and those of the strongest superpixels that speak for the class."""
 
 
 def deletion_and_insertion(
@@ -27,7 +64,7 @@ def deletion_and_insertion(
     predict: Predict,
     hide: str | int,
     seed: int,
-) -> dict[str, Any]:
+) -> Faithfulness:
     """Areas under the deletion and the insertion curve (Petsiuk et al., arXiv:1806.07421).
 
     Deletion hides superpixels one after the other. Insertion starts with everything hidden and
@@ -42,12 +79,6 @@ def deletion_and_insertion(
         predict: see ``Explainer``.
         hide: see ``Explainer``.
         seed: seed of the random orders.
-
-    Returns:
-        ``deletion`` and ``insertion``: areas, 0 to 1, over the fraction of pixels.
-        ``random_deletion`` and ``random_insertion``: means over RANDOM_ORDERS random orders.
-        ``curves``: for both, the fraction of pixels and the probability at up to STEPS points
-        after the first.
     """
     perturbed = PerturbedImage(image, segments, fill_of(image, segments, hide), predict)
     count = perturbed.num_segments
@@ -78,7 +109,7 @@ def deletion_and_insertion(
 
 def compare_with_region(
     weights: np.ndarray, segments: np.ndarray, region: np.ndarray, top: int
-) -> dict[str, Any]:
+) -> RegionAgreement:
     """Agreement of an explanation with the region that is known to decide the class.
 
     Args:

@@ -1,5 +1,6 @@
 """The result of an explainer for one image."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,7 @@ class Explanation:
     half_widths: np.ndarray = field(default_factory=lambda: np.empty((0, 0)))
     stability: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
-    faithfulness: dict[str, Any] = field(default_factory=dict)
+    faithfulness: Mapping[str, Any] = field(default_factory=dict)
     duration_s: float = 0.0
 
     @property

@@ -2,11 +2,15 @@
 
 from collections.abc import Mapping
 from itertools import combinations
-from typing import Any
+from typing import Annotated, Any, NotRequired
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict
 
 from kerasmed.explain.surrogate import rank_correlation
+from kerasmed.result_types import NotNegative, Probability, Signed, Whole
+from kerasmed.settings import Count, UnitInterval
 
 # Edge of the mean maps; smaller images keep their own.
 MAP_EDGE = 32
@@ -25,6 +29,63 @@ FIGURES = (
     ("pointing", "pointing_game", "{:.2f}"),
     ("IoU", "intersection_over_union", "{:.2f}"),
 )
+
+
+class NetworkFigures(TypedDict):
+    """Figures of one CNN: means over its explained images."""
+
+    images: Count
+    """Number of explained images."""
+    with_warnings: Whole
+    """Number of them with a warning."""
+    num_samples: NotRequired[NotNegative]
+    """Number of perturbed images."""
+    duration_s: NotRequired[NotNegative]
+    """Seconds per explanation."""
+    r2: NotRequired[float]
+    """R² of LIME's surrogate for the predicted class."""
+    top_overlap: NotRequired[UnitInterval]
+    """Stability of the strongest superpixels: their Jaccard index over other masks."""
+    rank_correlation: NotRequired[Signed]
+    """Stability of all weights: their rank correlation over other masks."""
+    deletion: NotRequired[Probability]
+    """Area under the deletion curve."""
+    insertion: NotRequired[Probability]
+    """Area under the insertion curve."""
+    random_deletion: NotRequired[Probability]
+    """Area under the deletion curve in random orders."""
+    random_insertion: NotRequired[Probability]
+    """Area under the insertion curve in random orders."""
+    pointing_game: NotRequired[UnitInterval]
+    """Fraction of phantoms whose strongest superpixel lies in the region that decides."""
+    intersection_over_union: NotRequired[UnitInterval]
+    """Intersection over union with the region that decides, for phantoms."""
+    randomised: NotRequired[Signed]
+    """Rank correlation with the weights after the network's are shuffled."""
+    mean_maps: dict[str, list[list[Signed]]]
+    """For each true class, the mean map of the weights for it, by row."""
+
+
+class Agreement(TypedDict):
+    """How far two CNNs look at the same superpixels."""
+
+    networks: Annotated[list[str], Field(min_length=2, max_length=2)]
+    """Names of both."""
+    rank_correlation: Signed
+    """Mean rank correlation of their weights for the true class."""
+    standard_error: NotNegative | None
+    """Its standard error; null for a single image."""
+    images: Count
+    """Number of images."""
+
+
+class Summary(TypedDict):
+    """The explanations of one method, summarised."""
+
+    networks: dict[str, NetworkFigures]
+    """Figures of each CNN."""
+    agreement: list[Agreement]
+    """Each two of them."""
 
 
 def summarise(records: Mapping[str, list[dict[str, Any]]]) -> dict[str, Any]:

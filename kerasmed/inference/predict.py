@@ -4,16 +4,38 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.data.readers import split_name
 from kerasmed.errors import DataError, MachineError
 from kerasmed.inference.classifier import OnnxClassifier
 
 
-def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dict[str, Any]]:
+class Prediction(TypedDict):
+    """What a CNN predicts for one image."""
+
+    image: str
+    """Path of the file, with the number of the slice or frame if it has several."""
+    predicted: str
+    """The most probable class."""
+    probabilities: dict[str, float]
+    """Probability of each class, 0 to 1."""
+
+
+class Unreadable(TypedDict):
+    """A file that cannot be read."""
+
+    image: str
+    """Path of the file."""
+    error: str
+    """The reason, and what to do about it."""
+
+
+def predict_files(
+    model: OnnxClassifier, images: Iterable[Path]
+) -> Iterator[Prediction | Unreadable]:
     """Path, predicted class and probabilities of each image file, one after the other.
 
     Each slice of a volume, and each frame of a file with several, is an image of its own, such as
@@ -31,9 +53,9 @@ def predict_files(model: OnnxClassifier, images: Iterable[Path]) -> Iterator[dic
             except (DataError, MachineError) as error:
                 waiting.append((str(path), str(error)))
 
-    def failures() -> Iterator[dict[str, Any]]:
-        while waiting and waiting[0][1] is not None:
-            name, error = waiting.popleft()
+    def failures() -> Iterator[Unreadable]:
+        while waiting and (error := waiting[0][1]) is not None:
+            name, _ = waiting.popleft()
             yield {"image": name, "error": error}
 
     pixels = readable()

@@ -1,6 +1,7 @@
 """Accuracy and related figures from probabilities and labels."""
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NotRequired
 
 import numpy as np
 from sklearn.metrics import (
@@ -9,9 +10,12 @@ from sklearn.metrics import (
     roc_auc_score,
     roc_curve,
 )
+from typing_extensions import TypedDict
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.statistics import grouped_interval
+from kerasmed.result_types import NotComputed, NotNegative, Probability, UnitPair, Whole
+from kerasmed.settings import Count, UnitInterval
 
 _CALIBRATION_BINS = 15
 # CNNs that agree in these differ in the seed only.
@@ -19,7 +23,91 @@ _ALL_BUT_SEED = ("backbone", "trained_on", "variant", "precision")
 _SPREAD = ("accuracy", "balanced_accuracy", "macro_f1", "auroc", "ece")
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str, float]]:
+class Bin(TypedDict):
+    """The images in one of 15 equal ranges of confidence."""
+
+    confidence: Probability
+    """Mean probability of the predicted class."""
+    accuracy: UnitInterval
+    """Fraction of them that are classified correctly."""
+    fraction: UnitInterval
+    """Fraction of all images."""
+
+
+class RocCurve(TypedDict):
+    """One class against the rest, by falling threshold."""
+
+    false_positives: list[UnitInterval]
+    """Rising fractions of the images of other classes."""
+    true_positives: list[UnitInterval]
+    """Rising fractions of the images of the class."""
+
+
+class Curves(TypedDict):
+    """ROC curves and reliability of one CNN on the test images."""
+
+    roc: dict[str, RocCurve | NotComputed]
+    """ROC curve of each class."""
+    reliability: list[Bin]
+    """The bins that have images, by rising confidence."""
+
+
+class ClassFigures(TypedDict):
+    """Figures of one class."""
+
+    n: Whole
+    """Number of test images."""
+    precision: UnitInterval | None
+    """Fraction of the images predicted as this class that are of it; 0 where none is."""
+    recall: UnitInterval | None
+    """Fraction of its images that are predicted as this class (sensitivity)."""
+    f1: UnitInterval | None
+    """Harmonic mean of both."""
+    not_computed: NotRequired[str]
+    """Which figures are null, and why."""
+
+
+class ClassifierMetrics(TypedDict):
+    """All figures of one CNN on one set of images."""
+
+    n_test: Count
+    """Number of test images."""
+    accuracy: UnitInterval
+    """Fraction of the images that are classified correctly."""
+    accuracy_ci95: UnitPair
+    """Its 95% interval, by bootstrap over groups of images."""
+    balanced_accuracy: UnitInterval | None
+    """Mean recall over the classes."""
+    macro_precision: UnitInterval | None
+    """Mean precision over the classes."""
+    macro_recall: UnitInterval | None
+    """Mean recall over the classes."""
+    macro_f1: UnitInterval | None
+    """Mean F1 over the classes."""
+    auroc: Probability | None
+    """Mean area under the ROC curve of each class against the rest."""
+    ece: Probability | None
+    """Expected calibration error over 15 equal bins (arXiv:1706.04599)."""
+    per_class: dict[str, ClassFigures]
+    """Figures of each class."""
+    confusion: list[list[Whole]]
+    """Number of images: a row for each true class, a column for each predicted one, in the order
+    of ``per_class``."""
+    not_computed: NotRequired[str]
+    """Which figures are null for lack of images of some classes, and why."""
+
+
+class Spread(TypedDict):
+    """A value for each of these figures; null where it could not be computed."""
+
+    accuracy: NotNegative | None
+    balanced_accuracy: NotNegative | None
+    macro_f1: NotNegative | None
+    auroc: NotNegative | None
+    ece: NotNegative | None
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[Bin]:
     """Confidence and accuracy of the images in each of 15 equal bins of confidence.
 
     Args:
@@ -27,8 +115,7 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray) -> list[dict[str,
         labels: int (n,).
 
     Returns:
-        For each bin that has images: ``confidence`` and ``accuracy`` (means), and ``fraction``, the
-        fraction of all images.
+        The bins that have images.
     """
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == labels
@@ -57,20 +144,15 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray) ->
 
 def classification_curves(
     probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]
-) -> dict[str, Any]:
+) -> Curves:
     """ROC curves and reliability of one classifier on one set, as the report draws them.
 
     Args:
         probabilities: float (n, classes), rows summing to 1.
         labels: int (n,).
         class_names: names, in the order of the columns.
-
-    Returns:
-        ``roc``, by class against the rest: ``false_positives`` and ``true_positives`` (rising
-        fractions), or ``not_computed`` where all images or none are of that class. And
-        ``reliability``, see the function of that name.
     """
-    roc: dict[str, Any] = {}
+    roc: dict[str, RocCurve | NotComputed] = {}
     for i, name in enumerate(class_names):
         if len(np.unique(labels == i)) < 2:
             roc[name] = {"not_computed": f"the images are all of {name!r}, or none is"}
@@ -90,7 +172,7 @@ def classification_metrics(
     bootstrap_samples: int = 1000,
     seed: int = 0,
     groups: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> ClassifierMetrics:
     """All the figures of one classifier on one set.
 
     Precision of a class that is never predicted is 0. ``auroc`` is the mean over classes of one
@@ -107,8 +189,8 @@ def classification_metrics(
             image is a group.
 
     Returns:
-        Plain values under the names of ``evaluation/metrics.json``. Where classes are missing,
-        ``not_computed`` says which figures are None, and why.
+        Plain values. Where classes are missing, ``not_computed`` says which figures are None, and
+        why.
 
     Raises:
         InputError: There is no image, or the shapes do not match.
@@ -122,13 +204,13 @@ def classification_metrics(
     per_class = _figures_by_class(labels, predicted, class_names)
     present = [per_class[class_names[i]] for i in np.flatnonzero(counts)]
 
-    def macro(figure: str) -> float | None:
+    def macro(figure: Literal["precision", "recall", "f1"]) -> float | None:
         if len(present) == 1:
             return None
-        return float(np.mean([figures[figure] for figures in present]))
+        return float(np.array([figures[figure] for figures in present], np.float64).mean())
 
     recall = macro("recall")
-    return {
+    metrics: ClassifierMetrics = {
         "n_test": len(labels),
         "accuracy": float(correct.mean()),
         "accuracy_ci95": list(grouped_interval(correct, resampled_groups, bootstrap_samples, seed)),
@@ -140,8 +222,10 @@ def classification_metrics(
         "ece": expected_calibration_error(probabilities, labels) if len(present) > 1 else None,
         "per_class": per_class,
         "confusion": confusion.tolist(),
-        **_not_computed(counts, class_names),
     }
+    if reason := _not_computed(counts, class_names):
+        metrics["not_computed"] = reason
+    return metrics
 
 
 def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
@@ -160,22 +244,22 @@ def _check_shapes(probabilities: np.ndarray, labels: np.ndarray, num_classes: in
 
 def _figures_by_class(
     labels: np.ndarray, predicted: np.ndarray, class_names: list[str]
-) -> dict[str, dict[str, Any]]:
+) -> dict[str, ClassFigures]:
     """Number of images, precision, recall and F1 of each class; None where not computable."""
     precision, recall, f1, counts = precision_recall_fscore_support(
         labels, predicted, labels=np.arange(len(class_names)), zero_division=0
     )
     single_class = (counts > 0).sum() == 1
-    per_class: dict[str, dict[str, Any]] = {}
+    per_class: dict[str, ClassFigures] = {}
     for i, name in enumerate(class_names):
-        figures: dict[str, Any] = {
+        figures: ClassFigures = {
             "n": int(counts[i]),
             "precision": None if single_class else float(precision[i]),
             "recall": float(recall[i]),
             "f1": None if single_class else float(f1[i]),
         }
         if not counts[i]:
-            figures |= {"precision": None, "recall": None, "f1": None}
+            figures["precision"] = figures["recall"] = figures["f1"] = None
             figures["not_computed"] = f"no test image of {name!r}"
         elif single_class:
             figures["not_computed"] = f"precision and F1: every test image is of {name!r}"
@@ -189,11 +273,11 @@ def _mean_auroc(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(roc_auc_score(labels[:, None] == present, probabilities[:, present]))
 
 
-def _not_computed(counts: np.ndarray, class_names: list[str]) -> dict[str, str]:
-    """Empty where every class has images, else ``not_computed`` with the figures and the reason."""
+def _not_computed(counts: np.ndarray, class_names: list[str]) -> str | None:
+    """The figures that were not computed, and why; None where every class has images."""
     absent = ", ".join(repr(class_names[i]) for i in np.flatnonzero(counts == 0))
     if not absent:
-        return {}
+        return None
     if (counts > 0).sum() > 1:
         reason = f"figures of {absent}, for lack of test images; means are over the other classes"
     else:
@@ -202,10 +286,10 @@ def _not_computed(counts: np.ndarray, class_names: list[str]) -> dict[str, str]:
             f"all but the sensitivity of {name!r}, which is the accuracy, since every test image "
             "is of that class"
         )
-    return {"not_computed": reason}
+    return reason
 
 
-def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean and spread over the seeds of each network, training set and precision.
 
     Args:
@@ -217,7 +301,7 @@ def over_seeds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         balanced accuracy, macro F1, AUROC and ECE. The deviation of one seed is None. So are mean
         and deviation of a figure that was not computed.
     """
-    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    groups: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault(tuple(row[key] for key in _ALL_BUT_SEED), []).append(row)
     summaries = []

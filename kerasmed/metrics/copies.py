@@ -3,15 +3,17 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
+from typing_extensions import TypedDict
 
 from kerasmed.data.symmetry import all_versions
 from kerasmed.metrics.sample_size import require_images
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import Percentiles
 from kerasmed.runtime.hardware import cpu_cores
+from kerasmed.settings import Count, UnitInterval
 
 # At most this many images of either kind set the threshold.
 CALIBRATED_ON = 500
@@ -124,13 +126,37 @@ class CopyFilter:
         ]
 
 
+class CalibrationOf(TypedDict):
+    """What images of one kind say about the threshold."""
+
+    images: Count
+    """Number of images."""
+    threshold: float
+    """The similarity that would be the threshold by these images."""
+    above: UnitInterval
+    """Fraction of them above the threshold that is used."""
+    similarity: Percentiles
+    """5th, 50th and 95th percentile and maximum of their similarity to a training image."""
+
+
+class Calibration(TypedDict):
+    """The similarity above which an image counts as a copy of a training image."""
+
+    threshold: float
+    """The lower of both thresholds, which is used."""
+    reserve: CalibrationOf
+    """Of real images of the role ``reserve``."""
+    drawn: CalibrationOf
+    """Of images that the diffusion model drew."""
+
+
 def calibrate(
     search: CopySearch,
     reserve: np.ndarray,
     drawn: np.ndarray,
     seed: int,
     advance: Callable[[int], None] = lambda _: None,
-) -> dict[str, Any]:
+) -> Calibration:
     """The similarity threshold above which an image counts as a copy of a training image.
 
     Reserve images and drawn images each set a threshold (see ``copy_threshold``), and the lower
@@ -146,11 +172,6 @@ def calibrate(
         seed: Seed of the choice.
         advance: Called with the number of images done since the last call.
 
-    Returns:
-        ``threshold``. And for ``reserve`` and ``drawn`` each: the number of ``images``; their own
-        ``threshold``; ``above``, the fraction of them above the threshold that is used; and
-        ``similarity``, its 5th, 50th, 95th percentile and maximum.
-
     Raises:
         InputError: There are fewer than 20 images of either.
     """
@@ -164,18 +185,17 @@ def calibrate(
         similarities[name], _ = search.nearest(np.asarray(images[chosen]), advance)
         thresholds[name] = copy_threshold(similarities[name])
     threshold = min(thresholds.values())
-    return {
-        "threshold": threshold,
-        **{
-            name: {
-                "images": len(values),
-                "threshold": thresholds[name],
-                "above": float((values > threshold).mean()),
-                "similarity": np.percentile(values, [5, 50, 95, 100]).tolist(),
-            }
-            for name, values in similarities.items()
-        },
-    }
+
+    def of(name: str) -> CalibrationOf:
+        values = similarities[name]
+        return {
+            "images": len(values),
+            "threshold": thresholds[name],
+            "above": float((values > threshold).mean()),
+            "similarity": np.percentile(values, [5, 50, 95, 100]).tolist(),
+        }
+
+    return {"threshold": threshold, "reserve": of("reserve"), "drawn": of("drawn")}
 
 
 class _Windows:

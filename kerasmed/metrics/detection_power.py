@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from kerasmed.metrics.copies import CopySearch
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.settings import Count, UnitInterval
 
 PLANTED = 60  # copies of each alteration
 FRACTIONS = (0.001, 0.01, 0.05)  # of a set that are copies, for the chance of detecting it
@@ -44,9 +45,22 @@ ALTERATIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], n
 }
 
 
+class DetectionPower(TypedDict):
+    """How many planted copies of one alteration the search finds."""
+
+    alteration: str
+    """How the copies were altered."""
+    planted: Count
+    """How many there were."""
+    found: UnitInterval
+    """Fraction of them that the search finds."""
+    set_found_out: dict[str, UnitInterval]
+    """For each fraction of a set that could be copies: the chance that at least one is found."""
+
+
 def detection_power(
     search: CopySearch, training: np.ndarray, threshold: float, size: int, seed: int = 0
-) -> list[dict[str, Any]]:
+) -> list[DetectionPower]:
     """Fraction of planted copies that the search finds, by alteration.
 
     Args:
@@ -55,15 +69,11 @@ def detection_power(
         threshold: Similarity above which an image is called a copy.
         size: Number of images of the set that copies would be planted in.
         seed: Seed of the choice of images and of the alterations.
-
-    Returns:
-        ``alteration``, ``planted`` (how many), ``found`` (a fraction), and ``set_found_out``: for
-        each fraction of the set that could be copies, the chance that at least one is found.
     """
     rng = random_stream(seed, Purpose.DETECTION_POWER)
     chosen = rng.choice(len(training), min(PLANTED, len(training)), replace=False)
     others = (chosen + rng.integers(1, len(training), len(chosen))) % len(training)
-    rows = []
+    rows: list[DetectionPower] = []
     for name, alter in ALTERATIONS.items():
         pairs = zip(training[chosen], training[others], strict=True)
         altered = np.stack([alter(image, other, rng) for image, other in pairs])

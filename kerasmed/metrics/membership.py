@@ -1,16 +1,48 @@
 """Whether an attacker with the denoiser could tell which images it was trained on."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import mannwhitneyu, rankdata
+from typing_extensions import TypedDict
 
 from kerasmed.metrics.sample_size import require_groups, require_images
 from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import Pair, Whole
+from kerasmed.settings import Count, UnitInterval
 
 _FALSE_POSITIVES = 0.01
+
+
+class Attack(TypedDict):
+    """How well the loss at one noise level tells training images from others."""
+
+    timestep: Whole | Literal["all"]
+    """Timestep of the noise level; "all" for the mean rank over all of them."""
+    auc: UnitInterval
+    """Area under the ROC curve; 0.5 is guessing."""
+    interval: Pair
+    """Its 95% interval."""
+    true_positives: UnitInterval
+    """Fraction of training images found at 1% of false positives."""
+    true_positives_interval: Pair
+    """Its 95% interval."""
+
+
+class Membership(TypedDict):
+    """The membership-inference test (arXiv:2302.03262)."""
+
+    n_members: Count
+    """Number of training images."""
+    n_others: Count
+    """Number of other real images."""
+    groups: Annotated[list[Count], Field(min_length=2, max_length=2)]
+    """Number of groups, such as patients, of either."""
+    levels: list[Attack]
+    """One attack for each noise level, and one for all of them."""
 
 
 def membership_inference(
@@ -21,7 +53,7 @@ def membership_inference(
     other_groups: np.ndarray,
     samples: int = 1000,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Membership:
     """How well an image's loss tells training images from others (Matsumoto et al., 2302.03262).
 
     The attacker calls the images that the denoiser restores best members, at one noise level or by
@@ -36,12 +68,6 @@ def membership_inference(
         other_groups: (m,).
         samples: Resamples of the bootstrap over groups.
         seed: Seed of the bootstrap.
-
-    Returns:
-        ``n_members`` and ``n_others``; ``groups``, the number of groups of either; and ``levels``,
-        one entry for each level and a last one for ``all``. An entry has ``auc`` (0.5 is
-        guessing), its 95% ``interval``, and ``true_positives`` at 1% of false positives with
-        ``true_positives_interval``.
 
     Raises:
         InputError: There are fewer than 20 images of either, or fewer than five groups.
@@ -61,6 +87,7 @@ def membership_inference(
     ]
     interval = expanded_interval(np.array(resampled), min(num_groups.values()))
     figures = np.stack([_figures(members, others), *interval])
+    names: list[int | Literal["all"]] = [*levels, "all"]
     return {
         "n_members": len(members),
         "n_others": len(others),
@@ -73,9 +100,7 @@ def membership_inference(
                 "true_positives": true_positives[0],
                 "true_positives_interval": true_positives[1:],
             }
-            for level, (auc, true_positives) in zip(
-                [*levels, "all"], figures.T.tolist(), strict=True
-            )
+            for level, (auc, true_positives) in zip(names, figures.T.tolist(), strict=True)
         ],
     }
 

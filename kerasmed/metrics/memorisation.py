@@ -1,15 +1,16 @@
 """Whether synthetic images are closer to the training images than to other real images."""
 
-from typing import Any
-
 import numpy as np
 from scipy.stats import mannwhitneyu
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from sklearn.neighbors import NearestNeighbors
+from typing_extensions import TypedDict
 
 from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.random_streams import Purpose, derived_seed, random_stream
+from kerasmed.result_types import NotNegative
+from kerasmed.settings import Count, UnitInterval
 
 # Random choices of one reserve image a group that the data-copying statistic averages over.
 _CHOICES = 20
@@ -82,13 +83,42 @@ def fraction_closer_to_train(
     return float((to_train < to_reserve).mean())
 
 
+class Authenticity(TypedDict):
+    """Fraction of images farther from a training image than that one is from the others."""
+
+    synthetic: UnitInterval
+    """Of the synthetic images."""
+    reserve: UnitInterval
+    """Of the reserve images, for comparison."""
+
+
+class Memorisation(TypedDict):
+    """Distances of synthetic images to training images, next to those to reserve images."""
+
+    n_synthetic: Count
+    """Number of synthetic images."""
+    n_compared: Count
+    """Number of training images, and of reserve images, for the next three figures."""
+    fraction_closer_to_train: UnitInterval
+    """Fraction of synthetic images closer to a training image; one half without memorisation."""
+    median_distance_to_train: NotNegative
+    """Median distance to the nearest training image."""
+    median_distance_to_reserve: NotNegative
+    """Median distance to the nearest reserve image."""
+    c_t: float
+    """The statistic C_T, a z score (arXiv:2004.05675): below -3 the images crowd around the
+    training images."""
+    authenticity: Authenticity
+    """Authenticity (arXiv:2102.08921)."""
+
+
 def memorisation(
     train: np.ndarray,
     reserve: np.ndarray,
     synthetic: np.ndarray,
     seed: int = 0,
     groups: np.ndarray | None = None,
-) -> dict[str, Any]:
+) -> Memorisation:
     """Distances of synthetic images to training images, compared with those to reserve images.
 
     If nothing was memorised, the nearest training image is no closer than the nearest of as many
@@ -100,10 +130,6 @@ def memorisation(
         synthetic: float (k, versions, d), the first version unchanged.
         seed: Seed of the choice of equally many training and reserve images, and of ``c_t``.
         groups: (m,), see ``data_copying``.
-
-    Returns:
-        ``fraction_closer_to_train``, median distances, ``c_t`` (see ``data_copying``) and
-        ``authenticity`` of the synthetic images and, for comparison, of the reserve images.
 
     Raises:
         InputError: One of the sets has fewer than 20 images.

@@ -1,9 +1,12 @@
 """Minimum numbers of images and groups, and the reason for a figure that was not computed."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 from kerasmed.errors import InputError
+from kerasmed.result_types import NotComputed
+
+Result = TypeVar("Result")
 
 MINIMUM = 20
 MINIMUM_GROUPS = 5
@@ -47,7 +50,7 @@ def require_groups(figure: str, groups: dict[str, int]) -> None:
             )
 
 
-def computed_or_reason(compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def computed_or_reason(compute: Callable[[], Result]) -> Result | NotComputed:
     """The result of ``compute``, or the message of its ``InputError`` as ``not_computed``."""
     try:
         return compute()

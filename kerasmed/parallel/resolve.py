@@ -1,13 +1,35 @@
 """The devices, precision and XLA of a training, with every `auto` resolved."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cache
+
+from typing_extensions import TypedDict
 
 from kerasmed.parallel.config import Distribution, RuntimeConfig
 from kerasmed.parallel.workers import strategy, this_worker
 from kerasmed.progress import say
 from kerasmed.runtime.backend import list_devices, list_gpus, load_keras
 from kerasmed.runtime.hardware import cpu_cores, cpu_multiplies
+from kerasmed.settings import Count
+
+
+class RuntimeRecord(TypedDict):
+    """What a training ran with."""
+
+    backend: str
+    """Backend of Keras."""
+    device: str
+    """Number of GPUs, or of cores of the CPU."""
+    precision: str
+    """Precision policy of Keras."""
+    jit_compile: bool
+    """Whether XLA compiled the training step."""
+    distribution: Distribution
+    """How the training was divided."""
+    replicas: Count
+    """Number of devices that trained together."""
+    workers: Count
+    """Number of processes that trained together."""
 
 
 @dataclass(frozen=True)
@@ -27,9 +49,17 @@ class Runtime:
         """Whether Keras computes on a GPU."""
         return self.device.endswith("GPU")
 
-    def as_record(self) -> dict[str, object]:
+    def as_record(self) -> RuntimeRecord:
         """Plain values for the run record."""
-        return asdict(self)
+        return {
+            "backend": self.backend,
+            "device": self.device,
+            "precision": self.precision,
+            "jit_compile": self.jit_compile,
+            "distribution": self.distribution,
+            "replicas": self.replicas,
+            "workers": self.workers,
+        }
 
 
 def resolve_runtime(settings: RuntimeConfig, cpu_bfloat16: bool = True) -> Runtime:

@@ -3,7 +3,6 @@
 import base64
 import io
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
@@ -12,13 +11,14 @@ from PIL import Image
 from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path
-from kerasmed.data.examine import examine
+from kerasmed.data.examine import Findings, examine
 from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
 from kerasmed.files import write_json, write_text
+from kerasmed.result_types import Pair
 
 _EDGE = 96
 _PER_CLASS = 12
@@ -27,7 +27,18 @@ _PAIRS = 12
 NOTABLE_GAIN = 0.1
 
 
-def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, Any]:
+class DataCheck(Findings):
+    """The findings of ``kerasmed data check`` (``check.json``, and its option --json)."""
+
+    source: str
+    """The folder or file that was examined."""
+    remarks: list[str]
+    """What a user should know, as sentences."""
+    grey_range: Pair | None
+    """Values shown black and white in files of more than 8 bits; null where none is needed."""
+
+
+def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> DataCheck:
     """Examine a set, and write ``check.html`` and ``check.json``.
 
     Args:
@@ -45,7 +56,7 @@ def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, 
     measurements.refuse_empty(data)
     duplicates = find_duplicates(measurements, split.near_duplicate_bits)
     grey_range = measurements.common_range()
-    findings = {
+    findings: DataCheck = {
         "source": str(data.source),
         "remarks": remarks(measurements, grey_range, data, split),
         "grey_range": grey_range and list(grey_range),
@@ -61,7 +72,7 @@ def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> dict[str, 
 def _write_page(
     data: DataConfig,
     folder: Path,
-    findings: dict[str, Any],
+    findings: DataCheck,
     measurements: Measurements,
     duplicates: Duplicates,
 ) -> None:

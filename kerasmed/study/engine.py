@@ -1,6 +1,7 @@
 """Running one stage, and checking which results of a study are current."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 
 
-def perform(stage: Stage, config: Config, run: RunFolder) -> dict[str, Any]:
+def perform(stage: Stage, config: Config, run: RunFolder) -> Mapping[str, Any]:
     """Run a stage and write it to the run record; returns its result.
 
     Raises:

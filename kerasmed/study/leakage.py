@@ -1,10 +1,40 @@
 """Accuracy under random splits, against that under splits by group."""
 
-from typing import Any
-
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.metrics.linear_probe import probe_accuracy
+from kerasmed.result_types import NotNegative, Signed
+from kerasmed.settings import UnitInterval
+
+
+class SplitAccuracy(TypedDict):
+    """Accuracy under splits of one kind."""
+
+    mean: UnitInterval
+    """Mean over the splits."""
+    standard_deviation: NotNegative | None
+    """Standard deviation (n - 1) over the splits; null for a single one."""
+    values: list[UnitInterval]
+    """Accuracy of each split."""
+
+
+class Gap(TypedDict):
+    """Accuracy under random splits, against that under splits by group."""
+
+    grouped: SplitAccuracy
+    """Under splits that keep groups, such as patients, together."""
+    random: SplitAccuracy
+    """Under splits by image."""
+    gap: Signed
+    """By how much random splits overstate the accuracy."""
+
+
+class LeakageResult(Gap):
+    """By how much a random split would overstate the accuracy (``evaluation/leakage.json``)."""
+
+    features_of: str
+    """The frozen features that logistic regression classifies."""
 
 
 def leakage(
@@ -12,7 +42,7 @@ def leakage(
     labels: np.ndarray,
     grouped: list[tuple[np.ndarray, np.ndarray]],
     random: list[tuple[np.ndarray, np.ndarray]],
-) -> dict[str, Any]:
+) -> Gap:
     """Accuracy of logistic regression under both kinds of split.
 
     Args:
@@ -20,26 +50,22 @@ def leakage(
         labels: int (n,).
         grouped: positions to train on and to test on, for each split that keeps groups together.
         random: the same for as many splits by image.
-
-    Returns:
-        ``grouped`` and ``random``: mean and standard deviation over the splits, and each value.
-        ``gap``: by how much random splits overstate the accuracy.
     """
-    accuracies = {
-        name: [
+
+    def accuracy(splits: list[tuple[np.ndarray, np.ndarray]]) -> SplitAccuracy:
+        values = [
             probe_accuracy(features[train], labels[train], features[test], labels[test])
             for train, test in splits
         ]
-        for name, splits in (("grouped", grouped), ("random", random))
-    }
+        return {
+            "mean": float(np.mean(values)),
+            "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
+            "values": values,
+        }
+
+    by_group, by_image = accuracy(grouped), accuracy(random)
     return {
-        **{
-            name: {
-                "mean": float(np.mean(values)),
-                "standard_deviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
-                "values": values,
-            }
-            for name, values in accuracies.items()
-        },
-        "gap": float(np.mean(accuracies["random"]) - np.mean(accuracies["grouped"])),
+        "grouped": by_group,
+        "random": by_image,
+        "gap": by_image["mean"] - by_group["mean"],
     }

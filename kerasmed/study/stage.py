@@ -1,6 +1,6 @@
 """What a stage is: its work, its inputs, and how it can be divided or extended."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Stage:
 
     name: str
     command: str
-    run: Callable[[Config, RunFolder], dict[str, Any]]
+    run: Callable[[Config, RunFolder], Mapping[str, Any]]
     sections: tuple[str, ...]
     needs: tuple[str, ...] = ()
     outputs: Callable[[Config, RunFolder], list[Path]] = lambda config, run: []

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from PIL import Image
+from typing_extensions import TypedDict
 
 from kerasmed.data.entries import folder_name
 from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
@@ -22,12 +23,20 @@ from kerasmed.files import (
     write_json,
     written_aside,
 )
-from kerasmed.fingerprint import Fingerprint
+from kerasmed.fingerprint import Fingerprint, FingerprintRecord
 from kerasmed.inference.pixels import PixelRange
-from kerasmed.metrics.copies import CALIBRATED_ON, Copy, CopyFilter, CopySearch, calibrate
+from kerasmed.metrics.copies import (
+    CALIBRATED_ON,
+    Calibration,
+    Copy,
+    CopyFilter,
+    CopySearch,
+    calibrate,
+)
 from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import Sha256, Whole
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import denoiser_path, images_per_class, load_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
@@ -42,6 +51,36 @@ _CALIBRATION = "calibration.json"
 _REJECTED = "rejected-*.json"
 _FIRST_DRAWS = ".first_draws"
 _MADE_BY = "kerasmed sample CONFIG"
+
+
+class Rejected(TypedDict):
+    """A drawn image that was left out."""
+
+    image: str
+    """Path, in the set, of the image that was drawn instead."""
+    attempt: Whole
+    """Number of the draw, from 0 on."""
+    reason: Literal["a copy of a training image"]
+    """Why it was left out."""
+    training_image: str
+    """Name of the training image that it copies."""
+    similarity: float
+    """Their similarity."""
+    threshold: float
+    """The similarity above which an image counts as a copy."""
+
+
+class Manifest(TypedDict):
+    """How a synthetic set was drawn (``manifest.json`` in its folder)."""
+
+    fingerprint: FingerprintRecord
+    """What the set was drawn with."""
+    calibration: Calibration | None
+    """The threshold for copies; null if copies were not looked for."""
+    rejected: list[Rejected]
+    """Draws that were copies."""
+    data_hash: Sha256
+    """Hash of all images and classes."""
 
 
 class SyntheticSet:
@@ -235,7 +274,7 @@ class SyntheticSet:
                 return None
         return CopyFilter(search, read_json(path, _MADE_BY)["threshold"])
 
-    def _calibrate(self, search: CopySearch, reserve: np.ndarray, index: int) -> dict[str, Any]:
+    def _calibrate(self, search: CopySearch, reserve: np.ndarray, index: int) -> Calibration:
         require_images("Copies", {"reserve images": len(reserve)}, "add images")
         enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
         per_class = -(-enough // len(self._names))
@@ -280,7 +319,7 @@ class SyntheticSet:
 
     def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
         """Note a rejected image in a file of its own, since other processes are drawing too."""
-        note = {
+        note: Rejected = {
             "image": f"{path.parent.name}/{path.name}",
             "attempt": attempt,
             "reason": "a copy of a training image",

@@ -10,6 +10,7 @@ import onnx
 import onnxruntime
 import pytest
 from conftest import phantom_set
+from jsonschema import Draft202012Validator
 
 from kerasmed.classify.backbones import BACKBONES
 from kerasmed.classify.network import build_classifier
@@ -24,8 +25,18 @@ from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import read_metadata
 from kerasmed.inference.pixels import PixelRange
+from kerasmed.study.result_files import json_schema
 
 METADATA = {"class_names": ["a", "b", "c"], "backbone": "any", "trained_on": "real", "seed": 0}
+
+
+# What a study adds.
+OF_STUDY = {"data_class_names": None, "variant": None, "n_train": 54, "weights": "none"}
+OF_STUDY |= {"data_hash": "0" * 64, "formats": {}}
+
+
+def _check_schema(sidecar):
+    Draft202012Validator(json_schema("model")).validate({**METADATA, **OF_STUDY, **sidecar})
 
 
 def _images(count=5, size=16):
@@ -169,6 +180,7 @@ def test_float16_has_half_the_bits_and_nearly_the_same_outputs(own):
     assert 0 < difference < 1e-2
     assert (sidecar["precision"], other.metadata["precision"]) == ("fp16", "fp16")
     assert sidecar["class_names"] == one.class_names
+    _check_schema(sidecar)
 
 
 def test_float16_that_differs_too_much_is_refused(own, monkeypatch):
@@ -216,6 +228,7 @@ def test_int8_has_bytes_for_weights_and_keeps_its_accuracy(own):
     assert sidecar["calibration_images"] == 54
     assert sidecar["parity"]["probabilities"] > 0
     assert sidecar["float32_sha256"] == sha256_of(path)
+    _check_schema(sidecar)
 
 
 def test_layers_stay_float_until_the_gate_is_passed(own, monkeypatch):

@@ -1,19 +1,22 @@
 """The stage that measures whether the synthetic set is faithful and private."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
-from kerasmed.audit.appearance import appearance
+from kerasmed.audit.appearance import AppearanceOfSets, appearance
 from kerasmed.audit.extractors import open_extractors
+from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
+    Privacy,
     membership_of_training_images,
     pixels_of_versions,
     search_copies,
 )
-from kerasmed.audit.spaces import features_of_sets, fidelity_in_spaces
+from kerasmed.audit.spaces import FidelityInSpaces, features_of_sets, fidelity_in_spaces
 from kerasmed.audit.tables import fidelity_csv, privacy_csv, spaces_of
 from kerasmed.audit.verdicts import verdicts
 from kerasmed.classify.config import Regime
@@ -22,6 +25,7 @@ from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.files import read_json, write_json, write_text
 from kerasmed.metrics.memorisation import comparison_pixels, memorisation
 from kerasmed.metrics.sample_size import computed_or_reason
+from kerasmed.result_types import Whole
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import denoiser_path, load_grouped_split, read_synthetic
@@ -32,7 +36,23 @@ from kerasmed.study.synthetic_set import MANIFEST
 _EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
 
 
-def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
+class FidelityFile(FidelityInSpaces):
+    """Fidelity of the synthetic sets (``evaluation/fidelity.json``)."""
+
+    features_of: str
+    """The CNN whose features are compared in ``in_features`` and ``of_variants``."""
+
+
+class AuditResult(TypedDict):
+    """What ``run.json`` records of the audit."""
+
+    fidelity: Distances | str
+    """Of the synthetic set in features, or why it could not be computed."""
+    copies: Whole | str
+    """Number of copies in the set, or why they could not be looked for."""
+
+
+def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     """Fidelity and privacy of the synthetic set against the roles `train` and `reserve`.
 
     Features are those of the first backbone's CNN trained on real images, if there is one. The
@@ -53,7 +73,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
         config.audit, np.asarray(sets["reserve"].images), run.cache / "extractors"
     )
     variants = _variants(config, run)
-    fidelity: dict[str, Any] = {
+    fidelity: FidelityFile = {
         "features_of": spec.name,
         **fidelity_in_spaces(
             sets, classifier, features, pixels, groups, networks, variants, config.seed
@@ -61,15 +81,18 @@ def audit_synthetic(config: Config, run: RunFolder) -> dict[str, Any]:
     }
     write_json(run.evaluation / "fidelity.json", fidelity)
     write_text(run.evaluation / "fidelity.csv", fidelity_csv(spaces_of(fidelity)))
-    write_json(
-        run.evaluation / "appearance.json",
-        {name: appearance(of_set.images, config.seed) for name, of_set in sets.items()},
-    )
-    privacy = {"features_of": spec.name, **_privacy(config, run, sets, features, pixels, groups)}
+    appearances: AppearanceOfSets = {
+        "reserve": appearance(sets["reserve"].images, config.seed),
+        "train": appearance(sets["train"].images, config.seed),
+        "synthetic": appearance(sets["synthetic"].images, config.seed),
+    }
+    write_json(run.evaluation / "appearance.json", appearances)
+    privacy = _privacy(config, run, spec.name, sets, features, pixels, groups)
     write_json(run.evaluation / "privacy.json", privacy)
     write_text(run.evaluation / "privacy.csv", privacy_csv(privacy))
     _write_verdicts(run, fidelity, privacy)
-    in_features, copies = fidelity["in_features"], privacy["copies"]
+    in_features: Mapping[str, Any] = fidelity["in_features"]
+    copies: Mapping[str, Any] = privacy["copies"]
     return {
         "fidelity": in_features.get("synthetic_to_reserve", in_features.get("not_computed")),
         "copies": copies.get("not_computed", len(copies.get("found", []))),
@@ -84,18 +107,20 @@ def _variants(config: Config, run: RunFolder) -> Iterator[tuple[str, ImageSet]]:
 def _privacy(
     config: Config,
     run: RunFolder,
+    features_of: str,
     sets: dict[str, ImageSet],
     features: dict[str, np.ndarray],
     pixels: dict[str, np.ndarray],
     groups: dict[str, np.ndarray],
-) -> dict[str, Any]:
-    """What ``privacy.json`` holds after the name of the features."""
+) -> Privacy:
+    """The content of ``privacy.json``."""
     train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
     seed, symmetry = config.seed, config.data.symmetry
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
     calibration = manifest["calibration"]
     rejected = None if calibration is None else len(manifest["rejected"])
     return {
+        "features_of": features_of,
         "files": {
             "synthetic": [str(file.path.relative_to(run.synthetic)) for file in synthetic.files],
             "train": [str(file.path) for file in train.files],
@@ -129,7 +154,7 @@ def _privacy(
     }
 
 
-def _write_verdicts(run: RunFolder, fidelity: dict[str, Any], privacy: dict[str, Any]) -> None:
+def _write_verdicts(run: RunFolder, fidelity: FidelityFile, privacy: Privacy) -> None:
     answers = verdicts(
         read_json(run.evaluation / "metrics.json", "kerasmed evaluate CONFIG"),
         read_json(run.evaluation / "comparisons.json", "kerasmed evaluate CONFIG"),

@@ -1,20 +1,65 @@
 """The stage that trains the CNNs."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
-from kerasmed.fingerprint import Fingerprint
-from kerasmed.parallel.resolve import Runtime, resolve_runtime
+from kerasmed.fingerprint import Fingerprint, FingerprintRecord
+from kerasmed.parallel.resolve import Runtime, RuntimeRecord, resolve_runtime
 from kerasmed.parallel.workers import check_agreed, from_chief, this_worker
 from kerasmed.progress import say
+from kerasmed.result_types import NotNegative
 from kerasmed.runtime.backend import load_keras
+from kerasmed.settings import Count, Rate, UnitInterval
 from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, trained_path
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import images_per_class, load_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
+
+
+class ClassifierTraining(RuntimeRecord):
+    """What the training of a CNN came to."""
+
+    kept: Literal["head", "finetune"]
+    """The phase whose weights were kept."""
+    steps: NotRequired[Count]
+    """Steps of the fine-tuning, if there was any."""
+    images_per_s: NotRequired[NotNegative]
+    """Images per second of the fine-tuning, the median."""
+    parameters: Count
+    """Number of parameters."""
+    n_train: Count
+    """Number of training images."""
+    n_validation: Count
+    """Number of validation images."""
+    validation_accuracy: UnitInterval
+    """Accuracy on the validation images."""
+    temperature: Rate
+    """Divides the logits before the softmax, so that probabilities are calibrated."""
+    weights: str
+    """The weights it began with: "imagenet", "none" or the name of a file."""
+    minutes: NotNegative
+    """Duration of the training."""
+
+
+class TrainingRecord(TypedDict):
+    """How a CNN was trained (``training.json`` next to its ``model.keras``)."""
+
+    fingerprint: FingerprintRecord
+    """What it was trained with."""
+    result: ClassifierTraining
+    """What the training came to."""
+
+
+class ClassifiersResult(TypedDict, total=False):
+    """What ``run.json`` records of the CNNs."""
+
+    classifiers: dict[str, ClassifierTraining]
+    """What the training of each came to."""
 
 
 def check_classifiers(config: Config) -> None:
@@ -35,7 +80,7 @@ def check_classifiers(config: Config) -> None:
         weights_for(extractor, config.audit.extractor_weights, "audit.extractor_weights")
 
 
-def train_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+def train_classifiers(config: Config, run: RunFolder) -> ClassifiersResult:
     """Train every CNN of the settings that is not trained yet; returns their results."""
     train_shard(config, run)
     if not this_worker().is_chief:  # only the chief writes the records

@@ -2,31 +2,60 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.decoding import refuse_unreadable
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import root_of
-from kerasmed.data.examine import describe_duplicates
+from kerasmed.data.examine import DuplicatesFound, describe_duplicates
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import write_phantoms
 from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
-from kerasmed.data.splits import Split, make_split, write_split
+from kerasmed.data.splits import ROLES, Role, Split, make_split, write_split
 from kerasmed.errors import DataError
 from kerasmed.files import folder_written_aside
+from kerasmed.result_types import Pair, Sha256
+from kerasmed.settings import Count
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import image_cache, load_images, real_source
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.text import counted
 
 
-def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
+class DataResult(TypedDict):
+    """What ``run.json`` records of the images and their split."""
+
+    data_hash: Sha256
+    """Hash of all images and classes."""
+    classes: list[str]
+    """Names of the classes; a label is a position in this list."""
+    images: dict[str, Count]
+    """Number of images of each class."""
+    roles: dict[Role, dict[str, Count]]
+    """Number of images of each class in each role."""
+    groups: Count
+    """Number of groups of images that stay together."""
+    largest_group: Count
+    """Number of images of the largest one."""
+    patients: Count | None
+    """Number of patients; null where an image names none."""
+    duplicates: DuplicatesFound
+    """Copies and near-duplicates."""
+    skipped: list[str]
+    """Files that could not be read and were left out."""
+    grey_range: Pair | None
+    """Values shown black and white in files of more than 8 bits; null where none was needed."""
+    remarks: list[str]
+    """What a user should know, as sentences."""
+
+
+def split_data(config: Config, run: RunFolder) -> DataResult:
     """Decode the images, or draw the phantoms, and write the split."""
     phantoms = config.data.phantoms
     if phantoms is not None:
@@ -60,7 +89,7 @@ def split_data(config: Config, run: RunFolder) -> dict[str, Any]:
         "data_hash": image_set.data_hash,
         "classes": list(image_set.class_names),
         "images": image_set.counts(),
-        "roles": {role: image_set.counts(at) for role, at in split.items()},
+        "roles": {role: image_set.counts(split[role]) for role in ROLES},
         "groups": len(sizes),
         "largest_group": max(sizes.values()),
         "patients": None if None in patients else len(patients),

@@ -2,12 +2,37 @@
 
 from typing import Any
 
-from kerasmed.parallel.resolve import resolve_runtime
+from kerasmed.parallel.resolve import RuntimeRecord, resolve_runtime
 from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import say
+from kerasmed.result_types import NotNegative, Whole
+from kerasmed.settings import Count
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
+
+
+class DiffusionResult(RuntimeRecord):
+    """What ``run.json`` records of the diffusion training."""
+
+    parameters: Count
+    """Number of parameters."""
+    gflop_per_image: NotNegative
+    """Arithmetic of one forward pass, in 10^9 operations."""
+    steps: Count
+    """Number of training steps."""
+    minutes: NotNegative
+    """Duration of the training, without interruptions."""
+    images_per_s: NotNegative
+    """Images per second, the median over the checkpoints."""
+    first_step_s: NotNegative | None
+    """Seconds until the first step was done; null where the training had already finished."""
+    loss: NotNegative
+    """Training loss at the last checkpoint."""
+    exported_step: Whole
+    """Step of the exported average of the weights."""
+    validation_loss: NotNegative
+    """Its loss on the validation images, the lowest."""
 
 
 def train_diffusion(config: Config, run: RunFolder) -> dict[str, Any]:

@@ -1,30 +1,88 @@
 """The stage that tests the CNNs."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
+from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
+from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
+from kerasmed.export.config import Precision
 from kerasmed.files import write_json, write_text
 from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.metrics.classification import (
+    ClassifierMetrics,
+    Curves,
+    Spread,
+    classification_curves,
+    classification_metrics,
+    over_seeds,
+)
+from kerasmed.result_types import Whole
+from kerasmed.settings import Count, UnitInterval
 from kerasmed.study.classifier_specs import ClassifierSpec, open_classifiers
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
-def evaluate_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
-    """Test every exported CNN on the role `test`, and compare the regimes."""
-    from kerasmed.audit.comparison import TrainedOn, compare_regimes
-    from kerasmed.metrics.classification import classification_curves, classification_metrics
+class MetricsRow(ClassifierMetrics):
+    """One CNN in one precision, tested on the role ``test`` (``evaluation/metrics.json``)."""
 
+    backbone: str
+    """Name of the network."""
+    trained_on: Regime
+    """What it was trained on."""
+    seed: Whole
+    """Seed of its training."""
+    variant: str | None
+    """Name of the synthetic set it was trained on; null for the main one, and for real images."""
+    precision: Precision
+    """Precision of its file."""
+    n_train: Count
+    """Number of training images."""
+    accuracy_on_synthetic: UnitInterval | None
+    """Accuracy on the main synthetic set; null unless it was trained on real images only."""
+
+
+class SeedsRow(TypedDict):
+    """Mean and spread of one CNN over its seeds (``evaluation/over_seeds.json``)."""
+
+    backbone: str
+    """Name of the network."""
+    trained_on: Regime
+    """What it was trained on."""
+    variant: str | None
+    """Name of the synthetic set it was trained on; null for the main one, and for real images."""
+    precision: Precision
+    """Precision of its files."""
+    seeds: Count
+    """Number of seeds."""
+    mean: Spread
+    """Mean over the seeds."""
+    standard_deviation: Spread
+    """Standard deviation (n - 1) over the seeds; null for a single one."""
+
+
+class EvaluateResult(TypedDict):
+    """What ``run.json`` records of the evaluation."""
+
+    accuracy: dict[str, UnitInterval]
+    """Accuracy of each exported file on the role ``test``."""
+    provider: str
+    """The provider of onnxruntime that ran."""
+
+
+def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
+    """Test every exported CNN on the role `test`, and compare the regimes."""
     image_set, split, all_groups = load_grouped_split(config, run)
     test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
     class_names = list(test.class_names)
     is_drawn = "sampling" in run.finished_stages()
     synthetic = read_synthetic(config, run) if is_drawn else None
-    rows, accuracy, curves, provider = [], {}, {}, ""
+    rows: list[MetricsRow] = []
+    accuracy, curves, provider = {}, {}, ""
     correct: dict[TrainedOn, list[np.ndarray]] = {}
     for spec, engine in open_classifiers(config, run, config.export.precisions):
         probabilities = engine.predict(test.images)
@@ -77,13 +135,12 @@ def _accuracy_on_synthetic(
 
 def _write(
     folder: Path,
-    rows: list[dict[str, Any]],
-    comparisons: list[dict[str, Any]],
-    curves: dict[str, Any],
+    rows: list[MetricsRow],
+    comparisons: list[Comparison],
+    curves: dict[str, Curves],
     caption: str,
 ) -> None:
     from kerasmed.audit.tables import comparisons_csv, metrics_csv, metrics_latex
-    from kerasmed.metrics.classification import over_seeds
 
     write_json(folder / "metrics.json", rows)
     write_json(folder / "over_seeds.json", over_seeds(rows))

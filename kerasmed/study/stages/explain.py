@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
@@ -11,6 +12,7 @@ from kerasmed.data.readers import read_image
 from kerasmed.files import write_json
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.settings import Count
 from kerasmed.study.classifier_specs import (
     ClassifierSpec,
     classifier_specs,
@@ -25,7 +27,16 @@ if TYPE_CHECKING:
     from kerasmed.explain.network import NetworkExplainer
 
 
-def explain_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+class ExplainResult(TypedDict):
+    """What ``run.json`` records of the explanations."""
+
+    images: Count
+    """Number of explained images."""
+    models: list[str]
+    """Names of the explained CNNs."""
+
+
+def explain_classifiers(config: Config, run: RunFolder) -> ExplainResult:
     """Explain the same test images by every CNN of the first seed and main set, and summarise."""
     from kerasmed.explain.summary import summarise
 

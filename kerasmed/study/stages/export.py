@@ -5,16 +5,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed import __version__
+from kerasmed.classify.config import Regime
+from kerasmed.data.config import Formats
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
+from kerasmed.export.sidecar import FileMetadata, Parity, ValidationAccuracy
 from kerasmed.files import read_json, sha256_of, write_json
-from kerasmed.fingerprint import Fingerprint
+from kerasmed.fingerprint import Fingerprint, FingerprintRecord
 from kerasmed.progress import say
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import Sha256, Whole
 from kerasmed.runtime.backend import load_keras
+from kerasmed.settings import Count
 from kerasmed.study.classifier_specs import (
     ClassifierSpec,
     classifier_specs,
@@ -30,10 +36,55 @@ from kerasmed.study.stages.classifiers import training_images, training_record
 _RECORDED = ("parity", "float_layers", "validation_accuracy", "transposes", "not_exported")
 
 
-def export_classifiers(config: Config, run: RunFolder) -> dict[str, Any]:
+class Sidecar(FileMetadata):
+    """What an exported CNN is (``exported/*.json``)."""
+
+    data_class_names: list[str] | None
+    """The setting ``data.class_names``."""
+    trained_on: Regime
+    """What it was trained on."""
+    variant: str | None
+    """Name of the synthetic set it was trained on; null for the main one, and for real images."""
+    seed: Whole
+    """Seed of its training."""
+    n_train: Count
+    """Number of training images."""
+    data_hash: Sha256
+    """Hash of all real images and classes of the study."""
+    formats: Formats
+    """How image files were read: the settings of ``data`` that differ from the defaults."""
+
+
+class ExportedFile(TypedDict, total=False):
+    """What the export of a CNN in one precision came to."""
+
+    parity: Parity
+    """Greatest differences from the network it was made from."""
+    float_layers: list[str]
+    """int8: convolutions that stay in float32."""
+    validation_accuracy: ValidationAccuracy
+    """int8: accuracy before and after."""
+    transposes: Whole
+    """Transposes that onnxruntime cannot remove."""
+    not_exported: str
+    """Instead of all others: why there is no file of this precision."""
+
+
+class ExportRecord(TypedDict):
+    """How a CNN was exported (``export.json`` next to its ``model.keras``)."""
+
+    fingerprint: FingerprintRecord
+    """What it was exported from."""
+    files: list[str]
+    """Names of the files in ``exported/``, without their ending."""
+    result: dict[str, ExportedFile]
+    """What each came to, by the same names."""
+
+
+def export_classifiers(config: Config, run: RunFolder) -> dict[str, ExportedFile]:
     """Write every trained CNN as ONNX, in each precision; returns what was exported."""
     export_shard(config, run)
-    results: dict[str, Any] = {}
+    results: dict[str, ExportedFile] = {}
     for spec in classifier_specs(config):
         results |= read_json(_export_record_path(spec, run), "kerasmed export CONFIG")["result"]
     return results

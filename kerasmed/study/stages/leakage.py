@@ -1,7 +1,6 @@
 """The stage that measures by how much a random split overstates the accuracy."""
 
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 
@@ -12,16 +11,15 @@ from kerasmed.files import write_json
 from kerasmed.runtime.backend import load_keras
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split
+from kerasmed.study.leakage import LeakageResult, leakage
 from kerasmed.study.run_folder import RunFolder
 
 _SPLITS, _SEEDS = 5, 50  # 5 splits, trying at most 50 seeds
 _EDGE = 16  # of the reduced images that serve as features without pretrained weights
 
 
-def measure_leakage(config: Config, run: RunFolder) -> dict[str, Any]:
+def measure_leakage(config: Config, run: RunFolder) -> LeakageResult:
     """Accuracy of logistic regression on frozen features, under splits by group and by image."""
-    from kerasmed.study.leakage import leakage
-
     image_set, _, groups_of_images = load_grouped_split(config, run)
     group_names = groups_of_images.tolist()
     single_images = [f"{i} {file.sha256}" for i, file in enumerate(image_set.files)]
@@ -38,7 +36,7 @@ def measure_leakage(config: Config, run: RunFolder) -> dict[str, Any]:
         return [(_trained_on(split), split["test"]) for split in drawn]
 
     features, features_of = _frozen_features(config, image_set)
-    result = {
+    result: LeakageResult = {
         "features_of": features_of,
         **leakage(features, image_set.labels, splits(group_names), splits(single_images)),
     }

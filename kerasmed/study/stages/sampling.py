@@ -1,10 +1,13 @@
 """The stage that draws the synthetic sets, in one process or several."""
 
 import shutil
-from typing import Any
+
+from typing_extensions import TypedDict
 
 from kerasmed.files import read_json
 from kerasmed.progress import say
+from kerasmed.result_types import Sha256, Whole
+from kerasmed.settings import Count
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import read_synthetic, variants_of
 from kerasmed.study.run_folder import RunFolder
@@ -13,10 +16,29 @@ from kerasmed.study.synthetic_set import MANIFEST, SyntheticSet
 _MADE_BY = "kerasmed sample CONFIG"
 
 
-def draw_samples(config: Config, run: RunFolder) -> dict[str, Any]:
+class DrawnSet(TypedDict):
+    """One synthetic set."""
+
+    images: dict[str, Count]
+    """Number of images of each class."""
+    data_hash: Sha256
+    """Hash of all images and classes."""
+    rejected: Whole
+    """Number of draws that were copies and were left out."""
+
+
+class SamplingResult(DrawnSet):
+    """What ``run.json`` records of the main synthetic set, and of the others."""
+
+    variants: dict[str, DrawnSet]
+    """The further sets, by name."""
+
+
+def draw_samples(config: Config, run: RunFolder) -> SamplingResult:
     """Draw the missing images of each synthetic set, and replace the previous sets."""
-    drawn = {variant: _draw_set(config, run, variant) for variant in variants_of(config)}
-    main = drawn.pop(None)
+    main = _draw_set(config, run, None)
+    names = [variant for variant in variants_of(config) if variant is not None]
+    drawn = {variant: _draw_set(config, run, variant) for variant in names}
     for folder in run.variants.glob("*"):
         if folder.is_dir() and folder.name not in drawn:  # from earlier settings
             shutil.rmtree(folder)
@@ -41,7 +63,7 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
     return sum(drawing.draw(index, shards) for drawing in sets if not drawing.is_finished())
 
 
-def _draw_set(config: Config, run: RunFolder, variant: str | None) -> dict[str, Any]:
+def _draw_set(config: Config, run: RunFolder, variant: str | None) -> DrawnSet:
     """Draw one set if needed; returns its images by class, its hash and the number of copies."""
     drawing = SyntheticSet(config, run, variant)
     if drawing.is_finished():

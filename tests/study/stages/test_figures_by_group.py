@@ -6,12 +6,11 @@ from inspect import signature
 import numpy as np
 import pytest
 
-from kerasmed.audit import comparison, privacy, spaces
-from kerasmed.metrics import classification
+from kerasmed.audit import privacy, spaces
 from kerasmed.study.config import parse_config
 from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stages import audit
+from kerasmed.study.stages import audit, evaluate
 from kerasmed.study.stages.audit import audit_synthetic
 from kerasmed.study.stages.evaluate import evaluate_classifiers
 
@@ -44,8 +43,8 @@ def study(run_copy):
 
 def test_accuracies_and_differences_are_over_groups(study, handed_in):
     config, run, groups = study
-    metrics = handed_in(classification, "classification_metrics", "groups")
-    compared = handed_in(comparison, "compare_regimes", "groups")
+    metrics = handed_in(evaluate, "classification_metrics", "groups")
+    compared = handed_in(evaluate, "compare_regimes", "groups")
 
     evaluate_classifiers(config, run)
     assert metrics

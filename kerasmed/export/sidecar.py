@@ -1,0 +1,68 @@
+"""The JSON file next to an exported CNN; the ONNX file holds the same as metadata."""
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+from kerasmed.export.config import Precision
+from kerasmed.result_types import NotNegative, Sha256, Whole
+from kerasmed.settings import Count, Rate, UnitInterval
+
+
+class Parity(TypedDict):
+    """Greatest differences from the outputs of the network that a file was made from."""
+
+    probabilities: NotNegative
+    """Of the probabilities."""
+    features: NotNegative
+    """Of the features, relative to the largest one."""
+
+
+class ValidationAccuracy(TypedDict):
+    """Accuracy on the validation images."""
+
+    fp32: UnitInterval
+    """Of the float32 file."""
+    int8: UnitInterval
+    """Of the int8 file."""
+
+
+class FileMetadata(TypedDict):
+    """What the export knows of a CNN's file."""
+
+    kerasmed_version: str
+    """Version that wrote the file."""
+    format: Count
+    """Format of this metadata."""
+    kind: Literal["classifier"]
+    """A CNN, not a denoiser."""
+    input_size: Count
+    """Height and width in pixels that images must have."""
+    resize_filter: str
+    """How images were reduced to that size for the training."""
+    temperature: Rate
+    """Divides the logits before the softmax, inside the file."""
+    opset: Count
+    """Version of ONNX's operators."""
+    precision: Precision
+    """Number format of weights and arithmetic."""
+    class_names: list[str]
+    """Names of the classes, in the order of the probabilities."""
+    backbone: str
+    """Name of the network."""
+    weights: str
+    """The weights it began with: "imagenet", "none" or the name of a file."""
+    parity: Parity
+    """Differences from Keras (float32), or from the float32 file."""
+    transposes: Whole
+    """Transposes that onnxruntime cannot remove."""
+    float32_sha256: NotRequired[Sha256]
+    """fp16 and int8: hash of the float32 file it was made from."""
+    float_layers: NotRequired[list[str]]
+    """int8: convolutions that stay in float32."""
+    validation_accuracy: NotRequired[ValidationAccuracy]
+    """int8: accuracy before and after."""
+    calibration_images: NotRequired[Count]
+    """int8: number of training images that set the ranges of activations."""
+    sha256: Sha256
+    """Hash of the ONNX file."""
