@@ -6,6 +6,8 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from kerasmed.data.image_set import ImageSet
+from kerasmed.metrics.strength import Strength, relative_strength
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative
 from kerasmed.settings import UnitInterval
@@ -27,6 +29,15 @@ class Appearance(TypedDict):
     """Fraction of the pixels in 64 equal ranges of red, of green and of blue."""
 
 
+class StrengthOfSets(TypedDict):
+    """Power by band, brightness and contrast of sets, over those of the role ``reserve``."""
+
+    train: Strength
+    """Of the training images of the diffusion model, a measure of what real images reach."""
+    synthetic: Strength
+    """Of the synthetic set."""
+
+
 class AppearanceOfSets(TypedDict):
     """The mean appearance of each set (``evaluation/appearance.json``)."""
 
@@ -36,6 +47,8 @@ class AppearanceOfSets(TypedDict):
     """Of the training images of the diffusion model."""
     synthetic: Appearance
     """Of the synthetic set."""
+    strength: StrengthOfSets
+    """How strongly sets show structure of each scale, over the role ``reserve``."""
 
 
 def power_spectrum(images: np.ndarray) -> np.ndarray:
@@ -87,4 +100,33 @@ def appearance(images: np.ndarray, seed: int = 0) -> Appearance:
     return {
         "spectrum": power_spectrum(images[chosen]).tolist(),
         "histogram": intensity_histogram(images[chosen]).tolist(),
+    }
+
+
+def appearance_of_sets(
+    sets: dict[str, ImageSet], groups: dict[str, np.ndarray], seed: int = 0
+) -> AppearanceOfSets:
+    """The appearance of ``reserve``, ``train`` and ``synthetic``, and how strong each scale is.
+
+    Args:
+        sets: these three sets.
+        groups: groups of the images of ``reserve`` and ``train``, each (n,).
+        seed: Seed of random choices.
+    """
+    reserve, train, synthetic = (sets[name] for name in ("reserve", "train", "synthetic"))
+
+    def strength(of_set: ImageSet, groups_of_set: np.ndarray | None) -> Strength:
+        return relative_strength(
+            of_set.images, of_set.labels, reserve.images, reserve.labels,
+            groups_of_set, groups["reserve"], seed,
+        )  # fmt: skip
+
+    return {
+        "reserve": appearance(reserve.images, seed),
+        "train": appearance(train.images, seed),
+        "synthetic": appearance(synthetic.images, seed),
+        "strength": {
+            "train": strength(train, groups["train"]),
+            "synthetic": strength(synthetic, None),
+        },
     }

@@ -1,52 +1,45 @@
 """How strongly a set shows structure of each scale, over another set: power by band, contrast."""
 
 from collections.abc import Iterator
-from typing import TypedDict
 
 import numpy as np
+from typing_extensions import TypedDict
 
 from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
+from kerasmed.result_types import NotNegative, Whole
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _RESAMPLES = 400
 
 
 class Ratio(TypedDict):
-    """A figure of one set over that of another.
+    """A figure of one set over that of another."""
 
-    Attributes:
-        ratio: 1 if both are alike.
-        interval: its 95% interval, over resamples of groups of either set.
-    """
-
-    ratio: float
-    interval: tuple[float, float]
+    ratio: NotNegative
+    """1 if both are alike."""
+    interval: tuple[NotNegative, NotNegative]
+    """Its 95% interval, over resamples of the groups of either set."""
 
 
 class Band(Ratio):
-    """Power within an octave of spatial frequencies, over that of another set.
+    """Power within an octave of spatial frequencies, over that of another set."""
 
-    Attributes:
-        first, last: cycles per image.
-    """
-
-    first: int
-    last: int
+    first: Whole
+    """Lowest frequency, in cycles per image."""
+    last: Whole
+    """Highest frequency, in cycles per image."""
 
 
 class Strength(TypedDict):
-    """Figures of a set over those of another; each is the mean over the classes.
-
-    Attributes:
-        bands: power by band, from the coarsest to the finest structure.
-        brightness: standard deviation of the images' mean brightness within a class.
-        contrast: mean standard deviation of the grey levels within an image.
-    """
+    """Figures of a set over those of another; each is averaged over the classes."""
 
     bands: list[Band]
+    """Power by band, from the coarsest to the finest structure."""
     brightness: Ratio
+    """Standard deviation of the images' mean brightness within a class."""
     contrast: Ratio
+    """Mean standard deviation of the grey levels within an image."""
 
 
 def octaves(size: int) -> list[tuple[int, int]]:
@@ -117,7 +110,7 @@ def relative_strength(
         ),
     ]  # fmt: skip
     figures, of_reference = ([side.figures(w) for w in side.weights()] for side in sides)
-    ratios = np.array(figures) / np.array(of_reference)
+    ratios = np.array(figures) / np.maximum(of_reference, 1e-12)  # one image has no deviation
     fewest = min(side.num_groups for side in sides)
     low, high = expanded_interval(ratios[1:], fewest)
     results: list[Ratio] = [

@@ -1,9 +1,16 @@
 """Spectra and histograms against cases that can be worked out."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from kerasmed.audit.appearance import appearance, intensity_histogram, power_spectrum
+from kerasmed.audit.appearance import (
+    appearance,
+    appearance_of_sets,
+    intensity_histogram,
+    power_spectrum,
+)
 
 
 def grey(values: np.ndarray) -> np.ndarray:
@@ -52,3 +59,14 @@ def test_appearance_is_plain_lists_and_repeats():
 
     assert result == appearance(images, seed=3) != appearance(images, seed=4)
     assert (len(result["spectrum"]), np.shape(result["histogram"])) == (4, (3, 64))
+
+
+def test_strength_is_relative_to_reserve(phantoms):
+    blurred = replace(phantoms, images=(phantoms.images // 2 + 64).astype(np.uint8))
+    sets = {"reserve": phantoms, "train": phantoms, "synthetic": blurred}
+    groups = {name: np.arange(len(phantoms)) // 2 for name in ("reserve", "train")}
+    strength = appearance_of_sets(sets, groups)["strength"]
+    assert [band["ratio"] for band in strength["train"]["bands"]] == [1.0] * 3
+    ratios = [band["ratio"] for band in strength["synthetic"]["bands"]]
+    assert ratios == pytest.approx([0.25] * 3, rel=0.05)
+    assert strength["synthetic"]["brightness"]["ratio"] == pytest.approx(0.5, rel=0.02)

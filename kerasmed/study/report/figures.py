@@ -139,6 +139,25 @@ def draw_spectra(appearance: dict[str, Any], path: Path) -> None:
     _save(figure, path)
 
 
+def draw_strength(appearance: dict[str, Any], path: Path) -> None:
+    """Power by band, contrast and variation of brightness, over those of ``reserve``."""
+    figure = Figure(figsize=(5.5, 3.2), layout="constrained")
+    axes = figure.subplots()
+    for shift, name in ((-0.1, "train"), (0.1, "synthetic")):
+        strength = appearance["strength"][name]
+        ratios = [*strength["bands"], strength["contrast"], strength["brightness"]]
+        values = [ratio["ratio"] for ratio in ratios]
+        ends = [[abs(r["interval"][end] - r["ratio"]) for r in ratios] for end in (0, 1)]
+        positions = [at + shift for at in range(len(ratios))]
+        axes.errorbar(positions, values, ends, fmt="o", markersize=4, label=_SETS[name])
+    bands = [f"{band['first']} to {band['last']}" for band in strength["bands"]]
+    axes.set_xticks(range(len(ratios)), [*bands, "contrast", "brightness"], fontsize=7)
+    axes.axhline(1, color="grey", linewidth=1)
+    axes.set(xlabel="power by cycles per image; contrast; brightness", ylabel="over reserve")
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def draw_histograms(appearance: dict[str, Any], path: Path) -> None:
     """Histograms of red, green and blue of each set."""
     figure, all_axes = _panels(("red", "green", "blue"))

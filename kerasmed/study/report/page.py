@@ -23,6 +23,7 @@ from kerasmed.study.report.figures import (
     draw_reliability,
     draw_roc,
     draw_spectra,
+    draw_strength,
     draw_training,
 )
 from kerasmed.study.report.fonts import fonts_for
@@ -101,6 +102,7 @@ def _draw_figures(
     draw_grid(synthetic, run.figures / "synthetic.png")
     draw_means(train, synthetic, run.figures / "means.png")
     draw_spectra(results["appearance"], run.figures / "spectra.png")
+    draw_strength(results["appearance"], run.figures / "strength.png")
     draw_histograms(results["appearance"], run.figures / "histograms.png")
     draw_pairs(results["privacy"], synthetic, train, run.figures / "pairs.png")
     draw_attention(next(iter(results["summary"].values())), run.figures / "attention.png")

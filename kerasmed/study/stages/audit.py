@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from typing_extensions import TypedDict
 
-from kerasmed.audit.appearance import AppearanceOfSets, appearance
+from kerasmed.audit.appearance import appearance_of_sets
 from kerasmed.audit.extractors import open_extractors
 from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
@@ -81,11 +81,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     }
     write_json(run.evaluation / "fidelity.json", fidelity)
     write_text(run.evaluation / "fidelity.csv", fidelity_csv(spaces_of(fidelity)))
-    appearances: AppearanceOfSets = {
-        "reserve": appearance(sets["reserve"].images, config.seed),
-        "train": appearance(sets["train"].images, config.seed),
-        "synthetic": appearance(sets["synthetic"].images, config.seed),
-    }
+    appearances = appearance_of_sets(sets, groups, config.seed)
     write_json(run.evaluation / "appearance.json", appearances)
     privacy = _privacy(config, run, spec.name, sets, features, pixels, groups)
     write_json(run.evaluation / "privacy.json", privacy)
