@@ -12,8 +12,9 @@ from kerasmed.cli.main import app
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "*.cfg", "Makefile", "docs/*.md", "configs/*.yaml", "exported/*.md",
-                    "kerasmed/**/*", "tests/**/*.py", "benchmarks/*.py", "benchmarks/results/**/*")
+    for pattern in ("*.md", "*.cfg", "Makefile", "docs/*.md", "docs/notebooks/*.ipynb",
+                    "configs/*.yaml", "exported/*.md", "kerasmed/**/*", "tests/**/*.py",
+                    "benchmarks/*.py", "benchmarks/results/**/*")
     for path in ROOT.glob(pattern)
     if path.is_file() and path.suffix not in (".pyc", ".png") and path != Path(__file__)
 )  # fmt: skip
@@ -22,8 +23,8 @@ RETIRED = re.compile(
     r"|pieces?|parts?(?! of\b)|grad_cam|planting|standalone)\b",
     re.IGNORECASE,
 )
-# Words of others: a path's attribute, HTML and CSS.
-ALLOWED = re.compile(r"\.parts\b|\bparts?\[|cell_kinds", re.IGNORECASE)
+# Words of others: a path's attribute, HTML and CSS, and the blocks of a notebook.
+ALLOWED = re.compile(r'\.parts\b|\bparts?\[|cell_kinds|\.cells\b|"cells"', re.IGNORECASE)
 
 
 def retired(text: str) -> list[str]:

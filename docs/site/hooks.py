@@ -1,5 +1,6 @@
-"""The pages of the site: those of the repository, and the API reference from the docstrings."""
+"""The pages of the site: those of the repository, its notebooks, and the API reference."""
 
+import json
 import re
 from collections import defaultdict
 from pathlib import Path
@@ -31,8 +32,26 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
         File.generated(config, _uri(group), content=_api_page(group, names))
         for group, names in _public_names().items()
     ]
+    notebooks = [
+        File.generated(config, f"docs/notebooks/{path.stem}.md", content=_notebook_page(path))
+        for path in sorted(ROOT.glob("docs/notebooks/*.ipynb"))
+    ]
     of_theme = [file for file in files if file.src_dir != config.docs_dir]
-    return Files([*of_theme, *own, *api])
+    return Files([*of_theme, *own, *notebooks, *api])
+
+
+def on_page_markdown(markdown: str, **_: object) -> str:
+    """Point links to a notebook at its page."""
+    return re.sub(r"(\]\([^)#]+)\.ipynb\b", r"\1.md", markdown)
+
+
+def _notebook_page(path: Path) -> str:
+    """The text and the code of a notebook, which is not run, with a link to its file."""
+    blocks = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    sources = [("".join(block["source"]), block["cell_type"] == "code") for block in blocks]
+    shown = [f"```python\n{source}\n```" if is_code else source for source, is_code in sources]
+    shown.insert(1, f'<a href="{path.name}" download>Download this notebook.</a>')
+    return "\n\n".join(shown)
 
 
 def _linked_files(page: Path) -> list[Path]:
