@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from kerasmed.data.image_set import ImageSet
+from kerasmed.data.phantoms import write_phantoms
+
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = sorted(ROOT.glob("docs/notebooks/*.ipynb"))
 # What stands for the block of settings, and the files that a reader then has in `results`.
@@ -16,7 +19,8 @@ TINY = {
 folder, size, symmetry, grouping = "smears", 16, "mirror", {}
 preset, widths, epochs, per_class = "cpu", [8], 1, 2
 backbone = "MobileNet"
-recipe = {"weights": "none", "input_size": 32, "finetune_epochs": 1, "batch_size": 4}
+recipe = {"weights": "none", "input_size": 32, "batch_size": 4}
+cnn_epochs = 1
 results = "results"
 """,
         {
@@ -90,6 +94,17 @@ def test_notebook_is_linked_and_its_links_are_there(path):
     ))  # fmt: skip
     assert links
     assert all((path.parent / link).exists() for link in links)
+
+
+def test_without_images_both_make_the_same_phantoms(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = ["".join(block["source"]) for path in NOTEBOOKS for block in read(path)["cells"]]
+    lines = [line for source in sources for line in re.findall(r"(?m)^ *write_phantoms.*", source)]
+    assert lines[1:] == lines[:1]
+    names = {"Path": Path, "write_phantoms": write_phantoms, "size": 16}
+    exec(lines[0].strip().replace("per_class=200", "per_class=3"), names)
+    images = ImageSet.from_directory("phantoms", size=16)
+    assert images.counts() == {"benign": 3, "early": 3, "pre": 3, "pro": 3}
 
 
 @pytest.mark.slow
