@@ -25,7 +25,7 @@ results = "results"
 """,
         {
             "checkpoints/best.npz", "ddpm.keras", "denoiser.onnx", "previews/step-00000001.png",
-            "synthetic/clear/000000.png", "synthetic/ground_glass/000001.png",
+            "synthetic/clear/000000.png", "synthetic/ground_glass/000003.png",
         },
     ),
     "embedding_a_classifier": (
