@@ -266,7 +266,15 @@ class ImageClassifier(keras.Model):
 
         Returns:
             Loss and accuracy, also on the validation images if there are any.
+
+        Raises:
+            InputError: the weights are random; otherwise as for ``fit``.
         """
+        if self.weights_name == "none" and not self.is_trained:
+            raise InputError(
+                "fit_head: expected pretrained weights, received random ones, whose features say "
+                'nothing; give `weights` a file or "imagenet", or call `fit` first.'
+            )
         images = self._image_set(x, y)
         validation = None if validation_data is None else self._validation_set(validation_data)
         row = fit_head(self.inference_network(), images, validation, self.settings)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -283,7 +283,7 @@ class ImageSet:
         return Roles(**{role: grouped.subset(at) for role, at in positions.items()})
 
     def to_directory(self, path: str | Path) -> None:
-        """Write each image as a PNG into the folder of its class.
+        """Write each image as a PNG into the folder of its class, numbered by its row in the set.
 
         Raises:
             StageError: the folder exists already, or cannot be written.
@@ -307,6 +307,8 @@ class ImageSet:
 class Roles:
     """The roles of a set's images; no group of images is in two of them.
 
+    ``dict(roles)`` has the sets by their names.
+
     Attributes:
         train: everything learns from these.
         validation: these stop and calibrate trainings.
@@ -316,8 +318,11 @@ class Roles:
     Example:
         >>> import kerasmed as km, numpy as np
         >>> pixels = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
-        >>> km.ImageSet.from_arrays(pixels, [0, 1] * 20).split(train=0.5, test=0.25)
+        >>> roles = km.ImageSet.from_arrays(pixels, [0, 1] * 20).split(train=0.5, test=0.25)
+        >>> roles
         Roles(train 18, validation 2, test 10, reserve 10)
+        >>> dict(roles)["test"].counts()
+        {'0': 5, '1': 5}
     """
 
     train: ImageSet
@@ -325,9 +330,11 @@ class Roles:
     test: ImageSet
     reserve: ImageSet
 
+    def __iter__(self) -> Iterator[tuple[str, ImageSet]]:
+        return ((role.name, getattr(self, role.name)) for role in fields(self))
+
     def __repr__(self) -> str:
-        sizes = ", ".join(f"{role.name} {len(getattr(self, role.name))}" for role in fields(self))
-        return f"Roles({sizes})"
+        return f"Roles({', '.join(f'{name} {len(images)}' for name, images in self)})"
 
 
 def read_images(data: DataConfig, cache: Path, *arguments: Any, **options: Any) -> ImageSet:

@@ -207,6 +207,7 @@ def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
         (lambda m, p: m.fit(p), InputError, r"fit: expected a compiled model.*`compile\(\)`"),
         (lambda m, p: compiled(p).fit(p.images, p.labels - 1), InputError, "received -1 to 0"),
         (lambda m, p: compiled(p).fit(phantom_set(size=32)), InputError, "received 32 x 32"),
+        (lambda m, p: m.fit_head(p), InputError, "fit_head: expected pretrained weights"),
         (lambda m, p: m.predict(p.images / 255), InputError, "expected uint8"),
         (lambda m, p: m.predict(phantom_set(size=32)), InputError, "received 32 x 32; resize"),
         (lambda m, p: m.set_weights(m.get_weights()[1:]), InputError, "arrays of other shapes"),
