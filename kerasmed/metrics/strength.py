@@ -102,13 +102,11 @@ def relative_strength(
         >>> [band["ratio"] for band in same["bands"]], same["contrast"]["ratio"]
         ([1.0, 1.0, 1.0], 1.0)
     """
+    given = (images, labels, groups), (reference, reference_labels, reference_groups)
     sides = [
-        _Side(images, labels, groups, random_stream(seed, Purpose.STRENGTH_INTERVAL, 0)),
-        _Side(
-            reference, reference_labels, reference_groups,
-            random_stream(seed, Purpose.STRENGTH_INTERVAL, 1),
-        ),
-    ]  # fmt: skip
+        _Side(*arrays, random_stream(seed, Purpose.STRENGTH_INTERVAL, number))
+        for number, arrays in enumerate(given)
+    ]
     figures, of_reference = ([side.figures(w) for w in side.weights()] for side in sides)
     ratios = np.array(figures) / np.maximum(of_reference, 1e-12)  # one image has no deviation
     fewest = min(side.num_groups for side in sides)

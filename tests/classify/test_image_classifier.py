@@ -88,7 +88,7 @@ SAVED_AND_LOADED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from conftest import phantom_set
-from classify import test_model
+from classify import test_image_classifier as test_model
 import numpy as np
 import kerasmed as km
 test_model.network.build_network = test_model.small_network

@@ -81,7 +81,7 @@ SAVED_AND_LOADED = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from conftest import phantom_set
-from diffusion.test_model import compiled, losses_of
+from diffusion.test_diffusion_model import compiled, losses_of
 import numpy as np
 import kerasmed as km
 
