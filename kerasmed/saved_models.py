@@ -22,8 +22,7 @@ def load_model(path: str | Path, compile: bool = True) -> keras.Model:
         compile: whether to restore the optimiser too, if the file has one.
 
     Raises:
-        ModelFileError: no such file, or not a Keras model; or a model of another version of
-            kerasmed.
+        ModelFileError: no such file, or no model of this version of kerasmed.
 
     Example:
         >>> import kerasmed as km
@@ -31,4 +30,4 @@ def load_model(path: str | Path, compile: bool = True) -> keras.Model:
         >>> len(ddpm.sample(per_class=2, steps=3, verbose=0))
         4
     """
-    return load_saved_model(path, compile)
+    return load_saved_model(path, DiffusionModel, ImageClassifier, compile=compile)

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "kerasmed"
 LAYERS = (
     *("errors", "text", "settings", "files", "result_types", "fingerprint", "progress"),
     "random_streams",
-    *("runtime", "data", "parallel", "metrics", "inference", "export", "diffusion"),
+    *("runtime", "data", "parallel", "metrics", "inference", "export", "image_model", "diffusion"),
     *("classify", "saved_models", "explain", "audit", "study", "serve", "cli", "__main__"),
 )
 

@@ -7,12 +7,11 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kerasmed.data.image_set import ImageSet
-from kerasmed.metrics.strength import Strength, relative_strength
+from kerasmed.metrics.strength import LUMA, Strength, relative_strength
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative
 from kerasmed.settings import UnitInterval
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BINS = 64
 _MAX_IMAGES = 2000
 
@@ -67,7 +66,7 @@ def power_spectrum(images: np.ndarray) -> np.ndarray:
     counts = np.bincount(radius.ravel())
     total = np.zeros(len(counts))
     for image in images:
-        grey = image.astype(np.float32) @ _LUMA / 255
+        grey = image.astype(np.float32) @ LUMA.astype(np.float32) / 255
         power = np.square(np.abs(np.fft.fft2(grey - grey.mean()))) / size**2
         total += np.bincount(radius.ravel(), power.ravel())
     return (total / counts / len(images))[1 : size // 2 + 1]

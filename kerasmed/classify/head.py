@@ -10,7 +10,6 @@ from kerasmed.classify.config import ClassifierConfig
 from kerasmed.classify.network import predict_outputs
 from kerasmed.data.image_set import ImageSet
 from kerasmed.metrics.linear_probe import fit_probe
-from kerasmed.parallel.devices import on_one_device
 
 
 def fit_head(
@@ -23,20 +22,19 @@ def fit_head(
     num_classes = len(train.class_names)
     class_weights = balancing_weights(train.labels, num_classes, settings.class_weights)
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
-    with on_one_device():
-        features = predict_outputs(network, train.images)["features"]
-        probe = fit_probe(
-            features,
-            train.labels,
-            num_classes,
-            class_weights[train.labels],
-            settings.head_inverse_regularisation,
-        )
-        network.get_layer("logits").set_weights([probe.kernel, probe.bias])
-        judged = [("", features, train.labels, mean_cross_entropy)]
-        if validation is not None:
-            of_validation = predict_outputs(network, validation.images)["features"]
-            judged.append(("val_", of_validation, validation.labels, calibrated_loss))
+    features = predict_outputs(network, train.images)["features"]
+    probe = fit_probe(
+        features,
+        train.labels,
+        num_classes,
+        class_weights[train.labels],
+        settings.head_inverse_regularisation,
+    )
+    network.get_layer("logits").set_weights([probe.kernel, probe.bias])
+    judged = [("", features, train.labels, mean_cross_entropy)]
+    if validation is not None:
+        of_validation = predict_outputs(network, validation.images)["features"]
+        judged.append(("val_", of_validation, validation.labels, calibrated_loss))
     for prefix, inputs, labels, loss in judged:
         logits = probe.logits(inputs)
         row[f"{prefix}loss"] = round(loss(logits, labels), 5)

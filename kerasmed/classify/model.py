@@ -10,7 +10,6 @@ from keras import ops
 from pydantic import ValidationError
 from scipy.special import softmax
 
-from kerasmed import __version__
 from kerasmed.classify.augment import make_augmenter
 from kerasmed.classify.backbones import set_all_weights, weights_for
 from kerasmed.classify.batches import LabelledBatches, balancing_weights, labelled_stream
@@ -27,25 +26,19 @@ from kerasmed.classify.optimizer import (
 from kerasmed.classify.recorder import Recorder
 from kerasmed.data.arrays import check_pixels
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.inputs import (
-    as_image_set,
-    endless,
-    is_stream,
-    sorted_names,
-    stream_length,
-)
-from kerasmed.errors import InputError, MachineError, ModelFileError
+from kerasmed.data.inputs import endless
+from kerasmed.errors import InputError
+from kerasmed.image_model import CountBatches, ImageModel
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import this_worker
 from kerasmed.random_streams import Purpose, initial_weights
-from kerasmed.runtime.backend import load_keras
 from kerasmed.settings import describe_problems
 
 _CHECKED = 33  # images that an export is checked with
 
 
 @keras.saving.register_keras_serializable("kerasmed")
-class ImageClassifier(keras.Model):
+class ImageClassifier(ImageModel):
     """A CNN of Keras Applications for small images, with enlargement and preprocessing inside.
 
     It is a ``keras.Model``: ``compile``, ``fit``, ``save``, callbacks, dtype policies and
@@ -98,17 +91,11 @@ class ImageClassifier(keras.Model):
         load_weights: bool = True,
         **kwargs: Any,
     ):
-        load_keras()
-        super().__init__(autocast=False, **kwargs)  # the network casts for itself
+        super().__init__(image_size, class_names, symmetry, seed, **kwargs)
         self.backbone = backbone
-        self.image_size = image_size
-        self.class_names = sorted_names(class_names)
         self.settings = _settings_for(backbone, settings)
-        self.symmetry = symmetry
-        self.seed = seed
         self.temperature = temperature
         self.is_trained = False
-        self.batches_seen = 0
         self.weights_name = str(self.settings.weights)
         if load_weights:
             self.weights_name = weights_for(backbone, self.settings.weights)
@@ -183,13 +170,9 @@ class ImageClassifier(keras.Model):
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=settings.label_smoothing
             )
-        metrics = list(weighted_metrics)
+        metrics = list(weighted_metrics or ())
         super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
         self.optimizer.build(self.trainable_variables)
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as a saved model was compiled; Keras calls this."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
 
     def fit(
         self,
@@ -198,7 +181,7 @@ class ImageClassifier(keras.Model):
         batch_size: int | None = None,
         epochs: int | None = None,
         verbose: str | int = "auto",
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
         validation_data: Any = None,
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
@@ -206,13 +189,14 @@ class ImageClassifier(keras.Model):
     ) -> keras.callbacks.History:
         """Train on images and labels; see ``keras.Model.fit``.
 
-        With ``validation_data`` it keeps the weights with the lowest calibrated loss on them, also
-        those before the call where training made them worse beyond chance, stops early in the
-        second half, and calibrates the temperature.
+        With ``validation_data`` it keeps the weights with the lowest calibrated loss on them, stops
+        early in the second half, and calibrates the temperature. Where training made a trained
+        model worse beyond chance, it keeps the weights from before. Without, the temperature is 1.
 
         Args:
             x: an ``ImageSet``; an array uint8 (n, size, size, 3) with ``y``; or a
-                ``tf.data.Dataset``, ``PyDataset`` or other iterable of batches (images, labels).
+                ``tf.data.Dataset``, ``PyDataset`` or other iterable of batches (images, labels),
+                whose classes all count alike.
             y: labels of an array: names of classes, or their numbers.
             batch_size, epochs: those of the settings if None.
             verbose, callbacks, initial_epoch, steps_per_epoch: as for Keras.
@@ -225,37 +209,31 @@ class ImageClassifier(keras.Model):
                 range; a stream of unknown length without ``steps_per_epoch``.
             StageError: a loss that is not finite.
         """
-        if not self.compiled:
-            raise InputError(
-                "fit: expected a compiled model, received one without optimiser and loss; call "
-                "`compile()` first."
-            )
+        self._check_compiled("fit")
         epochs = self.settings.finetune_epochs if epochs is None else epochs
-        batch_size = batch_size or self.settings.batch_size
-        images = None if is_stream(x) else self._image_set(x, y)
-        if steps_per_epoch is None:
-            steps_per_epoch = stream_length(x) if images is None else -(-len(images) // batch_size)
-        validation = None if validation_data is None else self._validation_set(validation_data)
+        images, steps_per_epoch = self._training_set(x, y, batch_size, steps_per_epoch)
+        validation = self._validation_set(validation_data)
         if head or (head is None and self.weights_name != "none" and not self.is_trained):
-            self.fit_head(x if images is None else images, validation_data=validation)
+            train = self._image_set(images, batches=steps_per_epoch)
+            self.fit_head(train, validation_data=validation)
         if not initial_epoch:
             self._restart_optimizer(steps_per_epoch * epochs)
+        callbacks = list(callbacks or ())
         if validation is not None and not any(isinstance(c, Recorder) for c in callbacks):
             callbacks = [Recorder(validation, self.settings, epochs), *callbacks]
         history = devices.fit(
             self,
-            self._batches(x if images is None else images, batch_size),
-            list(callbacks),
+            self._batches(images, batch_size or self.settings.batch_size),
+            [_CountBatches(steps_per_epoch), *callbacks],
             steps_per_epoch,
             initial_epoch,
             epochs,
             verbose,
         )
-        self.batches_seen += steps_per_epoch * len(history.epoch)
-        self.is_trained = True
-        self._copy.is_current = False
         if validation is not None:
             self.calibrate(validation)
+        elif history.epoch:
+            self.temperature = 1.0
         return history
 
     def fit_head(self, x: Any, y: Any = None, validation_data: Any = None) -> dict[str, Any]:
@@ -275,9 +253,10 @@ class ImageClassifier(keras.Model):
                 "fit_head: expected pretrained weights, received random ones, whose features say "
                 'nothing; give `weights` a file or "imagenet", or call `fit` first.'
             )
-        images = self._image_set(x, y)
-        validation = None if validation_data is None else self._validation_set(validation_data)
-        row = fit_head(self.inference_network(), images, validation, self.settings)
+        images, validation = self._image_set(x, y), self._validation_set(validation_data)
+        row = devices.outside_strategies(
+            lambda: fit_head(self.inference_network(), images, validation, self.settings)
+        )
         if self._copy.network is not None:
             head = self._copy.network.get_layer("logits").get_weights()
             self.network.get_layer("logits").set_weights(head)
@@ -287,7 +266,7 @@ class ImageClassifier(keras.Model):
     def calibrate(self, x: Any, y: Any = None) -> float:
         """Set the temperature that suits these images (Guo et al., arXiv:1706.04599), return it."""
         images = self._image_set(x, y)
-        self.temperature = fit_temperature(self._outputs(images.images)["logits"], images.labels)
+        self.temperature = fit_temperature(self.outputs(images.images)["logits"], images.labels)
         return self.temperature
 
     def predict(self, x: Any, batch_size: int = 32) -> np.ndarray:
@@ -303,12 +282,12 @@ class ImageClassifier(keras.Model):
         Raises:
             InputError: another size or dtype.
         """
-        logits = self._outputs(self._pixels(x), batch_size)["logits"]
+        logits = self.outputs(self._pixels(x), batch_size)["logits"]
         return softmax(logits / np.float32(self.temperature), axis=1)
 
     def features(self, x: Any, batch_size: int = 32) -> np.ndarray:
         """The pooled features of images, float32 (batch, d); arguments as for ``predict``."""
-        return self._outputs(self._pixels(x), batch_size)["features"]
+        return self.outputs(self._pixels(x), batch_size)["features"]
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """Cross-entropy of the calibrated probabilities (``loss``), and ``accuracy``.
@@ -317,7 +296,7 @@ class ImageClassifier(keras.Model):
             x, y: as for ``fit``.
         """
         images = self._image_set(x, y)
-        logits = self._outputs(images.images)["logits"]
+        logits = self.outputs(images.images)["logits"]
         return {
             "loss": mean_cross_entropy(logits / self.temperature, images.labels),
             "accuracy": float((logits.argmax(axis=1) == images.labels).mean()),
@@ -341,11 +320,7 @@ class ImageClassifier(keras.Model):
             MachineError: Keras runs on another backend than TensorFlow.
             ModelFileError: onnxruntime and Keras disagree.
         """
-        if (backend := keras.backend.backend()) != "tensorflow":
-            raise MachineError(
-                f"The export to ONNX works on TensorFlow, received {backend}; save the model, and "
-                "load and export it without KERAS_BACKEND."
-            )
+        self._check_exports()
         from kerasmed.export.classifiers import export_classifier, spread
         from kerasmed.export.verify import noise_images
 
@@ -366,12 +341,7 @@ class ImageClassifier(keras.Model):
         """The float32 network from uint8 images to ``features`` and ``logits``, on one device."""
         if self._copy.network is None:
             return self.network
-        iterations = 0
-        if self.compiled:
-            iterations = int(ops.convert_to_numpy(self.optimizer.iterations))
-        if not self._copy.is_current or self._copy.iterations != iterations:
-            set_all_weights(self._copy.network, self.network.get_weights())
-            self._copy.is_current, self._copy.iterations = True, iterations
+        set_all_weights(self._copy.network, self.network.get_weights())
         return self._copy.network
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
@@ -380,69 +350,37 @@ class ImageClassifier(keras.Model):
         Raises:
             InputError: the weights of another backbone or number of classes.
         """
-        expected = [tuple(weight.shape) for weight in self.weights]
-        if [np.shape(weight) for weight in weights] != expected:
-            raise InputError(
-                f"Weights: expected {len(expected)} arrays of a {self.backbone} with "
-                f"{len(self.class_names)} classes, received {len(weights)} arrays of other "
-                "shapes; build the model as the one that they come from."
-            )
+        self._check_shapes(weights, [tuple(weight.shape) for weight in self.weights])
         set_all_weights(self, weights)
-        self._copy.is_current = False
 
     def save_own_variables(self, store: Any) -> None:
-        """What Keras does not save: the state of dropout, and how far the training is."""
+        """What Keras does not save: the temperature, and the state of the training."""
         super().save_own_variables(store)
-        for i, state in enumerate(self._dropout_states()):
-            store[f"dropout_{i}"] = ops.convert_to_numpy(state)
-        store["progress"] = np.array([self.is_trained, self.batches_seen])
+        store["calibration"] = np.array([self.is_trained, self.temperature])
 
     def load_own_variables(self, store: Any) -> None:
         """Restore what ``save_own_variables`` stored."""
-        for i, state in enumerate(self._dropout_states()):
-            state.assign(store[f"dropout_{i}"])
-        is_trained, self.batches_seen = (int(value) for value in store["progress"])
+        super().load_own_variables(store)
+        is_trained, self.temperature = np.array(store["calibration"]).tolist()
         self.is_trained = bool(is_trained)
-        self._copy.is_current = False
 
     def get_config(self) -> dict[str, Any]:
         """Everything that builds the same model, without its weights."""
         return {
             **super().get_config(),
-            "kerasmed_version": __version__,
             "backbone": self.backbone,
-            "image_size": self.image_size,
-            "class_names": list(self.class_names),
             "settings": self.settings.model_dump(),
-            "symmetry": self.symmetry,
-            "seed": self.seed,
             "temperature": self.temperature,
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "ImageClassifier":
-        """The model that ``get_config`` describes.
+    def _of_config(cls, config: dict[str, Any]) -> "ImageClassifier":
+        return cls(**config, load_weights=False)
 
-        Raises:
-            ModelFileError: another version of kerasmed wrote it, with other settings.
-        """
-        config = dict(config)
-        version = config.pop("kerasmed_version", "unknown")
-        try:
-            return cls(**config, load_weights=False)
-        except (InputError, TypeError) as error:
-            raise ModelFileError(
-                f"The model was saved by kerasmed {version}, and this is {__version__}: {error} "
-                "Load it with the version that saved it, or train again."
-            ) from None
-
-    def _outputs(self, images: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
-        with devices.on_one_device():
-            return predict_outputs(self.inference_network(), images, batch_size)
-
-    def _dropout_states(self) -> list[keras.Variable]:
-        weights = {id(weight) for weight in self.network.weights}
-        return [variable for variable in self.network.variables if id(variable) not in weights]
+    def outputs(self, x: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
+        """``features`` and ``logits`` of uint8 images, float32; arguments as for ``predict``."""
+        network = self.inference_network()
+        return devices.outside_strategies(lambda: predict_outputs(network, x, batch_size))
 
     def _pixels(self, x: Any) -> np.ndarray:
         images = x.images if isinstance(x, ImageSet) else check_pixels(x)
@@ -452,12 +390,6 @@ class ImageClassifier(keras.Model):
                 f"{images.shape[1]} x {images.shape[2]}; resize them."
             )
         return images
-
-    def _image_set(self, x: Any, y: Any) -> ImageSet:
-        return as_image_set(x, y, self.image_size, self.class_names)
-
-    def _validation_set(self, data: Any) -> ImageSet:
-        return self._image_set(*(data if isinstance(data, tuple | list) else (data, None)))
 
     def _restart_optimizer(self, steps: int) -> None:
         """Begin the default optimiser anew, its rate falling over so many steps."""
@@ -469,7 +401,6 @@ class ImageClassifier(keras.Model):
         for variable in optimizer.variables:
             variable.assign(ops.zeros(variable.shape, variable.dtype))
         self.train_function = None  # the former one computes with the former rates
-        self._copy.is_current = False
 
     def _batches(self, x: Any, batch_size: int) -> Any:
         """What Keras trains on: augmented images, one-hot labels, weights; of a set or a stream."""
@@ -488,11 +419,17 @@ class ImageClassifier(keras.Model):
 
 
 class _Copy:
-    """A copy of a classifier's network for predictions, if it needs one."""
+    """Holds a copy of a classifier's network for predictions, if it needs one."""
 
     network: keras.Model | None = None
-    is_current = False
-    iterations = 0
+
+
+class _CountBatches(CountBatches):
+    """Also says that the model is trained."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch, logs)
+        self.model.is_trained = True
 
 
 def _settings_for(

@@ -9,19 +9,17 @@ import numpy as np
 
 from kerasmed.classify.calibration import calibrated_loss
 from kerasmed.classify.config import ClassifierConfig
-from kerasmed.classify.network import predict_outputs
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import StageError
-from kerasmed.parallel.devices import on_one_device
 from kerasmed.parallel.workers import from_chief
 
 
 class Recorder(keras.callbacks.EarlyStopping):
     """Validates a classifier after each epoch, keeps its best weights and stops early.
 
-    The logs get ``val_loss``, calibrated anew each time, and ``val_accuracy``. Weights that were
-    trained before are kept if the best later ones make more mistakes, by more than two standard
-    errors.
+    The logs get ``val_loss``, calibrated anew each time, and ``val_accuracy``. The weights of a
+    model that was trained before are kept if the best later ones make more mistakes, by more than
+    two standard errors.
 
     Args:
         validation: images whose loss decides.
@@ -32,7 +30,7 @@ class Recorder(keras.callbacks.EarlyStopping):
     Attributes:
         rows: loss and accuracy of each epoch, over training and validation images.
         seconds: duration of each step.
-        kept: "finetune", or "head" if the weights before the training were kept.
+        kept: "finetune", or "head" if the weights from before the training were kept.
     """
 
     def __init__(
@@ -54,6 +52,7 @@ class Recorder(keras.callbacks.EarlyStopping):
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
+        self.rows, self.seconds = [], []
         self._before = self.model.get_weights()
         self._accuracy_before = self._validate()["val_accuracy"] if self.model.is_trained else 0.0
 
@@ -74,7 +73,8 @@ class Recorder(keras.callbacks.EarlyStopping):
                 "lower classifiers.finetune_learning_rate, or runtime.precision: float32."
             )
         row = {"phase": "finetune", "epoch": epoch + 1}
-        self.rows.append({**row, **{key: round(float(logs[key]), 5) for key in _COLUMNS}})
+        columns = {key: round(float(logs[key]), 5) for key in _COLUMNS if key in logs}
+        self.rows.append({**row, **columns})
         self.advance(0, f"validation loss {losses['val_loss']:.4f}")
         super().on_epoch_end(epoch, logs)
         # While the rate is high, the loss may stay above the head's for many epochs.
@@ -83,9 +83,7 @@ class Recorder(keras.callbacks.EarlyStopping):
 
     def _validate(self) -> dict[str, float]:
         """Calibrated loss and accuracy on the validation images."""
-        with on_one_device():
-            network = self.model.inference_network()
-            logits = predict_outputs(network, self.validation.images)["logits"]
+        logits = self.model.outputs(self.validation.images)["logits"]
         labels = self.validation.labels
         accuracy = float((logits.argmax(axis=1) == labels).mean())
         loss, accuracy = from_chief(calibrated_loss(logits, labels), accuracy)
@@ -94,9 +92,10 @@ class Recorder(keras.callbacks.EarlyStopping):
     def on_train_end(self, logs=None):
         if not self.rows:
             return
+        best_row = next(row for row in self.rows if row["epoch"] == self.best_epoch + 1)
         before, best = (
             round((1 - accuracy) * len(self.validation))
-            for accuracy in (self._accuracy_before, self.rows[self.best_epoch]["val_accuracy"])
+            for accuracy in (self._accuracy_before, best_row["val_accuracy"])
         )
         if best - before > 2 * np.sqrt(best + before):
             self.kept, self.best_weights = "head", self._before

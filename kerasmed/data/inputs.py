@@ -1,6 +1,7 @@
 """What the `fit` of a model takes: an ``ImageSet``, arrays, or a stream of batches."""
 
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from typing import Any
 
 import numpy as np
@@ -32,20 +33,30 @@ def is_stream(x: Any) -> bool:
     return not isinstance(x, ImageSet | np.ndarray | list | tuple) and not hasattr(x, "shape")
 
 
-def as_image_set(x: Any, y: Any, image_size: int, class_names: tuple[str, ...]) -> ImageSet:
+def as_image_set(
+    x: Any, y: Any, image_size: int, class_names: tuple[str, ...], batches: int | None = None
+) -> ImageSet:
     """Images and labels as a set of the given size and classes.
 
     Args:
-        x: an ``ImageSet``; uint8 (n, size, size, 3) with ``y``; or a finite stream of batches.
+        x: an ``ImageSet``; uint8 (n, size, size, 3) with ``y``; or a stream of batches.
         y: labels of an array, by name or number.
         image_size, class_names: what the model is for.
+        batches: number of batches to take from a stream; all if None.
 
     Raises:
-        InputError: another size, dtype or classes; labels out of range.
+        InputError: another size, dtype or classes; labels out of range or where they do not belong;
+            a stream that does not say how long it is.
     """
+    if isinstance(x, ImageSet) and y is not None:
+        raise InputError(
+            "Images: expected an ImageSet by itself, received labels as well; leave them out."
+        )
     if is_stream(x):
-        batches = list(one_pass(x, image_size, class_names))
-        x, y = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+        limit = batches or stream_length(x)
+        taken = list(islice(one_pass(x, image_size, class_names), limit))
+        _refuse_empty(len(taken))
+        x, y = (np.concatenate(arrays) for arrays in zip(*taken, strict=True))
     if not isinstance(x, ImageSet):
         if y is None:
             raise InputError(
@@ -68,9 +79,9 @@ def one_pass(stream: Any, image_size: int, class_names: tuple[str, ...]) -> Iter
     Raises:
         InputError: no pairs of images and labels, another size or dtype, or labels out of range.
     """
-    is_indexed = hasattr(stream, "num_batches")  # Keras's PyDataset, which has no iterator
-    batches = (stream[i] for i in range(stream_length(stream))) if is_indexed else stream
-    for batch in batches:
+    is_indexed = hasattr(stream, "num_batches")  # Keras's PyDataset
+    numbers = range(stream.num_batches) if is_indexed and stream.num_batches else count()
+    for batch in map(stream.__getitem__, numbers) if is_indexed else stream:
         if not isinstance(batch, tuple | list) or len(batch) != 2:
             raise InputError(
                 "Batches: expected pairs of images and labels, received "
@@ -91,7 +102,19 @@ def one_pass(stream: Any, image_size: int, class_names: tuple[str, ...]) -> Iter
 def endless(stream: Any, image_size: int, class_names: tuple[str, ...]) -> Iterator[Pair]:
     """The batches of one pass over a stream after another, see ``one_pass``."""
     while True:
-        yield from one_pass(stream, image_size, class_names)
+        given = 0
+        for pair in one_pass(stream, image_size, class_names):
+            given += 1
+            yield pair
+        _refuse_empty(given)
+
+
+def _refuse_empty(batches: int) -> None:
+    if not batches:
+        raise InputError(
+            "Batches: expected a stream that can be read in every epoch, received one without "
+            "batches; give a dataset instead of an iterator, or lower steps_per_epoch."
+        )
 
 
 def stream_length(stream: Any) -> int:
@@ -104,6 +127,6 @@ def stream_length(stream: Any) -> int:
         return getattr(stream, "num_batches", None) or len(stream)
     except (TypeError, NotImplementedError):
         raise InputError(
-            "fit: expected steps_per_epoch for a stream of unknown length, received none; give "
-            "the number of batches of an epoch."
+            "Batches: expected a stream of known length, received one that does not say; give "
+            "steps_per_epoch, or arrays as validation_data."
         ) from None

@@ -2,6 +2,23 @@
 
 import numpy as np
 
+from kerasmed.errors import InputError
+
+SYMMETRIES = ("none", "mirror", "dihedral")
+
+
+def check_symmetry(symmetry: str) -> str:
+    """The given symmetry.
+
+    Raises:
+        InputError: none of SYMMETRIES.
+    """
+    if symmetry not in SYMMETRIES:
+        raise InputError(
+            f"symmetry: expected one of {', '.join(SYMMETRIES)}, received {symmetry!r}; correct it."
+        )
+    return symmetry
+
 
 def transform_at_random(image: np.ndarray, symmetry: str, rng: np.random.Generator) -> np.ndarray:
     """A symmetric version of an image, drawn with equal probability.

@@ -8,7 +8,7 @@ from keras import ops
 
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.unet import build_denoiser
-from kerasmed.parallel.devices import on_one_device, outside_strategies
+from kerasmed.parallel.devices import outside_strategies
 from kerasmed.runtime.backend import precision_policy
 
 
@@ -25,7 +25,9 @@ class AveragedDenoiser:
 
     Attributes:
         network: the Keras network.
-        iterations: steps of the optimiser after which the average was taken; None before any.
+        is_taken: whether it has an average yet, and not random weights.
+        iterations: steps of the optimiser after which the average was taken. None stands for the
+            present number, which a loaded file does not tell yet.
     """
 
     def __init__(self, image_size: int, num_classes: int, settings: DiffusionConfig):
@@ -34,14 +36,15 @@ class AveragedDenoiser:
                 return build_denoiser(image_size, num_classes, settings)
 
         self.network = outside_strategies(build)
-        self.iterations: int | None = None
+        self.is_taken = False
+        self.iterations: int | None = 0
 
     def __call__(self, x_t: np.ndarray, timesteps: np.ndarray, labels: np.ndarray) -> np.ndarray:
         inputs = {"noisy_images": x_t, "timesteps": timesteps, "labels": labels}
-        with on_one_device():
-            return ops.convert_to_numpy(self.network.predict_on_batch(inputs))
+        predicted = outside_strategies(lambda: self.network.predict_on_batch(inputs))
+        return ops.convert_to_numpy(predicted)
 
-    def take(self, weights: Sequence[np.ndarray], iterations: int) -> None:
+    def take(self, weights: Sequence[np.ndarray], iterations: int | None) -> None:
         """Copy these weights, the average after so many steps of the optimiser."""
         self.network.set_weights(weights)
-        self.iterations = iterations
+        self.is_taken, self.iterations = True, iterations

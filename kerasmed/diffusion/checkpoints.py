@@ -25,8 +25,10 @@ class Checkpoints(keras.callbacks.Callback):
     Give it to ``fit`` again after an interruption. The training then ends as if it had never
     stopped, in float32 on a CPU under TensorFlow with the same bits. (A stream of batches goes on
     exactly only if it repeats itself.) The last two checkpoints are kept, and ``best.npz``, the
-    average of the weights with the lowest validation loss. Keras's ``BackupAndRestore`` would lose
-    the state of dropout and the count of batches.
+    average of the weights with the lowest validation loss.
+
+    Keras's ``BackupAndRestore`` restores the count of batches only after ``fit`` has chosen them,
+    so draws would repeat.
 
     Args:
         folder: folder of the checkpoints.
@@ -55,7 +57,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._recipe: Mapping[str, Any] = {}
         self._lowest = np.inf
 
-    def resume(self, model: keras.Model, recipe: Fingerprint) -> int:
+    def resume(self, model: keras.Model, recipe: Fingerprint) -> int | None:
         """Load the newest readable checkpoint into a compiled ``DiffusionModel``.
 
         Args:
@@ -63,7 +65,7 @@ class Checkpoints(keras.callbacks.Callback):
             recipe: settings and images that must not change when a training resumes.
 
         Returns:
-            Number of batches that were learned from so far, 0 without a checkpoint.
+            Number of batches that were learned from so far; None without a checkpoint.
 
         Raises:
             StageError: the checkpoint belongs to another network or recipe, or none of the
@@ -94,7 +96,7 @@ class Checkpoints(keras.callbacks.Callback):
                 f"None of the {len(kept)} checkpoints in {self.folder} can be read; restore one, "
                 f"or delete {self.folder} to train from the start."
             )
-        return 0
+        return None
 
     def on_epoch_end(self, epoch, logs=None):
         if this_worker().is_chief:

@@ -19,4 +19,4 @@ def open_denoiser(path: Path) -> tuple[Denoiser, PixelRange]:
     from kerasmed.diffusion.model import load_diffusion_model
 
     model = load_diffusion_model(path)
-    return model.denoiser, model.pixel_range
+    return model.denoiser(), model.pixel_range

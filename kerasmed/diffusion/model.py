@@ -1,6 +1,5 @@
 """The diffusion model: a Keras model that learns to remove noise and then draws images."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -13,16 +12,9 @@ import numpy as np
 from keras import ops
 from pydantic import ValidationError
 
-from kerasmed import __version__
 from kerasmed.data.arrays import check_labels, check_pixels
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.inputs import (
-    as_image_set,
-    endless,
-    is_stream,
-    sorted_names,
-    stream_length,
-)
+from kerasmed.data.inputs import endless
 from kerasmed.diffusion.averaged import AveragedDenoiser
 from kerasmed.diffusion.batches import Batch, NoisyBatches, noisy_stream, validation_batch
 from kerasmed.diffusion.checkpoints import Checkpoints
@@ -33,22 +25,21 @@ from kerasmed.diffusion.presets import PRESETS
 from kerasmed.diffusion.solvers import DEFAULT_STEPS, SOLVERS, sampling_timesteps
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER, build_denoiser
 from kerasmed.diffusion.validation import Validation, validation_losses
-from kerasmed.errors import InputError, MachineError, ModelFileError
+from kerasmed.errors import InputError
 from kerasmed.fingerprint import Fingerprint
+from kerasmed.image_model import CountBatches, ImageModel
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import check_agreed, this_worker
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, initial_weights
-from kerasmed.runtime.backend import list_gpus, load_keras, load_saved_model, precision_policy
+from kerasmed.runtime.backend import list_gpus, load_saved_model, precision_policy
 from kerasmed.runtime.hardware import cpu_cores
 from kerasmed.settings import describe_problems
 
-SYMMETRIES = ("none", "mirror", "dihedral")
-
 
 @keras.saving.register_keras_serializable("kerasmed")
-class DiffusionModel(keras.Model):
+class DiffusionModel(ImageModel):
     """A class-conditional diffusion model of small images.
 
     It is a ``keras.Model``: ``compile``, ``fit``, ``save``, callbacks, dtype policies and
@@ -94,17 +85,8 @@ class DiffusionModel(keras.Model):
         pixels: PixelRange | dict[str, Any] | None = None,
         **kwargs: Any,
     ):
-        load_keras()
-        super().__init__(autocast=False, **kwargs)  # the network casts for itself
-        self.image_size = image_size
-        self.class_names = sorted_names(class_names)
+        super().__init__(image_size, class_names, symmetry, seed, **kwargs)
         self.settings = _settings_for(image_size, settings)
-        if symmetry not in SYMMETRIES:
-            raise InputError(
-                f"symmetry: expected one of {', '.join(SYMMETRIES)}, received {symmetry!r}."
-            )
-        self.symmetry = symmetry
-        self.seed = seed
         if isinstance(pixels, dict):
             pixels = PixelRange(tuple(pixels["mean"]), pixels["scale"])
         self.pixels = pixels
@@ -115,7 +97,6 @@ class DiffusionModel(keras.Model):
         ):
             self.network = build_denoiser(*shape, augmented=self.settings.augment > 0)
             self._averaged = AveragedDenoiser(*shape)
-        self.batches_seen = 0
         self.built = True
 
     @classmethod
@@ -185,15 +166,11 @@ class DiffusionModel(keras.Model):
                 global_clipnorm=settings.clip_norm,
             )
         loss = keras.losses.MeanSquaredError() if loss is None else loss
+        self.denoiser()  # takes the average of the optimiser so far
         super().compile(optimizer, loss, **kwargs)
         self.optimizer.build(self.trainable_variables)
         self._averaged.network.jit_compile = self.jit_compile  # otherwise `predict` would choose
-        if self._averaged.iterations is not None:
-            self._averaged.iterations = 0  # of this optimiser
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as a saved model was compiled; Keras calls this."""
-        self.compile(**keras.saving.deserialize_keras_object(config))
+        self._averaged.iterations = 0  # of this optimiser
 
     def fit(
         self,
@@ -202,7 +179,7 @@ class DiffusionModel(keras.Model):
         batch_size: int | None = None,
         epochs: int = 1,
         verbose: str | int = "auto",
-        callbacks: Sequence[keras.callbacks.Callback] = (),
+        callbacks: Sequence[keras.callbacks.Callback] | None = None,
         validation_data: Any = None,
         validation_freq: int | list[int] = 1,
         initial_epoch: int = 0,
@@ -231,35 +208,38 @@ class DiffusionModel(keras.Model):
                 labels out of range; a stream of unknown length without ``steps_per_epoch``.
             StageError: ``Checkpoints`` of another model, recipe or image set.
         """
-        self._check_ready("fit")
+        self._check_compiled("fit")
+        images, steps_per_epoch = self._training_set(x, y, batch_size, steps_per_epoch)
         settings = self.settings
         if batch_size is not None:
             settings = settings.model_copy(update={"batch_size": batch_size})
-        images = None if is_stream(x) else self._image_set(x, y)
-        if steps_per_epoch is None:
-            steps_per_epoch = (
-                stream_length(x) if images is None else math.ceil(len(images) / settings.batch_size)
-            )
-        validation = None if validation_data is None else self._validation_set(validation_data)
+        validation = self._validation_set(validation_data)
+        own: list[keras.callbacks.Callback] = [CountBatches(steps_per_epoch)]
+        if validation is not None:
+            own.append(Validation(self._validation_batch(validation), validation_freq))
+        callbacks = list(callbacks or ())
         recipe = self._recipe(settings, steps_per_epoch, images, validation)
         check_agreed(recipe)
+        self.denoiser()  # of a loaded model, before its optimiser makes another step
         self.stop_training = False
         for checkpoints in callbacks:
             if isinstance(checkpoints, Checkpoints):
-                self.batches_seen = checkpoints.resume(self, recipe)
-                initial_epoch = self.batches_seen // steps_per_epoch
-        own: list[keras.callbacks.Callback] = [_CountBatches(steps_per_epoch)]
-        if validation is not None:
-            own.append(Validation(self._validation_batch(validation), validation_freq))
-        return devices.fit(
+                resumed = checkpoints.resume(self, recipe)
+                if resumed is not None:
+                    self.batches_seen = resumed
+                    initial_epoch = resumed // steps_per_epoch
+        history = devices.fit(
             self,
-            self._batches(x if images is None else images, settings),
+            self._batches(images, settings),
             [*own, *callbacks],
             steps_per_epoch,
             initial_epoch,
             initial_epoch if self.stop_training else epochs,  # resumed at its end
             verbose,
         )
+        if history.epoch and not hasattr(self._inner_optimizer(), "average_of"):
+            self._averaged.iterations = 0  # Keras's `use_ema` has changed the weights at the end
+        return history
 
     def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
         """The weighted loss of the averaged weights, at the same noise every time.
@@ -274,16 +254,15 @@ class DiffusionModel(keras.Model):
         Raises:
             InputError: as for ``fit``; or the model has not been trained.
         """
-        self._check_ready("evaluate")
-        images = self._validation_set(x if y is None else (x, y))
+        self._check_compiled("evaluate")
         self._check_trained("evaluate")
-        return self.validation_losses(self._validation_batch(images))
+        return self.validation_losses(self._validation_batch(self._image_set(x, y)))
 
     def validation_losses(self, batch: Batch) -> dict[str, float]:
         """As ``evaluate``, on a batch of noisy images; see ``diffusion.batches``."""
         with devices.on_one_device():
             loss = keras.losses.get(self.loss)
-            return validation_losses(self.denoiser, batch, getattr(loss, "call", loss))
+            return validation_losses(self.denoiser(), batch, getattr(loss, "call", loss))
 
     def sample(
         self,
@@ -328,7 +307,7 @@ class DiffusionModel(keras.Model):
             )
         timesteps = sampling_timesteps(DEFAULT_STEPS[solver] if steps is None else steps)
         drawn = generate_images(
-            self.denoiser, self.pixel_range, wanted, len(self.class_names), self.image_size,
+            self.denoiser(), self.pixel_range, wanted, len(self.class_names), self.image_size,
             seed, solver, timesteps, guidance_scale, batch_size,
         )  # fmt: skip
         showing = progress_bar("Sampling", len(wanted), "images") if verbose else nullcontext(None)
@@ -357,11 +336,7 @@ class DiffusionModel(keras.Model):
             ModelFileError: onnxruntime and Keras disagree.
         """
         self._check_trained("export")
-        if (backend := keras.backend.backend()) != "tensorflow":
-            raise MachineError(
-                f"The export to ONNX works on TensorFlow, received {backend}; save the model, and "
-                "load and export it without KERAS_BACKEND."
-            )
+        self._check_exports()
         from kerasmed.export.denoisers import export_denoiser
 
         own = {"class_names": list(self.class_names)}
@@ -378,17 +353,18 @@ class DiffusionModel(keras.Model):
             )
         return self.pixels
 
-    @property
     def denoiser(self) -> AveragedDenoiser:
         """The averaged network as a function on arrays, ``denoiser(x_t, timesteps, labels)``."""
         iterations = self._iterations()
-        if iterations not in (0, self._averaged.iterations):
+        if self._averaged.iterations is None:
+            self._averaged.iterations = iterations
+        elif iterations not in (0, self._averaged.iterations):
             self._averaged.take(self._current_average(), iterations)
         return self._averaged
 
     def inference_network(self) -> keras.Model:
         """The float32 network with the averaged weights, on one device."""
-        return self.denoiser.network
+        return self.denoiser().network
 
     def set_average(self, weights: Sequence[np.ndarray]) -> None:
         """Draw, validate and export with these averaged weights until the next step of training."""
@@ -404,106 +380,63 @@ class DiffusionModel(keras.Model):
         Raises:
             InputError: the weights of another preset, image size or number of classes.
         """
-        expected = [tuple(weight.shape) for weight in self.weights]
+        own = [tuple(weight.shape) for weight in self.weights]
         averaged = [tuple(weight.shape) for weight in self._averaged.network.weights]
-        if [np.shape(weight) for weight in weights] != expected + averaged:
-            raise InputError(
-                f"Weights: expected {len(expected + averaged)} arrays of a model with the settings "
-                f"{self.settings.preset!r}, {self.image_size} pixels and {len(self.class_names)} "
-                f"classes, received {len(weights)} arrays of other shapes; build the model as the "
-                "one that they come from."
-            )
-        super().set_weights(weights[: len(expected)])
-        self.set_average(weights[len(expected) :])
+        self._check_shapes(weights, own + averaged)
+        super().set_weights(weights[: len(own)])
+        self.set_average(weights[len(own) :])
 
     def save_own_variables(self, store: Any) -> None:
-        """What Keras does not save: averages, states of dropout, and the count of batches."""
+        """What Keras does not save: the average, the pixel range, and the state of the training."""
         super().save_own_variables(store)
-        for i, weight in enumerate(self.inference_network().get_weights()):
-            store[f"average_{i}"] = weight
-        for i, state in enumerate(self._dropout_states()):
-            store[f"dropout_{i}"] = ops.convert_to_numpy(state)
-        iterations = self._averaged.iterations
-        counts = [-1 if iterations is None else iterations, self.batches_seen]
-        store["counts"] = np.array(counts)
+        if self.denoiser().is_taken:
+            for i, weight in enumerate(self._averaged.network.get_weights()):
+                store[f"average_{i}"] = weight
+        if self.pixels is not None:
+            store["pixels"] = np.array([*self.pixels.mean, self.pixels.scale])
 
     def load_own_variables(self, store: Any) -> None:
         """Restore what ``save_own_variables`` stored."""
-        averages = [store[f"average_{i}"] for i in range(len(self._averaged.network.weights))]
-        iterations, self.batches_seen = (int(count) for count in store["counts"])
-        if iterations >= 0:
-            self._averaged.take([np.asarray(average) for average in averages], iterations)
-        for i, state in enumerate(self._dropout_states()):
-            state.assign(store[f"dropout_{i}"])
+        super().load_own_variables(store)
+        stored = set(store.keys())
+        self._averaged.is_taken, self._averaged.iterations = "average_0" in stored, None
+        if self._averaged.is_taken:
+            count = len(self._averaged.network.weights)
+            self._averaged.take([np.array(store[f"average_{i}"]) for i in range(count)], None)
+        if "pixels" in stored:
+            *mean, scale = np.array(store["pixels"]).tolist()
+            self.pixels = PixelRange(tuple(mean), scale)
 
     def get_config(self) -> dict[str, Any]:
         """Everything that builds the same model, without its weights."""
         return {
             **super().get_config(),
-            "kerasmed_version": __version__,
-            "image_size": self.image_size,
-            "class_names": list(self.class_names),
             "settings": self.settings.model_dump(),
-            "symmetry": self.symmetry,
-            "seed": self.seed,
             "pixels": None if self.pixels is None else asdict(self.pixels),
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> "DiffusionModel":
-        """The model that ``get_config`` describes.
-
-        Raises:
-            ModelFileError: another version of kerasmed wrote it, with other settings.
-        """
-        config = dict(config)
-        version = config.pop("kerasmed_version", "unknown")
-        try:
-            return cls(**config)
-        except (InputError, TypeError) as error:
-            raise ModelFileError(
-                f"The model was saved by kerasmed {version}, and this is {__version__}: {error} "
-                "Load it with the version that saved it, or train again."
-            ) from None
 
     def _iterations(self) -> int:
         """Steps that the optimiser has made; 0 without one."""
         return int(ops.convert_to_numpy(self.optimizer.iterations)) if self.compiled else 0
 
+    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimiser, under mixed_float16 inside Keras's loss scaling."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
     def _current_average(self) -> list[np.ndarray]:
-        # Under mixed_float16 the optimiser is inside Keras's loss scaling.
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
-        values: Any = getattr(optimizer, "averages", self.trainable_variables)
+        average_of = getattr(self._inner_optimizer(), "average_of", lambda weight: weight)
         return [
-            ops.convert_to_numpy(value)
-            for variable, value in zip(self.trainable_variables, values, strict=True)
-            if AUGMENTATION_LAYER not in variable.path
+            ops.convert_to_numpy(average_of(weight))
+            for weight in self.network.weights
+            if AUGMENTATION_LAYER not in weight.path
         ]
 
-    def _dropout_states(self) -> list[keras.Variable]:
-        weights = {id(weight) for weight in self.network.weights}
-        return [variable for variable in self.network.variables if id(variable) not in weights]
-
-    def _check_ready(self, method: str) -> None:
-        if not self.compiled:
-            raise InputError(
-                f"{method}: expected a compiled model, received one without optimiser and loss; "
-                "call `compile()` first."
-            )
-        _ = self.pixel_range  # refuses a model that was not adapted
-
     def _check_trained(self, method: str) -> None:
-        if self.denoiser.iterations is None:
+        if not self.denoiser().is_taken:
             raise InputError(
                 f"{method}: expected a trained model, received one with its first, random weights; "
                 "call `fit` first, or load a model that was saved after it."
             )
-
-    def _image_set(self, x: Any, y: Any) -> ImageSet:
-        return as_image_set(x, y, self.image_size, self.class_names)
-
-    def _validation_set(self, data: Any) -> ImageSet:
-        return self._image_set(*(data if isinstance(data, tuple | list) else (data, None)))
 
     def _validation_batch(self, images: ImageSet) -> Batch:
         return validation_batch(images, self.pixel_range, self.settings, self.seed)
@@ -521,8 +454,11 @@ class DiffusionModel(keras.Model):
 
     def _wanted(self, labels: Any, per_class: int | None) -> list[tuple[int, int]]:
         """Class and number within the class of each image to draw."""
-        if (labels is None) == (per_class is None):
-            raise InputError("sample: expected either labels or per_class, received both or none.")
+        if (labels is None) == (per_class is None) or (per_class is not None and per_class < 1):
+            raise InputError(
+                "sample: expected either labels, or per_class of 1 or more, received labels "
+                f"{labels} and per_class {per_class}."
+            )
         if labels is None:
             return [(c, i) for c in range(len(self.class_names)) for i in range(per_class or 0)]
         numbers, _ = check_labels(labels, len(labels), self.class_names)
@@ -537,7 +473,7 @@ class DiffusionModel(keras.Model):
         self,
         settings: DiffusionConfig,
         steps_per_epoch: int,
-        images: ImageSet | None,
+        images: Any,
         validation: ImageSet | None,
     ) -> Fingerprint:
         """Settings and images that must not change when a training resumes.
@@ -553,7 +489,7 @@ class DiffusionModel(keras.Model):
                 "steps_per_epoch": steps_per_epoch,
                 "runtime": {"precision": self.dtype_policy.name},
             },
-            {name: "none" if each is None else each.data_hash for name, each in sets.items()},
+            {name: getattr(image_set, "data_hash", "unknown") for name, image_set in sets.items()},
         )
 
 
@@ -563,24 +499,7 @@ def load_diffusion_model(path: Path) -> DiffusionModel:
     Raises:
         ModelFileError: there is no such file, or it holds something else.
     """
-    model = load_saved_model(path)
-    if not isinstance(model, DiffusionModel):
-        raise ModelFileError(
-            f"{path}: expected a saved DiffusionModel, received a {type(model).__name__}; give "
-            "the file of a diffusion model."
-        )
-    return model
-
-
-class _CountBatches(keras.callbacks.Callback):
-    """Counts the batches of a model over all trainings, which decide what is drawn next."""
-
-    def __init__(self, steps_per_epoch: int):
-        super().__init__()
-        self.steps_per_epoch = steps_per_epoch
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.model.batches_seen += self.steps_per_epoch
+    return load_saved_model(path, DiffusionModel)
 
 
 def _settings_for(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import keras
-import numpy as np
 from keras import ops
 
 from kerasmed.parallel.devices import ClippedOverReplicas
@@ -87,15 +86,8 @@ class EmaAdamW(ClippedOverReplicas, keras.optimizers.AdamW):
         own = {"ema_decay": self.ema_decay, "warmup_steps": self.warmup_steps}
         return {**super().get_config(), **own}
 
-    def averaged_weights(self, without: str) -> list[np.ndarray]:
-        """The moving averages, in the order of the model's trainable variables.
-
-        Args:
-            without: name of a layer whose weights to omit.
-        """
-        pairs = zip(self._trainable_variables, self.averages, strict=True)
-        return [
-            ops.convert_to_numpy(average)
-            for variable, average in pairs
-            if without not in variable.path
-        ]
+    def average_of(self, variable: keras.Variable) -> keras.Variable:
+        """The moving average of a variable; the variable itself if it is not trained."""
+        if self._var_key(variable) not in self._trainable_variables_indices:
+            return variable
+        return self.averages[self._get_variable_index(variable)]

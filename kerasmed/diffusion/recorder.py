@@ -1,4 +1,4 @@
-"""The callback that validates, saves checkpoints, draws previews and ends the training."""
+"""The callback of a study that saves checkpoints, draws previews and ends the training."""
 
 import math
 import time
@@ -59,7 +59,7 @@ class Recorder(Checkpoints):
         self.advance: Callable[[float, str], None]
 
     def resume(self, model, recipe):
-        step = super().resume(model, recipe)
+        step = super().resume(model, recipe) or 0
         self.rows = _history_until(step, self.history_path)
         self._seconds_before = 60 * self.rows[-1]["minutes"] if self.rows else 0.0
         model.stop_training = bool(*from_chief(self.finished(step)))

@@ -15,7 +15,12 @@ from kerasmed.diffusion.preview import Preview
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.errors import ModelFileError
 from kerasmed.files import written_aside
-from kerasmed.parallel.devices import check_batch, mirrored_variables, on_all_devices
+from kerasmed.parallel.devices import (
+    check_batch,
+    mirrored_variables,
+    on_all_devices,
+    on_one_device,
+)
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import progress_bar, say
@@ -91,8 +96,9 @@ def train_denoiser(
             )
         if not this_worker().is_chief:
             return {}
-        summary = recorder.take_best(model)
-        _save(model, folder / "denoiser.keras")
+        with on_one_device():  # the other workers have returned
+            summary = recorder.take_best(model)
+            _save(model, folder / "denoiser.keras")
         say(
             f"Saved EMA weights from step {summary['exported_step']} (best validation loss "
             f"{summary['validation_loss']:.4f}); {summary['images_per_s']:.0f} images/s (median)."

@@ -39,13 +39,13 @@ def validation_losses(
         errors = ops.convert_to_numpy(error(clean[chunk], predicted))
         losses.append(errors.reshape(len(chunk), -1).mean(axis=1) * weights[chunk, 0, 0])
     of_images = np.concatenate(losses)[: len(clean)]
-    found = {"loss": float(of_images.mean())}
+    losses_by_level = {"loss": float(of_images.mean())}
     levels = inputs["timesteps"] * _LEVELS // NUM_TIMESTEPS
     width = NUM_TIMESTEPS // _LEVELS
     for level in range(_LEVELS):
         key = f"loss_t{level * width}_{(level + 1) * width - 1}"
-        found[key] = float(of_images[levels == level].mean())
-    return found
+        losses_by_level[key] = float(of_images[levels == level].mean())
+    return losses_by_level
 
 
 _INPUTS = ("noisy_images", "timesteps", "labels")

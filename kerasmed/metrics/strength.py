@@ -9,7 +9,7 @@ from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative, Whole
 
-_LUMA = np.array([0.299, 0.587, 0.114])
+LUMA = np.array([0.299, 0.587, 0.114])
 _RESAMPLES = 400
 
 
@@ -170,4 +170,4 @@ class _Side:
 
 def _grey(image: np.ndarray) -> np.ndarray:
     """Grey levels of an image, 0 to 1."""
-    return image.astype(np.float64) @ _LUMA / 255
+    return image.astype(np.float64) @ LUMA / 255

@@ -55,13 +55,19 @@ def is_distributed() -> bool:
     return keras.distribution.distribution() is not None or replicas_here() > 1
 
 
-def outside_strategies(build: Callable[[], T]) -> T:
-    """What ``build`` returns, called in a thread, which no scope of TensorFlow or Keras reaches.
+def outside_strategies(act: Callable[[], T]) -> T:
+    """What ``act`` returns, called in a thread, which no scope of TensorFlow or Keras reaches.
 
-    A network built within a scope would predict every batch once on each device.
+    A network that is built, or predicts, within a scope gives every batch to each device.
     """
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(build).result()
+        return pool.submit(act).result()
+
+
+def replicas_of(model: keras.Model) -> int:
+    """The number of devices of the TensorFlow strategy in whose scope a model was built."""
+    strategy = getattr(model, "distribute_strategy", None)
+    return 1 if strategy is None else strategy.num_replicas_in_sync
 
 
 def check_batch(batch_size: int, runtime: Runtime, key: str) -> None:

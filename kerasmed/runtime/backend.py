@@ -115,22 +115,30 @@ def precision_policy(name: str) -> Iterator[None]:
         keras.mixed_precision.set_dtype_policy(before)
 
 
-def load_saved_model(path: Path | str, compile: bool = False) -> "keras.Model":
-    """The model of a `.keras` file; its classes must be imported.
+def load_saved_model(path: Path | str, *classes: type, compile: bool = False) -> "keras.Model":
+    """The model of a `.keras` file.
 
     Args:
         path: the file.
+        classes: of one of which it must be.
         compile: whether to restore the optimiser too, if the file has one.
 
     Raises:
-        ModelFileError: no such file, or not a Keras model.
+        ModelFileError: no such file, or not such a model.
     """
     import keras
 
+    expected = " or ".join(of.__name__ for of in classes)
     try:
-        return keras.saving.load_model(path, compile=compile)
+        model = keras.saving.load_model(path, compile=compile)
     except (OSError, ValueError, KeyError, TypeError, BadZipFile) as error:
         raise ModelFileError(
-            f"{path}: expected a saved Keras model, received {brief(error)}; correct the path, or "
-            "save the model again."
+            f"{path}: expected a saved {expected}, received {brief(error)}; correct the path, or "
+            "train again."
         ) from None
+    if not isinstance(model, classes):
+        raise ModelFileError(
+            f"{path}: expected a saved {expected}, received a {type(model).__name__}; give another "
+            "file, or train again."
+        )
+    return model

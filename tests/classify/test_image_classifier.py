@@ -194,6 +194,50 @@ def test_export_predicts_as_the_model(phantoms, tmp_path, dtype):
     loaded.export(tmp_path / "again.onnx")  # checked on noise
 
 
+def test_training_may_begin_at_any_epoch_and_measure_anything(phantoms):
+    model = small(phantoms)
+    model.compile(weighted_metrics=None)
+    history = model.fit(
+        phantoms, epochs=4, initial_epoch=2, validation_data=phantoms, callbacks=None, verbose=0
+    )
+    assert history.epoch == [2, 3]
+    assert "accuracy" not in history.history
+
+
+def test_weights_file_brings_the_temperature(phantoms, tmp_path):
+    model, other = compiled(phantoms), small(phantoms)
+    model.fit(phantoms, epochs=1, validation_data=phantoms, verbose=0)
+    model.save_weights(tmp_path / "cnn.weights.h5")
+    other.load_weights(tmp_path / "cnn.weights.h5")
+    assert other.temperature == model.temperature != 1.0
+    np.testing.assert_array_equal(other.predict(phantoms), model.predict(phantoms))
+    model.fit(phantoms, epochs=1, verbose=0)
+    assert model.temperature == 1.0
+
+
+def test_checkpoint_of_keras_knows_how_far_the_training_is(phantoms, tmp_path):
+    model = compiled(phantoms)
+    callbacks = [keras.callbacks.ModelCheckpoint(tmp_path / "{epoch}.keras")]
+    model.fit(phantoms, epochs=2, callbacks=callbacks, verbose=0)
+    first = load_model(tmp_path / "1.keras")
+    assert (first.batches_seen, first.is_trained) == (3, True)
+
+
+def test_weights_that_are_set_directly_are_those_that_predict(phantoms):
+    model = compiled(phantoms, dtype="mixed_bfloat16")
+    before = model.predict(phantoms)
+    head = model.network.get_layer("logits")
+    head.set_weights([weight + 1.0 + np.arange(2) for weight in head.get_weights()])
+    assert np.abs(model.predict(phantoms) - before).max() > 0.1
+
+
+def test_head_of_a_long_stream_is_fitted_to_one_epoch(phantoms, tmp_path):
+    model = compiled(phantoms, weights=str(pretrained(tmp_path)))
+    endless = phantoms.to_tf_dataset(batch_size=4).repeat()
+    model.fit(endless, epochs=1, steps_per_epoch=5, verbose=0)
+    assert model.batches_seen == 5
+
+
 def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
     model = small(phantoms)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
@@ -211,6 +255,7 @@ def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
         (lambda m, p: m.predict(p.images / 255), InputError, "expected uint8"),
         (lambda m, p: m.predict(phantom_set(size=32)), InputError, "received 32 x 32; resize"),
         (lambda m, p: m.set_weights(m.get_weights()[1:]), InputError, "arrays of other shapes"),
+        (lambda m, p: small(p, symmetry="dihedrl"), InputError, "received 'dihedrl'"),
         (lambda m, p: small(p, droput=0.1), InputError, "unknown key droput"),
         (lambda m, p: small(p, weights="missing.h5"), ConfigError, "not a file; correct the path"),
         (lambda m, p: ImageClassifier.from_preset("MobilNet", p, weights="none"), ConfigError,

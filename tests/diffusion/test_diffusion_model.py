@@ -298,7 +298,7 @@ def test_export_is_run_by_onnxruntime(trained, tmp_path):
     assert denoiser.metadata["note"] == "mine"
     noise = np.random.default_rng(0).standard_normal((2, 16, 16, 3), np.float32)
     inputs = noise, np.int32([999, 10]), np.int32([0, 1])
-    np.testing.assert_allclose(denoiser(*inputs), trained.denoiser(*inputs), atol=1e-4)
+    np.testing.assert_allclose(denoiser(*inputs), trained.denoiser()(*inputs), atol=1e-4)
 
 
 def test_export_needs_tensorflow(trained, tmp_path, monkeypatch):
@@ -332,11 +332,16 @@ def test_building_a_model_leaves_the_global_generators_alone(phantoms):
         (lambda m, p: m.fit(p.images / 255, p.labels), "expected uint8, 0 to 255, received float"),
         (lambda m, p: m.fit(phantom_set(size=32)), "expected 16 x 16 pixels .* received 32 x 32"),
         (lambda m, p: m.fit(phantom_set("smear")), "of the classes"),
-        (lambda m, p: m.fit(iter([(p.images, p.labels)])), "expected steps_per_epoch for a stream"),
+        (lambda m, p: m.fit(iter([(p.images, p.labels)])), "known length, .* give steps_per_epoch"),
         (lambda m, p: m.fit([p.images], steps_per_epoch=1), "expected the shape|expected labels"),
         (lambda m, p: m.sample(["healthy"]), "expected the classes .* received also"),
         (lambda m, p: m.sample([0, 5]), "expected numbers from 0 to 1, received 0 to 5"),
-        (lambda m, p: m.sample(), "expected either labels or per_class"),
+        (lambda m, p: m.sample(), "expected either labels, or per_class"),
+        (lambda m, p: m.sample(per_class=0), "expected either labels, or per_class of 1 or more"),
+        (lambda m, p: m.fit(p, p.labels), "expected an ImageSet by itself, received labels"),
+        (lambda m, p: m.fit(p, batch_size=0), "batch_size: expected 1 or more, received 0"),
+        (lambda m, p: m.fit(_Batches(p), batch_size=2), "expected a stream of batches by itself"),
+        (lambda m, p: m.fit(iter([]), steps_per_epoch=1), "received one without batches"),
         (lambda m, p: m.sample([0], solver="euler"), "expected one of ddpm, .* received 'euler'"),
         (lambda m, p: m.sample([0], steps=0), "expected 1 to 1000, received 0"),
         (lambda m, p: m.set_weights(small(p, widths=[4]).get_weights()), "arrays of other shapes"),
@@ -368,6 +373,81 @@ def test_guidance_needs_a_model_that_saw_images_without_class(phantoms):
         model.sample([0], guidance_scale=2.0)
 
 
+def test_compiling_again_keeps_the_average(phantoms):
+    model = compiled(phantoms)
+    model.fit(phantoms, callbacks=None, verbose=0)
+    expected = model.inference_network().get_weights()
+    other = compiled(phantoms)
+    other.fit(phantoms, verbose=0)
+    other.compile()  # before its average was asked for
+    for one, average in zip(other.inference_network().get_weights(), expected, strict=True):
+        np.testing.assert_array_equal(one, average)
+    other.fit(phantoms, verbose=0)
+    assert not np.array_equal(other.inference_network().get_weights()[0], expected[0])
+
+
+def test_weights_file_brings_average_and_pixel_range(phantoms, tmp_path):
+    model, other = compiled(phantoms), DiffusionModel(16, phantoms.class_names, SMALL)
+    model.save_weights(tmp_path / "untrained.weights.h5")
+    model.fit(phantoms, verbose=0)
+    model.save_weights(tmp_path / "trained.weights.h5")
+    other.load_weights(tmp_path / "trained.weights.h5")
+    assert other.pixel_range == model.pixel_range
+    drawn = [m.sample([0, 1], steps=2, verbose=0).images for m in (model, other)]
+    np.testing.assert_array_equal(*drawn)
+    other.load_weights(tmp_path / "untrained.weights.h5")
+    with pytest.raises(InputError, match="expected a trained model"):
+        other.sample([0])
+
+
+def test_average_that_keras_keeps_is_used(phantoms):
+    for validation in (None, phantoms):
+        model = small(phantoms, augment=0.0)
+        model.compile(keras.optimizers.Adam(0.01, use_ema=True))
+        model.fit(phantoms, validation_data=validation, verbose=0)
+        for raw, averaged in zip(
+            model.network.get_weights(), model.inference_network().get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(raw, averaged)
+
+
+def test_frozen_layer_is_averaged_as_it_is(phantoms):
+    model = small(phantoms, augment=0.0)
+    layer = next(x for x in model.network.layers if isinstance(x, keras.layers.Conv2D))
+    layer.trainable = False
+    model.compile()
+    model.fit(phantoms, validation_data=phantoms, verbose=0)
+    kernel = layer.get_weights()[0]
+    averages = model.inference_network().get_weights()
+    assert any(np.array_equal(kernel, average) for average in averages)
+
+
+def test_strategy_in_scope_changes_no_prediction(phantoms):
+    import tensorflow as tf
+
+    strategy = tf.distribute.MirroredStrategy(["CPU:0"])
+    with strategy.scope():
+        model = compiled(phantoms)
+        model.fit(phantoms, validation_data=phantoms, verbose=0)
+        inside = model.sample([0, 1], steps=2, verbose=0).images
+    np.testing.assert_array_equal(inside, model.sample([0, 1], steps=2, verbose=0).images)
+
+
+def test_stream_is_refused_on_several_devices(phantoms, monkeypatch):
+    model = compiled(phantoms)
+    monkeypatch.setattr("kerasmed.parallel.devices.replicas_of", lambda model: 2)
+    with pytest.raises(InputError, match="on several devices, received a stream"):
+        model.fit(_Batches(phantoms))
+
+
+def test_checkpoints_in_a_new_folder_leave_the_training_where_it_is(phantoms, tmp_path):
+    model = compiled(phantoms)
+    model.fit(phantoms, epochs=1, verbose=0)
+    callbacks = [km.callbacks.Checkpoints(tmp_path)]
+    history = model.fit(phantoms, epochs=2, initial_epoch=1, callbacks=callbacks, verbose=0)
+    assert (history.epoch, model.batches_seen) == ([1], 10)
+
+
 def test_file_of_another_version_is_refused(phantoms):
     config = small(phantoms).get_config()
     config["settings"]["later"] = 1
@@ -378,5 +458,5 @@ def test_file_of_another_version_is_refused(phantoms):
 def test_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "broken.keras").write_bytes(b"nothing")
     for path in (tmp_path / "broken.keras", tmp_path / "missing.keras"):
-        with pytest.raises(ModelFileError, match="expected a saved Keras model, received"):
+        with pytest.raises(ModelFileError, match=r"a saved DiffusionModel or Im.*received"):
             load_model(path)

@@ -38,7 +38,7 @@ def test_steps_by_formula(fused, monkeypatch):
     for gradient, (weight, average) in zip(gradients, expected, strict=True):
         optimizer.apply([keras.ops.convert_to_tensor([gradient, 0.1])], [variable])
         assert float(variable.numpy()[0]) == pytest.approx(weight, rel=1e-4)
-        assert optimizer.averaged_weights("none")[0][0] == pytest.approx(average, rel=1e-4)
+        assert optimizer.average_of(variable).numpy()[0] == pytest.approx(average, rel=1e-4)
 
 
 def test_rate_that_is_set_warms_up_as_well():
@@ -79,11 +79,9 @@ def test_end_of_training_leaves_the_weights_as_they_are():
     assert float(variable.numpy()[0]) == before
 
 
-def test_averages_of_a_layer_may_be_left_out():
-    model = keras.Sequential(
-        [keras.Input((2,)), keras.layers.Dense(3, name="kept"), keras.layers.Dense(1, name="left")]
-    )
+def test_variable_that_is_not_trained_is_its_own_average():
+    trained, frozen = keras.Variable([2.0]), keras.Variable([1.0])
     optimizer = EmaAdamW(learning_rate=0.1)
-    optimizer.build(model.trainable_variables)
-    shapes = [average.shape for average in optimizer.averaged_weights(without="left")]
-    assert shapes == [(2, 3), (3,)]
+    optimizer.build([trained])
+    assert optimizer.average_of(trained) is optimizer.averages[0]
+    assert optimizer.average_of(frozen) is frozen

@@ -225,7 +225,7 @@ def test_two_workers_learn_what_one_process_does_though_one_is_killed(
     assert line.startswith("kerasmed: Worker 0 lost another one of 127.0.0.1")
 
     messages = _end(*_start("train diffusion", experiment, together, backend, *_two()))
-    assert "from step 0 on" not in messages[0]
+    assert "From step 0 on" not in messages[0]
     assert len(_losses(together)) == len(_losses(alone)) == 24
     np.testing.assert_allclose(_losses(together), _losses(alone), rtol=1e-4)
     record = json.loads((together / "run.json").read_text())["stages"]["diffusion"]["result"]
