@@ -187,9 +187,9 @@ class DiffusionModel(ImageModel):
     ) -> keras.callbacks.History:
         """Train on images and labels; see ``keras.Model.fit``.
 
-        What is drawn for a step depends on the seed and on how many steps were trained before. So a
-        training in several calls, or of a model that was saved and loaded in between, equals one
-        call; over a stream only if the stream repeats itself.
+        What is drawn for a step depends on the seed and on how many steps were trained before. So
+        training in several calls, or saving and loading in between, equals one call. Over a stream
+        that holds only if each call ends at the end of a pass, and the stream repeats itself.
 
         Args:
             x: an ``ImageSet``; an array uint8 (n, size, size, 3) with ``y``; or a
@@ -285,8 +285,8 @@ class DiffusionModel(ImageModel):
             labels: the class of each image, by number or name. Or give ``per_class``.
             per_class: how many images of each class.
             seed: seed of the set, 0 or more.
-            steps: evaluations of the network for an image, 1 to 1000; if None 15, or as many as
-                another solver needs to draw structure of every scale at its true strength.
+            steps: evaluations of the network for an image, 1 to 1000. If None, as many as the
+                solver needs to draw every scale at its true strength, see ``DEFAULT_STEPS``.
             solver: "unipc", "dpmpp_2m", "ddim" or "ddpm".
             guidance_scale: above 1, the class counts for more; costs twice as much.
             batch_size: images drawn at once.

@@ -24,10 +24,11 @@ class Preview(keras.callbacks.Callback):
     Args:
         folder: folder of the PNGs, one for each step at which it draws.
         every: epochs between two previews. The first and the last epoch have one too.
-        train, validation: images that the model learns from, and similar ones that it does not. If
-            both are given, each preview also says what fraction of its images are closer, in
-            pixels, to a training image than to one of as many validation images; about one half if
-            nothing was memorised. The logs get it as ``closer_to_train``.
+        train: images that the model learns from, to say whether it memorises them.
+        validation: similar images that it does not learn from. With both, a preview says what
+            fraction of its images are closer, in pixels, to a training image than to one of as
+            many validation images. It is about one half if nothing was memorised. The logs of the
+            epoch get it as ``closer_to_train``, and NaN in epochs without a preview.
 
     Example:
         >>> import kerasmed as km, numpy as np
