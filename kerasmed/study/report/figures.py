@@ -150,11 +150,14 @@ def draw_strength(appearance: dict[str, Any], path: Path) -> None:
         ends = [[abs(r["interval"][end] - r["ratio"]) for r in ratios] for end in (0, 1)]
         positions = [at + shift for at in range(len(ratios))]
         axes.errorbar(positions, values, ends, fmt="o", markersize=4, label=_SETS[name])
-    bands = [f"{band['first']} to {band['last']}" for band in strength["bands"]]
+    bands = [
+        f"{band['first']} to {band['last']}" if band["first"] < band["last"] else "1"
+        for band in strength["bands"]
+    ]
     axes.set_xticks(range(len(ratios)), [*bands, "contrast", "brightness"], fontsize=7)
     axes.axhline(1, color="grey", linewidth=1)
     axes.set(xlabel="power by cycles per image; contrast; brightness", ylabel="over reserve")
-    axes.legend(fontsize=8)
+    axes.legend(fontsize=8, loc="lower left")
     _save(figure, path)
 
 
