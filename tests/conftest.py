@@ -74,6 +74,20 @@ def phantom_set(family: str = "ct", per_class: int = 10, size: int = 16) -> Imag
     return ImageSet(np.stack(images), labels, names, tuple(files))
 
 
+def pair_batches(images: ImageSet):
+    """Five batches of four images and their labels, as a ``PyDataset`` of Keras."""
+    import keras
+
+    class Pairs(keras.utils.PyDataset):
+        num_batches = 5
+
+        def __getitem__(self, index):
+            rows = slice(4 * index, 4 * index + 4)
+            return images.images[rows], images.labels[rows]
+
+    return Pairs()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """A working directory of the tests' own, since some commands write there."""

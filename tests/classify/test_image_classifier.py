@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 from classify.small_network import pretrained, small_network
-from conftest import phantom_set
+from conftest import pair_batches, phantom_set
 
 from kerasmed.classify import network
 from kerasmed.classify.model import ImageClassifier
@@ -127,26 +127,12 @@ def test_saved_model_trains_on_as_one_that_was_never_saved(backend, dtype, tmp_p
     assert loaded == never_saved
 
 
-class _Batches(keras.utils.PyDataset):
-    def __init__(self, images):
-        super().__init__()
-        self.images = images
-
-    @property
-    def num_batches(self):
-        return 5
-
-    def __getitem__(self, index):
-        rows = slice(4 * index, 4 * index + 4)
-        return self.images.images[rows], self.images.labels[rows]
-
-
 @pytest.mark.parametrize(
     "give",
     [
         lambda images: (images.images, images.labels),
         lambda images: (images.to_tf_dataset(batch_size=4),),
-        lambda images: (_Batches(images),),
+        lambda images: (pair_batches(images),),
     ],
     ids=["arrays", "tf.data", "PyDataset"],
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-from conftest import no_levels, phantom_set
+from conftest import no_levels, pair_batches, phantom_set
 
 import kerasmed as km
 from kerasmed.diffusion import unet
@@ -146,27 +146,13 @@ def test_best_average_is_restored(phantoms, tmp_path):
     assert model.evaluate(phantoms)["loss"] == best["validation_loss"]
 
 
-class _Batches(keras.utils.PyDataset):
-    def __init__(self, images):
-        super().__init__()
-        self.images = images
-
-    @property
-    def num_batches(self):
-        return 5
-
-    def __getitem__(self, index):
-        rows = slice(4 * index, 4 * index + 4)
-        return self.images.images[rows], self.images.labels[rows]
-
-
 @pytest.mark.parametrize(
     "give",
     [
         lambda images: (images.images, images.labels),
         lambda images: (images.images, np.array(images.class_names)[images.labels]),
         lambda images: (images.to_tf_dataset(batch_size=4),),
-        lambda images: (_Batches(images),),
+        lambda images: (pair_batches(images),),
     ],
     ids=["arrays", "names", "tf.data", "PyDataset"],
 )
@@ -184,9 +170,9 @@ def test_fit_takes_what_keras_takes(give, phantoms):
 
 
 def test_stream_that_repeats_itself_goes_on_exactly(phantoms):
-    expected = losses_of(compiled(phantoms).fit(_Batches(phantoms), epochs=2, verbose=0))
+    expected = losses_of(compiled(phantoms).fit(pair_batches(phantoms), epochs=2, verbose=0))
     model = compiled(phantoms)
-    received = [losses_of(model.fit(_Batches(phantoms), verbose=0)) for _ in range(2)]
+    received = [losses_of(model.fit(pair_batches(phantoms), verbose=0)) for _ in range(2)]
     assert [*received[0], *received[1]] == expected
 
 
@@ -340,7 +326,7 @@ def test_building_a_model_leaves_the_global_generators_alone(phantoms):
         (lambda m, p: m.sample(per_class=0), "expected either labels, or per_class of 1 or more"),
         (lambda m, p: m.fit(p, p.labels), "expected an ImageSet by itself, received labels"),
         (lambda m, p: m.fit(p, batch_size=0), "batch_size: expected 1 or more, received 0"),
-        (lambda m, p: m.fit(_Batches(p), batch_size=2), "expected a stream of batches by itself"),
+        (lambda m, p: m.fit(pair_batches(p), batch_size=2), "a stream of batches by itself"),
         (lambda m, p: m.fit(iter([]), steps_per_epoch=1), "received one without batches"),
         (lambda m, p: m.sample([0], solver="euler"), "expected one of ddpm, .* received 'euler'"),
         (lambda m, p: m.sample([0], steps=0), "expected 1 to 1000, received 0"),
@@ -437,7 +423,7 @@ def test_stream_is_refused_on_several_devices(phantoms, monkeypatch):
     model = compiled(phantoms)
     monkeypatch.setattr("kerasmed.parallel.devices.replicas_of", lambda model: 2)
     with pytest.raises(InputError, match="on several devices, received a stream"):
-        model.fit(_Batches(phantoms))
+        model.fit(pair_batches(phantoms))
 
 
 def test_checkpoints_in_a_new_folder_leave_the_training_where_it_is(phantoms, tmp_path):
