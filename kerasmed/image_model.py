@@ -96,6 +96,17 @@ class ImageModel(keras.Model):
         weights = {id(weight) for weight in self.network.weights}
         return [variable for variable in self.network.variables if id(variable) not in weights]
 
+    def uncompiled(self) -> "ImageModel":
+        """A copy in float32 without the optimiser, as a study saves it."""
+        copy = type(self).from_config({**self.get_config(), "dtype": "float32"})
+        copy.set_weights(self.get_weights())
+        copy.batches_seen = self.batches_seen
+        return copy
+
+    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
+        """The optimiser, under mixed_float16 inside Keras's loss scaling."""
+        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
+
     def _check_compiled(self, method: str) -> None:
         if not self.compiled:
             raise InputError(

@@ -24,7 +24,7 @@ from kerasmed.classify.optimizer import (
     synchronize_normalization,
 )
 from kerasmed.classify.recorder import Recorder
-from kerasmed.data.arrays import check_pixels
+from kerasmed.data.arrays import check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import endless
 from kerasmed.errors import InputError
@@ -382,18 +382,18 @@ class ImageClassifier(ImageModel):
         network = self.inference_network()
         return devices.outside_strategies(lambda: predict_outputs(network, x, batch_size))
 
+    def uncompiled(self) -> "ImageClassifier":
+        """A copy in float32 without the optimiser, as a study saves it."""
+        copy = super().uncompiled()
+        copy.is_trained = self.is_trained
+        return copy
+
     def _pixels(self, x: Any) -> np.ndarray:
-        images = x.images if isinstance(x, ImageSet) else check_pixels(x)
-        if images.shape[1] != self.image_size:
-            raise InputError(
-                f"Images: expected {self.image_size} x {self.image_size} pixels, received "
-                f"{images.shape[1]} x {images.shape[2]}; resize them."
-            )
-        return images
+        return check_size(x.images if isinstance(x, ImageSet) else check_pixels(x), self.image_size)
 
     def _restart_optimizer(self, steps: int) -> None:
         """Begin the default optimiser anew, its rate falling over so many steps."""
-        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        optimizer = self._inner_optimizer()
         if not isinstance(optimizer, ClippedAdam):
             return
         rate = self.settings.finetune_learning_rate

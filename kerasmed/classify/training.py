@@ -117,11 +117,8 @@ def _ran(model: ImageClassifier, recorder: Recorder) -> dict[str, Any]:
 
 def _write(model: ImageClassifier, rows: list[dict[str, Any]], folder: Path) -> None:
     """Write the model, in float32 and without its optimiser, and its history."""
-    uncompiled = ImageClassifier.from_config({**model.get_config(), "dtype": "float32"})
-    uncompiled.set_weights(model.get_weights())
-    uncompiled.is_trained, uncompiled.batches_seen = True, model.batches_seen
     with written_aside(folder / "model.keras") as temporary:
-        uncompiled.save(temporary)
+        model.uncompiled().save(temporary)
     header = list(rows[0])
     lines = [",".join(header)] + [",".join(str(row[key]) for key in header) for row in rows]
     write_text(folder / "history.csv", "\n".join(lines) + "\n")

@@ -44,6 +44,20 @@ def check_pixels(images: np.ndarray) -> np.ndarray:
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
+def check_size(images: np.ndarray, size: int) -> np.ndarray:
+    """The given images, (n, size, size, 3).
+
+    Raises:
+        InputError: they have another size.
+    """
+    if images.shape[1] != size:
+        raise InputError(
+            f"Images: expected {size} x {size} pixels, received {images.shape[1]} x "
+            f"{images.shape[2]}; resize them."
+        )
+    return images
+
+
 def check_labels(
     labels: Sequence[str] | Sequence[int] | np.ndarray,
     count: int,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.data.arrays import check_labels, check_pixels
+from kerasmed.data.arrays import check_labels, check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import InputError
 
@@ -88,12 +88,7 @@ def one_pass(stream: Any, image_size: int, class_names: tuple[str, ...]) -> Iter
                 f"{type(batch).__name__}; map the dataset to such pairs."
             )
         images, labels = map(np.asarray, batch)
-        images = check_pixels(images)
-        if images.shape[1] != image_size:
-            raise InputError(
-                f"Images: expected {image_size} x {image_size} pixels, received "
-                f"{images.shape[1]} x {images.shape[2]}; resize them."
-            )
+        images = check_size(check_pixels(images), image_size)
         yield images, check_labels(labels, len(images), class_names)[0]
     if is_indexed:
         stream.on_epoch_end()

@@ -419,10 +419,6 @@ class DiffusionModel(ImageModel):
         """Steps that the optimiser has made; 0 without one."""
         return int(ops.convert_to_numpy(self.optimizer.iterations)) if self.compiled else 0
 
-    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
-        """The optimiser, under mixed_float16 inside Keras's loss scaling."""
-        return getattr(self.optimizer, "inner_optimizer", self.optimizer)
-
     def _current_average(self) -> list[np.ndarray]:
         average_of = getattr(self._inner_optimizer(), "average_of", lambda weight: weight)
         return [

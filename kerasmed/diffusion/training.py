@@ -124,8 +124,5 @@ def _save(model: DiffusionModel, path: Path) -> None:
         saved = load_diffusion_model(path).inference_network().get_weights()
         if len(saved) == len(averages) and all(map(np.array_equal, saved, averages)):
             return
-    uncompiled = DiffusionModel.from_config({**model.get_config(), "dtype": "float32"})
-    uncompiled.set_weights(model.get_weights())
-    uncompiled.batches_seen = model.batches_seen
     with written_aside(path) as temporary:
-        uncompiled.save(temporary)
+        model.uncompiled().save(temporary)

@@ -14,6 +14,7 @@ from kerasmed.parallel.workers import this_worker
 
 PREDICTED_AT_ONCE = 32
 _LEVELS = 4
+_INPUTS = ("noisy_images", "timesteps", "labels")
 
 
 def validation_losses(
@@ -46,9 +47,6 @@ def validation_losses(
         key = f"loss_t{level * width}_{(level + 1) * width - 1}"
         losses_by_level[key] = float(of_images[levels == level].mean())
     return losses_by_level
-
-
-_INPUTS = ("noisy_images", "timesteps", "labels")
 
 
 class Validation(keras.callbacks.Callback):

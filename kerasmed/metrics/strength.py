@@ -44,10 +44,10 @@ class Strength(TypedDict):
 
 def octaves(size: int) -> list[tuple[int, int]]:
     """First and last frequency of each band, in cycles per image of so many pixels."""
-    edges = [2**k for k in range(int(np.log2(size // 2)) + 1)]
-    ends = [edge - 1 for edge in edges[1:]]
+    starts = [2**k for k in range(int(np.log2(size // 2)))]
     # The last octave ends at the highest frequency, half the number of pixels.
-    return [(first, last) for first, last in zip(edges, [*ends[:-1], size // 2], strict=False)]
+    ends = [*(start - 1 for start in starts[1:]), size // 2]
+    return list(zip(starts, ends, strict=True))
 
 
 def band_power(images: np.ndarray) -> np.ndarray:
