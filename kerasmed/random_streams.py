@@ -25,7 +25,6 @@ class Purpose(IntEnum):
     CLASSIFIER_AUGMENTATION = 11
     CLASSIFIER_MIXING = 12
     COPY_CALIBRATION = 13
-    COPY_ALIGNMENT = 14
     DETECTION_POWER = 15
     MEMBERSHIP_IMAGES = 16
     MEMBERSHIP_BOOTSTRAP = 17
@@ -34,7 +33,6 @@ class Purpose(IntEnum):
     CLOSER_CHOICE = 20
     INTERVAL = 21
     PERMUTATION = 22
-    KERNEL_DISTANCE_INTERVAL = 23
     FIDELITY_CHOICE = 24
     FIDELITY_FREQUENCIES = 25
     CLASS_DISTANCE_CHOICE = 26
@@ -51,6 +49,7 @@ class Purpose(IntEnum):
     DENOISER_STREAM = 37
     CLASSIFIER_STREAM = 38
     STRENGTH_INTERVAL = 39
+    COPY_DETECTOR = 40
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -31,6 +31,15 @@ UnitPair = Annotated[list[UnitInterval], Field(min_length=2, max_length=2)]
 Percentiles = Annotated[list[float], Field(min_length=4, max_length=4)]
 
 
+class Estimate(TypedDict):
+    """A figure with its interval."""
+
+    value: float
+    """The figure."""
+    interval: Pair
+    """Its 95% interval, over groups such as patients."""
+
+
 class NotComputed(TypedDict):
     """Stands for figures that could not be computed."""
 

@@ -9,12 +9,11 @@ from typing_extensions import TypedDict
 
 from kerasmed.classify.config import Regime
 from kerasmed.errors import InputError
-from kerasmed.metrics.statistics import grouped_interval, holm, permutation_p_value
+from kerasmed.metrics.statistics import SIGNIFICANT, grouped_interval, holm, permutation_p_value
 from kerasmed.result_types import Pair, Signed, UnitPair
 from kerasmed.settings import UnitInterval
 
 _REGIMES: tuple[Regime, ...] = ("real", "synthetic", "both", "real_all")
-SIGNIFICANT = 0.05
 
 
 class TrainedOn(NamedTuple):

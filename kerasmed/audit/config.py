@@ -14,10 +14,12 @@ class EvaluationConfig(Section):
 
 
 class AuditConfig(Section):
-    """Further networks whose features fidelity is measured in."""
+    """The networks in whose features images are compared."""
 
-    # Names of backbones, such as InceptionV3.
-    extractors: list[str] = []
+    # Names of backbones, such as InceptionV3, or ONNX files of any network. The first decides
+    # whether a set is faithful. If null, the first CNN that has pretrained weights, frozen.
+    extractors: list[str] | None = None
+    # Of the backbones: "imagenet" or a path, for all of them or one for each.
     extractor_weights: str | dict[str, str] = "imagenet"
 
     @model_validator(mode="after")

@@ -2,22 +2,25 @@
 
 from collections.abc import Sequence
 from itertools import combinations
-from typing import NamedTuple, NotRequired
+from typing import NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.frechet import frechet_distance
-from kerasmed.metrics.kernel_distance import kernel_distance, kernel_distance_interval
-from kerasmed.metrics.manifold import overlap
+from kerasmed.metrics.jackknife import Figure, combine
+from kerasmed.metrics.kernel_distance import kernel_distance
+from kerasmed.metrics.manifold import Overlap, overlap
+from kerasmed.metrics.sample import Sample
 from kerasmed.metrics.sample_size import computed_or_reason, require_groups, require_images
 from kerasmed.random_streams import Purpose, random_stream
-from kerasmed.result_types import NotComputed, NotNegative, Pair
+from kerasmed.result_types import Estimate, NotComputed, NotNegative, Pair
 from kerasmed.settings import Count, UnitInterval
 
-# At most this many images of a set are compared: memory grows with the square.
-_COMPARED = 4000
+# At most this many images of a set are compared: time grows with the square.
+_COMPARED = 10_000
+_ROUNDING = 1e-9  # kernel distances of constant features differ from 0 by less
 
 
 class Distances(TypedDict):
@@ -26,17 +29,27 @@ class Distances(TypedDict):
     kid: float
     """Kernel distance (arXiv:1801.01401); about 0 where both sets are distributed alike."""
     interval: Pair
-    """Its 95% interval."""
+    """Its 95% interval, over groups."""
     fid: float | None
     """Fréchet distance; null where there are no more images than features."""
     precision: UnitInterval
     """Fraction of its images within the neighbourhood of a reserve image (arXiv:1904.06991)."""
     recall: UnitInterval
-    """Fraction of the reserve images within the neighbourhood of one of its images."""
+    """Fraction of the reserve images within the neighbourhood of one of its images. It depends on
+    the groups of the set, and decides nothing."""
     density: NotNegative
     """Mean number of reserve neighbourhoods that hold an image of it, over 5 (arXiv:2002.09797)."""
     coverage: UnitInterval
     """Fraction of the reserve images with an image of it in their neighbourhood."""
+
+
+class Relative(TypedDict):
+    """Figures of the synthetic set, over those of the training images."""
+
+    precision: Estimate
+    """Realism: the ratio of both precisions."""
+    coverage: Estimate
+    """Variety: the ratio of both coverages."""
 
 
 class Fidelity(TypedDict):
@@ -44,10 +57,14 @@ class Fidelity(TypedDict):
 
     compared: Count
     """Number of images of each set."""
+    groups: dict[str, Count]
+    """Number of groups, such as patients, of the compared ``reserve`` and ``train`` images."""
     synthetic_to_reserve: Distances
     """Of the synthetic set."""
     train_to_reserve: Distances
     """Of the training images of the diffusion model, for comparison."""
+    relative: Relative
+    """One over the other."""
 
 
 class ClassDistances(TypedDict):
@@ -59,6 +76,8 @@ class ClassDistances(TypedDict):
     """Mean over the classes of the synthetic set, over ``between``."""
     train: float
     """The same of the training images."""
+    excess: Estimate
+    """The former less the latter."""
 
 
 class FidelityByClass(TypedDict):
@@ -66,23 +85,20 @@ class FidelityByClass(TypedDict):
 
     compared: NotRequired[Count]
     """Number of images of each set."""
+    groups: NotRequired[dict[str, Count]]
+    """Number of groups, such as patients, of the compared ``reserve`` and ``train`` images."""
     synthetic_to_reserve: NotRequired[Distances]
     """Of the synthetic set."""
     train_to_reserve: NotRequired[Distances]
     """Of the training images of the diffusion model, for comparison."""
+    relative: NotRequired[Relative]
+    """One over the other."""
     not_computed: NotRequired[str]
-    """Instead of the three above: why they could not be computed."""
+    """Instead of the five above: why they could not be computed."""
     class_distances: ClassDistances | NotComputed
     """Distances within the classes."""
     per_class: dict[str, Fidelity | NotComputed]
     """Fidelity within each class."""
-
-
-class _Sample(NamedTuple):
-    """Features (n, d) of chosen images, divided by a scale, and their groups (n,)."""
-
-    features: np.ndarray
-    groups: np.ndarray
 
 
 def fidelity(
@@ -90,7 +106,7 @@ def fidelity(
 ) -> Fidelity:
     """Distance of the synthetic set to reserve images, and that of training to reserve images.
 
-    Most figures depend on the number of images. So each set contributes equally many, 4,000 at
+    Most figures depend on the number of images. So each set contributes equally many, 10,000 at
     most, in one random choice. Features are divided by their overall standard deviation on the
     reserve images, so that networks of different scales can be compared.
 
@@ -99,7 +115,7 @@ def fidelity(
             on), ``train`` (its training images, for comparison) and ``synthetic``.
         groups: (n,) of ``reserve`` and ``train``, equal for images that belong together. If None,
             each image is a group.
-        seed: Seed of the choice and the interval.
+        seed: Seed of the choice.
 
     Raises:
         InputError: One of the sets has fewer than 20 images, or fewer than five groups.
@@ -111,49 +127,56 @@ def fidelity(
     chosen = {
         name: rng.choice(len(of_set), compared, replace=False) for name, of_set in features.items()
     }
-    samples = {name: _sample(name, at, features, groups) for name, at in chosen.items()}
-    num_groups = {
-        f"{name} images": len(np.unique(sample.groups)) for name, sample in samples.items()
+    scale = _scale(features)
+    samples = {
+        name: Sample(name, features[name][at] / scale, _of_set(groups, name, at))
+        for name, at in chosen.items()
     }
-    require_groups("Fidelity", num_groups)
+    require_groups("Fidelity", {f"{name} images": s.num_groups for name, s in samples.items()})
+    overlaps = {name: overlap(samples["reserve"], samples[name]) for name in ("synthetic", "train")}
+    synthetic, train = overlaps["synthetic"], overlaps["train"]
     return {
         "compared": compared,
-        "synthetic_to_reserve": _distances(samples["reserve"], samples["synthetic"], seed),
-        "train_to_reserve": _distances(samples["reserve"], samples["train"], seed),
+        "groups": {name: samples[name].num_groups for name in ("reserve", "train")},
+        "synthetic_to_reserve": _distances(samples["reserve"], samples["synthetic"], synthetic),
+        "train_to_reserve": _distances(samples["reserve"], samples["train"], train),
+        "relative": {
+            "precision": combine(_ratio, synthetic.precision, train.precision).estimate(),
+            "coverage": combine(_ratio, synthetic.coverage, train.coverage).estimate(),
+        },
     }
 
 
-def _sample(
-    name: str,
-    positions: np.ndarray,
-    features: dict[str, np.ndarray],
-    groups: dict[str, np.ndarray] | None,
-) -> _Sample:
-    scale = max(float(features["reserve"].std()), 1e-12)
+def _scale(features: dict[str, np.ndarray]) -> float:
+    return float(features["reserve"].std()) or 1.0
+
+
+def _of_set(
+    groups: dict[str, np.ndarray] | None, name: str, positions: np.ndarray
+) -> np.ndarray | None:
     of_set = (groups or {}).get(name)
-    return _Sample(
-        features[name][positions] / scale, positions if of_set is None else of_set[positions]
-    )
+    return None if of_set is None else of_set[positions]
 
 
-def _distances(real: _Sample, others: _Sample, seed: int) -> Distances:
+def _ratio(synthetic: np.ndarray, train: np.ndarray) -> np.ndarray:
+    return synthetic / np.maximum(train, 1e-9)
+
+
+def _distances(reserve: Sample, others: Sample, shared: Overlap) -> Distances:
     """The figures of one set against reserve images."""
     try:
-        frechet = frechet_distance(real.features, others.features)
+        frechet = frechet_distance(reserve.features, others.features)
     except InputError:  # too few images
         frechet = None
-    sets = (real.features, others.features, real.groups, others.groups)
-    shared = overlap(
-        real.features, others.features, real_groups=real.groups, synthetic_groups=others.groups
-    )
+    distance = kernel_distance(reserve, others).corrected()
     return {
-        "kid": kernel_distance(*sets),
-        "interval": list(kernel_distance_interval(*sets, seed)),
+        "kid": distance.value,
+        "interval": list(distance.interval()),
         "fid": frechet,
-        "precision": shared.precision,
+        "precision": shared.precision.value,
         "recall": shared.recall,
         "density": shared.density,
-        "coverage": shared.coverage,
+        "coverage": shared.coverage.value,
     }
 
 
@@ -222,7 +245,7 @@ def class_distances(
         labels: int (n,) of each set.
         class_names: Names of the classes.
         groups: As of ``fidelity``.
-        seed: Seed of the choice of at most 4,000 images of a class, and of the intervals.
+        seed: Seed of the choice of at most 10,000 images of a set.
 
     Returns:
         The relative distances are 0 where images of a class are distributed alike, and 1 where they
@@ -233,16 +256,23 @@ def class_distances(
             or classes of real images are not apart, so that there is no scale.
     """
     samples = _class_samples(features, labels, class_names, groups, seed)
-    between = _between_classes(samples["reserve"], seed)
+    between = _between_classes(samples["reserve"])
+    synthetic, train = (
+        combine(_mean, *map(kernel_distance, samples["reserve"], samples[name]))
+        for name in ("synthetic", "train")
+    )
+    return {
+        "between": between.corrected().value,
+        "synthetic": combine(np.divide, synthetic, between).corrected().value,
+        "train": combine(np.divide, train, between).corrected().value,
+        "excess": combine(lambda s, t, b: (s - t) / b, synthetic, train, between)
+        .corrected()
+        .estimate(),
+    }
 
-    def within(name: str) -> float:
-        distances = [
-            kernel_distance(real.features, others.features, real.groups, others.groups)
-            for real, others in zip(samples["reserve"], samples[name], strict=True)
-        ]
-        return float(np.mean(distances)) / between
 
-    return {"between": between, "synthetic": within("synthetic"), "train": within("train")}
+def _mean(*values: float) -> float:
+    return sum(values) / len(values)
 
 
 def _class_samples(
@@ -251,45 +281,50 @@ def _class_samples(
     class_names: Sequence[str],
     groups: dict[str, np.ndarray] | None,
     seed: int,
-) -> dict[str, list[_Sample]]:
+) -> dict[str, list[Sample]]:
     """A random choice of the images of each class, by set."""
     rng = random_stream(seed, Purpose.CLASS_DISTANCE_CHOICE)
-
-    def positions(name: str, label: int) -> np.ndarray:
-        of_class = np.flatnonzero(labels[name] == label)
-        return rng.choice(of_class, min(len(of_class), _COMPARED), replace=False)
-
-    samples = {
-        name: [
-            _sample(name, positions(name, label), features, groups)
+    scale = _scale(features)
+    samples = {}
+    for name, of_set in features.items():
+        chosen = rng.choice(len(of_set), min(len(of_set), _COMPARED), replace=False)
+        sample = Sample(name, of_set[chosen] / scale, _of_set(groups, name, chosen))
+        samples[name] = [
+            sample.subset(np.flatnonzero(labels[name][chosen] == label))
             for label in range(len(class_names))
         ]
-        for name in features
-    }
-    group_names = {
-        f"{name} images of {class_name}": sample.groups
+    by_name = {
+        f"{name} images of {class_name}": sample
         for name, of_set in samples.items()
         for class_name, sample in zip(class_names, of_set, strict=True)
     }
-    counts = {name: len(of_class) for name, of_class in group_names.items()}
-    require_images("Distance of classes", counts)
-    num_groups = {name: len(np.unique(of_class)) for name, of_class in group_names.items()}
-    require_groups("Distance of classes", num_groups)
+    require_images(
+        "Distance of classes", {name: len(of_class) for name, of_class in by_name.items()}
+    )
+    require_groups(
+        "Distance of classes",
+        {name: int(np.count_nonzero(of_class.sizes)) for name, of_class in by_name.items()},
+    )
     return samples
 
 
-def _between_classes(reserve: list[_Sample], seed: int) -> float:
+def _between_classes(reserve: list[Sample]) -> Figure:
     """Mean kernel distance of two classes of real images, refused if within chance of 0."""
-    pairs = [
-        (first.features, second.features, first.groups, second.groups)
-        for first, second in combinations(reserve, 2)
-    ]
-    between = float(np.mean([kernel_distance(*pair) for pair in pairs]))
-    lows = [kernel_distance_interval(*pair, seed)[0] for pair in pairs]
-    if np.mean(lows) <= 0:
+    between = combine(_mean, *(_between(*pair) for pair in combinations(reserve, 2)))
+    corrected = between.corrected()
+    if not corrected.quantile(0.025) > _ROUNDING:
         raise InputError(
             "Distance of classes: expected classes of real images that lie apart in these "
-            f"features, received a kernel distance of {between:.3g}, within chance of 0; compare "
-            "in features that separate the classes."
+            f"features, received a kernel distance of {corrected.value:.3g}, within chance of 0; "
+            "compare in features that separate the classes."
         )
     return between
+
+
+def _between(first: Sample, second: Sample) -> Figure:
+    """Kernel distance of two classes of one sample, whose groups may have images of both."""
+    other = Sample("other class", second.features, second.groups, second.num_groups)
+    distance = kernel_distance(first, other)
+    of_first, of_second = distance.without[first.name], distance.without[other.name]
+    # To first order, what a group does to both classes adds up.
+    return Figure(distance.value, {first.name: of_first + of_second - distance.value})

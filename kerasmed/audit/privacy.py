@@ -1,6 +1,7 @@
 """Whether the synthetic set holds copies, and whether the denoiser reveals its training images."""
 
 import numpy as np
+from scipy.stats import binom, fisher_exact
 from typing_extensions import TypedDict
 
 from kerasmed.data.image_set import ImageSet
@@ -8,66 +9,82 @@ from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
 from kerasmed.inference.pixels import PixelRange
-from kerasmed.metrics.copies import Calibration, CopySearch, calibrate
+from kerasmed.metrics.copies import Calibration
+from kerasmed.metrics.copy_detector import CopyDetector
 from kerasmed.metrics.detection_power import DetectionPower, detection_power
 from kerasmed.metrics.membership import Membership, membership_inference
 from kerasmed.metrics.memorisation import Memorisation, comparison_pixels
-from kerasmed.progress import progress_bar, say
+from kerasmed.metrics.sample_size import require_images
+from kerasmed.metrics.statistics import SIGNIFICANT
+from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
-from kerasmed.result_types import NotComputed, Percentiles, Whole
+from kerasmed.result_types import NotComputed, NotNegative, Whole
 from kerasmed.settings import Count, UnitInterval
 
 # At most this many training images, and as many others, are tested for membership.
 _MEMBERS = 500
 _PAIRS = 8
-# At most this many synthetic images are compared, after alignment, with reserve images too.
-_ALIGNED = 300
+FRACTIONS = (0.001, 0.01, 0.05)  # of a set that are copies, for the chance to notice them
 _BATCH = 256
 
 
 class ImagePair(TypedDict):
-    """A synthetic image and the training image most similar to it."""
+    """A synthetic image and its nearest training image."""
 
     synthetic: Whole
     """Position of the synthetic image in ``files``."""
     train: Whole
     """Position of the training image in ``files``."""
-    similarity: float
-    """Correlation of their details after alignment; about 1 for an exact copy."""
+    ratio: NotNegative
+    """Distance between them, over that to the nearest other real image; low for a copy."""
 
 
-class Closer(TypedDict):
-    """Whether synthetic images are more like training than like reserve images."""
+class CopyFilterRecord(TypedDict):
+    """What the copy filter of the sampling did."""
+
+    calibration: Calibration
+    """How its threshold was found."""
+    drawn: Count
+    """Number of images that were drawn, with those left out."""
+    rejected: Whole
+    """Number of them that were copies by this filter, and were left out."""
+
+
+class FreshImages(TypedDict):
+    """Real images that the generator was not trained on, judged as synthetic ones are."""
 
     images: Count
-    """Number of synthetic images compared."""
-    fraction: UnitInterval
-    """Fraction more like a training image; about one half without memorisation."""
+    """Number of images."""
+    copies: Whole
+    """How many of them are called copies."""
 
 
 class Copies(TypedDict):
     """Synthetic images that are copies of training images."""
 
-    calibration: Calibration
-    """How the threshold was found."""
-    threshold: float
-    """The similarity above which an image counts as a copy."""
+    filter: CopyFilterRecord | None
+    """The copy filter; null if the set was drawn without one, or by another program."""
+    images: Count
+    """Number of synthetic images that were searched."""
+    threshold: NotNegative
+    """The ratio below which an image counts as a copy."""
     found: list[ImagePair]
     """The copies in the set."""
+    identical: Whole
+    """How many synthetic images have the pixels of a training image, also flipped or turned."""
+    fresh: FreshImages
+    """The same search over real images."""
+    p_value: UnitInterval
+    """Fisher's exact test: copies are no more frequent than among the real images."""
     fraction_of_train: UnitInterval
     """Fraction of the training images that are copied."""
-    rejected: Whole | None
-    """Number of copies that were drawn and left out; null if the sampling looked for none."""
-    drawn: Count
-    """Number of images that were drawn, with those left out."""
-    similarity: Percentiles
-    """5th, 50th and 95th percentile and maximum of the similarity to a training image."""
     nearest_pairs: list[ImagePair]
-    """The most similar pairs, copies or not."""
-    closer_to_train: Closer
-    """Training images against reserve images."""
+    """The pairs of the lowest ratios, copies or not."""
     power: list[DetectionPower]
     """How many planted copies the search finds, by alteration."""
+    noticed: dict[str, UnitInterval]
+    """For each fraction of a set that could be copies: the chance that the test notices, under the
+    alteration that hides them best."""
 
 
 class ComparedFiles(TypedDict):
@@ -100,76 +117,93 @@ def search_copies(
     train: ImageSet,
     reserve: ImageSet,
     synthetic: ImageSet,
-    calibration: Calibration | None,
-    rejected: int | None,
+    groups: np.ndarray,
+    copy_filter: CopyFilterRecord | None,
     seed: int,
 ) -> Copies:
     """Synthetic images that are copies of training images, and the sensitivity of the search.
 
     Args:
-        train: Training images of the diffusion model.
-        reserve: Other real images.
-        synthetic: The synthetic set.
-        calibration: That of the sampling, see ``calibrate``. None if the sampling did not look for
-            copies; the synthetic images then calibrate the search.
-        rejected: Number of copies that the sampling left out; None if it did not look for any.
-        seed: Seed of the choices.
+        train: training images of the generator.
+        reserve: other real images.
+        synthetic: the synthetic set.
+        groups: groups of the reserve images, (n,).
+        copy_filter: what the filter of the sampling did; it changes nothing here.
+        seed: seed of the choices.
 
     Raises:
-        InputError: There are fewer than 20 reserve or synthetic images.
+        InputError: there are fewer than 20 training, reserve or synthetic images, or fewer than
+            five groups of reserve images.
     """
-    say("Looking for copies.")
-    search = CopySearch(np.asarray(train.images))
-    images = np.asarray(synthetic.images)
-    calibration = calibration or calibrate(search, reserve.images, images, seed)
-    threshold = calibration["threshold"]
-    pairs, similarities = _nearest_pairs(search, images)
-    copies = [pair for pair in pairs if pair["similarity"] > threshold]
+    require_images("Copies", {"synthetic images": len(synthetic)})
+    images, of_train = np.asarray(synthetic.images), np.asarray(train.images)
+    total = len(train) + len(reserve) + len(synthetic)
+    with progress_bar("Searching for copies", total, "images") as advance:
+        detector = CopyDetector.of_images(
+            of_train, np.asarray(reserve.images), groups, seed, lambda count: advance(count, "")
+        )
+        ratios, positions = detector.score(images, lambda count: advance(count, ""))
+    pairs: list[ImagePair] = [
+        {"synthetic": int(i), "train": int(positions[i]), "ratio": float(ratios[i])}
+        for i in np.argsort(ratios, kind="stable")
+    ]
+    copies = [pair for pair in pairs if pair["ratio"] < detector.threshold]
+    fresh: FreshImages = {
+        "images": len(detector.fresh),
+        "copies": int((detector.fresh < detector.threshold).sum()),
+    }
+    power = detection_power(detector, of_train, seed)
+    worst = min(row["found"] for row in power)
     return {
-        "calibration": calibration,
-        "threshold": threshold,
+        "filter": copy_filter,
+        "images": len(synthetic),
+        "threshold": detector.threshold,
         "found": copies,
+        "identical": _identical(of_train, images),
+        "fresh": fresh,
+        "p_value": more_copies_than(fresh, len(copies), len(synthetic)),
         "fraction_of_train": len({pair["train"] for pair in copies}) / len(train),
-        "rejected": rejected,
-        "drawn": len(synthetic) + (rejected or 0),
-        "similarity": np.percentile(similarities, [5, 50, 95, 100]).tolist(),
         "nearest_pairs": pairs[:_PAIRS],
-        "closer_to_train": _closer_after_alignment(train, reserve, images, seed),
-        "power": detection_power(search, np.asarray(train.images), threshold, len(synthetic), seed),
+        "power": power,
+        "noticed": {
+            f"{fraction:g}": chance_to_notice(fresh, fraction, len(synthetic), worst)
+            for fraction in FRACTIONS
+        },
     }
 
 
-def _nearest_pairs(search: CopySearch, images: np.ndarray) -> tuple[list[ImagePair], np.ndarray]:
-    """Each image with its nearest training image, most similar first, and all similarities."""
-    with progress_bar("Searching", len(images), "images") as advance:
-        similarities, positions = search.nearest(images, lambda count: advance(count, ""))
-    pairs: list[ImagePair] = [
-        {
-            "synthetic": int(i),
-            "train": int(positions[i]),
-            "similarity": float(similarities[i]),
-        }
-        for i in np.argsort(-similarities, kind="stable")
-    ]
-    return pairs, similarities
+def more_copies_than(fresh: FreshImages, copies: int, images: int) -> float:
+    """P value of so many copies among synthetic images, where real ones have theirs by chance."""
+    table = [[copies, images - copies], [fresh["copies"], fresh["images"] - fresh["copies"]]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
 
 
-def _closer_after_alignment(
-    train: ImageSet, reserve: ImageSet, synthetic: np.ndarray, seed: int
-) -> Closer:
-    """``fraction``, that of ``images`` that are more like a training than a reserve image.
+def chance_to_notice(fresh: FreshImages, fraction: float, images: int, sensitivity: float) -> float:
+    """How often the test would notice that a fraction of a set are copies.
 
-    Equally many training and reserve images are compared, with at most 300 synthetic ones. About
-    one half without memorisation.
+    Args:
+        fresh: what the search finds among real images.
+        fraction: of the set that are copies.
+        images: number of images of the set.
+        sensitivity: fraction of copies that the search finds.
     """
-    rng, count = random_stream(seed, Purpose.COPY_ALIGNMENT), min(len(train), len(reserve))
-    chosen = np.sort(rng.choice(len(synthetic), min(len(synthetic), _ALIGNED), False))
-    images = synthetic[chosen]
-    to_train, to_reserve = (
-        CopySearch(real.images[np.sort(rng.choice(len(real), count, False))]).nearest(images)[0]
-        for real in (train, reserve)
+    planted = max(1, round(fraction * images))
+    chance = binom(planted, sensitivity)
+    return float(
+        sum(
+            chance.pmf(found)
+            for found in range(planted + 1)
+            if more_copies_than(fresh, found, images) < SIGNIFICANT
+        )
     )
-    return {"images": len(images), "fraction": float((to_train > to_reserve).mean())}
+
+
+def _identical(train: np.ndarray, synthetic: np.ndarray) -> int:
+    """Number of synthetic images with the pixels of a training image, also flipped or turned."""
+    known = {
+        version.tobytes() for image in train for version in all_versions(image[None], "dihedral")[0]
+    }
+    return sum(image.tobytes() in known for image in synthetic)
 
 
 def membership_of_training_images(

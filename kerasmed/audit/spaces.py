@@ -8,13 +8,14 @@ from typing_extensions import TypedDict
 from kerasmed.audit.fidelity import FidelityByClass, fidelity_by_class
 from kerasmed.data.image_set import ImageSet
 from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.extractor import OnnxExtractor
 
 
 def features_of_sets(
-    classifier: OnnxClassifier, sets: dict[str, ImageSet]
+    network: OnnxClassifier | OnnxExtractor, sets: dict[str, ImageSet]
 ) -> dict[str, np.ndarray]:
     """Features float32 (n, d) of each set, by its name."""
-    return {name: classifier.features(image_set.images) for name, image_set in sets.items()}
+    return {name: network.features(image_set.images) for name, image_set in sets.items()}
 
 
 class FidelityInSpaces(TypedDict):
@@ -36,7 +37,7 @@ def fidelity_in_spaces(
     features: dict[str, np.ndarray],
     pixels: dict[str, np.ndarray],
     groups: dict[str, np.ndarray],
-    networks: Iterable[tuple[str, OnnxClassifier]],
+    networks: Iterable[tuple[str, OnnxExtractor]],
     variants: Iterable[tuple[str, ImageSet]],
     seed: int,
 ) -> FidelityInSpaces:

@@ -95,11 +95,14 @@ def comparisons_csv(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def spaces_of(fidelity: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The results in ``fidelity.json``, by a name of the space that images were compared in."""
+    """The results in ``fidelity.json``, by a name of the space that images were compared in.
+
+    The first is the one that decides whether the set is faithful.
+    """
     of_cnn = f"features of {fidelity['features_of']}"
     return {
-        of_cnn: fidelity["in_features"],
         **{f"features of {name}": result for name, result in fidelity["in_networks"].items()},
+        of_cnn: fidelity["in_features"],
         "pixels": fidelity["in_pixels"],
         **{f"{of_cnn}, set {name}": result for name, result in fidelity["of_variants"].items()},
     }
@@ -139,16 +142,19 @@ def privacy_csv(privacy: Mapping[str, Any]) -> str:
 
     copies = privacy["copies"]
     if "not_computed" not in copies:
-        add("images drawn", copies["drawn"])
-        if copies["rejected"] is not None:  # None where the sampling did not look for copies
-            add("of these copies, left out", copies["rejected"])
+        if copies["filter"] is not None:
+            add("images drawn", copies["filter"]["drawn"])
+            add("of these left out by the copy filter", copies["filter"]["rejected"])
+        add("synthetic images searched", copies["images"])
         add("copies in the set", len(copies["found"]))
-        add("threshold of similarity", copies["threshold"])
-        add("reserve images above it, fraction", copies["calibration"]["reserve"]["above"])
-        closer = copies["closer_to_train"]["fraction"]
-        add("closer to training than to reserve images after alignment, fraction", closer)
+        add("real images searched", copies["fresh"]["images"])
+        add("copies among the real images", copies["fresh"]["copies"])
+        add("p value of more copies than among real images", copies["p_value"])
+        add("threshold of the ratio of distances", copies["threshold"])
         for row in copies["power"]:
             add(f"planted copies found, {row['alteration']}, fraction", row["found"])
+        for fraction, chance in copies["noticed"].items():
+            add(f"chance to notice a fraction of {fraction} copies", chance)
     for space in ("in_pixels", "in_features"):
         if "not_computed" not in privacy[space]:
             name = space.replace("_", " ")

@@ -16,7 +16,7 @@ from kerasmed import __version__
 from kerasmed.data.readers import FILTER
 from kerasmed.errors import ModelFileError
 from kerasmed.export.conversion import OPSET, convert, optimized_graph, write_model
-from kerasmed.export.precision import greatest_activation, quantize_gated, to_float16
+from kerasmed.export.precision import GateImages, greatest_activation, quantize_gated, to_float16
 from kerasmed.files import sha256_of, write_json, written_aside
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.metadata import FORMAT
@@ -96,20 +96,19 @@ def export_float16(source: Path, images: np.ndarray, path: Path) -> dict[str, An
 
 
 def export_int8(
-    source: Path, calibration: np.ndarray, images: np.ndarray, labels: np.ndarray, path: Path
+    source: Path, calibration: np.ndarray, gate: GateImages, path: Path
 ) -> dict[str, Any]:
     """Convert a float32 classifier file to 8-bit weights and arithmetic.
 
     Args:
         source: a file that ``export_classifier`` wrote.
         calibration: uint8 training images that set the ranges of activations.
-        images: uint8 validation images, on which at most half a point of accuracy may be lost.
-        labels: class indices of ``images``.
+        gate: images on which it may lose little accuracy, see ``quantize_gated``.
         path: path of the int8 file.
 
     Returns:
-        The sidecar's content, including the layers that had to stay in float32, both accuracies,
-        and as parity the greatest differences from float32 on some of the images.
+        The sidecar's content, including the layers that had to stay in float32, the check of the
+        accuracy, and as parity the greatest differences from float32 on some of the images.
 
     Raises:
         ModelFileError: the accuracy falls too far even with many layers in float32; nothing is
@@ -117,8 +116,8 @@ def export_int8(
     """
     engine = OnnxClassifier(source, provider="cpu")
     with written_aside(path) as temporary:
-        quantization = quantize_gated(source, calibration, images, labels, temporary)
-        parity_images = spread(images)
+        quantization = quantize_gated(source, calibration, gate, temporary)
+        parity_images = spread(gate.images)
         metadata = {
             **engine.metadata,
             "precision": "int8",

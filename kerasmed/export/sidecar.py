@@ -5,7 +5,7 @@ from typing import Literal, NotRequired
 from typing_extensions import TypedDict
 
 from kerasmed.export.config import Precision
-from kerasmed.result_types import NotNegative, Sha256, Whole
+from kerasmed.result_types import NotNegative, Sha256, Signed, Whole
 from kerasmed.settings import Count, Rate, UnitInterval
 
 
@@ -18,13 +18,29 @@ class Parity(TypedDict):
     """Of the features, relative to the largest one."""
 
 
-class ValidationAccuracy(TypedDict):
-    """Accuracy on the validation images."""
+class Int8Accuracy(TypedDict):
+    """Accuracy before and after the conversion to int8."""
 
     fp32: UnitInterval
     """Of the float32 file."""
     int8: UnitInterval
     """Of the int8 file."""
+
+
+class Int8Check(TypedDict):
+    """How an int8 file was compared with the float32 file."""
+
+    role: str
+    """Role of the images: ``reserve``, or ``validation`` for a CNN that learned from reserve."""
+    images: Count
+    """Number of images."""
+    accuracy: Int8Accuracy
+    """Accuracy on them."""
+    greatest_loss: Signed
+    """Upper end of the 95% interval of the accuracy lost, corrected for the versions tried."""
+    is_proven: bool
+    """Whether that is below 0.02. If not, there were too few images to prove it, and none of them
+    was lost."""
 
 
 class FileMetadata(TypedDict):
@@ -60,7 +76,7 @@ class FileMetadata(TypedDict):
     """fp16 and int8: hash of the float32 file it was made from."""
     float_layers: NotRequired[list[str]]
     """int8: convolutions that stay in float32."""
-    validation_accuracy: NotRequired[ValidationAccuracy]
+    int8_check: NotRequired[Int8Check]
     """int8: accuracy before and after."""
     calibration_images: NotRequired[Count]
     """int8: number of training images that set the ranges of activations."""

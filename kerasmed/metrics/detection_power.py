@@ -1,93 +1,103 @@
-"""How many planted copies, plain and altered, the copy search finds."""
+"""How many planted copies, plain and altered, the copy detector finds."""
 
 import io
 from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from typing_extensions import TypedDict
 
-from kerasmed.metrics.copies import CopySearch
+from kerasmed.metrics.copy_detector import CopyDetector
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.settings import Count, UnitInterval
 
 PLANTED = 60  # copies of each alteration
-FRACTIONS = (0.001, 0.01, 0.05)  # of a set that are copies, for the chance of detecting it
 
 
-def _brightened(image: np.ndarray, _: np.ndarray, __: np.random.Generator) -> np.ndarray:
-    return np.clip(image * 1.3 + 15, 0, 255).astype(np.uint8)
+def _brightened(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return _as_bytes(image * 1.3 + 15)
 
 
-def _rotated(image: np.ndarray, _: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _rotated(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle = rng.choice([-1, 1]) * rng.uniform(2, 8)
     return np.asarray(Image.fromarray(image).rotate(angle, Image.Resampling.BILINEAR))
 
 
-def _compressed(image: np.ndarray, _: np.ndarray, __: np.random.Generator) -> np.ndarray:
+def _shifted(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """By up to 5% of the width, in either direction; the edge is repeated."""
+    by = rng.uniform(-0.05, 0.05, 2) * len(image)
+    affine = (1, 0, by[0], 0, 1, by[1])
+    size, reach = len(image), -(-len(image) // 20)
+    wide = Image.fromarray(np.pad(image, [(reach, reach)] * 2 + [(0, 0)], mode="edge"))
+    moved = wide.transform(wide.size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    return np.asarray(moved)[reach : reach + size, reach : reach + size]
+
+
+def _zoomed(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    cut = len(image) * (1 - 1 / rng.uniform(1.02, 1.1)) / 2
+    box = (cut, cut, len(image) - cut, len(image) - cut)
+    return np.asarray(Image.fromarray(image).resize(image.shape[:2], box=box))
+
+
+def _blurred(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
+    return _as_bytes(gaussian_filter(image.astype(float), (1, 1, 0)))
+
+
+def _compressed(image: np.ndarray, _: np.random.Generator) -> np.ndarray:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=40)
     return np.asarray(Image.open(file))
 
 
-def _blended(image: np.ndarray, other: np.ndarray, _: np.random.Generator) -> np.ndarray:
-    return ((image.astype(np.uint16) + other) // 2).astype(np.uint8)
+def _noisy(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return _as_bytes(image + rng.normal(0, 8, image.shape))
 
 
-# alteration(image, another training image, rng) -> image, all uint8 (size, size, 3).
-ALTERATIONS: dict[str, Callable[[np.ndarray, np.ndarray, np.random.Generator], np.ndarray]] = {
-    "exact": lambda image, *_: image,
-    "mirrored": lambda image, *_: image[:, ::-1],
+def _as_bytes(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(pixels.round(), 0, 255).astype(np.uint8)
+
+
+# alteration(image, rng) -> image, both uint8 (size, size, 3).
+ALTERATIONS: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+    "exact": lambda image, _: image,
+    "mirrored": lambda image, _: image[:, ::-1],
     "brightened by 30%": _brightened,
     "rotated by 2 to 8 degrees": _rotated,
+    "shifted by up to 5%": _shifted,
+    "enlarged by 2 to 10%": _zoomed,
+    "blurred by a pixel": _blurred,
     "JPEG of quality 40": _compressed,
-    "blended half and half": _blended,
+    "grain of deviation 8": _noisy,
 }
 
 
 class DetectionPower(TypedDict):
-    """How many planted copies of one alteration the search finds."""
+    """How many planted copies of one alteration the detector finds."""
 
     alteration: str
     """How the copies were altered."""
     planted: Count
     """How many there were."""
     found: UnitInterval
-    """Fraction of them that the search finds."""
-    set_found_out: dict[str, UnitInterval]
-    """For each fraction of a set that could be copies: the chance that at least one is found."""
+    """Fraction of them that the detector finds."""
 
 
 def detection_power(
-    search: CopySearch, training: np.ndarray, threshold: float, size: int, seed: int = 0
+    detector: CopyDetector, train: np.ndarray, seed: int = 0
 ) -> list[DetectionPower]:
-    """Fraction of planted copies that the search finds, by alteration.
+    """Fraction of planted copies that a detector finds, by alteration.
 
     Args:
-        search: Search over the training images.
-        training: These images, uint8 (m, size, size, 3).
-        threshold: Similarity above which an image is called a copy.
-        size: Number of images of the set that copies would be planted in.
+        detector: that of these training images.
+        train: uint8 (m, size, size, 3).
         seed: Seed of the choice of images and of the alterations.
     """
     rng = random_stream(seed, Purpose.DETECTION_POWER)
-    chosen = rng.choice(len(training), min(PLANTED, len(training)), replace=False)
-    others = (chosen + rng.integers(1, len(training), len(chosen))) % len(training)
+    chosen = train[rng.choice(len(train), min(PLANTED, len(train)), replace=False)]
     rows: list[DetectionPower] = []
     for name, alter in ALTERATIONS.items():
-        pairs = zip(training[chosen], training[others], strict=True)
-        altered = np.stack([alter(image, other, rng) for image, other in pairs])
-        similarities, _ = search.nearest(altered)
-        sensitivity = float((similarities > threshold).mean())
-        rows.append(
-            {
-                "alteration": name,
-                "planted": len(chosen),
-                "found": sensitivity,
-                "set_found_out": {
-                    f"{fraction:g}": 1 - (1 - sensitivity) ** max(1, round(fraction * size))
-                    for fraction in FRACTIONS
-                },
-            }
-        )
+        altered = np.stack([alter(image, rng) for image in chosen])
+        is_found = detector.score(altered).ratios < detector.threshold
+        rows.append({"alteration": name, "planted": len(chosen), "found": float(is_found.mean())})
     return rows

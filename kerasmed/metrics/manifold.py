@@ -1,81 +1,117 @@
-"""Precision, recall, density and coverage of a synthetic set."""
+"""Precision, recall, density and coverage of a set of images."""
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.spatial.distance import cdist
+from sklearn.metrics.pairwise import euclidean_distances
 
 from kerasmed.errors import InputError
+from kerasmed.metrics.jackknife import Figure
+from kerasmed.metrics.sample import Sample
 
 # The neighbourhood of an image reaches to its k-th nearest neighbour: this is k.
 NEIGHBOURS = 5
+_ROWS = 1024  # of a matrix of distances that are in memory at once
 
 
 @dataclass(frozen=True)
 class Overlap:
     """How two sets cover each other, by the neighbourhoods of their images.
 
-    The neighbourhood of an image reaches to the k-th nearest image of its own set. Images of its
-    group do not count: among five slices of one patient it would have almost no extent.
+    The neighbourhood of a reserve image reaches to the k-th nearest reserve image. Images of its
+    own group do not count: among five slices of one patient it would have almost no extent. So
+    precision, density and coverage treat any two other sets alike.
+
+    The neighbourhoods of ``recall`` are those of the other set, whose groups are ignored: a set of
+    few large groups has small ones. Compare it only between sets that are grouped alike.
 
     Attributes:
-        precision: Fraction of synthetic images within the neighbourhood of any real one
+        precision: fraction of the images within the neighbourhood of any reserve image
             (Kynkäänniemi et al., arXiv:1904.06991).
-        recall: Fraction of real images within the neighbourhood of any synthetic one.
-        density: Mean number of real neighbourhoods that hold a synthetic image, over k (Naeem et
-            al., arXiv:2002.09797). About 1 where both sets are distributed alike, and more where
-            the synthetic images crowd.
-        coverage: Fraction of real images with a synthetic one within their neighbourhood.
+        recall: fraction of the reserve images within the neighbourhood of any image.
+        density: mean number of reserve neighbourhoods that hold an image, over k (Naeem et al.,
+            arXiv:2002.09797). About 1 where both sets are distributed alike, and more where the
+            images crowd.
+        coverage: fraction of the reserve images with an image within their neighbourhood.
     """
 
-    precision: float
+    precision: Figure
     recall: float
     density: float
-    coverage: float
+    coverage: Figure
 
 
-def overlap(
-    real: np.ndarray,
-    synthetic: np.ndarray,
-    neighbours: int = NEIGHBOURS,
-    real_groups: np.ndarray | None = None,
-    synthetic_groups: np.ndarray | None = None,
-) -> Overlap:
-    """Precision, recall, density and coverage of a synthetic set.
+def overlap(reserve: Sample, images: Sample, neighbours: int = NEIGHBOURS) -> Overlap:
+    """Precision, recall, density and coverage of a set of images.
+
+    The intervals of precision and coverage take the neighbourhoods as given. They are of the
+    groups whose images these are, and of the groups that are found in them.
 
     Args:
-        real: float (n, d).
-        synthetic: float (m, d).
+        reserve: real images that the images are compared with.
+        images: the set in question.
         neighbours: k.
-        real_groups: (n,), equal for images of one group. If None, each image is a group.
-        synthetic_groups: (m,).
 
     Raises:
-        InputError: Fewer than k images are of other groups than some image.
+        InputError: fewer than k images are of other groups than some image of ``reserve``; or there
+            are no more than k images.
     """
-    between = cdist(real, synthetic)
-    real_radii, synthetic_radii = (
-        _radii(features, np.arange(len(features)) if groups is None else groups, neighbours)
-        for features, groups in ((real, real_groups), (synthetic, synthetic_groups))
-    )
-    inside_real = between < real_radii[:, None]
+    radii = _radii(reserve.features, reserve.groups, neighbours)
+    own_radii = _radii(images.features, np.arange(len(images)), neighbours)
+    inside = np.empty((len(reserve), len(images)), bool)
+    recalled = np.empty(len(reserve), bool)
+    for start in range(0, len(reserve), _ROWS):
+        rows = slice(start, start + _ROWS)
+        distances = euclidean_distances(reserve.features[rows], images.features)
+        inside[rows] = distances < radii[rows, None]
+        recalled[rows] = (distances < own_radii).any(axis=1)
     return Overlap(
-        precision=float(inside_real.any(axis=0).mean()),
-        recall=float((between < synthetic_radii).any(axis=1).mean()),
-        density=float(inside_real.sum(axis=0).mean() / neighbours),
-        coverage=float((between.min(axis=1) < real_radii).mean()),
+        precision=_fraction_covered(inside, reserve, images),
+        recall=float(recalled.mean()),
+        density=float(inside.sum(axis=0).mean() / neighbours),
+        coverage=_fraction_covered(inside.T, images, reserve),
+    )
+
+
+def _fraction_covered(hits: np.ndarray, by: Sample, covered: Sample) -> Figure:
+    """Fraction of the images of one sample that any image of another one covers.
+
+    Args:
+        hits: bool (n, m), whether each image of ``by`` covers each image of ``covered``.
+        by: the sample that covers, (n,).
+        covered: the sample of the fraction, (m,).
+    """
+    order = np.argsort(by.groups, kind="stable")
+    starts = np.flatnonzero(np.diff(by.groups[order], prepend=-1))
+    of_group = np.logical_or.reduceat(hits[order], starts, axis=0)  # by any image of each group
+    is_covered = np.asarray(of_group.any(axis=0))
+    # Without a group, only images that no other group covers are lost.
+    lost = np.zeros(by.num_groups)
+    lost[by.groups[order][starts]] = of_group[:, of_group.sum(axis=0) == 1].sum(axis=1)
+    count = len(is_covered)
+    sums = np.bincount(covered.groups, is_covered, covered.num_groups)
+    return Figure(
+        float(is_covered.mean()),
+        {
+            by.name: (is_covered.sum() - lost) / count,
+            covered.name: (is_covered.sum() - sums) / (count - covered.sizes),
+        },
     )
 
 
 def _radii(features: np.ndarray, groups: np.ndarray, neighbours: int) -> np.ndarray:
     """Distance of each image (n, d) to its k-th nearest of another group: float (n,)."""
-    _, group_of_image, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    _, sizes = np.unique(groups, return_counts=True)
     others = len(features) - int(sizes.max())
     if others < neighbours:
         raise InputError(
             f"Precision and recall: expected at least {neighbours} images outside the largest "
             f"group, received {others}; add images of other groups."
         )
-    distances = cdist(features, features)
-    distances[group_of_image[:, None] == group_of_image] = np.inf
-    return np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
+    radii = np.empty(len(features))
+    for start in range(0, len(features), _ROWS):
+        rows = slice(start, start + _ROWS)
+        distances = euclidean_distances(features[rows], features)
+        distances[groups[rows, None] == groups] = np.inf
+        radii[rows] = np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
+    return radii

@@ -113,7 +113,7 @@ class Memorisation(TypedDict):
 
 
 def memorisation(
-    train: np.ndarray,
+    train_versions: np.ndarray,
     reserve: np.ndarray,
     synthetic: np.ndarray,
     seed: int = 0,
@@ -125,15 +125,17 @@ def memorisation(
     reserve images. About one half of the synthetic images are then closer to training images.
 
     Args:
-        train: Training images of the diffusion model, float (n, d): pixels or features.
-        reserve: Other real images, float (m, versions, d), the first version unchanged.
-        synthetic: float (k, versions, d), the first version unchanged.
+        train_versions: Training images of the diffusion model, float (n, versions, d): pixels or
+            features, the first version unchanged.
+        reserve: Other real images, float (m, versions, d).
+        synthetic: float (k, versions, d).
         seed: Seed of the choice of equally many training and reserve images, and of ``c_t``.
         groups: (m,), see ``data_copying``.
 
     Raises:
         InputError: One of the sets has fewer than 20 images.
     """
+    train = train_versions[:, 0]
     counts = {
         "training images": len(train),
         "reserve images": len(reserve),
@@ -145,8 +147,7 @@ def memorisation(
     reserve_to_train, closest_to_reserve = nearest_of_versions(reserve, train)
     # An image is authentic if it is farther from its nearest training image than that training
     # image is from any other (Alaa et al., arXiv:2102.08921, section 3.3).
-    neighbours = NearestNeighbors(n_neighbors=1).fit(train.astype(np.float64))
-    within_train = neighbours.kneighbors()[0][:, 0]
+    within_train = _distances_within(train_versions)
     return {
         "n_synthetic": len(synthetic),
         "n_compared": min(len(train), len(reserve)),
@@ -218,6 +219,17 @@ def data_copying(
 
     choices = _CHOICES if len(np.unique(groups)) < len(groups) else 1
     return float(np.mean([score(one_per_group()) for _ in range(choices)]))
+
+
+def _distances_within(images: np.ndarray) -> np.ndarray:
+    """Distance of any version of each image (n, versions, d) to the nearest other image: (n,)."""
+    neighbours = NearestNeighbors(n_neighbors=2).fit(images[:, 0].astype(np.float64))
+    least = np.full(len(images), np.inf)
+    for version in range(images.shape[1]):
+        distances, positions = neighbours.kneighbors(images[:, version].astype(np.float64))
+        is_other = positions != np.arange(len(images))[:, None]
+        least = np.minimum(least, np.where(is_other, distances, np.inf).min(axis=1))
+    return least
 
 
 def _distances_to_either(

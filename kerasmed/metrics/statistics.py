@@ -6,6 +6,7 @@ from scipy.stats import bootstrap, norm, permutation_test, t
 from kerasmed.metrics.sample_size import MINIMUM_GROUPS
 from kerasmed.random_streams import Purpose, random_stream
 
+SIGNIFICANT = 0.05  # p values below it count
 _PERMUTATIONS = 9_999  # assignments of signs that the permutation test draws
 _DRAWS_AT_ONCE = 5_000_000  # bounds the memory
 

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image
 
 from kerasmed import __version__
-from kerasmed.audit.tables import trained_on
+from kerasmed.audit.tables import spaces_of, trained_on
 from kerasmed.data.datasets import DATASETS
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
@@ -120,7 +120,7 @@ def _values(
         "training": record["stages"]["diffusion"]["result"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
-        "fidelity": read_json(run.evaluation / "fidelity.json", "kerasmed audit"),
+        "spaces": spaces_of(read_json(run.evaluation / "fidelity.json", "kerasmed audit")),
         "privacy": privacy,
         "verdicts": read_json(run.evaluation / "verdicts.json", "kerasmed audit"),
         "published": published[0] if published else None,

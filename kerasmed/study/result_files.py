@@ -15,6 +15,7 @@ from typing_extensions import TypedDict, get_original_bases, is_typeddict
 from kerasmed.audit.appearance import AppearanceOfSets
 from kerasmed.audit.comparison import Comparison
 from kerasmed.audit.privacy import Privacy
+from kerasmed.audit.usefulness import Usefulness
 from kerasmed.audit.verdicts import Verdict
 from kerasmed.data.splits import SplitFile
 from kerasmed.errors import InputError
@@ -171,6 +172,9 @@ RESULT_FILES: dict[str, ResultFile] = {
     ),
     "comparisons": _in_evaluation(
         "comparisons", list[Comparison], _EVALUATE, "each two regimes of a CNN, with a test"
+    ),
+    "usefulness": _in_evaluation(
+        "usefulness", Usefulness, _EVALUATE, "synthetic against real images as a training set"
     ),
     "curves": _in_evaluation(
         "curves", dict[str, Curves], _EVALUATE, "ROC curves and reliability of each CNN"

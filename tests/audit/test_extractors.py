@@ -6,6 +6,9 @@ import keras
 import numpy as np
 import pytest
 
+from kerasmed.audit.config import AuditConfig
+from kerasmed.audit.extractors import named_extractors, open_extractors
+from kerasmed.classify.config import ClassifierConfig
 from kerasmed.cli.main import main
 from kerasmed.errors import ConfigError
 from kerasmed.study.config import parse_config
@@ -40,6 +43,33 @@ def test_named_network_is_exported_once_and_measures_fidelity(tiny_config, run_c
     assert np.isfinite(in_network["synthetic_to_reserve"]["kid"])
     table = (run_copy / "evaluation" / "fidelity.csv").read_text()
     assert "features of MobileNet (own.weights.h5),all,synthetic" in table
+
+
+def test_first_pretrained_network_of_the_study_is_the_default(tmp_path, weights):
+    named = {"MobileNetV2": "none", "MobileNet": str(weights), "VGG16": "none"}
+    classifiers = ClassifierConfig(backbones=[*named], weights=named)
+
+    (extractor,) = named_extractors(AuditConfig(), classifiers)
+
+    assert extractor == ("MobileNet", str(weights))
+    assert named_extractors(AuditConfig(), ClassifierConfig(weights="none")) == []
+    assert named_extractors(AuditConfig(extractors=[]), classifiers) == []
+    with pytest.raises(ConfigError, match=r"expected an ONNX file, received 'no.onnx'"):
+        named_extractors(AuditConfig(extractors=["no.onnx"]), classifiers)
+
+
+def test_file_of_any_network_is_used_as_it_is(tmp_path, tiny_run):
+    exported = sorted((tiny_run / "exported").glob("*.onnx"))[0]
+    images = np.zeros((3, 32, 32, 3), np.uint8)
+    classifiers = ClassifierConfig(weights="none")
+    settings = AuditConfig(extractors=[str(exported)])
+
+    named = named_extractors(settings, classifiers)
+    ((name, extractor),) = open_extractors(named, images, tmp_path)
+
+    assert name == exported.name
+    assert extractor.features(np.zeros((3, 32, 32, 3), np.uint8)).ndim == 2
+    assert not list(tmp_path.iterdir())
 
 
 def test_network_that_is_unknown_or_has_learned_nothing_is_refused(tiny_config, run_copy, capsys):

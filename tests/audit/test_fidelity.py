@@ -1,18 +1,15 @@
 """Distances of sets against plain loops and on known distributions."""
 
 import json
-from dataclasses import asdict
 
 import numpy as np
 import pytest
-from scipy.linalg import sqrtm
 
 from kerasmed.audit import fidelity as module
 from kerasmed.audit.fidelity import class_distances, fidelity_by_class
 from kerasmed.errors import InputError
-from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.kernel_distance import kernel_distance
-from kerasmed.metrics.manifold import Overlap, overlap
+from kerasmed.metrics.sample import Sample
 
 SETS = ("reserve", "train", "synthetic")
 
@@ -24,56 +21,6 @@ def normal(count: int, shift: float = 0.0, seed: int = 0, width: int = 8) -> np.
 def fidelity(reserve, train, synthetic, groups=None, seed=0) -> dict:
     sets = {"reserve": reserve, "train": train, "synthetic": synthetic}
     return module.fidelity(sets, groups, seed)
-
-
-def plain_kernel_distance(first, second) -> float:
-    """Binkowski et al., arXiv:1801.01401, eq. 4, term by term."""
-
-    def kernel(x, y) -> float:
-        return (sum(float(a) * float(b) for a, b in zip(x, y, strict=True)) / len(x) + 1) ** 3
-
-    def within(xs) -> float:
-        pairs = [kernel(x, y) for i, x in enumerate(xs) for j, y in enumerate(xs) if i != j]
-        return sum(pairs) / len(pairs)
-
-    between = [kernel(x, y) for x in first for y in second]
-    return within(first) + within(second) - 2 * sum(between) / len(between)
-
-
-@pytest.mark.parametrize(("n", "m", "width"), [(2, 2, 1), (5, 9, 3), (12, 7, 16)])
-def test_kernel_distance_agrees_with_plain_loops(n, m, width):
-    first, second = normal(n, 0.5, 1, width), normal(m, 0.0, 2, width)
-
-    assert kernel_distance(first, second) == pytest.approx(plain_kernel_distance(first, second))
-
-
-def test_kernel_distance_by_hand():
-    # d = 1. Within {0, 1}: k(0, 1) = 1; within {1, 2}: k(1, 2) = 27; between: 1, 1, 8, 27.
-    distance = kernel_distance(np.array([[0.0], [1.0]]), np.array([[1.0], [2.0]]))
-
-    assert distance == pytest.approx(1 + 27 - 2 * (1 + 1 + 8 + 27) / 4)
-
-
-def test_kernel_distance_is_symmetric():
-    first, second = normal(20, seed=1), normal(30, 1.0, seed=2)
-
-    assert kernel_distance(first, second) == pytest.approx(kernel_distance(second, first))
-
-
-def test_kernel_distance_is_unbiased():
-    distances = [kernel_distance(normal(25, seed=i), normal(25, seed=1000 + i)) for i in range(200)]
-
-    error = np.std(distances) / np.sqrt(len(distances))
-    assert abs(np.mean(distances)) < 3 * error
-    assert min(distances) < 0
-
-
-def test_float32_features_lose_no_digits():
-    first, second = normal(30, 20.0, 1), normal(30, 20.0, 2)
-
-    distance = kernel_distance(first, second)
-
-    assert distance == kernel_distance(first.astype(np.float64), second.astype(np.float64))
 
 
 def test_same_distribution_is_near_0_and_a_shifted_one_is_far():
@@ -105,9 +52,11 @@ def test_scale_of_the_features_changes_nothing(factor):
         assert second[name]["kid"] == pytest.approx(first[name]["kid"], rel=1e-3)
 
 
-@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 1, 2.2), (0.5, 0.8, 1.3)])
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.8, 1.9), (0.5, 0.8, 1.3)])
 def test_interval_covers_and_is_about_as_wide_as_the_spread(shift, least, most):
-    truth = kernel_distance(normal(3000, seed=1), normal(3000, shift, seed=2))
+    truth = kernel_distance(
+        Sample("a", normal(3000, seed=1)), Sample("b", normal(3000, shift, seed=2))
+    ).value
     values, widths, covered = [], [], 0
     for i in range(60):
         sets = normal(60, seed=10 + 3 * i), normal(60, seed=11 + 3 * i)
@@ -122,51 +71,14 @@ def test_interval_covers_and_is_about_as_wide_as_the_spread(shift, least, most):
     assert least < np.mean(widths) / (3.92 * np.std(values)) < most
 
 
-def patients(seed: int, count: int = 20, images: int = 12) -> np.ndarray:
-    """Images of so many patients, that differ between patients more than within: (n, 8)."""
+def patients(seed: int) -> np.ndarray:
+    """Twelve images each of 20 patients, who differ more than their images: (240, 8)."""
     rng = np.random.default_rng(seed)
-    of_patient = 0.8 * rng.normal(size=(count, 1, 8))
-    return (of_patient + 0.6 * rng.normal(size=(count, images, 8))).reshape(-1, 8)
+    return (0.8 * rng.normal(size=(20, 1, 8)) + 0.6 * rng.normal(size=(20, 12, 8))).reshape(-1, 8)
 
 
-@pytest.fixture
-def of_patient() -> np.ndarray:
-    return np.arange(240) // 12
-
-
-def test_kernel_distance_of_groups_agrees_with_plain_loops():
-    first, second = normal(9, 0.5, 1, 3), normal(6, 0.0, 2, 3)
-    of_first, of_second = np.arange(9) // 3, np.arange(6) // 2
-
-    def within(xs, groups) -> float:
-        pairs = [
-            (np.dot(x, y) / 3 + 1) ** 3
-            for x, g in zip(xs, groups, strict=True)
-            for y, h in zip(xs, groups, strict=True)
-            if g != h
-        ]
-        return float(np.mean(pairs))
-
-    between = [(np.dot(x, y) / 3 + 1) ** 3 for x in first for y in second]
-    expected = within(first, of_first) + within(second, of_second) - 2 * float(np.mean(between))
-    assert kernel_distance(first, second, of_first, of_second) == pytest.approx(expected, rel=1e-5)
-
-
-def test_kernel_distance_of_other_patients_is_unbiased_and_its_interval_covers_0(of_patient):
-    values, naive, covered = [], [], 0
-    for seed in range(40):
-        sets = patients(2 * seed), patients(2 * seed + 1)
-        values.append(kernel_distance(*sets, of_patient, of_patient))
-        naive.append(kernel_distance(*sets))
-        low, high = module.kernel_distance_interval(*sets, of_patient, of_patient, seed)
-        covered += low < 0 < high
-    error = np.std(values) / np.sqrt(len(values))
-    assert abs(np.mean(values)) < 3 * error
-    assert np.mean(naive) > 10 * error  # what pairs of the same patient would add
-    assert covered >= 36
-
-
-def test_fidelity_knows_the_patients(of_patient):
+def test_fidelity_knows_the_patients():
+    of_patient = np.arange(240) // 12
     sets = [patients(seed) for seed in range(3)]
     groups = dict.fromkeys(("reserve", "train"), of_patient)
 
@@ -240,96 +152,6 @@ def test_too_few_images_are_refused(position, name):
         fidelity(*sets)
 
 
-def test_frechet_distance_of_one_dimension_by_hand():
-    first, second = np.array([[0.0], [2.0]]), np.array([[3.0], [7.0]])
-
-    # Means 1 and 5, variances 2 and 8: (5 - 1)^2 + (sqrt 8 - sqrt 2)^2.
-    assert frechet_distance(first, second) == pytest.approx(16 + 2)
-
-
-def test_frechet_distance_agrees_with_the_matrix_root():
-    first, second = normal(80, 0.0, 1, 6), normal(90, 0.3, 2, 6) @ np.diag([1, 2, 3, 1, 1, 0.5])
-    a, b = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
-    offset = np.square(first.mean(axis=0) - second.mean(axis=0)).sum()
-
-    expected = offset + np.trace(a + b - 2 * sqrtm(a @ b).real)
-
-    assert frechet_distance(first, second) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(second, first) == pytest.approx(expected, rel=1e-6)
-    assert frechet_distance(first, first) == pytest.approx(0, abs=1e-9)
-
-
-def test_frechet_distance_of_too_few_images_is_refused():
-    with pytest.raises(InputError, match="more images than the 8 features, received 8"):
-        frechet_distance(normal(30), normal(8))
-
-
-def plain_overlap(real, synthetic, k) -> Overlap:
-    """Term by term, from the papers' definitions."""
-
-    def distance(x, y) -> float:
-        return float(np.sqrt(((x.astype(np.float64) - y) ** 2).sum()))
-
-    def reach(xs, i) -> float:
-        return sorted(distance(xs[i], xs[j]) for j in range(len(xs)) if j != i)[k - 1]
-
-    of_real = [reach(real, i) for i in range(len(real))]
-    of_synthetic = [reach(synthetic, j) for j in range(len(synthetic))]
-    inside = [[distance(x, y) < of_real[i] for y in synthetic] for i, x in enumerate(real)]
-    return Overlap(
-        precision=np.mean([any(row[j] for row in inside) for j in range(len(synthetic))]),
-        recall=np.mean(
-            [any(distance(x, y) < of_synthetic[j] for j, y in enumerate(synthetic)) for x in real]
-        ),
-        density=np.sum(inside) / k / len(synthetic),
-        coverage=np.mean([any(row) for row in inside]),
-    )
-
-
-@pytest.mark.parametrize(("n", "m", "k"), [(20, 20, 5), (25, 31, 3), (12, 9, 1)])
-def test_overlap_agrees_with_plain_loops(n, m, k):
-    real, synthetic = normal(n, seed=1, width=3), normal(m, 0.7, seed=2, width=3)
-
-    result = overlap(real, synthetic, k)
-
-    assert asdict(result) == pytest.approx(asdict(plain_overlap(real, synthetic, k)))
-
-
-def test_surroundings_reach_to_images_of_other_groups():
-    """Each image eight times over: as one group they are as good as one."""
-    real, synthetic = normal(40, seed=1, width=3), normal(40, 0.7, seed=2, width=3)
-    times = np.repeat(np.arange(40), 8)
-    slices = real[times] + 1e-9 * normal(320, seed=3, width=3)
-
-    grouped = overlap(synthetic, slices, 5, synthetic_groups=times)
-    assert grouped.recall > overlap(synthetic, slices, 5).recall + 0.3
-    assert grouped.recall == pytest.approx(overlap(synthetic, real, 1).recall)
-    assert overlap(slices, synthetic, 5, times).precision == pytest.approx(
-        overlap(real, synthetic, 1).precision
-    )
-
-
-def test_overlap_of_too_few_images_outside_a_group_is_refused():
-    real = normal(24, seed=1)
-    with pytest.raises(InputError, match="5 images outside the largest group, received 4"):
-        overlap(real, real, real_groups=np.maximum(np.arange(24), 19))
-
-
-def test_overlap_tells_a_collapse_from_a_shift():
-    real = normal(200, seed=1, width=4)
-    alike = overlap(real, normal(200, seed=2, width=4))
-    collapsed = overlap(real, real[:1] + 0.01 * normal(200, seed=3, width=4))
-    shifted = overlap(real, normal(200, 20.0, seed=2, width=4))
-
-    assert min(alike.precision, alike.recall) > 0.7
-    assert alike.density == pytest.approx(1, abs=0.2)
-    assert alike.coverage > 0.85
-    assert collapsed.precision == 1
-    assert collapsed.recall < 0.1
-    assert collapsed.coverage < 0.1
-    assert asdict(shifted) == {"precision": 0, "recall": 0, "density": 0, "coverage": 0}
-
-
 def test_all_sets_are_compared_in_equal_numbers():
     result = fidelity(normal(90, seed=1), normal(60, seed=2), normal(75, seed=3))
 
@@ -397,3 +219,41 @@ def test_distance_of_classes_that_do_not_lie_apart_is_refused(deviation):
 
     with pytest.raises(InputError, match="expected classes of real images that lie apart"):
         class_distances(features, labels, "ab")
+
+
+def test_training_images_judged_as_synthetic_score_1():
+    """Of several images a patient: the sets are treated alike."""
+    of_patient = np.arange(240) // 12
+    groups = {"reserve": of_patient, "train": of_patient}
+    labels = dict.fromkeys(SETS, np.tile([0, 1], 120))
+    features = {"reserve": patients(0), "train": patients(1), "synthetic": patients(1)}
+    for of_set in features.values():
+        of_set[1::2] += 3
+
+    result = fidelity_by_class(features, labels, "ab", groups)
+
+    for of_class in (result, *result["per_class"].values()):
+        assert of_class["relative"]["precision"]["value"] == pytest.approx(1)
+        assert of_class["relative"]["coverage"]["value"] == pytest.approx(1)
+    low, high = result["class_distances"]["excess"]["interval"]
+    assert low < 0 < high
+
+
+def test_relative_figures_have_intervals_that_hold_what_fresh_real_images_reach():
+    held = 0
+    for seed in range(30):
+        sets = [normal(80, seed=3 * seed + i, width=4) for i in range(3)]
+        relative = fidelity(*sets)["relative"]
+        for figure in relative.values():
+            low, high = figure["interval"]
+            held += low <= 1 <= high
+    assert held >= 55
+
+
+def test_collapsed_set_has_little_variety_and_all_realism():
+    real, train = normal(80, seed=1), normal(80, seed=2)
+
+    relative = fidelity(real, train, train[:2].repeat(40, axis=0))["relative"]
+
+    assert relative["precision"]["interval"][1] >= 1
+    assert relative["coverage"]["interval"][1] < 0.5

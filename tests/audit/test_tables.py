@@ -68,7 +68,7 @@ def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
         ("all", "synthetic"), ("all", "real"), ("a", "synthetic"), ("a", "real"),
     ]  # fmt: skip
     assert list(dict.fromkeys(r["compared_in"] for r in rows)) == [
-        "features of N", "features of InceptionV3 (imagenet)", "pixels", "features of N, set x3",
+        "features of InceptionV3 (imagenet)", "features of N", "pixels", "features of N, set x3",
     ]  # fmt: skip
     assert len(rows) == 4 * 4
 
@@ -78,9 +78,9 @@ def test_privacy_has_a_line_for_each_figure_that_was_computed():
     level = {"auc": 0.6, "interval": [0.5, 0.7], "true_positives": 0.02}
     privacy = {
         "copies": {
-            "drawn": 12, "rejected": 2, "found": [], "threshold": 0.9,
-            "calibration": {"reserve": {"above": 0.01}}, "closer_to_train": {"fraction": 0.4},
-            "power": [{"alteration": "mirrored", "found": 0.95}],
+            "filter": {"drawn": 12, "rejected": 2}, "images": 10, "found": [], "threshold": 0.9,
+            "fresh": {"images": 9, "copies": 1}, "p_value": 0.4,
+            "power": [{"alteration": "mirrored", "found": 0.95}], "noticed": {"0.01": 0.3},
         },
         "in_pixels": close, "in_features": {"not_computed": "too few"},
         "membership": {
@@ -91,11 +91,12 @@ def test_privacy_has_a_line_for_each_figure_that_was_computed():
     rows = {line["measure"]: line for line in read(privacy_csv(privacy))}
 
     assert rows["planted copies found, mirrored, fraction"]["value"] == "0.95"
+    assert rows["chance to notice a fraction of 0.01 copies"]["value"] == "0.3"
     assert rows["C_T in pixels"]["value"] == "1.5"
     area = rows["membership, timestep all, area under the curve"]
     assert (area["value"], area["low"], area["high"]) == ("0.6", "0.5", "0.7")
     assert not any("features" in name for name in rows)
-    privacy["copies"]["rejected"] = None  # not looked for while they were drawn
+    privacy["copies"]["filter"] = None
     assert not any("left out" in line["measure"] for line in read(privacy_csv(privacy)))
     nothing = {"not_computed": "too few"}
     assert read(privacy_csv(dict.fromkeys(privacy, nothing))) == []

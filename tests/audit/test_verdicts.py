@@ -1,187 +1,238 @@
 """The traffic lights."""
 
+import numpy as np
 import pytest
+from scipy.stats import t
 
-from kerasmed.audit.verdicts import judge_fidelity, judge_privacy, judge_usefulness
+from kerasmed.audit.verdicts import (
+    VARIED,
+    Bar,
+    judge_fidelity,
+    judge_privacy,
+    judge_usefulness,
+)
 
 
-def networks(real: float, synthetic: float, low: float = 0.6, name: str = "A") -> list[dict]:
-    return [
-        {
-            "backbone": name,
-            "trained_on": trained_on,
-            "variant": None,
-            "precision": "fp32",
-            "accuracy": accuracy,
-            "accuracy_ci95": [low, 0.9],
-            "confusion": [[40, 10], [10, 40]],
-        }
-        for trained_on, accuracy in (("real", real), ("synthetic", synthetic))
-    ]
+def estimate(value: float, half: float = 0.02) -> dict:
+    return {"value": value, "interval": [value - half, value + half]}
 
 
 @pytest.mark.parametrize(
-    ("synthetic", "light"), [(0.76, "green"), (0.75, "amber"), (0.68, "amber"), (0.67, "red")]
-)
-def test_usefulness_goes_by_the_ratio(synthetic, light):
-    verdict = judge_usefulness(networks(0.8, synthetic), [])
+    ("value", "half", "light"),
+    [
+        (0.92, 0.02, "green"), (0.91, 0.02, "amber"), (0.86, 0.02, "amber"), (0.8, 0.02, "red"),
+        (0.86, 0.05, "amber"), (0.95, 0.2, "grey"), (0.75, 0.2, "grey"), (0.6, 0.2, "red"),
+        (0.99, 0.0, "green"), (0.89, 0.0, "amber"),
+    ],
+)  # fmt: skip
+def test_light_is_a_statement_about_the_interval(value, half, light):
+    assert Bar(green=0.9, red=0.85, perfect=1.0).light(estimate(value, half)) == light
+
+
+def test_rates_of_a_light_are_those_that_its_rule_names():
+    """A truth at the limit of red is green in at most 2.5%; perfect is green or grey."""
+    bar, rng = Bar(green=0.9, red=0.85, perfect=1.0), np.random.default_rng(0)
+
+    def lights(truth: float, error: float) -> list[str]:
+        half = t.ppf(0.975, 40) * error
+        return [bar.light(estimate(value, half)) for value in rng.normal(truth, error, 2000)]
+
+    for error in (0.01, 0.03, 0.1):
+        assert lights(0.9, error).count("green") / 2000 < 0.035
+    assert lights(1.0, 0.03).count("green") / 2000 > 0.8
+    assert lights(1.0, 0.04).count("grey") > 0
+    assert lights(1.0, 0.04).count("amber") < 20
+    assert lights(1.0, 0.02).count("green") / 2000 == pytest.approx(
+        bar.chance_of_green(estimate(1.0, 1.96 * 0.02), 1.0), abs=0.02
+    )
+
+
+def useful(ratio: dict, seeds: int = 3, beats: bool = True, synthetic_beats: bool = True) -> dict:
+    tested = {
+        "accuracy": estimate(0.8),
+        "balanced_accuracy": 0.78,
+        "sensitivity": {"benign": 0.9, "malignant": 0.66},
+    }
+    network = {
+        "backbone": "A",
+        "seeds": seeds,
+        "real": tested,
+        "synthetic": {**tested, "accuracy": estimate(0.7)},
+        "ratio": ratio,
+        "beats_guessing": {"real": beats, "synthetic": synthetic_beats},
+    }
+    result = {"groups": 40, "guessing": 0.5, "networks": [network]}
+    return {**result, "ratio": ratio} if beats else result
+
+
+@pytest.mark.parametrize(
+    ("ratio", "light"),
+    [(estimate(0.93), "green"), (estimate(0.88), "amber"), (estimate(0.8), "red"),
+     (estimate(0.93, 0.15), "grey")],
+)  # fmt: skip
+def test_usefulness_goes_by_the_interval_of_the_ratio(ratio, light):
+    verdict = judge_usefulness(useful(ratio))
 
     assert verdict.light == light
-    assert f"{100 * synthetic:.1f}%" in verdict.answer
+    low, high = ratio["interval"]
+    assert "70.0% of the real test images" in verdict.answer
+    assert f"a ratio of {ratio['value']:.2f} ({low:.2f} to {high:.2f})" in verdict.answer
+    assert "balanced accuracy 78.0%" in verdict.answer
+    assert "malignant 66% (66%)" in verdict.answer
+    assert ("Too few groups" in verdict.answer) == (light == "grey")
 
 
-def test_usefulness_takes_the_mean_over_seeds_and_networks():
-    metrics = networks(0.8, 0.8) + networks(0.8, 0.6) + networks(0.9, 0.63, name="B")
+def test_usefulness_of_one_seed_or_of_a_network_that_guesses_is_not_green():
+    one_seed = judge_usefulness(useful(estimate(0.95), seeds=1))
+    guesses = judge_usefulness(useful(estimate(0.95), synthetic_beats=False))
 
-    assert "ratio of 0.79" in judge_usefulness(metrics, []).answer
+    assert (one_seed.light, "One seed each" in one_seed.answer) == ("amber", True)
+    assert (guesses.light, "do not beat guessing: A" in guesses.answer) == ("amber", True)
+    assert judge_usefulness(useful(estimate(0.7), seeds=1)).light == "red"
 
 
-def test_usefulness_is_not_answered_by_networks_that_guess():
-    guessing = networks(0.52, 0.52, low=0.5, name="Guesser")
+def test_usefulness_is_not_answered_by_networks_that_guess_or_without_real_images():
+    verdict = judge_usefulness(useful(estimate(1.0), beats=False))
 
-    verdict = judge_usefulness(guessing, [])
     assert verdict.light == "grey"
     assert "50.0% of the test images" in verdict.answer
-    verdict = judge_usefulness(guessing + networks(0.8, 0.68), [])
-    assert (verdict.light, "Left out" in verdict.answer) == ("amber", True)
-    assert "Guesser" in verdict.answer
-    assert "ratio of 0.85" in verdict.answer
+    assert judge_usefulness({"groups": 9, "guessing": 0.5, "networks": []}).light == "grey"
 
 
-def test_usefulness_asks_the_interval_over_all_seeds():
-    metrics = networks(0.52, 0.52, low=0.49) + networks(0.6, 0.6, low=0.55)
-
-    assert judge_usefulness(metrics, []).light == "green"
-
-
-def test_usefulness_is_red_where_synthetic_images_teach_nothing():
-    metrics = networks(0.84, 0.8, low=0.81)
-    metrics[1]["accuracy_ci95"] = [0.5, 0.84]
-
-    verdict = judge_usefulness(metrics, [])
-    assert verdict.light == "red"
-    assert "do not beat guessing: A" in verdict.answer
-
-
-def test_usefulness_gives_the_interval_of_the_difference():
-    row = {
-        "backbone": "A",
-        "regimes": ["real", "synthetic"],
-        "variants": [None, None],
-        "difference": -0.01,
-        "interval": [-0.03, 0.01],
-    }
-    assert "A: -1.0 points (-3.0 to +1.0)" in judge_usefulness(networks(0.8, 0.79), [row]).answer
-
-
-def test_usefulness_counts_networks_that_gain_beyond_chance():
-    added = [
-        {
-            "backbone": name,
-            "regimes": ["real", regime],
-            "variants": [None, None],
-            "conclusion": "higher",
-            "difference": 0.1,
-            "interval": [0.05, 0.15],
-        }
-        for name in ("A", "Guesser")
-        for regime in ("synthetic", "both")
-    ]
-    metrics = networks(0.8, 0.8) + networks(0.52, 0.52, low=0.5, name="Guesser")
-
-    answer = judge_usefulness(metrics, added).answer
-    assert "raise the accuracy of 1 of 1" in answer
-    assert "Guesser: +10" not in answer
-
-
-def test_usefulness_without_real_images_is_not_answered():
-    assert judge_usefulness(networks(0.8, 0.8)[1:], []).light == "grey"
-
-
-def faithful(precision: float, recall: float, distance: float = 0.1) -> dict:
-    return {
-        "synthetic_to_reserve": {"precision": precision, "recall": recall},
-        "train_to_reserve": {"precision": 0.9, "recall": 0.9},
-        "class_distances": {"synthetic": distance + 0.25, "train": 0.25},
-    }
-
-
-@pytest.mark.parametrize(
-    ("precision", "recall", "light"),
-    [(0.75, 0.75, "green"), (0.9, 0.6, "amber"), (0.6, 0.9, "amber"), (0.9, 0.4, "red")],
-)
-def test_fidelity_goes_by_the_lesser_of_precision_and_recall(precision, recall, light):
-    assert judge_fidelity(faithful(precision, recall)).light == light
-
-
-@pytest.mark.parametrize(
-    ("distance", "light"), [(0.2, "green"), (0.21, "amber"), (0.5, "amber"), (0.51, "red")]
-)
-def test_fidelity_goes_by_the_distance_within_classes_too(distance, light):
-    assert judge_fidelity(faithful(0.9, 0.9, distance)).light == light
-    assert judge_fidelity(faithful(0.1, 0.9, distance)).light == "red"
-
-
-def test_fidelity_that_was_not_computed_is_not_answered():
-    verdict = judge_fidelity({"not_computed": "too few."})
-
-    assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
-    fidelity = {**faithful(0.9, 0.9), "class_distances": {"not_computed": "too few."}}
-    assert judge_fidelity(fidelity).light == "grey"
-
-
-def privacy(
-    copies: int = 0,
-    rejected: int | None = 0,
-    c_t: float = 0.0,
-    auc_low: float = 0.5,
-    power: float = 1.0,
+def faithful(
+    precision: dict | None = None, coverage: dict | None = None, excess: dict | None = None
 ) -> dict:
+    distances = {"kid": 0.1, "precision": 0.8, "recall": 0.7, "density": 1.0, "coverage": 0.9}
+    figures = {
+        "compared": 100,
+        "groups": {"reserve": 90, "train": 40},
+        "synthetic_to_reserve": distances,
+        "train_to_reserve": distances,
+        "relative": {"precision": precision or estimate(0.95), "coverage": estimate(0.5)},
+        "per_class": {
+            "a": {"relative": {"coverage": estimate(1.0)}},
+            "b": {"relative": {"coverage": coverage or estimate(0.95)}},
+        },
+        "class_distances": {
+            "synthetic": 0.1, "train": 0.0, "between": 1.0, "excess": excess or estimate(0.1),
+        },
+    }  # fmt: skip
     return {
-        "copies": {
-            "found": [{}] * copies,
-            "rejected": rejected,
-            "drawn": 400,
-            "power": [{"alteration": "exact", "found": power}],
-        },
-        "in_pixels": {"c_t": c_t},
-        "membership": {
-            "levels": [
-                {"timestep": 50, "auc": 0.7, "interval": [auc_low, 0.9]},
-                {"timestep": "all", "auc": 0.55, "interval": [0.5, 0.6]},
-            ]
-        },
+        "features_of": "CNN",
+        "in_features": {},
+        "in_networks": {"MobileNet": figures},
+        "in_pixels": {},
+        "of_variants": {},
     }
-
-
-def test_privacy_goes_by_the_timestep_that_tells_most():
-    verdict = judge_privacy(privacy(auc_low=0.65))
-
-    assert verdict.light == "amber"
-    assert "0.70 (0.65 to 0.90; timestep 50" in verdict.answer
 
 
 @pytest.mark.parametrize(
     ("change", "light"),
     [
-        ({}, "green"), ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
+        ({}, "green"),
+        ({"precision": estimate(0.7)}, "amber"), ({"precision": estimate(0.4)}, "red"),
+        ({"coverage": estimate(0.7)}, "amber"), ({"coverage": estimate(0.4)}, "red"),
+        ({"coverage": estimate(0.9, 0.3)}, "grey"),
+        ({"coverage": estimate(0.9, 0.3), "precision": estimate(0.7)}, "amber"),
+        ({"excess": estimate(0.3)}, "amber"), ({"excess": estimate(0.6)}, "red"),
+        ({"excess": estimate(0.1, 0.3)}, "grey"),
+    ],
+)  # fmt: skip
+def test_fidelity_goes_by_the_worst_of_realism_variety_and_distance(change, light):
+    verdict = judge_fidelity(faithful(**change))
+
+    assert verdict.light == light
+    assert "In the features of MobileNet." in verdict.answer
+    assert ("Too few groups for an answer: 40" in verdict.answer) == (light == "grey")
+
+
+def test_fidelity_names_the_worst_class_and_what_such_a_study_would_miss():
+    answer = judge_fidelity(faithful(coverage=estimate(0.9, 0.1))).answer
+
+    assert "0.90 (0.80 to 1.00) times as many (class b" in answer
+    missed = VARIED.chance_of_green(estimate(0.9, 0.1), 0.75)
+    assert f"{100 * missed:.1f}% of such studies would not notice it" in answer
+
+
+def test_fidelity_in_features_that_learned_from_the_training_images_is_not_green():
+    fidelity = faithful()
+    fidelity["in_features"] = fidelity["in_networks"].pop("MobileNet")
+
+    verdict = judge_fidelity(fidelity)
+
+    assert verdict.light == "amber"
+    assert "In the features of CNN. That CNN was trained on the training images" in verdict.answer
+
+
+def test_fidelity_that_was_not_computed_is_not_answered():
+    fidelity = faithful()
+    fidelity["in_networks"]["MobileNet"]["per_class"]["b"] = {"not_computed": "too few of b."}
+    assert judge_fidelity(fidelity).light == "grey"
+    assert "The variety of b is not known: too few of b." in judge_fidelity(fidelity).answer
+    fidelity["in_networks"]["MobileNet"]["per_class"]["a"]["relative"]["coverage"] = estimate(0.1)
+    assert judge_fidelity(fidelity).light == "red"
+
+    fidelity["in_networks"]["MobileNet"] = {"not_computed": "too few."}
+    verdict = judge_fidelity(fidelity)
+    assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
+
+
+def privacy(
+    copies: int = 0,
+    rejected: int | None = 0,
+    identical: int = 0,
+    p_value: float = 0.5,
+    noticed: float = 0.99,
+    c_t: float = 0.0,
+    auc_low: float = 0.5,
+) -> dict:
+    return {
+        "copies": {
+            "filter": None if rejected is None else {"rejected": rejected, "drawn": 400},
+            "images": 400,
+            "found": [{}] * copies,
+            "identical": identical,
+            "fresh": {"images": 300, "copies": 1},
+            "p_value": p_value,
+            "power": [
+                {"alteration": "exact", "found": 1.0},
+                {"alteration": "brightened", "found": 0.8},
+            ],
+            "noticed": {"0.01": noticed},
+        },
+        "in_pixels": {"c_t": c_t},
+        "membership": {
+            "levels": [
+                {"timestep": 50, "auc": 0.7, "interval": [0.65, 0.9]},
+                {"timestep": "all", "auc": 0.55, "interval": [auc_low, 0.7]},
+            ]
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("change", "light"),
+    [
+        ({}, "green"), ({"rejected": None}, "green"),
+        ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
         ({"rejected": 40}, "amber"), ({"rejected": 41}, "red"),
-        ({"copies": 1}, "amber"), ({"copies": 4}, "amber"), ({"copies": 6}, "red"),
-        ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"),
-        ({"power": 0.9}, "green"), ({"power": 0.89}, "amber"),
+        ({"copies": 1}, "green"), ({"copies": 4, "p_value": 0.04}, "amber"), ({"copies": 6}, "red"),
+        ({"identical": 1}, "red"), ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"),
+        ({"noticed": 0.94}, "grey"), ({"noticed": 0.94, "c_t": -3.1}, "amber"),
     ],
 )  # fmt: skip
 def test_privacy_goes_by_copies_and_then_by_what_the_model_gives_away(change, light):
     assert judge_privacy(privacy(**change)).light == light
 
 
-def test_privacy_says_so_where_copies_were_not_looked_for_while_drawing():
-    verdict = judge_privacy(privacy(copies=6, rejected=None))
+def test_privacy_states_what_the_search_can_find():
+    answer = judge_privacy(privacy(copies=2)).answer
 
-    assert verdict.light == "red"
-    assert "6 of 400 synthetic images" in verdict.answer
-    assert "copies were not looked for while they were drawn" in verdict.answer
-    assert "left out" not in verdict.answer
+    assert "2 of 400 synthetic images are called copies" in answer
+    assert "1 of 300 real images" in answer
+    assert "finds 80.0% or more (brightened)" in answer
+    assert "0.55 (0.50 to 0.70" in answer
+    assert "were not filtered out" in judge_privacy(privacy(rejected=None)).answer
 
 
 @pytest.mark.parametrize("figure", ["in_pixels", "membership"])

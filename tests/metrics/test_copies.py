@@ -6,7 +6,7 @@ from scipy import ndimage
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.copies import CopyFilter, CopySearch, calibrate, copy_threshold
-from kerasmed.metrics.detection_power import ALTERATIONS, FRACTIONS, detection_power
+from kerasmed.metrics.detection_power import ALTERATIONS
 
 
 def pictures(count: int, seed: int, size: int = 32) -> np.ndarray:
@@ -42,17 +42,25 @@ def test_exact_copy_has_similarity_one_and_is_named(size):
     assert positions.tolist() == [7, 2]
 
 
-@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize(
+    "alteration",
+    ["exact", "mirrored", "brightened by 30%", "rotated by 2 to 8 degrees", "JPEG of quality 40"],
+)
 def test_altered_copies_are_found(alteration, training, copies):
     alter, rng = ALTERATIONS[alteration], np.random.default_rng(0)
-    altered = np.stack([alter(training[i], training[i + 1], rng) for i in range(8)])
+    altered = np.stack([alter(training[i], rng) for i in range(8)])
 
     matches = copies.find(altered)
 
-    assert all(matches)
-    named = [copy.position for copy in matches]
-    either = [{i, i + 1} if "blended" in alteration else {i} for i in range(8)]
-    assert all(position in one for position, one in zip(named, either, strict=True))
+    assert [copy.position for copy in matches] == list(range(8))
+
+
+def test_blends_of_two_are_found(training, copies):
+    blended = (training[:8].astype(np.uint16) + training[8:16]) // 2
+
+    matches = copies.find(blended.astype(np.uint8))
+
+    assert all(copy.position in (i, i + 8) for i, copy in enumerate(matches))
 
 
 @pytest.mark.parametrize("flipped", [False, True])
@@ -135,21 +143,3 @@ def test_model_that_draws_little_else_than_copies_does_not_hide_them(training):
 
     assert calibration["threshold"] == calibration["reserve"]["threshold"] < 0.9
     assert calibration["drawn"]["above"] == 1
-
-
-def test_power_is_given_by_alteration_and_fraction(training, calibration):
-    rows = detection_power(CopySearch(training), training, calibration["threshold"], size=200)
-
-    assert [row["alteration"] for row in rows] == list(ALTERATIONS)
-    assert rows[0]["found"] == 1.0
-    assert rows[0]["set_found_out"] == {f"{fraction:g}": 1.0 for fraction in FRACTIONS}
-
-
-def test_chance_to_find_a_set_out_grows_with_the_planted_copies(training):
-    rows = detection_power(CopySearch(training), training, threshold=0.985, size=200)
-
-    row = next(row for row in rows if 0 < row["found"] < 1)
-    one, two, ten = row["set_found_out"].values()
-    assert one == pytest.approx(row["found"])  # 0.1% of 200 is one at least
-    assert two == pytest.approx(1 - (1 - row["found"]) ** 2)
-    assert ten == pytest.approx(1 - (1 - row["found"]) ** 10)

@@ -112,7 +112,9 @@ def test_nearest_of_versions_agrees_with_brute_force():
 
 
 def test_independent_sets_lie_as_close_to_both_sides():
-    result = memorisation(normal(400, 1), normal(400, 2)[:, None], normal(1500, 3)[:, None])
+    result = memorisation(
+        normal(400, 1)[:, None], normal(400, 2)[:, None], normal(1500, 3)[:, None]
+    )
 
     # Standard error of a fraction of 1500 is 0.013, more with one fixed pair of sides.
     assert result["fraction_closer_to_train"] == pytest.approx(0.5, abs=0.06)
@@ -123,7 +125,9 @@ def test_independent_sets_lie_as_close_to_both_sides():
 
 
 def test_unequal_sides_are_compared_at_equal_size():
-    result = memorisation(normal(600, 1), normal(150, 2)[:, None], normal(1500, 3)[:, None])
+    result = memorisation(
+        normal(600, 1)[:, None], normal(150, 2)[:, None], normal(1500, 3)[:, None]
+    )
 
     assert (result["n_compared"], result["n_synthetic"]) == (150, 1500)
     assert result["fraction_closer_to_train"] == pytest.approx(0.5, abs=0.08)
@@ -133,7 +137,7 @@ def test_memorised_set_lies_closer_to_train():
     train = normal(100, 1)
     synthetic = train + 0.1 * normal(100, 3)
 
-    result = memorisation(train, normal(100, 2)[:, None], synthetic[:, None])
+    result = memorisation(train[:, None], normal(100, 2)[:, None], synthetic[:, None])
 
     assert result["fraction_closer_to_train"] == 1.0
     assert result["c_t"] < -3
@@ -142,7 +146,7 @@ def test_memorised_set_lies_closer_to_train():
 
 
 def test_seed_repeats_and_results_are_plain_values():
-    sets = normal(100, 1), normal(60, 2)[:, None], normal(50, 3)[:, None]
+    sets = normal(100, 1)[:, None], normal(60, 2)[:, None], normal(50, 3)[:, None]
 
     result = memorisation(*sets)
 
@@ -161,7 +165,7 @@ def test_too_few_images_are_refused(position, name):
     train, reserve, synthetic = (normal(count, i) for i, count in enumerate(counts))
 
     with pytest.raises(InputError, match=f"expected at least 20 {name} images, received 19"):
-        memorisation(train, reserve[:, None], synthetic[:, None])
+        memorisation(train[:, None], reserve[:, None], synthetic[:, None])
 
 
 def test_fraction_closer_to_train_of_copies_and_of_strangers():
@@ -223,16 +227,33 @@ def test_authenticity_by_hand():
     train = np.array([[0.0], [1.0], *[[100.0 + 10 * i] for i in range(18)]])
     synthetic = np.array([[0.5], [3.0], *[[104.0]] * 18])
 
-    result = memorisation(train, synthetic[:, None], synthetic[:, None])
+    result = memorisation(train[:, None], synthetic[:, None], synthetic[:, None])
 
     # Only the second lies farther from its nearest (2) than that one from another (1).
     assert result["authenticity"]["synthetic"] == pytest.approx(1 / 20)
 
 
+def test_authenticity_treats_both_distances_alike():
+    """Eight versions on one side only would bring images nearer to training images."""
+
+    def versions(seed: int) -> np.ndarray:
+        images = normal(400, seed, width=6)
+        return np.stack([np.roll(images, i, axis=1) for i in range(6)], axis=1)
+
+    train, reserve, synthetic = map(versions, range(3))
+
+    alike = memorisation(train, reserve, synthetic)["authenticity"]["synthetic"]
+    single = memorisation(*(of_set[:, :1] for of_set in (train, reserve, synthetic)))
+    unlike = memorisation(train[:, :1], reserve, synthetic)["authenticity"]["synthetic"]
+
+    assert alike == pytest.approx(single["authenticity"]["synthetic"], abs=0.12)
+    assert unlike < alike - 0.2
+
+
 def test_set_that_is_the_training_set_itself_is_recognised():
     train, reserve = (np.random.default_rng(seed).normal(size=(60, 8)) for seed in (1, 2))
 
-    result = memorisation(train, reserve[:, None], train[:, None])
+    result = memorisation(train[:, None], reserve[:, None], train[:, None])
 
     assert result["fraction_closer_to_train"] == 1
     assert result["authenticity"]["synthetic"] == 0

@@ -156,16 +156,16 @@ def test_audit_of_an_older_set_is_refused(run, copies, tmp_path):
         release(run, tmp_path / "set")
 
 
-def test_set_in_which_nobody_looked_for_copies_while_drawing_says_so(run, copies, tmp_path):
+def test_set_that_was_drawn_without_a_filter_says_so(run, copies, tmp_path):
     path = run.evaluation / "privacy.json"
     privacy = json.loads(path.read_text())
-    privacy["copies"]["rejected"] = None
+    privacy["copies"]["filter"] = None
     write_json(path, privacy)
     accept_outputs(run.root)
     release(run, tmp_path / "set")
 
     sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
-    assert "Copies were not searched for when the set was drawn; the audit left out 0 of" in sheet
+    assert "No filter for copies was used when the set was drawn." in sheet
 
 
 def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):

@@ -49,8 +49,9 @@ def _classifier_weights(config: Config) -> list[Path]:
     return _files_of(config.classifiers.weights)
 
 
-def _extractor_weights(config: Config) -> list[Path]:
-    return _files_of(config.audit.extractor_weights)
+def _extractor_files(config: Config) -> list[Path]:
+    files = [Path(name) for name in config.audit.extractors or () if name.lower().endswith(".onnx")]
+    return [*_files_of(config.audit.extractor_weights), *files]
 
 
 def _denoisers(config: Config, run: RunFolder) -> list[Path]:
@@ -183,7 +184,7 @@ STAGES: dict[str, Stage] = {
             evaluate_classifiers,
             sections=("seed", "evaluation"),
             needs=("sampling", "export"),
-            outputs=_in_evaluation("metrics", "over_seeds", "comparisons", "curves"),
+            outputs=_in_evaluation("metrics", "over_seeds", "comparisons", "usefulness", "curves"),
         ),
         Stage(
             "explain",
@@ -200,7 +201,7 @@ STAGES: dict[str, Stage] = {
             audit_synthetic,
             sections=("seed", "audit"),
             needs=("sampling", "evaluate"),
-            inputs=_extractor_weights,
+            inputs=_extractor_files,
             outputs=_in_evaluation("fidelity", "appearance", "privacy", "verdicts"),
         ),
         Stage(

@@ -8,9 +8,10 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.appearance import appearance_of_sets
-from kerasmed.audit.extractors import open_extractors
+from kerasmed.audit.extractors import named_extractors, open_extractors
 from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
+    CopyFilterRecord,
     Privacy,
     membership_of_training_images,
     pixels_of_versions,
@@ -47,7 +48,7 @@ class AuditResult(TypedDict):
     """What ``run.json`` records of the audit."""
 
     fidelity: Distances | str
-    """Of the synthetic set in features, or why it could not be computed."""
+    """Of the synthetic set in the features that decide, or why it could not be computed."""
     copies: Whole | str
     """Number of copies in the set, or why they could not be looked for."""
 
@@ -70,7 +71,9 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     pixels = {name: comparison_pixels(of_set.images) for name, of_set in sets.items()}
     features = features_of_sets(classifier, sets)
     networks = open_extractors(
-        config.audit, np.asarray(sets["reserve"].images), run.cache / "extractors"
+        named_extractors(config.audit, config.classifiers),
+        np.asarray(sets["reserve"].images),
+        run.cache / "extractors",
     )
     variants = _variants(config, run)
     fidelity: FidelityFile = {
@@ -87,10 +90,10 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     write_json(run.evaluation / "privacy.json", privacy)
     write_text(run.evaluation / "privacy.csv", privacy_csv(privacy))
     _write_verdicts(run, fidelity, privacy)
-    in_features: Mapping[str, Any] = fidelity["in_features"]
+    decisive = next(iter(spaces_of(fidelity).values()))
     copies: Mapping[str, Any] = privacy["copies"]
     return {
-        "fidelity": in_features.get("synthetic_to_reserve", in_features.get("not_computed")),
+        "fidelity": decisive.get("synthetic_to_reserve") or decisive["not_computed"],
         "copies": copies.get("not_computed", len(copies.get("found", []))),
     }
 
@@ -113,8 +116,14 @@ def _privacy(
     train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
     seed, symmetry = config.seed, config.data.symmetry
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
-    calibration = manifest["calibration"]
-    rejected = None if calibration is None else len(manifest["rejected"])
+    copy_filter: CopyFilterRecord | None = None
+    if manifest["calibration"] is not None:
+        rejected = len(manifest["rejected"])
+        copy_filter = {
+            "calibration": manifest["calibration"],
+            "drawn": len(synthetic) + rejected,
+            "rejected": rejected,
+        }
     return {
         "features_of": features_of,
         "files": {
@@ -122,7 +131,7 @@ def _privacy(
             "train": [str(file.path) for file in train.files],
         },
         "copies": computed_or_reason(
-            lambda: search_copies(train, reserve, synthetic, calibration, rejected, seed)
+            lambda: search_copies(train, reserve, synthetic, groups["reserve"], copy_filter, seed)
         ),
         "membership": computed_or_reason(
             lambda: membership_of_training_images(
@@ -131,7 +140,7 @@ def _privacy(
         ),
         "in_pixels": computed_or_reason(
             lambda: memorisation(
-                pixels["train"],
+                pixels_of_versions(train.images, symmetry),
                 pixels_of_versions(reserve.images, symmetry),
                 pixels_of_versions(synthetic.images, symmetry),
                 seed,
@@ -140,7 +149,7 @@ def _privacy(
         ),
         "in_features": computed_or_reason(
             lambda: memorisation(
-                features["train"],
+                features["train"][:, None],
                 features["reserve"][:, None],
                 features["synthetic"][:, None],
                 seed,
@@ -151,10 +160,6 @@ def _privacy(
 
 
 def _write_verdicts(run: RunFolder, fidelity: FidelityFile, privacy: Privacy) -> None:
-    answers = verdicts(
-        read_json(run.evaluation / "metrics.json", "kerasmed evaluate CONFIG"),
-        read_json(run.evaluation / "comparisons.json", "kerasmed evaluate CONFIG"),
-        fidelity,
-        privacy,
-    )
+    usefulness = read_json(run.evaluation / "usefulness.json", "kerasmed evaluate CONFIG")
+    answers = verdicts(usefulness, fidelity, privacy)
     write_json(run.evaluation / "verdicts.json", [asdict(verdict) for verdict in answers])

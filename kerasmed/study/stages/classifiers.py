@@ -5,6 +5,7 @@ from typing import Any, Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from kerasmed.audit.extractors import named_extractors
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
@@ -69,15 +70,13 @@ def check_classifiers(config: Config) -> None:
         ConfigError: naming the first such setting.
     """
     load_keras()
-    from kerasmed.classify.backbones import find_backbone, resolve_input_size, weights_for
+    from kerasmed.classify.backbones import resolve_input_size, weights_for
 
     for backbone in [*config.classifiers.backbones, *config.classifiers.by_backbone]:
         resolve_input_size(backbone, config.classifiers.of_backbone(backbone).input_size)
     for backbone in config.classifiers.backbones:
         weights_for(backbone, config.classifiers.weights)
-    for extractor in config.audit.extractors:
-        find_backbone(extractor)
-        weights_for(extractor, config.audit.extractor_weights, "audit.extractor_weights")
+    named_extractors(config.audit, config.classifiers)
 
 
 def train_classifiers(config: Config, run: RunFolder) -> ClassifiersResult:

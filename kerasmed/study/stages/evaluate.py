@@ -6,6 +6,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
+from kerasmed.audit.usefulness import usefulness
 from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.export.config import Precision
@@ -117,6 +118,9 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
         groups,
         config.evaluation.bootstrap_samples,
         config.seed,
+    )
+    write_json(
+        run.evaluation / "usefulness.json", usefulness(correct, test.labels, class_names, groups)
     )
     caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
     _write(run.evaluation, rows, comparisons, curves, caption)

@@ -13,7 +13,7 @@ from kerasmed.data.config import Formats
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
-from kerasmed.export.sidecar import FileMetadata, Parity, ValidationAccuracy
+from kerasmed.export.sidecar import FileMetadata, Int8Check, Parity
 from kerasmed.files import read_json, sha256_of, write_json
 from kerasmed.fingerprint import Fingerprint, FingerprintRecord
 from kerasmed.progress import say
@@ -28,12 +28,12 @@ from kerasmed.study.classifier_specs import (
     trained_path,
 )
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_split
+from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages.classifiers import training_images, training_record
 
 # Keys of a sidecar that the stage records.
-_RECORDED = ("parity", "float_layers", "validation_accuracy", "transposes", "not_exported")
+_RECORDED = ("parity", "float_layers", "int8_check", "transposes", "not_exported")
 
 
 class Sidecar(FileMetadata):
@@ -62,7 +62,7 @@ class ExportedFile(TypedDict, total=False):
     """Greatest differences from the network it was made from."""
     float_layers: list[str]
     """int8: convolutions that stay in float32."""
-    validation_accuracy: ValidationAccuracy
+    int8_check: Int8Check
     """int8: accuracy before and after."""
     transposes: Whole
     """Transposes that onnxruntime cannot remove."""
@@ -96,7 +96,7 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
     Returns:
         How many CNNs of the study are still to be exported.
     """
-    image_set, split = load_split(config, run)
+    image_set, split, groups = load_grouped_split(config, run)
     missing = 0
     for number, spec in enumerate(classifier_specs(config)):
         trained = training_record(spec, run)
@@ -122,7 +122,7 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
             continue
         path.unlink(missing_ok=True)
         result = read_json(trained, "kerasmed train classifier CONFIG")["result"]
-        sidecars = _export_classifier(spec, config, run, image_set, split, result)
+        sidecars = _export_classifier(spec, config, run, image_set, split, groups, result)
         result = {
             name: {key: sidecar[key] for key in _RECORDED if key in sidecar}
             for name, sidecar in sidecars.items()
@@ -139,6 +139,7 @@ def _export_classifier(
     run: RunFolder,
     image_set: ImageSet,
     split: Split,
+    groups: np.ndarray,
     trained: dict[str, Any],
 ) -> dict[str, dict[str, Any]]:
     """Write one CNN in each precision; returns the content of each sidecar by its file's stem."""
@@ -146,6 +147,7 @@ def _export_classifier(
     import keras
 
     from kerasmed.export.classifiers import export_float16, export_int8, spread
+    from kerasmed.export.precision import GateImages
     from kerasmed.saved_models import load_model
 
     validation = image_set.subset(split["validation"])
@@ -176,8 +178,11 @@ def _export_classifier(
         rng = random_stream(config.seed, Purpose.QUANTIZATION_IMAGES)
         calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
         small = exported_path(spec, run, "int8")
-        arguments = (calibration, np.asarray(validation.images), validation.labels)
-        sidecars[small.stem] = _exported_or_reason(export_int8, path, *arguments, small)
+        # real_all learned from reserve.
+        role = "validation" if spec.trained_on == "real_all" else "reserve"
+        chosen = image_set.subset(split[role])
+        gate = GateImages(np.asarray(chosen.images), chosen.labels, groups[split[role]], role)
+        sidecars[small.stem] = _exported_or_reason(export_int8, path, calibration, gate, small)
     return sidecars
 
 

@@ -1,0 +1,348 @@
+"""How often each light is green on synthetic sets whose faults are known.
+
+    python benchmarks/operating_characteristics.py CONFIG --weights PATH --out DIR \
+        [--data DIR] [--draws 200] [--images 1000]
+
+Real images of a study stand for a generator's: of each draw of groups, a fifth is `train`, and the
+rest `reserve`, `test` and the synthetic set, which then gets one fault: blur, a class that lacks
+kinds of images, wrong labels, planted copies and so on. Images are judged as `kerasmed audit`
+judges them, in features of a frozen MobileNet; the CNNs are logistic regressions on these features,
+three for each set, each on another resample. There is no generator, so the test for membership is
+left out.
+
+One line a fault goes to OUT/rates-IMAGES.jsonl, with the fractions of the draws that were green,
+amber, red and grey; for `useful` also with the mean ratio of accuracies.
+"""
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from recipe import judged_parser
+from scipy.ndimage import gaussian_filter
+from sklearn.cluster import KMeans
+
+from kerasmed.audit.comparison import TrainedOn
+from kerasmed.audit.fidelity import fidelity_by_class
+from kerasmed.audit.privacy import FRACTIONS, chance_to_notice, more_copies_than
+from kerasmed.audit.usefulness import usefulness
+from kerasmed.audit.verdicts import Verdict, judge_fidelity, judge_privacy, judge_usefulness
+from kerasmed.metrics.copy_detector import (
+    CopyDetector,
+    compared_groups,
+    features_of_flips,
+    features_of_moves,
+)
+from kerasmed.metrics.detection_power import ALTERATIONS
+from kerasmed.metrics.linear_probe import fit_probe
+from kerasmed.progress import progress_bar
+from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import load_config
+from kerasmed.study.engine import perform
+from kerasmed.study.inputs import load_grouped_split
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import STAGES
+
+ROLES = {"train": 0.2, "reserve": 0.35, "test": 0.15, "synthetic": 0.3}
+SEEDS = 3
+# Of a class whose images are cut into so many kinds.
+KINDS = 8
+
+
+def as_bytes(pixels: np.ndarray) -> np.ndarray:
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
+
+
+def blurred(images: np.ndarray, pixels: float) -> np.ndarray:
+    return as_bytes(gaussian_filter(images.astype(np.float32), (0, pixels, pixels, 0)))
+
+
+def sharpened(images: np.ndarray, amount: float) -> np.ndarray:
+    soft = gaussian_filter(images.astype(np.float32), (0, 1, 1, 0))
+    return as_bytes(images + amount * (images - soft))
+
+
+def grainy(images: np.ndarray, deviation: float) -> np.ndarray:
+    return as_bytes(images + np.random.default_rng(0).normal(0, deviation, images.shape))
+
+
+def tinted(images: np.ndarray, amount: float) -> np.ndarray:
+    return as_bytes(images * np.array([1 + amount, 1, 1 - amount]))
+
+
+def evened(images: np.ndarray, amount: float) -> np.ndarray:
+    """Mean brightness moved towards that of all images."""
+    means = images.mean(axis=(1, 2, 3), keepdims=True)
+    return as_bytes(images - amount * (means - means.mean()))
+
+
+# Faults of single images: fault -> strength -> images.
+PICTURES: dict[str, tuple[Callable[[np.ndarray, float], np.ndarray], tuple[float, ...]]] = {
+    "blur, pixels": (blurred, (0.3, 0.5, 1.0)),
+    "sharpening": (sharpened, (0.25, 0.5, 1.0)),
+    "grain, deviation": (grainy, (2, 4, 8)),
+    "tint": (tinted, (0.02, 0.05, 0.1)),
+    "less variation of brightness": (evened, (0.5, 1.0)),
+}
+# Faults of the choice of images and labels, made by `chosen`.
+KINDS_MISSING = "kinds of a class missing"
+GROUPS_MISSING = "groups of a class missing"
+LABELS = "wrong labels"
+PREVALENCE = "one class so many times as frequent"
+CHOICES: dict[str, tuple[float, ...]] = {
+    KINDS_MISSING: (0.25, 0.5, 0.75),
+    GROUPS_MISSING: (0.25, 0.5, 0.75),
+    LABELS: (0.05, 0.1, 0.2, 0.4),
+    PREVALENCE: (0.5, 0.25),
+}
+COPIES = (0.001, 0.005, 0.01, 0.02, 0.05)
+
+
+class Images(NamedTuple):
+    """What is known of the images of a set, computed once."""
+
+    labels: np.ndarray
+    groups: np.ndarray
+    class_names: list[str]
+    features: dict[tuple[str, float], np.ndarray]  # by fault; ("none", 0) without
+    flips: np.ndarray
+    moves: np.ndarray
+    copies: dict[str, np.ndarray]  # features of altered images, by alteration
+
+
+def known_images(config, run: RunFolder, weights: str, most: int) -> Images:
+    """The images of a study, of which a random choice of groups if there are more than ``most``."""
+    if "data" not in run.finished_stages():
+        perform(STAGES["data"], config, run)
+    image_set, _, groups = load_grouped_split(config, run)
+    chosen = some_groups(groups, most)
+    images, labels = np.asarray(image_set.images)[chosen], image_set.labels[chosen]
+    load_keras()
+    from kerasmed.classify.network import build_classifier, predict_outputs
+
+    network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
+
+    def features(pictures: np.ndarray) -> np.ndarray:
+        return predict_outputs(network, pictures)["features"]
+
+    by_fault = {("none", 0.0): features(images)}
+    for fault, (change, strengths) in PICTURES.items():
+        for strength in strengths:
+            by_fault[fault, strength] = features(change(images, strength))
+    rng = np.random.default_rng(0)
+    altered = {
+        name: features_of_moves(np.stack([alter(image, rng) for image in images]))
+        for name, alter in ALTERATIONS.items()
+    }
+    flips, moves = features_of_flips(images), features_of_moves(images)
+    names = list(image_set.class_names)
+    return Images(labels, groups[chosen], names, by_fault, flips, moves, altered)
+
+
+def some_groups(groups: np.ndarray, most: int) -> np.ndarray:
+    """Positions of the images of whole groups, about ``most``."""
+    names = np.random.default_rng(0).permutation(np.unique(groups))
+    ranks = {name: rank for rank, name in enumerate(names)}
+    order = np.argsort([ranks[group] for group in groups], kind="stable")
+    return np.sort(order[:most])
+
+
+def split(images: Images, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    """Positions of each of ROLES, by groups."""
+    names, group_of_image = np.unique(images.groups, return_inverse=True)
+    role_of = rng.choice(len(ROLES), len(names), p=list(ROLES.values()))[group_of_image]
+    return {name: np.flatnonzero(role_of == i) for i, name in enumerate(ROLES)}
+
+
+def chosen(
+    images: Images, pool: np.ndarray, fault: str, strength: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and labels of a faulty set, as many as there are in the pool."""
+    labels, names = images.labels[pool].copy(), images.class_names
+    if fault == LABELS:
+        is_wrong = rng.random(len(pool)) < strength
+        labels[is_wrong] += rng.integers(1, len(names), is_wrong.sum())
+        return pool, labels % len(names)
+    label = rng.integers(len(names))
+    of_class = pool[labels == label]
+    if fault == PREVALENCE:
+        left = rng.choice(of_class, round(strength * len(of_class)), replace=False)
+    elif fault == KINDS_MISSING:
+        features = images.features["none", 0.0][of_class]
+        kinds = KMeans(KINDS, n_init=1, random_state=int(rng.integers(2**31))).fit_predict(features)
+        left = without(of_class, kinds, strength, rng)
+    else:
+        left = without(of_class, images.groups[of_class], strength, rng)
+    if fault != PREVALENCE:
+        left = rng.choice(left, len(of_class))  # the generator draws as many of what it knows
+    kept = np.concatenate([pool[labels != label], left])
+    return kept, images.labels[kept]
+
+
+def without(
+    positions: np.ndarray, kinds: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    """The positions but for those of some kinds, which hold about this fraction of them."""
+    names = rng.permutation(np.unique(kinds))
+    sizes = np.array([(kinds == name).sum() for name in names])
+    dropped = names[sizes.cumsum() - sizes / 2 <= fraction * len(positions)]
+    return positions[~np.isin(kinds, dropped)]
+
+
+def probes(
+    features: np.ndarray, labels: np.ndarray, images: Images, test: np.ndarray, rng
+) -> list[np.ndarray]:
+    """Which test images logistic regressions on resamples are right about."""
+    tested, results = images.features["none", 0.0][test], []
+    for _ in range(SEEDS):
+        drawn = rng.integers(len(labels), size=len(labels))
+        probe = fit_probe(features[drawn], labels[drawn], len(images.class_names))
+        results.append((probe.logits(tested).argmax(axis=1) == images.labels[test]).astype(float))
+    return results
+
+
+class Draw:
+    """One draw of groups, and the verdicts on sets with faults."""
+
+    def __init__(self, images: Images, seed: int):
+        self.images, self.seed = images, seed
+        self.rng = np.random.default_rng(seed)
+        self.roles = split(images, self.rng)
+        plain = images.features["none", 0.0]
+        train = self.roles["train"]
+        self.real = probes(plain[train], images.labels[train], images, self.roles["test"], self.rng)
+
+    def judge(self, features: np.ndarray, labels: np.ndarray) -> tuple[Verdict, Verdict, float]:
+        """Useful, faithful, and the ratio of accuracies."""
+        images, roles = self.images, self.roles
+        plain, test = images.features["none", 0.0], roles["test"]
+        correct = {
+            TrainedOn("probe", "real"): self.real,
+            TrainedOn("probe", "synthetic"): probes(features, labels, images, test, self.rng),
+        }
+        found = usefulness(correct, images.labels[test], images.class_names, images.groups[test])
+        compared = {role: roles[role] for role in ("reserve", "train")}
+        result = fidelity_by_class(
+            {**{role: plain[at] for role, at in compared.items()}, "synthetic": features},
+            {**{role: images.labels[at] for role, at in compared.items()}, "synthetic": labels},
+            images.class_names,
+            {role: images.groups[at] for role, at in compared.items()},
+            self.seed,
+        )
+        fidelity = {"in_networks": {"MobileNet": result}, "features_of": "", "in_features": {},
+                    "in_pixels": {}, "of_variants": {}}  # fmt: skip
+        ratio = found.get("ratio", {"value": np.nan})["value"]
+        return judge_usefulness(found), judge_fidelity(fidelity), ratio
+
+    def copies(self) -> Iterator[tuple[str, float, str]]:
+        """Fault, strength and light of `private` for planted copies."""
+        images, roles, rng = self.images, self.roles, self.rng
+        train, reserve, pool = (roles[name] for name in ("train", "reserve", "synthetic"))
+        is_compared = compared_groups(images.groups[reserve], len(train), self.seed)
+        fresh = images.moves[reserve[~is_compared]]
+        detector = CopyDetector(images.flips[train], images.flips[reserve[is_compared]], [fresh])
+        of_real = {
+            "images": len(fresh),
+            "copies": int((detector.fresh < detector.threshold).sum()),
+        }
+        of_pool = detector.compare(images.moves[pool]).ratios < detector.threshold
+        is_found = {
+            name: detector.compare(altered[train]).ratios < detector.threshold
+            for name, altered in images.copies.items()
+        }
+        power = [
+            {"alteration": name, "found": float(found.mean())} for name, found in is_found.items()
+        ]
+        worst = min(row["found"] for row in power)
+        noticed = {
+            f"{fraction:g}": chance_to_notice(of_real, fraction, len(pool), worst)
+            for fraction in FRACTIONS
+        }
+
+        def light(planted: np.ndarray) -> str:
+            count = int(of_pool[len(planted) :].sum() + planted.sum())
+            copies = {
+                "filter": None, "images": len(pool), "found": [{}] * count, "identical": 0,
+                "fresh": of_real, "p_value": more_copies_than(of_real, count, len(pool)),
+                "power": power, "noticed": noticed,
+            }  # fmt: skip
+            return judge_privacy({"copies": copies, "in_pixels": {}, "membership": {}}).light
+
+        yield "none", 0.0, light(np.empty(0, bool))
+        yield "the training images themselves", 1.0, light(np.resize(is_found["exact"], len(pool)))
+        for name, found in is_found.items():
+            for fraction in COPIES:
+                planted = max(1, round(fraction * len(pool)))
+                yield f"copies, {name}", fraction, light(rng.choice(found, planted))
+
+
+def draw_lights(images: Images, seed: int) -> Iterator[dict]:
+    """Every fault of one draw, with the lights."""
+    draw = Draw(images, seed)
+    pool, plain = draw.roles["synthetic"], images.features["none", 0.0]
+    train = draw.roles["train"]
+    sets: list[tuple[str, float, np.ndarray, np.ndarray]] = [
+        (fault, strength, features[pool], images.labels[pool])
+        for (fault, strength), features in images.features.items()
+    ]
+    sets.append(("the training images themselves", 1.0, plain[train], images.labels[train]))
+    for fault, strengths in CHOICES.items():
+        for strength in strengths:
+            positions, labels = chosen(images, pool, fault, strength, draw.rng)
+            sets.append((fault, strength, plain[positions], labels))
+    for fault, strength, features, labels in sets:
+        useful, faithful, ratio = draw.judge(features, labels)
+        lights = {"useful": useful.light, "faithful": faithful.light}
+        yield {"fault": fault, "strength": strength, "lights": lights, "ratio": ratio}
+    for fault, strength, light in draw.copies():
+        yield {"fault": fault, "strength": strength, "lights": {"private": light}}
+
+
+def summary(lines: list[dict]) -> Iterator[dict]:
+    """One line a question, fault and strength."""
+    keys = {(q, x["fault"], x["strength"]): None for x in lines for q in x["lights"]}
+    for question, fault, strength in keys:
+        of_fault = [x for x in lines if (x["fault"], x["strength"]) == (fault, strength)]
+        lights = Counter(x["lights"][question] for x in of_fault if question in x["lights"])
+        line = {"question": question, "fault": fault, "strength": strength}
+        line |= {
+            light: lights[light] / lights.total() for light in ("green", "amber", "red", "grey")
+        }
+        line["draws"] = lights.total()
+        if question == "useful":
+            line["mean_ratio"] = round(
+                float(np.nanmean([x["ratio"] for x in of_fault if "ratio" in x])), 3
+            )
+        yield line
+
+
+def main() -> None:
+    parser: argparse.ArgumentParser = judged_parser(__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--images", type=int, default=1000, help="of the set, at most")
+    arguments = parser.parse_args()
+    print(json.dumps({**machine(), **versions()}))
+    config = load_config(arguments.config, arguments.set, arguments.data)
+    run = RunFolder(arguments.out)
+    images = known_images(config, run, arguments.weights, arguments.images)
+    lines: list[dict] = []
+    path = arguments.out / f"rates-{arguments.images}.jsonl"
+    with progress_bar("Judging", arguments.draws, "draws") as advance:
+        for seed in range(arguments.draws):
+            lines += draw_lights(images, seed)
+            advance(1, "")
+            if seed % 20 == 19 or seed == arguments.draws - 1:
+                text = "".join(json.dumps(line) + "\n" for line in summary(lines))
+                path.write_text(text)
+    print(path.read_text())
+
+
+if __name__ == "__main__":
+    main()

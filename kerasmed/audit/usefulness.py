@@ -1,0 +1,156 @@
+"""How much of the accuracy of real images a synthetic set reaches, with an interval."""
+
+from collections.abc import Mapping, Sequence
+from typing import NotRequired
+
+import numpy as np
+from typing_extensions import TypedDict
+
+from kerasmed.audit.comparison import TrainedOn
+from kerasmed.metrics.jackknife import Figure, combine, mean_figure
+from kerasmed.result_types import Estimate
+from kerasmed.settings import Count, UnitInterval
+
+
+class TestedOn(TypedDict):
+    """CNNs of one network and regime, tested on unseen real images; means over the seeds."""
+
+    accuracy: Estimate
+    """Fraction of the test images that are classified correctly, over groups and seeds."""
+    balanced_accuracy: UnitInterval
+    """Mean of the sensitivities of the classes."""
+    sensitivity: dict[str, UnitInterval]
+    """Fraction of each class that is classified correctly."""
+
+
+class NetworkUsefulness(TypedDict):
+    """One network, trained on real and on synthetic images."""
+
+    backbone: str
+    """Name of the network."""
+    seeds: Count
+    """Number of trainings of each regime; the fewer of both."""
+    real: TestedOn
+    """Trained on the training images of the diffusion model."""
+    synthetic: TestedOn
+    """Trained on the synthetic set."""
+    ratio: Estimate
+    """Accuracy of the latter over that of the former."""
+    beats_guessing: dict[str, bool]
+    """Of ``real`` and ``synthetic``: whether the interval lies above ``guessing``."""
+
+
+class Usefulness(TypedDict):
+    """Synthetic against real images as a training set (``evaluation/usefulness.json``)."""
+
+    groups: Count
+    """Number of groups, such as patients, of the test images."""
+    guessing: UnitInterval
+    """Fraction of the test images that are of the most frequent class."""
+    networks: list[NetworkUsefulness]
+    """Each network that was trained on both."""
+    ratio: NotRequired[Estimate]
+    """The mean ratio of the networks that beat guessing when trained on real images."""
+
+
+def usefulness(
+    correct: Mapping[TrainedOn, Sequence[np.ndarray]],
+    labels: np.ndarray,
+    class_names: Sequence[str],
+    groups: np.ndarray,
+) -> Usefulness:
+    """Accuracy of CNNs trained on synthetic images over that of the same CNNs trained on real ones.
+
+    Test images of one group, and trainings of one network and regime, are drawn together. The
+    interval of the ratio is over both.
+
+    Args:
+        correct: float (n,) for each seed, 1 where the CNN is right about a test image.
+        labels: int (n,), class indices of the test images.
+        class_names: names of the classes.
+        groups: (n,), equal for test images of one group.
+    """
+    _, group_of_image = np.unique(groups, return_inverse=True)
+    guessing = float(np.bincount(labels).max() / len(labels))
+    networks: list[NetworkUsefulness] = []
+    ratios: list[Figure] = []
+    for backbone in dict.fromkeys(trained_on.backbone for trained_on in correct):
+        regimes = {
+            trained_on.regime: np.array(of_seeds)
+            for trained_on, of_seeds in correct.items()
+            if trained_on in (TrainedOn(backbone, "real"), TrainedOn(backbone, "synthetic"))
+        }
+        if len(regimes) < 2:
+            continue
+        accuracies = {
+            regime: _accuracy(of_seeds, group_of_image, TrainedOn(backbone, regime))
+            for regime, of_seeds in regimes.items()
+        }
+        ratio = combine(_ratio, accuracies["synthetic"], accuracies["real"])
+        beats = {str(r): f.interval()[0] > guessing for r, f in accuracies.items()}
+        if beats["real"]:
+            ratios.append(ratio)
+        networks.append(
+            {
+                "backbone": backbone,
+                "seeds": min(map(len, regimes.values())),
+                "real": _tested(regimes["real"], accuracies["real"], labels, class_names),
+                "synthetic": _tested(
+                    regimes["synthetic"], accuracies["synthetic"], labels, class_names
+                ),
+                "ratio": ratio.estimate(),
+                "beats_guessing": beats,
+            }
+        )
+    result: Usefulness = {
+        "groups": int(group_of_image.max()) + 1,
+        "guessing": guessing,
+        "networks": networks,
+    }
+    if ratios:
+        result["ratio"] = combine(lambda *values: sum(values) / len(values), *ratios).estimate()
+    return result
+
+
+def _accuracy(of_seeds: np.ndarray, groups: np.ndarray, trained_on: TrainedOn) -> Figure:
+    """Mean accuracy, over the groups of test images and over the trainings: (seeds, n).
+
+    Where every image is right, groups do not vary, and yet the next one may be wrong. So the
+    interval is that of two groups more: one on which only CNNs trained on real images are right,
+    and one on which only those trained on synthetic images are (Bonett and Price,
+    Statistical Methods in Medical Research 15, 2006, add them to a difference of paired rates).
+    """
+    right = of_seeds.mean(axis=0)
+    count = int(groups.max()) + 1
+    size = -(-len(right) // count)
+    added = [1.0, 0.0] if trained_on.regime == "real" else [0.0, 1.0]
+    with_added = mean_figure(
+        np.concatenate([right, np.repeat(added, size)]),
+        {"test": np.concatenate([groups, np.repeat([count, count + 1], size)])},
+    )
+    without = dict(with_added.without)
+    if len(of_seeds) > 1:
+        trainings = f"{trained_on.backbone} {trained_on.regime}"
+        of_trainings = mean_figure(of_seeds.mean(axis=1), {trainings: np.arange(len(of_seeds))})
+        without |= of_trainings.without
+    return Figure(float(right.mean()), without)
+
+
+def _ratio(synthetic: np.ndarray, real: np.ndarray) -> np.ndarray:
+    return synthetic / np.maximum(real, 1e-9)
+
+
+def _tested(
+    of_seeds: np.ndarray, accuracy: Figure, labels: np.ndarray, class_names: Sequence[str]
+) -> TestedOn:
+    right = of_seeds.mean(axis=0)
+    sensitivity = {
+        name: float(right[labels == label].mean())
+        for label, name in enumerate(class_names)
+        if np.any(labels == label)
+    }
+    return {
+        "accuracy": accuracy.estimate(),
+        "balanced_accuracy": float(np.mean(list(sensitivity.values()))),
+        "sensitivity": sensitivity,
+    }
