@@ -268,7 +268,7 @@ class Draw:
         def light(planted: np.ndarray) -> str:
             count = int(of_pool[len(planted) :].sum() + planted.sum())
             copies = {
-                "filter": None, "images": len(pool), "found": [{}] * count, "identical": 0,
+                "filter": None, "images": len(pool), "found": [{}] * count, "identical": {},
                 "fresh": of_real, "p_value": more_copies_than(of_real, count, len(pool)),
                 "power": power, "noticed": noticed,
             }  # fmt: skip

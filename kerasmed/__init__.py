@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from kerasmed.inference.classifier import OnnxClassifier
     from kerasmed.inference.denoiser import OnnxDenoiser
     from kerasmed.saved_models import load_model
+    from kerasmed.study.judging import Verdicts, judge
 
 __all__ = [
     "DiffusionModel",
@@ -33,7 +34,9 @@ __all__ = [
     "OnnxClassifier",
     "OnnxDenoiser",
     "Roles",
+    "Verdicts",
     "callbacks",
+    "judge",
     "load_model",
     "metrics",
 ]
@@ -50,7 +53,9 @@ _HOMES = {
     "OnnxClassifier": "kerasmed.inference.classifier",
     "OnnxDenoiser": "kerasmed.inference.denoiser",
     "Roles": "kerasmed.data.image_set",
+    "Verdicts": "kerasmed.study.judging",
     "callbacks": "kerasmed.diffusion.callbacks",
+    "judge": "kerasmed.study.judging",
     "load_model": "kerasmed.saved_models",
     "metrics": "kerasmed.metrics",
 }

@@ -38,6 +38,7 @@ QUICKER = {
         ("epochs=200", "epochs=1"),
         ("per_class=500", "per_class=2"),
         ('"MobileNetV2", roles.train', '"MobileNet", roles.train, weights="none", input_size=32'),
+        ('classifiers=["MobileNetV2"]', "classifiers=[]"),
     ],
     "first_steps.py": [
         ('"cpu", roles.train', '"cpu", roles.train, widths=[8]'),

@@ -133,8 +133,8 @@ def fidelity(
         for name, at in chosen.items()
     }
     require_groups("Fidelity", {f"{name} images": s.num_groups for name, s in samples.items()})
-    overlaps = {name: overlap(samples["reserve"], samples[name]) for name in ("synthetic", "train")}
-    synthetic, train = overlaps["synthetic"], overlaps["train"]
+    synthetic = overlap(samples["reserve"], samples["synthetic"])
+    train = overlap(samples["reserve"], samples["train"], added=(False, True))
     return {
         "compared": compared,
         "groups": {name: samples[name].num_groups for name in ("reserve", "train")},
@@ -310,6 +310,8 @@ def _class_samples(
 
 def _between_classes(reserve: list[Sample]) -> Figure:
     """Mean kernel distance of two classes of real images, refused if within chance of 0."""
+    if len(reserve) < 2:
+        raise InputError("Distance of classes: expected two classes or more, received one.")
     between = combine(_mean, *(_between(*pair) for pair in combinations(reserve, 2)))
     corrected = between.corrected()
     if not corrected.quantile(0.025) > _ROUNDING:

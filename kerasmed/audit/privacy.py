@@ -1,5 +1,7 @@
 """Whether the synthetic set holds copies, and whether the denoiser reveals its training images."""
 
+from collections.abc import Callable
+
 import numpy as np
 from scipy.stats import binom, fisher_exact
 from typing_extensions import TypedDict
@@ -13,8 +15,8 @@ from kerasmed.metrics.copies import Calibration
 from kerasmed.metrics.copy_detector import CopyDetector
 from kerasmed.metrics.detection_power import DetectionPower, detection_power
 from kerasmed.metrics.membership import Membership, membership_inference
-from kerasmed.metrics.memorisation import Memorisation, comparison_pixels
-from kerasmed.metrics.sample_size import require_images
+from kerasmed.metrics.memorisation import Memorisation, comparison_pixels, memorisation
+from kerasmed.metrics.sample_size import computed_or_reason, require_images
 from kerasmed.metrics.statistics import SIGNIFICANT
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
@@ -70,8 +72,8 @@ class Copies(TypedDict):
     """The ratio below which an image counts as a copy."""
     found: list[ImagePair]
     """The copies in the set."""
-    identical: Whole
-    """How many synthetic images have the pixels of a training image, also flipped or turned."""
+    identical: dict[str, Whole]
+    """How many synthetic images have the pixels of a real one, also flipped or turned, by role."""
     fresh: FreshImages
     """The same search over real images."""
     p_value: UnitInterval
@@ -96,16 +98,23 @@ class ComparedFiles(TypedDict):
     """Paths of the training images."""
 
 
+class NotAsked(TypedDict):
+    """Stands for a test that needs what is not at hand, such as the generator."""
+
+    not_asked: str
+    """Why it was left out."""
+
+
 class Privacy(TypedDict):
     """Copies and memorisation (``evaluation/privacy.json``)."""
 
     features_of: str
-    """The CNN whose features are compared."""
+    """The network whose features are compared."""
     files: ComparedFiles
     """The images that positions refer to."""
     copies: Copies | NotComputed
     """The search for copies."""
-    membership: Membership | NotComputed
+    membership: Membership | NotComputed | NotAsked
     """Whether the denoiser reveals its training images."""
     in_pixels: Memorisation | NotComputed
     """Memorisation by distances of pixels, over flips and turns that change nothing."""
@@ -113,11 +122,62 @@ class Privacy(TypedDict):
     """Memorisation by distances of features."""
 
 
+def measure_privacy(
+    sets: dict[str, ImageSet],
+    groups: np.ndarray,
+    files: ComparedFiles,
+    space: tuple[str, dict[str, np.ndarray]],
+    copy_filter: CopyFilterRecord | None,
+    membership: Callable[[], Membership | NotAsked],
+    symmetry: str,
+    seed: int,
+) -> Privacy:
+    """Copies and memorisation of a synthetic set.
+
+    Args:
+        sets: ``train``, ``reserve`` and ``synthetic``, and further real images by their roles.
+        groups: groups of the reserve images, (n,).
+        files: names of the training and the synthetic images.
+        space: a network's name, and its features of ``train``, ``reserve`` and ``synthetic``; no
+            features if there is no network.
+        copy_filter: what the filter of the sampling did, if there was one.
+        membership: makes the membership-inference test.
+        symmetry: see ``all_versions``.
+        seed: seed of the choices.
+    """
+    train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
+    others = {name: real for name, real in sets.items() if name in ("validation", "test")}
+    name, features = space
+
+    def memorised(versions: Callable[[str], np.ndarray]) -> Memorisation | NotComputed:
+        return computed_or_reason(
+            lambda: memorisation(
+                versions("train"), versions("reserve"), versions("synthetic"), seed, groups
+            )
+        )
+
+    return {
+        "features_of": name,
+        "files": files,
+        "copies": computed_or_reason(
+            lambda: search_copies(train, reserve, synthetic, groups, others, copy_filter, seed)
+        ),
+        "membership": computed_or_reason(membership),
+        "in_pixels": memorised(lambda of_set: pixels_of_versions(sets[of_set].images, symmetry)),
+        "in_features": (
+            memorised(lambda of_set: features[of_set][:, None])
+            if features
+            else {"not_computed": "no CNN was trained."}
+        ),
+    }
+
+
 def search_copies(
     train: ImageSet,
     reserve: ImageSet,
     synthetic: ImageSet,
     groups: np.ndarray,
+    others: dict[str, ImageSet],
     copy_filter: CopyFilterRecord | None,
     seed: int,
 ) -> Copies:
@@ -128,6 +188,7 @@ def search_copies(
         reserve: other real images.
         synthetic: the synthetic set.
         groups: groups of the reserve images, (n,).
+        others: sets of further real images, by role, in which the very pixels are looked for.
         copy_filter: what the filter of the sampling did; it changes nothing here.
         seed: seed of the choices.
 
@@ -159,7 +220,10 @@ def search_copies(
         "images": len(synthetic),
         "threshold": detector.threshold,
         "found": copies,
-        "identical": _identical(of_train, images),
+        "identical": {
+            role: identical_images(np.asarray(real.images), images)
+            for role, real in {"train": train, "reserve": reserve, **others}.items()
+        },
         "fresh": fresh,
         "p_value": more_copies_than(fresh, len(copies), len(synthetic)),
         "fraction_of_train": len({pair["train"] for pair in copies}) / len(train),
@@ -198,12 +262,19 @@ def chance_to_notice(fresh: FreshImages, fraction: float, images: int, sensitivi
     )
 
 
-def _identical(train: np.ndarray, synthetic: np.ndarray) -> int:
-    """Number of synthetic images with the pixels of a training image, also flipped or turned."""
+def identical_images(real: np.ndarray, synthetic: np.ndarray) -> int:
+    """Number of synthetic images with the pixels of a real one, also flipped or turned.
+
+    Args:
+        real: uint8 (n, size, size, 3).
+        synthetic: uint8 (m, size, size, 3).
+    """
     known = {
-        version.tobytes() for image in train for version in all_versions(image[None], "dihedral")[0]
+        hash(version.tobytes())
+        for image in real
+        for version in all_versions(image[None], "dihedral")[0]
     }
-    return sum(image.tobytes() in known for image in synthetic)
+    return sum(hash(image.tobytes()) in known for image in synthetic)
 
 
 def membership_of_training_images(

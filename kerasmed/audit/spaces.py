@@ -1,19 +1,24 @@
 """Fidelity in several spaces: features of several networks, and pixels."""
 
 from collections.abc import Iterable
+from typing import Protocol
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.fidelity import FidelityByClass, fidelity_by_class
 from kerasmed.data.image_set import ImageSet
-from kerasmed.inference.classifier import OnnxClassifier
-from kerasmed.inference.extractor import OnnxExtractor
+from kerasmed.result_types import NotComputed
 
 
-def features_of_sets(
-    network: OnnxClassifier | OnnxExtractor, sets: dict[str, ImageSet]
-) -> dict[str, np.ndarray]:
+class FeatureNetwork(Protocol):
+    """A network that describes images by features."""
+
+    def features(self, images: np.ndarray, /) -> np.ndarray:
+        """Features float32 (n, d) of images, uint8 (n, size, size, 3)."""
+
+
+def features_of_sets(network: FeatureNetwork, sets: dict[str, ImageSet]) -> dict[str, np.ndarray]:
     """Features float32 (n, d) of each set, by its name."""
     return {name: network.features(image_set.images) for name, image_set in sets.items()}
 
@@ -21,7 +26,7 @@ def features_of_sets(
 class FidelityInSpaces(TypedDict):
     """Fidelity of the synthetic sets, in several spaces."""
 
-    in_features: FidelityByClass
+    in_features: FidelityByClass | NotComputed
     """In the features of a CNN of the study."""
     in_pixels: FidelityByClass
     """In pixels, averaged down to at most 32 by 32."""
@@ -33,11 +38,11 @@ class FidelityInSpaces(TypedDict):
 
 def fidelity_in_spaces(
     sets: dict[str, ImageSet],
-    classifier: OnnxClassifier,
+    classifier: FeatureNetwork | None,
     features: dict[str, np.ndarray],
     pixels: dict[str, np.ndarray],
     groups: dict[str, np.ndarray],
-    networks: Iterable[tuple[str, OnnxExtractor]],
+    networks: Iterable[tuple[str, FeatureNetwork]],
     variants: Iterable[tuple[str, ImageSet]],
     seed: int,
 ) -> FidelityInSpaces:
@@ -45,8 +50,8 @@ def fidelity_in_spaces(
 
     Args:
         sets: The sets ``reserve``, ``train`` and ``synthetic``.
-        classifier: The CNN of the study.
-        features: Its features of the sets.
+        classifier: The CNN of the study, if there is one.
+        features: Its features of the sets; not used without it.
         pixels: Pixels of the sets, see ``comparison_pixels``.
         groups: As of ``fidelity``.
         networks: Other networks, by name.
@@ -63,7 +68,9 @@ def fidelity_in_spaces(
     # The kernel distance depends on a shift of all features, and pixels have a large mean.
     mean_pixels = pixels["reserve"].mean(axis=0)
     return {
-        "in_features": compare(features),
+        "in_features": (
+            {"not_computed": "no CNN was trained."} if classifier is None else compare(features)
+        ),
         "in_pixels": compare({name: of_set - mean_pixels for name, of_set in pixels.items()}),
         "in_networks": {
             name: compare(features_of_sets(network, sets)) for name, network in networks
@@ -74,5 +81,6 @@ def fidelity_in_spaces(
                 {**sets, "synthetic": variant},
             )
             for name, variant in variants
+            if classifier is not None
         },
     }

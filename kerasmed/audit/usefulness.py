@@ -49,6 +49,8 @@ class Usefulness(TypedDict):
     """Fraction of the test images that are of the most frequent class."""
     networks: list[NetworkUsefulness]
     """Each network that was trained on both."""
+    not_computed: NotRequired[str]
+    """Why no network was trained, if that has a reason."""
     ratio: NotRequired[Estimate]
     """The mean ratio of the networks that beat guessing when trained on real images."""
 

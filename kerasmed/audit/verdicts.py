@@ -115,7 +115,7 @@ _FAITHFUL_RULE = (
 _PRIVATE_RULE = (
     "Copies are searched for by another method than the filter that the set was drawn with: an "
     "image is one if its nearest training image is much nearer than its nearest other real image. "
-    "Red: an image has the pixels of a training image; or more than "
+    "Red: an image has the pixels of a real one; or more than "
     f"{_BY_CHANCE} of the set are copies; or more than {_percent(COPIES_IF_MEMORISED)} of the "
     "images that were drawn were copies by the filter. Amber: copies are more frequent in the set "
     "than among real images that it was not trained on (Fisher's exact test, 5%); or more than "
@@ -130,14 +130,35 @@ _PRIVATE_RULE = (
 
 
 def verdicts(
-    usefulness: Usefulness, fidelity: Mapping[str, Any], privacy: Mapping[str, Any]
+    usefulness: Usefulness,
+    fidelity: Mapping[str, Any],
+    privacy: Mapping[str, Any],
+    assumed: bool = False,
 ) -> list[Verdict]:
-    """The three answers from the results in ``evaluation/``: the JSON of the same names."""
-    return [judge_usefulness(usefulness), judge_fidelity(fidelity), judge_privacy(privacy)]
+    """The three answers from the results in ``evaluation/``: the JSON of the same names.
+
+    Args:
+        usefulness, fidelity, privacy: the contents of these files.
+        assumed: whether it is only assumed that the generator did not learn from the images that
+            the set is judged by.
+    """
+    return [
+        judge_usefulness(usefulness, assumed),
+        judge_fidelity(fidelity),
+        judge_privacy(privacy, assumed),
+    ]
 
 
-def judge_usefulness(usefulness: Usefulness) -> Verdict:
-    """Whether CNNs trained on synthetic images do as well as on the real training images."""
+def judge_usefulness(usefulness: Usefulness, assumed: bool = False) -> Verdict:
+    """Whether CNNs trained on synthetic images do as well as on the real training images.
+
+    Args:
+        usefulness: the content of ``usefulness.json``.
+        assumed: whether the images that the generator learned from are not known.
+    """
+    if "not_computed" in usefulness:
+        answer = f"Not answered: {usefulness['not_computed']}"
+        return Verdict("useful", "grey", answer, _USEFUL_RULE)
     networks, guessing = usefulness["networks"], usefulness["guessing"]
     if not networks:
         answer = "Not answered: no CNN was trained on real and on synthetic images."
@@ -166,10 +187,15 @@ def judge_usefulness(usefulness: Usefulness) -> Verdict:
         answer += _too_few(usefulness["groups"], "test images", "or too few seeds")
     one_seed = min(network["seeds"] for network in learned) == 1
     guessers = [n["backbone"] for n in learned if not n["beats_guessing"]["synthetic"]]
-    if light == "green" and (one_seed or guessers):
+    if light == "green" and (one_seed or guessers or assumed):
         light = "amber"
     if one_seed:
         answer += " One seed each: how much another training would differ is not known."
+    if assumed:
+        answer += (
+            " It is only assumed that the generator did not learn from these images; name those "
+            "that it learned from."
+        )
     if guessers:
         answer += f" Trained on synthetic images, these do not beat guessing: {_list(guessers)}."
     if len(learned) < len(networks):
@@ -254,6 +280,8 @@ def _variety(figures: Mapping[str, Any]) -> tuple[Light, str]:
 
 def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     """Distance within the classes."""
+    if len(figures["per_class"]) == 1:
+        return "green", " With one class there is no scale for distances, which do not count."
     distances = figures["class_distances"]
     if "not_computed" in distances:
         return "grey", f" {distances['not_computed']}"
@@ -289,11 +317,12 @@ def _list(names: list[str]) -> str:
     return ", ".join(names)
 
 
-def judge_privacy(privacy: Mapping[str, Any]) -> Verdict:
+def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
     """Whether the set holds copies, and whether the model reveals its training images.
 
     Args:
         privacy: the content of ``privacy.json``.
+        assumed: whether the images that the generator learned from are not known.
     """
     copies, membership = privacy["copies"], privacy["membership"]
     if "not_computed" in copies:
@@ -319,7 +348,9 @@ def judge_privacy(privacy: Mapping[str, Any]) -> Verdict:
             " Whoever has the model itself tells training images from others with an area under "
             f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
         )
-    red, amber = _reasons_for_red(copies), _reasons_for_amber(copies, privacy, membership)
+    elif "not_asked" in membership:
+        answer += f" Not tested: {membership['not_asked']}"
+    red, amber = _reasons_for_red(copies), _reasons_for_amber(copies, privacy, membership, assumed)
     light: Light = "red" if red else "amber" if amber else "green"
     if red + amber:
         answer += f" Beware: {'; '.join(red + amber)}."
@@ -331,8 +362,9 @@ def judge_privacy(privacy: Mapping[str, Any]) -> Verdict:
 
 def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
     reasons = []
-    if copies["identical"]:
-        reasons.append(f"{copies['identical']} images have the pixels of a training image")
+    for role, count in copies["identical"].items():
+        if count:
+            reasons.append(f"{count} images have the pixels of a real image of the role {role}")
     if _beyond_chance(len(copies["found"]), copies["images"]):
         reasons.append(f"more than {_percent(COPIES_BY_CHANCE)} of the set are copies")
     if _rejected(copies) > COPIES_IF_MEMORISED:
@@ -341,7 +373,7 @@ def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
 
 
 def _reasons_for_amber(
-    copies: dict[str, Any], privacy: Mapping[str, Any], membership: dict[str, Any]
+    copies: dict[str, Any], privacy: Mapping[str, Any], membership: dict[str, Any], assumed: bool
 ) -> list[str]:
     reasons = []
     if copies["p_value"] < SIGNIFICANT:
@@ -352,6 +384,8 @@ def _reasons_for_amber(
         reasons.append("the model draws copies more often than chance")
     if privacy["in_pixels"].get("c_t", 0.0) < COPYING:
         reasons.append("the images crowd around the training images")
+    if assumed:
+        reasons.append("it is only assumed that the generator did not learn from these images")
     reasons += [
         f"not everything could be measured ({figures['not_computed']})"
         for figures in (privacy["in_pixels"], membership)

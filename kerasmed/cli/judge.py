@@ -1,4 +1,4 @@
-"""Commands that test networks and synthetic images: evaluate, explain, audit."""
+"""Commands that test networks and synthetic images: evaluate, explain, audit, judge."""
 
 import sys
 from pathlib import Path
@@ -18,6 +18,7 @@ from kerasmed.cli.options import (
     ProviderOption,
     parse_folder,
     parse_range,
+    refuse_existing,
     refuse_other_keys,
     refuse_unreadable,
     refuse_with_model,
@@ -152,6 +153,57 @@ def audit(
 ) -> None:
     """Measure fidelity and privacy of the synthetic set."""
     run_one_stage("audit", config, assignments, data, out)
+
+
+@app.command()
+def judge(
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images.")],
+    synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="The synthetic set.")],
+    train: Annotated[
+        Path | None,
+        typer.Option("--train", metavar="DIR", help="Images that the generator learned from."),
+    ] = None,
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "--out",
+            metavar="DIR",
+            parser=parse_folder,
+            help="Target folder (default: runs/judged-<name of SYNTHETIC>).",
+        ),
+    ] = None,
+) -> None:
+    """Say whether a synthetic set, from any program, is useful, faithful and private.
+
+    All three are class folders, a .csv or an .npz, or folders of unlabelled images, for which
+    usefulness is not answered. Without --train, REAL is split, and useful and private are amber at
+    best. --set takes data.*, split.*, classifiers.*, audit.extractors and seed.
+    """
+    from kerasmed.cli.tables import print_verdicts
+    from kerasmed.study.config import override
+    from kerasmed.study.judging import judge_folders
+
+    refuse_other_keys(
+        assignments, "data.", "split.", "classifiers.", "audit.extractors", "seed",
+        whom="judge",
+    )  # fmt: skip
+    values = {
+        "name": "judge",
+        "data": {"source": str(real)},
+        "classifiers": {"seeds": 3},
+        "diffusion": {
+            "widths": [4],
+            "patch_size": 1,
+        },  # none is trained: images of any size will do
+    }
+    config = override(values, assignments, source="--set")
+    folder = out or Path("runs") / f"judged-{synthetic.stem}"
+    refuse_existing(folder)
+    verdicts = judge_folders(real, synthetic, train, config)
+    verdicts.to_directory(folder)
+    print_verdicts(verdicts.answers)
+    print(f"Report: {folder / 'report.html'}")
 
 
 _OF_A_FOLDER = (

@@ -93,12 +93,26 @@ def parse_range(text: str | None) -> tuple[float, float] | None:
     return low, high
 
 
-def refuse_other_keys(assignments: list[str] | None, *taken: str) -> None:
+def refuse_existing(folder: Path) -> None:
+    """Refuse a target folder that holds something, which would be mixed with new results.
+
+    Raises:
+        ConfigError: it does.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(
+            f"--out: expected a new or empty folder, received {folder}, which holds something; "
+            "remove it or choose another one."
+        )
+
+
+def refuse_other_keys(assignments: list[str] | None, *taken: str, whom: str = "a model") -> None:
     """Refuse settings that have no effect on a single model.
 
     Args:
         assignments: values of --set.
         taken: allowed keys; one that ends in a dot allows all keys that begin with it.
+        whom: what the settings are for.
 
     Raises:
         ConfigError: another key was set.
@@ -107,7 +121,7 @@ def refuse_other_keys(assignments: list[str] | None, *taken: str) -> None:
         key = assignment.partition("=")[0]
         if not any(key == name or (name[-1] == "." and key.startswith(name)) for name in taken):
             allowed = ", ".join(name + "*" * (name[-1] == ".") for name in taken)
-            raise ConfigError(f"--set with a model takes {allowed}, received {key}; drop it.")
+            raise ConfigError(f"--set with {whom} takes {allowed}, received {key}; drop it.")
 
 
 def refuse_with_model(**options: object) -> None:

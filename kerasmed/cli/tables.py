@@ -12,6 +12,7 @@ from kerasmed.audit.tables import number_text, over_seeds_text, trained_on
 from kerasmed.text import printable
 
 if TYPE_CHECKING:
+    from kerasmed.audit.verdicts import Verdict
     from kerasmed.study.result_files import ResultFile
 
 
@@ -244,3 +245,9 @@ def print_result_files(kinds: Mapping[str, "ResultFile"]) -> None:
     for name, file in kinds.items():
         table.add_row(name, file.where(), file.holds)
     _print(table)
+
+
+def print_verdicts(verdicts: "Iterable[Verdict]") -> None:
+    """One paragraph for each answer."""
+    for verdict in verdicts:
+        print(f"{verdict.question.capitalize()}: {verdict.light}. {printable(verdict.answer)}")

@@ -212,6 +212,11 @@ class ImageSet:
             class_names=self.class_names,
             files=self.files + other.files,
             formats=self.formats,
+            groups=(
+                None
+                if self.groups is None or other.groups is None
+                else np.concatenate([self.groups, other.groups])
+            ),
         )
 
     @property

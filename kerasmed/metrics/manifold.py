@@ -41,7 +41,12 @@ class Overlap:
     coverage: Figure
 
 
-def overlap(reserve: Sample, images: Sample, neighbours: int = NEIGHBOURS) -> Overlap:
+def overlap(
+    reserve: Sample,
+    images: Sample,
+    neighbours: int = NEIGHBOURS,
+    added: tuple[bool, bool] = (True, False),
+) -> Overlap:
     """Precision, recall, density and coverage of a set of images.
 
     The intervals of precision and coverage take the neighbourhoods as given. They are of the
@@ -51,6 +56,10 @@ def overlap(reserve: Sample, images: Sample, neighbours: int = NEIGHBOURS) -> Ov
         reserve: real images that the images are compared with.
         images: the set in question.
         neighbours: k.
+        added: where all groups are covered they do not vary, and yet the next one may not be. So
+            the intervals are those of two groups more, which are covered or not. Of two sets whose
+            ratio is wanted, the second gets ``(False, True)``: each covers one that the other does
+            not (Bonett and Price, Statistical Methods in Medical Research 15, 2006).
 
     Raises:
         InputError: fewer than k images are of other groups than some image of ``reserve``; or there
@@ -66,20 +75,23 @@ def overlap(reserve: Sample, images: Sample, neighbours: int = NEIGHBOURS) -> Ov
         inside[rows] = distances < radii[rows, None]
         recalled[rows] = (distances < own_radii).any(axis=1)
     return Overlap(
-        precision=_fraction_covered(inside, reserve, images),
+        precision=_fraction_covered(inside, reserve, images, added),
         recall=float(recalled.mean()),
         density=float(inside.sum(axis=0).mean() / neighbours),
-        coverage=_fraction_covered(inside.T, images, reserve),
+        coverage=_fraction_covered(inside.T, images, reserve, added),
     )
 
 
-def _fraction_covered(hits: np.ndarray, by: Sample, covered: Sample) -> Figure:
+def _fraction_covered(
+    hits: np.ndarray, by: Sample, covered: Sample, added: tuple[bool, bool]
+) -> Figure:
     """Fraction of the images of one sample that any image of another one covers.
 
     Args:
         hits: bool (n, m), whether each image of ``by`` covers each image of ``covered``.
         by: the sample that covers, (n,).
         covered: the sample of the fraction, (m,).
+        added: whether each of two further groups is covered, for the interval.
     """
     order = np.argsort(by.groups, kind="stable")
     starts = np.flatnonzero(np.diff(by.groups[order], prepend=-1))
@@ -89,12 +101,16 @@ def _fraction_covered(hits: np.ndarray, by: Sample, covered: Sample) -> Figure:
     lost = np.zeros(by.num_groups)
     lost[by.groups[order][starts]] = of_group[:, of_group.sum(axis=0) == 1].sum(axis=1)
     count = len(is_covered)
-    sums = np.bincount(covered.groups, is_covered, covered.num_groups)
+    size = count / np.count_nonzero(covered.sizes)
+    sums = np.append(
+        np.bincount(covered.groups, is_covered, covered.num_groups), np.array(added) * size
+    )
+    sizes = np.append(covered.sizes, [size, size])
     return Figure(
         float(is_covered.mean()),
         {
             by.name: (is_covered.sum() - lost) / count,
-            covered.name: (is_covered.sum() - sums) / (count - covered.sizes),
+            covered.name: (sums.sum() - sums) / (sizes.sum() - sizes),
         },
     )
 

@@ -191,7 +191,7 @@ def privacy(
             "filter": None if rejected is None else {"rejected": rejected, "drawn": 400},
             "images": 400,
             "found": [{}] * copies,
-            "identical": identical,
+            "identical": {"train": identical, "reserve": 0},
             "fresh": {"images": 300, "copies": 1},
             "p_value": p_value,
             "power": [

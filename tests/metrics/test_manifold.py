@@ -72,14 +72,34 @@ def test_without_each_group_agrees_with_plain_loops():
     between = np.linalg.norm(real[:, None].astype(float) - real, axis=2)
     between[of_real[:, None] == of_real] = np.inf
     inside = distances < np.sort(between)[:, 1:2]
+    # Two groups more of the mean size, of which one is covered.
+    covered_real = np.append(inside.any(axis=1), [1, 1, 1, 1, 0, 0, 0, 0])
+    covered_images = np.append(inside.any(axis=0), [1, 1, 1, 0, 0, 0])
+    with_added = np.append(of_real, [6] * 4 + [7] * 4), np.append(of_images, [6] * 3 + [7] * 3)
     for group in range(6):
         real_left, images_left = of_real != group, of_images != group
         assert result.precision.without["reserve"][group] == inside[real_left].any(axis=0).mean()
-        assert result.coverage.without["reserve"][group] == inside.any(axis=1)[real_left].mean()
-        assert result.precision.without["images"][group] == pytest.approx(
-            inside.any(axis=0)[images_left].mean()
-        )
         assert result.coverage.without["images"][group] == inside[:, images_left].any(axis=1).mean()
+    for group in range(8):
+        assert result.coverage.without["reserve"][group] == pytest.approx(
+            covered_real[with_added[0] != group].mean()
+        )
+        assert result.precision.without["images"][group] == pytest.approx(
+            covered_images[with_added[1] != group].mean()
+        )
+
+
+def test_complete_coverage_of_few_groups_proves_little():
+    real = np.array([[float(i)] for i in range(8)])
+
+    first = compared(real, real, 2).coverage
+    second = overlap(Sample("reserve", real), Sample("b", real), 2, (False, True)).coverage
+
+    assert first.value == second.value == 1
+    assert first.interval()[0] < 0.9
+    ratio = combine(np.divide, first, second)
+    assert ratio.value == 1
+    assert ratio.interval()[0] < 0.8
 
 
 def test_neighbourhoods_reach_to_images_of_other_groups():

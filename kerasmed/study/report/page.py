@@ -44,6 +44,27 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     record, results = run.record(), _read_results(run)
     with fonts_for(map(printable, image_set.class_names)):
         _draw_figures(run, results, image_set.subset(split["train"]), synthetic)
+    page = (
+        page_environment()
+        .get_template("page.html.j2")
+        .render(
+            record=record,
+            stages=record["stages"],
+            config=record["config"],
+            data=record["stages"]["data"]["result"],
+            roles=ROLES,
+            regimes=REGIMES,
+            spaces=spaces_of(results["fidelity"]),
+            explanations=_read_explanations(run.explanations, image_set),
+            figures=run.figures,
+            **results,
+        )
+    )
+    write_text(run.report, page)
+
+
+def page_environment() -> Environment:
+    """The templates of this folder, with the filters that they use."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=select_autoescape(["j2"])
     )
@@ -54,19 +75,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES
     environment.globals["trained_on"] = trained_on
-    page = environment.get_template("page.html.j2").render(
-        record=record,
-        stages=record["stages"],
-        config=record["config"],
-        data=record["stages"]["data"]["result"],
-        roles=ROLES,
-        regimes=REGIMES,
-        spaces=spaces_of(results["fidelity"]),
-        explanations=_read_explanations(run.explanations, image_set),
-        figures=run.figures,
-        **results,
-    )
-    write_text(run.report, page)
+    return environment
 
 
 def _read_results(run: RunFolder) -> dict[str, Any]:

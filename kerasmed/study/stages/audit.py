@@ -12,10 +12,8 @@ from kerasmed.audit.extractors import named_extractors, open_extractors
 from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
     CopyFilterRecord,
-    Privacy,
+    measure_privacy,
     membership_of_training_images,
-    pixels_of_versions,
-    search_copies,
 )
 from kerasmed.audit.spaces import FidelityInSpaces, features_of_sets, fidelity_in_spaces
 from kerasmed.audit.tables import fidelity_csv, privacy_csv, spaces_of
@@ -24,8 +22,7 @@ from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.files import read_json, write_json, write_text
-from kerasmed.metrics.memorisation import comparison_pixels, memorisation
-from kerasmed.metrics.sample_size import computed_or_reason
+from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.result_types import Whole
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
@@ -86,10 +83,27 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     write_text(run.evaluation / "fidelity.csv", fidelity_csv(spaces_of(fidelity)))
     appearances = appearance_of_sets(sets, groups, config.seed)
     write_json(run.evaluation / "appearance.json", appearances)
-    privacy = _privacy(config, run, spec.name, sets, features, pixels, groups)
+    train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
+    privacy = measure_privacy(
+        sets | {name: image_set.subset(split[name]) for name in ("validation", "test")},
+        groups["reserve"],
+        {
+            "synthetic": [str(file.path.relative_to(run.synthetic)) for file in synthetic.files],
+            "train": [str(file.path) for file in train.files],
+        },
+        (spec.name, features),
+        _copy_filter(run, len(synthetic)),
+        lambda: membership_of_training_images(
+            *open_denoiser(denoiser_path(config, run)), train, reserve, groups, config.seed
+        ),
+        config.data.symmetry,
+        config.seed,
+    )
     write_json(run.evaluation / "privacy.json", privacy)
     write_text(run.evaluation / "privacy.csv", privacy_csv(privacy))
-    _write_verdicts(run, fidelity, privacy)
+    usefulness = read_json(run.evaluation / "usefulness.json", "kerasmed evaluate CONFIG")
+    answers = verdicts(usefulness, fidelity, privacy)
+    write_json(run.evaluation / "verdicts.json", [asdict(verdict) for verdict in answers])
     decisive = next(iter(spaces_of(fidelity).values()))
     copies: Mapping[str, Any] = privacy["copies"]
     return {
@@ -103,63 +117,14 @@ def _variants(config: Config, run: RunFolder) -> Iterator[tuple[str, ImageSet]]:
         yield variant, read_synthetic(config, run, variant)
 
 
-def _privacy(
-    config: Config,
-    run: RunFolder,
-    features_of: str,
-    sets: dict[str, ImageSet],
-    features: dict[str, np.ndarray],
-    pixels: dict[str, np.ndarray],
-    groups: dict[str, np.ndarray],
-) -> Privacy:
-    """The content of ``privacy.json``."""
-    train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
-    seed, symmetry = config.seed, config.data.symmetry
+def _copy_filter(run: RunFolder, images: int) -> CopyFilterRecord | None:
+    """What the filter of the sampling did, if there was one."""
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
-    copy_filter: CopyFilterRecord | None = None
-    if manifest["calibration"] is not None:
-        rejected = len(manifest["rejected"])
-        copy_filter = {
-            "calibration": manifest["calibration"],
-            "drawn": len(synthetic) + rejected,
-            "rejected": rejected,
-        }
+    if manifest["calibration"] is None:
+        return None
+    rejected = len(manifest["rejected"])
     return {
-        "features_of": features_of,
-        "files": {
-            "synthetic": [str(file.path.relative_to(run.synthetic)) for file in synthetic.files],
-            "train": [str(file.path) for file in train.files],
-        },
-        "copies": computed_or_reason(
-            lambda: search_copies(train, reserve, synthetic, groups["reserve"], copy_filter, seed)
-        ),
-        "membership": computed_or_reason(
-            lambda: membership_of_training_images(
-                *open_denoiser(denoiser_path(config, run)), train, reserve, groups, seed
-            )
-        ),
-        "in_pixels": computed_or_reason(
-            lambda: memorisation(
-                pixels_of_versions(train.images, symmetry),
-                pixels_of_versions(reserve.images, symmetry),
-                pixels_of_versions(synthetic.images, symmetry),
-                seed,
-                groups["reserve"],
-            )
-        ),
-        "in_features": computed_or_reason(
-            lambda: memorisation(
-                features["train"][:, None],
-                features["reserve"][:, None],
-                features["synthetic"][:, None],
-                seed,
-                groups["reserve"],
-            )
-        ),
+        "calibration": manifest["calibration"],
+        "drawn": images + rejected,
+        "rejected": rejected,
     }
-
-
-def _write_verdicts(run: RunFolder, fidelity: FidelityFile, privacy: Privacy) -> None:
-    usefulness = read_json(run.evaluation / "usefulness.json", "kerasmed evaluate CONFIG")
-    answers = verdicts(usefulness, fidelity, privacy)
-    write_json(run.evaluation / "verdicts.json", [asdict(verdict) for verdict in answers])
