@@ -17,6 +17,7 @@ from torch_fidelity.metric_kid import mmd2
 from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.kernel_distance import kernel_distance
 from kerasmed.metrics.manifold import NEIGHBOURS, overlap
+from kerasmed.metrics.sample import Sample
 
 WIDTH = 64
 
@@ -45,14 +46,15 @@ def theirs(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
 
 
 def ours(real: np.ndarray, synthetic: np.ndarray) -> dict[str, float]:
-    manifold = overlap(real, synthetic)
+    samples = Sample("real", real), Sample("synthetic", synthetic)
+    manifold = overlap(*samples)
     return {
         "frechet": frechet_distance(real, synthetic),
-        "kernel": kernel_distance(real, synthetic),
-        "precision": manifold.precision,
+        "kernel": kernel_distance(*samples).value,
+        "precision": manifold.precision.value,
         "recall": manifold.recall,
         "density": manifold.density,
-        "coverage": manifold.coverage,
+        "coverage": manifold.coverage.value,
     }
 
 

@@ -152,7 +152,10 @@ def _tested(
         if np.any(labels == label)
     }
     return {
-        "accuracy": accuracy.estimate(),
+        "accuracy": {
+            "value": accuracy.value,
+            "interval": np.clip(accuracy.interval(), 0, 1).tolist(),  # of few seeds it is wide
+        },
         "balanced_accuracy": float(np.mean(list(sensitivity.values()))),
         "sensitivity": sensitivity,
     }

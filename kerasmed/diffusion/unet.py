@@ -4,6 +4,7 @@ Its inputs are a noisy image, a timestep and a label; its output is the clean im
 """
 
 import math
+from itertools import count
 
 import keras
 from keras import ops
@@ -66,7 +67,7 @@ class PixelNormalization(keras.layers.Layer):
         return x * ops.cast(ops.rsqrt(squares + 1e-4), x.dtype)
 
 
-def residual_block(x, condition, width: int, dropout: float):
+def residual_block(x, condition, width: int, dropout: float, number: int):
     """Normalise, convolve, scale and shift by the condition, rectify, convolve, add.
 
     The adaptive normalisation of Dhariwal and Nichol (arXiv:2105.05233, section 3), but with one
@@ -75,8 +76,14 @@ def residual_block(x, condition, width: int, dropout: float):
     """
     shortcut = x if x.shape[-1] == width else keras.layers.Conv2D(width, 1)(x)
     h = keras.layers.Conv2D(width, 3, padding="same")(PixelNormalization()(x))
-    scale = keras.layers.Dense(width, kernel_initializer="zeros")(condition)
-    shift = keras.layers.Dense(width, kernel_initializer="zeros")(condition)
+    # TensorFlow sums the condition's gradients in the order of names. With those of Keras, such as
+    # "dense_9" and "dense_10", a model loaded next to another one would train with other rounding.
+    scale = keras.layers.Dense(width, kernel_initializer="zeros", name=f"scale_{number:03d}")(
+        condition
+    )
+    shift = keras.layers.Dense(width, kernel_initializer="zeros", name=f"shift_{number:03d}")(
+        condition
+    )
     h = h * (1.0 + scale[:, None, None, :]) + shift[:, None, None, :]
     h = keras.layers.Activation("relu")(h)
     if dropout:
@@ -110,25 +117,42 @@ def _condition(timesteps, labels, augmentation, num_classes: int, width: int):
 
 def _down_and_up(x, condition, settings: DiffusionConfig):
     """The levels from the widest image to the narrowest and back, joined by skip connections."""
-    widths, blocks = settings.widths, settings.blocks
+    widths, blocks, numbers = settings.widths, settings.blocks, count()
     skips = [x]
     for level, width in enumerate(widths):
         if level:
             x = keras.layers.AveragePooling2D(2)(x)
         for _ in range(blocks):
-            x = residual_block(x, condition, width, settings.dropout)
+            x = residual_block(x, condition, width, settings.dropout, next(numbers))
             skips.append(x)
 
     x = attention_block(x, ATTENTION_HEADS)
-    x = residual_block(x, condition, widths[-1], settings.dropout)
+    x = residual_block(x, condition, widths[-1], settings.dropout, next(numbers))
 
     for level, width in reversed(list(enumerate(widths))):
         for _ in range(blocks + (level == 0)):
             x = keras.layers.Concatenate()([x, skips.pop()])
-            x = residual_block(x, condition, width, settings.dropout)
+            x = residual_block(x, condition, width, settings.dropout, next(numbers))
         if level:
             x = keras.layers.UpSampling2D(2, interpolation="nearest")(x)
     return x
+
+
+def _pixels(x, noisy_images, condition, width: int, patch_size: int):
+    """Images (batch, height, width, 3) from the features of patches and the noisy pixels.
+
+    A last convolution at full resolution sees the noisy pixels themselves, at a strength that the
+    condition sets. Without it the network draws the finest detail too faintly.
+    """
+    x = keras.layers.Activation("relu")(PixelNormalization()(x))
+    of_patches = keras.layers.Conv2DTranspose(width, patch_size, strides=patch_size)(x)
+    of_pixels = keras.layers.Conv2D(width, 3, padding="same")(noisy_images)
+    x = keras.layers.Concatenate()([of_patches, of_pixels])
+    scale = keras.layers.Dense(2 * width, kernel_initializer="zeros", name="scale_of_pixels")(
+        condition
+    )
+    x = keras.layers.Activation("relu")(x * (1.0 + scale[:, None, None, :]))
+    return keras.layers.Conv2D(3, 3, padding="same", kernel_initializer="zeros", dtype="float32")(x)
 
 
 def build_denoiser(
@@ -168,10 +192,7 @@ def build_denoiser(
     condition = _condition(timesteps, labels, augmentation, num_classes, 2 * max(widths))
     x = keras.layers.Conv2D(widths[0], patch_size, strides=patch_size)(noisy_images)
     x = _down_and_up(x, condition, settings)
-    x = keras.layers.Activation("relu")(PixelNormalization()(x))
-    x = keras.layers.Conv2DTranspose(
-        3, patch_size, strides=patch_size, kernel_initializer="zeros", dtype="float32"
-    )(x)
+    x = _pixels(x, noisy_images, condition, max(1, widths[0] // 2), patch_size)
     if settings.predict == "v":
         x = VelocityToImage(dtype="float32")(noisy_images, timesteps, x)
     return keras.Model(inputs, x, name="denoiser")

@@ -41,10 +41,10 @@ def test_set_in_which_nobody_looked_for_copies_while_drawing_is_reported(tiny_co
     for command in ("audit", "report"):
         assert main([command, str(tiny_config), "--out", str(run_copy)]) == 0
     copies = json.loads((run_copy / "evaluation" / "privacy.json").read_text())["copies"]
-    assert (copies["rejected"], copies["drawn"] > 0) == (None, True)
+    assert (copies["filter"], copies["images"] > 0) == (None, True)
     page = (run_copy / "report.html").read_text()
-    assert "Copies were not searched for while the set was drawn." in page
-    assert "drawn again" not in page
+    assert "No filter for copies was used while the set was drawn." in page
+    assert "had left out" not in page
 
 
 def test_regimes_are_compared(tiny_run):

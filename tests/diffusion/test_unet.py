@@ -100,3 +100,19 @@ def test_normalised_positions_have_a_mean_square_of_one():
     x = np.random.default_rng(0).standard_normal((2, 3, 3, 8)).astype(np.float32) * 7
     normal = keras.ops.convert_to_numpy(PixelNormalization()(x))
     np.testing.assert_allclose(np.square(normal).mean(axis=-1), 1.0, rtol=1e-4)
+
+
+def test_noisy_pixels_reach_the_image_at_full_resolution():
+    """A shift by a pixel, less than a patch, shifts the image where patches say nothing."""
+    model = _make_lively(_build(patch_size=4))
+    (of_patches,) = (
+        layer for layer in model.layers if isinstance(layer, keras.layers.Conv2DTranspose)
+    )
+    of_patches.set_weights([np.zeros(weight.shape) for weight in of_patches.get_weights()])
+    noise, timesteps, labels = _inputs()
+
+    image = keras.ops.convert_to_numpy(model([noise, timesteps, labels]))
+    shifted = keras.ops.convert_to_numpy(model([np.roll(noise, 1, axis=2), timesteps, labels]))
+
+    assert image.std() > 1e-3
+    np.testing.assert_allclose(shifted[:, 3:-3, 4:-3], image[:, 3:-3, 3:-4], atol=1e-5)

@@ -10,7 +10,7 @@ from kerasmed.audit import privacy, spaces
 from kerasmed.study.config import parse_config
 from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stages import audit, evaluate
+from kerasmed.study.stages import evaluate
 from kerasmed.study.stages.audit import audit_synthetic
 from kerasmed.study.stages.evaluate import evaluate_classifiers
 
@@ -56,7 +56,8 @@ def test_accuracies_and_differences_are_over_groups(study, handed_in):
 def test_fidelity_and_privacy_are_over_groups(study, handed_in):
     config, run, groups = study
     fidelity = handed_in(spaces, "fidelity_by_class", "groups")
-    copying = handed_in(audit, "memorisation", "groups")
+    copying = handed_in(privacy, "memorisation", "groups")
+    searched = handed_in(privacy, "search_copies", "groups")
     members = handed_in(privacy, "membership_inference", "member_groups")
     others = handed_in(privacy, "membership_inference", "other_groups")
 
@@ -65,8 +66,8 @@ def test_fidelity_and_privacy_are_over_groups(study, handed_in):
     for given in fidelity:
         np.testing.assert_array_equal(given["train"], groups["train"])
         np.testing.assert_array_equal(given["reserve"], groups["reserve"])
-    assert len(copying) == 2
-    for given in copying:
+    assert (len(copying), len(searched)) == (2, 1)
+    for given in copying + searched:
         np.testing.assert_array_equal(given, groups["reserve"])
     assert set(members[0]) <= set(groups["train"])
     assert set(others[0]) <= set(groups["reserve"])
