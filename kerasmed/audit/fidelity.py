@@ -9,7 +9,7 @@ from typing_extensions import TypedDict
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.frechet import frechet_distance
-from kerasmed.metrics.jackknife import Figure, combine
+from kerasmed.metrics.jackknife import Figure, combine, mean_of, ratio_of
 from kerasmed.metrics.kernel_distance import kernel_distance
 from kerasmed.metrics.manifold import Overlap, overlap
 from kerasmed.metrics.sample import Sample
@@ -141,8 +141,8 @@ def fidelity(
         "synthetic_to_reserve": _distances(samples["reserve"], samples["synthetic"], synthetic),
         "train_to_reserve": _distances(samples["reserve"], samples["train"], train),
         "relative": {
-            "precision": combine(_ratio, synthetic.precision, train.precision).estimate(),
-            "coverage": combine(_ratio, synthetic.coverage, train.coverage).estimate(),
+            "precision": ratio_of(synthetic.precision, train.precision).estimate(),
+            "coverage": ratio_of(synthetic.coverage, train.coverage).estimate(),
         },
     }
 
@@ -156,10 +156,6 @@ def _of_set(
 ) -> np.ndarray | None:
     of_set = (groups or {}).get(name)
     return None if of_set is None else of_set[positions]
-
-
-def _ratio(synthetic: np.ndarray, train: np.ndarray) -> np.ndarray:
-    return synthetic / np.maximum(train, 1e-9)
 
 
 def _distances(reserve: Sample, others: Sample, shared: Overlap) -> Distances:
@@ -258,7 +254,7 @@ def class_distances(
     samples = _class_samples(features, labels, class_names, groups, seed)
     between = _between_classes(samples["reserve"])
     synthetic, train = (
-        combine(_mean, *map(kernel_distance, samples["reserve"], samples[name]))
+        mean_of(*map(kernel_distance, samples["reserve"], samples[name]))
         for name in ("synthetic", "train")
     )
     return {
@@ -269,10 +265,6 @@ def class_distances(
         .corrected()
         .estimate(),
     }
-
-
-def _mean(*values: float) -> float:
-    return sum(values) / len(values)
 
 
 def _class_samples(
@@ -312,7 +304,7 @@ def _between_classes(reserve: list[Sample]) -> Figure:
     """Mean kernel distance of two classes of real images, refused if within chance of 0."""
     if len(reserve) < 2:
         raise InputError("Distance of classes: expected two classes or more, received one.")
-    between = combine(_mean, *(_between(*pair) for pair in combinations(reserve, 2)))
+    between = mean_of(*(_between(*pair) for pair in combinations(reserve, 2)))
     corrected = between.corrected()
     if not corrected.quantile(0.025) > _ROUNDING:
         raise InputError(

@@ -7,7 +7,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import TrainedOn
-from kerasmed.metrics.jackknife import Figure, combine, mean_figure
+from kerasmed.metrics.jackknife import Figure, mean_figure, mean_of, ratio_of
 from kerasmed.result_types import Estimate
 from kerasmed.settings import Count, UnitInterval
 
@@ -88,7 +88,7 @@ def usefulness(
             regime: _accuracy(of_seeds, group_of_image, TrainedOn(backbone, regime))
             for regime, of_seeds in regimes.items()
         }
-        ratio = combine(_ratio, accuracies["synthetic"], accuracies["real"])
+        ratio = ratio_of(accuracies["synthetic"], accuracies["real"])
         beats = {str(r): f.interval()[0] > guessing for r, f in accuracies.items()}
         if beats["real"]:
             ratios.append(ratio)
@@ -110,7 +110,7 @@ def usefulness(
         "networks": networks,
     }
     if ratios:
-        result["ratio"] = combine(lambda *values: sum(values) / len(values), *ratios).estimate()
+        result["ratio"] = mean_of(*ratios).estimate()
     return result
 
 
@@ -136,10 +136,6 @@ def _accuracy(of_seeds: np.ndarray, groups: np.ndarray, trained_on: TrainedOn) -
         of_trainings = mean_figure(of_seeds.mean(axis=1), {trainings: np.arange(len(of_seeds))})
         without |= of_trainings.without
     return Figure(float(right.mean()), without)
-
-
-def _ratio(synthetic: np.ndarray, real: np.ndarray) -> np.ndarray:
-    return synthetic / np.maximum(real, 1e-9)
 
 
 def _tested(

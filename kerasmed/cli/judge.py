@@ -192,10 +192,8 @@ def judge(
         "name": "judge",
         "data": {"source": str(real)},
         "classifiers": {"seeds": 3},
-        "diffusion": {
-            "widths": [4],
-            "patch_size": 1,
-        },  # none is trained: images of any size will do
+        # None is trained, and this one takes images of any size.
+        "diffusion": {"widths": [4], "patch_size": 1},
     }
     config = override(values, assignments, source="--set")
     folder = out or Path("runs") / f"judged-{synthetic.stem}"

@@ -85,6 +85,16 @@ def combine(function: Callable[..., Any], *figures: Figure) -> Figure:
     return Figure(float(function(*(figure.value for figure in figures))), without)
 
 
+def ratio_of(first: Figure, second: Figure) -> Figure:
+    """The first figure over the second one, which may be 0 where the first is too."""
+    return combine(lambda a, b: a / np.maximum(b, 1e-9), first, second)
+
+
+def mean_of(*figures: Figure) -> Figure:
+    """The mean of figures."""
+    return combine(lambda *values: sum(values) / len(values), *figures)
+
+
 def mean_figure(values: np.ndarray, groups: Mapping[str, np.ndarray]) -> Figure:
     """The mean of values, such as an accuracy.
 
