@@ -15,6 +15,7 @@ import portalocker
 import pytest
 import yaml
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 
 from kerasmed.cli.main import main
 from kerasmed.data import entries
@@ -72,6 +73,14 @@ def phantom_set(family: str = "ct", per_class: int = 10, size: int = 16) -> Imag
     files = [ImageFile(Path(f"{names[c]}/{i}.png"), f"{c}-{i}", names[c]) for c, i in drawn]
     labels = np.array([label for label, _ in drawn], dtype=np.int32)
     return ImageSet(np.stack(images), labels, names, tuple(files))
+
+
+def textures(count: int, seed: int, size: int = 32) -> np.ndarray:
+    """Smooth random pictures, no two alike: uint8 (count, size, size, 3)."""
+    noise = np.random.default_rng(seed).normal(size=(count, size, size))
+    smooth = gaussian_filter(noise, (0, 1.2, 1.2))
+    grey = np.clip(128 + 50 * smooth / smooth.std(), 0, 255)
+    return np.repeat(grey[..., None], 3, axis=3).astype(np.uint8)
 
 
 def pair_batches(images: ImageSet):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from metrics.textures import pictures
+from conftest import textures
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.copies import CopyFilter, CopySearch, calibrate, copy_threshold
@@ -11,12 +11,12 @@ from kerasmed.metrics.detection_power import ALTERATIONS
 
 @pytest.fixture(scope="module")
 def training():
-    return pictures(40, 1)
+    return textures(40, 1)
 
 
 @pytest.fixture(scope="module")
 def calibration(training):
-    return calibrate(CopySearch(training), pictures(60, 2), pictures(60, 7), seed=0)
+    return calibrate(CopySearch(training), textures(60, 2), textures(60, 7), seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def copies(training, calibration):
 
 @pytest.mark.parametrize("size", [16, 32, 48, 64])
 def test_exact_copy_has_similarity_one_and_is_named(size):
-    training = pictures(12, 3, size)
+    training = textures(12, 3, size)
 
     similarities, positions = CopySearch(training).nearest(training[[7, 2]])
 
@@ -80,7 +80,7 @@ def test_brightness_and_contrast_change_nothing(training):
 
 
 def test_strangers_are_no_copies(copies):
-    assert sum(copy is not None for copy in copies.find(pictures(100, 9))) <= 1
+    assert sum(copy is not None for copy in copies.find(textures(100, 9))) <= 1
 
 
 def test_constant_image_is_like_nothing(training):
@@ -90,7 +90,7 @@ def test_constant_image_is_like_nothing(training):
 
 
 def test_similarity_of_an_image_does_not_depend_on_the_others(training):
-    search, images = CopySearch(training), pictures(6, 4)
+    search, images = CopySearch(training), textures(6, 4)
 
     together, _ = search.nearest(images)
 
@@ -109,7 +109,7 @@ def test_threshold_by_hand_and_in_spite_of_twins():
 
 def test_too_few_reserve_images_are_refused(training):
     with pytest.raises(InputError, match="expected at least 20 reserve images"):
-        calibrate(CopySearch(training), pictures(19, 2), pictures(60, 7), seed=0)
+        calibrate(CopySearch(training), textures(19, 2), textures(60, 7), seed=0)
 
 
 def test_reserve_images_of_the_same_patients_do_not_blind_the_search(training):
@@ -117,9 +117,9 @@ def test_reserve_images_of_the_same_patients_do_not_blind_the_search(training):
     # Every other reserve image shows a training image again, with some noise.
     noise = np.random.default_rng(5).normal(0, 12, (40, 32, 32, 1))
     same = np.clip(training + noise, 0, 255).astype(np.uint8)
-    drawn = np.concatenate([pictures(60, 7), training[:2]])
+    drawn = np.concatenate([textures(60, 7), training[:2]])
 
-    calibration = calibrate(search, np.concatenate([pictures(20, 2), same]), drawn, seed=0)
+    calibration = calibrate(search, np.concatenate([textures(20, 2), same]), drawn, seed=0)
 
     assert calibration["reserve"]["threshold"] > 0.99
     assert calibration["threshold"] == calibration["drawn"]["threshold"] < 0.9
@@ -131,7 +131,7 @@ def test_reserve_images_of_the_same_patients_do_not_blind_the_search(training):
 def test_model_that_draws_little_else_than_copies_does_not_hide_them(training):
     search = CopySearch(training)
 
-    calibration = calibrate(search, pictures(60, 2), np.repeat(training[:30], 2, axis=0), seed=0)
+    calibration = calibrate(search, textures(60, 2), np.repeat(training[:30], 2, axis=0), seed=0)
 
     assert calibration["threshold"] == calibration["reserve"]["threshold"] < 0.9
     assert calibration["drawn"]["above"] == 1

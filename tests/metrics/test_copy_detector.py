@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from metrics.textures import pictures
+from conftest import textures
 
 from kerasmed.errors import InputError
 from kerasmed.metrics.copy_detector import CopyDetector, gradient_features
@@ -11,12 +11,12 @@ from kerasmed.metrics.detection_power import ALTERATIONS, PLANTED, detection_pow
 
 @pytest.fixture(scope="module")
 def train():
-    return pictures(30, 1)
+    return textures(30, 1)
 
 
 @pytest.fixture(scope="module")
 def detector(train):
-    return CopyDetector.of_images(train, pictures(70, 2), np.arange(70), seed=0)
+    return CopyDetector.of_images(train, textures(70, 2), np.arange(70), seed=0)
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
@@ -40,7 +40,7 @@ def test_every_flip_and_turn_is_as_good_as_the_copy_itself(train, detector):
 
 
 def test_new_images_are_no_copies_and_are_as_near_to_either_side(detector):
-    ratios, _ = detector.score(pictures(40, 3))
+    ratios, _ = detector.score(textures(40, 3))
 
     assert (ratios < detector.threshold).sum() == 0
     assert np.median(ratios) == pytest.approx(1, abs=0.05)
@@ -50,7 +50,7 @@ def test_new_images_are_no_copies_and_are_as_near_to_either_side(detector):
 
 def test_image_that_is_in_both_sets_is_no_copy(train):
     """A picture that every scanner makes, such as an empty slice."""
-    reserve = np.concatenate([train[:1], pictures(69, 2)])
+    reserve = np.concatenate([train[:1], textures(69, 2)])
     groups = np.zeros(70, int)
     groups[1:] = np.arange(69) // 6
 
@@ -62,7 +62,7 @@ def test_image_that_is_in_both_sets_is_no_copy(train):
 
 
 def test_batches_and_order_change_nothing(train, detector, monkeypatch):
-    images = np.concatenate([train[:5], pictures(6, 4)])
+    images = np.concatenate([train[:5], textures(6, 4)])
     at_once = detector.score(images).ratios
     monkeypatch.setattr("kerasmed.metrics.copy_detector._BATCH", 4)
 
@@ -71,7 +71,7 @@ def test_batches_and_order_change_nothing(train, detector, monkeypatch):
 
 def test_a_group_is_on_one_side_only():
     """Slices of a patient in both halves would hide how near real images come."""
-    train, patients = pictures(20, 1), pictures(12, 2)
+    train, patients = textures(20, 1), textures(12, 2)
     slices = np.repeat(patients, 5, axis=0)
 
     grouped = CopyDetector.of_images(train, slices, np.repeat(np.arange(12), 5), seed=0)
@@ -94,9 +94,9 @@ def test_features_of_any_size(size):
 
 def test_too_few_images_or_groups_are_refused(train):
     with pytest.raises(InputError, match="at least 20 reserve images, received 12"):
-        CopyDetector.of_images(train, pictures(12, 2), np.arange(12), 0)
+        CopyDetector.of_images(train, textures(12, 2), np.arange(12), 0)
     with pytest.raises(InputError, match="at least 5 groups"):
-        CopyDetector.of_images(train, pictures(40, 2), np.arange(40) // 10, 0)
+        CopyDetector.of_images(train, textures(40, 2), np.arange(40) // 10, 0)
 
 
 def test_power_is_given_by_alteration(train, detector):
@@ -106,7 +106,7 @@ def test_power_is_given_by_alteration(train, detector):
     assert {row["planted"] for row in rows} == {min(PLANTED, len(train))}
     assert rows[0]["found"] == 1
     assert detection_power(detector, train) == rows
-    blind = CopyDetector.of_images(train, pictures(70, 2), np.arange(70), seed=0)
+    blind = CopyDetector.of_images(train, textures(70, 2), np.arange(70), seed=0)
     blind.threshold = 0.0
     assert {row["found"] for row in detection_power(blind, train)} == {0}
 
