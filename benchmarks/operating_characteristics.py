@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from joblib import Parallel, delayed
 from recipe import judged_parser
 from scipy.ndimage import gaussian_filter
 from sklearn.cluster import KMeans
@@ -37,7 +38,7 @@ from kerasmed.metrics.copy_detector import (
     features_of_flips,
     features_of_moves,
 )
-from kerasmed.metrics.detection_power import ALTERATIONS
+from kerasmed.metrics.detection_power import ALTERATIONS, PLANTED
 from kerasmed.metrics.linear_probe import fit_probe
 from kerasmed.progress import progress_bar
 from kerasmed.runtime.backend import load_keras
@@ -244,6 +245,7 @@ class Draw:
         """Fault, strength and light of `private` for planted copies."""
         images, roles, rng = self.images, self.roles, self.rng
         train, reserve, pool = (roles[name] for name in ("train", "reserve", "synthetic"))
+        copied = rng.permutation(train)[: 2 * PLANTED]
         is_compared = compared_groups(images.groups[reserve], len(train), self.seed)
         fresh = images.moves[reserve[~is_compared]]
         detector = CopyDetector(images.flips[train], images.flips[reserve[is_compared]], [fresh])
@@ -253,11 +255,13 @@ class Draw:
         }
         of_pool = detector.compare(images.moves[pool]).ratios < detector.threshold
         is_found = {
-            name: detector.compare(altered[train]).ratios < detector.threshold
+            name: detector.compare(altered[copied]).ratios < detector.threshold
             for name, altered in images.copies.items()
         }
+        # As in an audit, the power is measured on some copies; others are in the set.
         power = [
-            {"alteration": name, "found": float(found.mean())} for name, found in is_found.items()
+            {"alteration": name, "found": float(found[:PLANTED].mean())}
+            for name, found in is_found.items()
         ]
         worst = min(row["found"] for row in power)
         noticed = {
@@ -279,11 +283,15 @@ class Draw:
         for name, found in is_found.items():
             for fraction in COPIES:
                 planted = max(1, round(fraction * len(pool)))
-                yield f"copies, {name}", fraction, light(rng.choice(found, planted))
+                yield f"copies, {name}", fraction, light(rng.choice(found[PLANTED:], planted))
 
 
-def draw_lights(images: Images, seed: int) -> Iterator[dict]:
+def draw_lights(images: Images, seed: int) -> list[dict]:
     """Every fault of one draw, with the lights."""
+    return list(_draw_lights(images, seed))
+
+
+def _draw_lights(images: Images, seed: int) -> Iterator[dict]:
     draw = Draw(images, seed)
     pool, plain = draw.roles["synthetic"], images.features["none", 0.0]
     train = draw.roles["train"]
@@ -326,6 +334,7 @@ def main() -> None:
     parser: argparse.ArgumentParser = judged_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=200)
+    parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--images", type=int, default=1000, help="of the set, at most")
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
@@ -334,13 +343,13 @@ def main() -> None:
     images = known_images(config, run, arguments.weights, arguments.images)
     lines: list[dict] = []
     path = arguments.out / f"rates-{arguments.images}.jsonl"
+    pool = Parallel(arguments.processes, batch_size=1, return_as="generator")
+    jobs = (delayed(draw_lights)(images, seed) for seed in range(arguments.draws))
     with progress_bar("Judging", arguments.draws, "draws") as advance:
-        for seed in range(arguments.draws):
-            lines += draw_lights(images, seed)
+        for of_draw in pool(jobs):
+            lines += of_draw
             advance(1, "")
-            if seed % 20 == 19 or seed == arguments.draws - 1:
-                text = "".join(json.dumps(line) + "\n" for line in summary(lines))
-                path.write_text(text)
+    path.write_text("".join(json.dumps(line) + "\n" for line in summary(lines)))
     print(path.read_text())
 
 

@@ -12,7 +12,7 @@ from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.reconstruction import TIMESTEPS, reconstruction_errors
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.metrics.copies import Calibration
-from kerasmed.metrics.copy_detector import CopyDetector
+from kerasmed.metrics.copy_detector import CopyDetector, identical_images
 from kerasmed.metrics.detection_power import DetectionPower, detection_power
 from kerasmed.metrics.membership import Membership, membership_inference
 from kerasmed.metrics.memorisation import Memorisation, comparison_pixels, memorisation
@@ -103,6 +103,11 @@ class NotAsked(TypedDict):
 
     not_asked: str
     """Why it was left out."""
+
+
+WITHOUT_GENERATOR: NotAsked = {
+    "not_asked": "whether the generator reveals its training images takes its file."
+}
 
 
 class Privacy(TypedDict):
@@ -260,21 +265,6 @@ def chance_to_notice(fresh: FreshImages, fraction: float, images: int, sensitivi
             if more_copies_than(fresh, found, images) < SIGNIFICANT
         )
     )
-
-
-def identical_images(real: np.ndarray, synthetic: np.ndarray) -> int:
-    """Number of synthetic images with the pixels of a real one, also flipped or turned.
-
-    Args:
-        real: uint8 (n, size, size, 3).
-        synthetic: uint8 (m, size, size, 3).
-    """
-    known = {
-        hash(version.tobytes())
-        for image in real
-        for version in all_versions(image[None], "dihedral")[0]
-    }
-    return sum(hash(image.tobytes()) in known for image in synthetic)
 
 
 def membership_of_training_images(

@@ -7,6 +7,8 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import TrainedOn
+from kerasmed.data.image_set import ImageSet
+from kerasmed.metrics.copy_detector import identical_images
 from kerasmed.metrics.jackknife import Figure, mean_figure, mean_of, ratio_of
 from kerasmed.result_types import Estimate
 from kerasmed.settings import Count, UnitInterval
@@ -114,28 +116,26 @@ def usefulness(
     return result
 
 
-def _accuracy(of_seeds: np.ndarray, groups: np.ndarray, trained_on: TrainedOn) -> Figure:
-    """Mean accuracy, over the groups of test images and over the trainings: (seeds, n).
+def test_images_in(synthetic: ImageSet, test: ImageSet) -> str | None:
+    """Why no CNN can be tested: the synthetic set holds test images. None if it does not."""
+    count = identical_images(np.asarray(test.images), np.asarray(synthetic.images))
+    if not count:
+        return None
+    have = "image has" if count == 1 else "images have"
+    return f"{count} synthetic {have} the pixels of test images."
 
-    Where every image is right, groups do not vary, and yet the next one may be wrong. So the
-    interval is that of two groups more: one on which only CNNs trained on real images are right,
-    and one on which only those trained on synthetic images are (Bonett and Price,
-    Statistical Methods in Medical Research 15, 2006, add them to a difference of paired rates).
-    """
+
+def _accuracy(of_seeds: np.ndarray, groups: np.ndarray, trained_on: TrainedOn) -> Figure:
+    """Mean accuracy, over the groups of test images and over the trainings: (seeds, n)."""
     right = of_seeds.mean(axis=0)
-    count = int(groups.max()) + 1
-    size = -(-len(right) // count)
-    added = [1.0, 0.0] if trained_on.regime == "real" else [0.0, 1.0]
-    with_added = mean_figure(
-        np.concatenate([right, np.repeat(added, size)]),
-        {"test": np.concatenate([groups, np.repeat([count, count + 1], size)])},
-    )
-    without = dict(with_added.without)
+    added = (1, 0) if trained_on.regime == "real" else (0, 1)
+    of_images = mean_figure(right, {"test": groups}, added)
+    without = dict(of_images.without)
     if len(of_seeds) > 1:
         trainings = f"{trained_on.backbone} {trained_on.regime}"
         of_trainings = mean_figure(of_seeds.mean(axis=1), {trainings: np.arange(len(of_seeds))})
         without |= of_trainings.without
-    return Figure(float(right.mean()), without)
+    return Figure(of_images.value, without)
 
 
 def _tested(

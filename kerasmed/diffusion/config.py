@@ -1,5 +1,6 @@
 """Settings of the denoiser, its training and the sampling."""
 
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -139,6 +140,31 @@ class SamplingConfig(Section):
     # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
     # CNNs are trained on each of them too.
     variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
+    source: Path | None = Field(
+        default=None, description="images of another program, which are taken instead of drawn"
+    )
+    source_learned_from: Literal["train", "unknown"] = Field(
+        default="unknown",
+        description="what the other program learned from: the role `train` alone, or not known",
+    )
+
+    @model_validator(mode="after")
+    def drawn_or_taken(self) -> "SamplingConfig":
+        """Refuse settings of the drawing for a set that is not drawn, and the reverse."""
+        changed = self.model_dump(exclude_defaults=True).keys()
+        if self.source is None and "source_learned_from" in changed:
+            raise ValueError(
+                "sampling.source_learned_from is of a set of another program: name its folder in "
+                "sampling.source, or remove the key"
+            )
+        drawing = sorted(changed - {"source", "source_learned_from"})
+        if self.source is not None and drawing:
+            raise ValueError(
+                f"with sampling.source nothing is drawn, so sampling.{', sampling.'.join(drawing)} "
+                f"would have no effect; remove what is not of the source, or replace the section: "
+                f"--set 'sampling={{source: {self.source}}}'"
+            )
+        return self
 
     def timesteps(self) -> np.ndarray:
         """The timesteps to visit, see ``sampling_timesteps``."""

@@ -205,10 +205,7 @@ def _loss(before: np.ndarray, after: np.ndarray, groups: np.ndarray) -> Figure:
     Price, Statistical Methods in Medical Research 15, 2006).
     """
     _, group_of_image = np.unique(groups, return_inverse=True)
-    count = int(group_of_image.max()) + 1
-    lost = np.concatenate([before - after, [1.0, -1.0]])
-    with_added = mean_figure(lost, {"images": np.append(group_of_image, [count, count + 1])})
-    return Figure(float((before - after).mean()), with_added.without)
+    return mean_figure(before - after, {"images": group_of_image}, added=(1, -1))
 
 
 def _layers(graph: onnx.GraphProto) -> dict[str, list[str]]:

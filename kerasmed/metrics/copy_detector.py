@@ -182,6 +182,21 @@ class CopyDetector:
         return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-6)
 
 
+def identical_images(real: np.ndarray, synthetic: np.ndarray) -> int:
+    """Number of synthetic images with the pixels of a real one, also flipped or turned.
+
+    Args:
+        real: uint8 (n, size, size, 3).
+        synthetic: uint8 (m, size, size, 3).
+    """
+    known = {
+        hash(version.tobytes())
+        for image in real
+        for version in all_versions(image[None], "dihedral")[0]
+    }
+    return sum(hash(image.tobytes()) in known for image in synthetic)
+
+
 def compared_groups(groups: np.ndarray, num_train: int, seed: int) -> np.ndarray:
     """Which reserve images others are compared with: bool (m,), equal within a group.
 

@@ -1,6 +1,6 @@
 """Figures with intervals over whole groups, by the delete-one-group jackknife."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,28 +95,33 @@ def mean_of(*figures: Figure) -> Figure:
     return combine(lambda *values: sum(values) / len(values), *figures)
 
 
-def mean_figure(values: np.ndarray, groups: Mapping[str, np.ndarray]) -> Figure:
+def mean_figure(
+    values: np.ndarray,
+    groups: Mapping[str, np.ndarray],
+    added: Sequence[float] = (),
+    count: int | None = None,
+) -> Figure:
     """The mean of values, such as an accuracy.
 
     Args:
         values: float (n,).
         groups: one sample, by its name: (n,), 0 to the number of groups less 1.
+        added: values of further groups of mean size, which only the interval knows. Where every
+            image is classified correctly the groups do not vary, and yet the next one may differ.
+            So of two fractions that are compared, one gets ``(1, 0)`` and the other ``(0, 1)``, and
+            of their difference ``(1, -1)`` (Bonett and Price, Statistical Methods in Medical
+            Research 15, 2006).
+        count: number of groups, if some have no value.
     """
     ((name, group_of_value),) = groups.items()
-    count = int(group_of_value.max()) + 1
-    return Figure(float(values.mean()), {name: mean_without(values, group_of_value, count)})
-
-
-def mean_without(values: np.ndarray, groups: np.ndarray, count: int) -> np.ndarray:
-    """The mean of values without each group: float (count,).
-
-    Args:
-        values: float (n,).
-        groups: (n,), 0 to ``count`` - 1; one of which may have no value.
-        count: number of groups.
-    """
-    sums, sizes = np.bincount(groups, values, count), np.bincount(groups, minlength=count)
-    return (sums.sum() - sums) / (len(values) - sizes)
+    count = int(group_of_value.max()) + 1 if count is None else count
+    sums = np.bincount(group_of_value, values, count)
+    sizes = np.bincount(group_of_value, minlength=count)
+    size = len(values) / np.count_nonzero(sizes)
+    sums = np.append(sums, np.multiply(added, size))
+    sizes = np.append(sizes, np.full(len(added), size))
+    without = (sums.sum() - sums) / (sizes.sum() - sizes)
+    return Figure(float(values.mean()), {name: without})
 
 
 def _variance(without: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.metrics.pairwise import euclidean_distances
 
 from kerasmed.errors import InputError
-from kerasmed.metrics.jackknife import Figure
+from kerasmed.metrics.jackknife import Figure, mean_figure
 from kerasmed.metrics.sample import Sample
 
 # The neighbourhood of an image reaches to its k-th nearest neighbour: this is k.
@@ -101,17 +101,11 @@ def _fraction_covered(
     lost = np.zeros(by.num_groups)
     lost[by.groups[order][starts]] = of_group[:, of_group.sum(axis=0) == 1].sum(axis=1)
     count = len(is_covered)
-    size = count / np.count_nonzero(covered.sizes)
-    sums = np.append(
-        np.bincount(covered.groups, is_covered, covered.num_groups), np.array(added) * size
-    )
-    sizes = np.append(covered.sizes, [size, size])
+    of_groups = mean_figure(
+        is_covered, {covered.name: covered.groups}, added, covered.num_groups
+    ).without
     return Figure(
-        float(is_covered.mean()),
-        {
-            by.name: (is_covered.sum() - lost) / count,
-            covered.name: (sums.sum() - sums) / (sizes.sum() - sizes),
-        },
+        float(is_covered.mean()), {by.name: (is_covered.sum() - lost) / count, **of_groups}
     )
 
 

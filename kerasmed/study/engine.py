@@ -15,6 +15,15 @@ from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 
 
+def stages_of(config: Config) -> list[Stage]:
+    """The stages of a study: all of them, or those that a synthetic set from elsewhere needs."""
+    return [
+        stage
+        for stage in STAGES.values()
+        if stage.name != "diffusion" or config.sampling.source is None
+    ]
+
+
 def perform(stage: Stage, config: Config, run: RunFolder) -> Mapping[str, Any]:
     """Run a stage and write it to the run record; returns its result.
 
@@ -148,7 +157,13 @@ def _marks(paths: list[Path], run: RunFolder) -> dict[str, str]:
 
 
 def _needs(stage: Stage, config: Config, run: RunFolder) -> tuple[str, ...]:
-    """Names of the stages it needs; CNNs trained on real images only need no synthetic set."""
+    """Names of the stages it needs.
+
+    A synthetic set of another program needs no denoiser, and CNNs trained on real images only need
+    no synthetic set.
+    """
+    if stage.name == "sampling" and config.sampling.source is not None:
+        return ("data",)
     only_real = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
     unneeded = stage.name in ("classifiers", "evaluate") and "sampling" not in run.finished_stages()
     if only_real and unneeded:

@@ -12,9 +12,9 @@ from kerasmed.audit.appearance import AppearanceOfSets, appearance_of_sets
 from kerasmed.audit.comparison import TrainedOn
 from kerasmed.audit.config import AuditConfig
 from kerasmed.audit.extractors import named_extractors, open_extractors
-from kerasmed.audit.privacy import Privacy, identical_images, measure_privacy
+from kerasmed.audit.privacy import WITHOUT_GENERATOR, Privacy, measure_privacy
 from kerasmed.audit.spaces import FeatureNetwork, features_of_sets, fidelity_in_spaces
-from kerasmed.audit.usefulness import Usefulness, usefulness
+from kerasmed.audit.usefulness import Usefulness, test_images_in, usefulness
 from kerasmed.audit.verdicts import Verdict, verdicts
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.data.config import DataConfig
@@ -30,6 +30,7 @@ from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.progress import say
 from kerasmed.runtime.backend import load_keras
 from kerasmed.study.config import Config
+from kerasmed.study.foreign_set import check_same_classes
 from kerasmed.study.report.judged import render_judged
 from kerasmed.text import counted
 
@@ -156,7 +157,7 @@ def judge(
         },
         (features_of, features),
         None,
-        lambda: {"not_asked": "whether the generator reveals its training images takes its file."},
+        lambda: WITHOUT_GENERATOR,
         symmetry,
         seed,
     )
@@ -174,12 +175,7 @@ def _check_sets(roles: Roles, synthetic: ImageSet) -> None:
             f"Synthetic set: expected images of {real.image_size} pixels, as the real ones, "
             f"received {synthetic.image_size}; read both at the same size."
         )
-    if synthetic.class_names != real.class_names:
-        raise InputError(
-            f"Synthetic set: expected the classes of the real images, {list(real.class_names)}, "
-            f"received {list(synthetic.class_names)}; rename its classes, or leave out the images "
-            "of a class that one of both lacks."
-        )
+    check_same_classes(real, synthetic)
 
 
 def _groups_of(images: ImageSet) -> np.ndarray:
@@ -198,13 +194,10 @@ def _usefulness(
 ) -> tuple[Usefulness, FeatureNetwork | None]:
     """How useful the set is, and the first CNN that was trained on real images."""
     test = roles.test
-    leaked = identical_images(np.asarray(test.images), np.asarray(synthetic.images))
-    reason = None
-    if leaked:
-        reason = f"{leaked} synthetic images have the pixels of test images."
-    elif len(test.class_names) < 2:
+    reason = test_images_in(synthetic, test)
+    if reason is None and len(test.class_names) < 2:
         reason = "the images are of one class, so there is nothing to classify."
-    elif not classifiers:
+    elif reason is None and not classifiers:
         reason = "no CNN was asked for."
     first: FeatureNetwork | None = None
     correct: dict[TrainedOn, list[np.ndarray]] = {}

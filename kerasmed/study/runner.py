@@ -11,7 +11,7 @@ from kerasmed.files import write_text
 from kerasmed.parallel.workers import disconnect, from_chief, meet, naming_lost_workers, read_worker
 from kerasmed.progress import say
 from kerasmed.study.config import Config
-from kerasmed.study.engine import check_inputs, check_unchanged, is_current, perform
+from kerasmed.study.engine import check_inputs, check_unchanged, is_current, perform, stages_of
 from kerasmed.study.inputs import load_split
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stage import Stage
@@ -107,12 +107,13 @@ def _run_stages(
 ) -> None:
     check_classifiers(config)  # report a mistake there before the diffusion training
     finished = run.finished_stages()
-    for stage in STAGES.values():
+    stages = stages_of(config)
+    for stage in stages:
         if stage.name in finished:
             check_unchanged(stage, config, run)
     if "data" in finished:
         load_split(config, run)  # refuses changed images
-    for stage in STAGES.values():
+    for stage in stages:
         if is_current(stage, config, run):
             say(f"{stage.name}: already finished")
         else:

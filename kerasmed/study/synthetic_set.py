@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NotRequired
 
 import numpy as np
 from PIL import Image
@@ -79,6 +79,8 @@ class Manifest(TypedDict):
     """The threshold for copies; null if copies were not looked for."""
     rejected: list[Rejected]
     """Draws that were copies."""
+    taken_from: NotRequired[dict[str, str]]
+    """Of a set from another program: the file of each image, by the image's path in the set."""
     data_hash: Sha256
     """Hash of all images and classes."""
 

@@ -51,6 +51,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
             record=record,
             stages=record["stages"],
             config=record["config"],
+            taken_from=record["config"]["sampling"]["source"],
             data=record["stages"]["data"]["result"],
             roles=ROLES,
             regimes=REGIMES,
@@ -98,7 +99,8 @@ def _draw_figures(
     run: RunFolder, results: dict[str, Any], train: ImageSet, synthetic: ImageSet
 ) -> None:
     """Write ``figures/*.png``; ``train`` are the training images of the diffusion model."""
-    draw_training(run.diffusion / "history.csv", run.figures / "training.png")
+    if (run.diffusion / "history.csv").exists():  # not with a synthetic set of another program
+        draw_training(run.diffusion / "history.csv", run.figures / "training.png")
     draw_accuracy(results["metrics"], run.figures / "accuracy.png")
     draw_roc(results["curves"], run.figures / "roc.png")
     draw_reliability(results["curves"], run.figures / "reliability.png")

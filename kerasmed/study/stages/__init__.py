@@ -54,6 +54,10 @@ def _extractor_files(config: Config) -> list[Path]:
     return [*_files_of(config.audit.extractor_weights), *files]
 
 
+def _source_of_synthetic(config: Config) -> list[Path]:
+    return [] if config.sampling.source is None else [config.sampling.source]
+
+
 def _denoisers(config: Config, run: RunFolder) -> list[Path]:
     return [run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"]
 
@@ -141,6 +145,7 @@ STAGES: dict[str, Stage] = {
             draw_samples,
             sections=("seed", "sampling"),
             needs=("diffusion",),
+            inputs=_source_of_synthetic,
             outputs=_synthetic_sets,
             sharding=Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
             additions=Additions(

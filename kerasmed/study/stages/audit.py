@@ -11,7 +11,9 @@ from kerasmed.audit.appearance import appearance_of_sets
 from kerasmed.audit.extractors import named_extractors, open_extractors
 from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
+    WITHOUT_GENERATOR,
     CopyFilterRecord,
+    NotAsked,
     measure_privacy,
     membership_of_training_images,
 )
@@ -22,6 +24,7 @@ from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.files import read_json, write_json, write_text
+from kerasmed.metrics.membership import Membership
 from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.result_types import Whole
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
@@ -93,16 +96,16 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         },
         (spec.name, features),
         _copy_filter(run, len(synthetic)),
-        lambda: membership_of_training_images(
-            *open_denoiser(denoiser_path(config, run)), train, reserve, groups, config.seed
-        ),
+        lambda: _membership(config, run, train, reserve, groups),
         config.data.symmetry,
         config.seed,
     )
     write_json(run.evaluation / "privacy.json", privacy)
     write_text(run.evaluation / "privacy.csv", privacy_csv(privacy))
     usefulness = read_json(run.evaluation / "usefulness.json", "kerasmed evaluate CONFIG")
-    answers = verdicts(usefulness, fidelity, privacy)
+    sampling = config.sampling
+    assumed = sampling.source is not None and sampling.source_learned_from == "unknown"
+    answers = verdicts(usefulness, fidelity, privacy, assumed)
     write_json(run.evaluation / "verdicts.json", [asdict(verdict) for verdict in answers])
     decisive = next(iter(spaces_of(fidelity).values()))
     copies: Mapping[str, Any] = privacy["copies"]
@@ -110,6 +113,19 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         "fidelity": decisive.get("synthetic_to_reserve") or decisive["not_computed"],
         "copies": copies.get("not_computed", len(copies.get("found", []))),
     }
+
+
+def _membership(
+    config: Config,
+    run: RunFolder,
+    train: ImageSet,
+    reserve: ImageSet,
+    groups: dict[str, np.ndarray],
+) -> Membership | NotAsked:
+    if config.sampling.source is not None:
+        return WITHOUT_GENERATOR
+    denoiser, pixels = open_denoiser(denoiser_path(config, run))
+    return membership_of_training_images(denoiser, pixels, train, reserve, groups, config.seed)
 
 
 def _variants(config: Config, run: RunFolder) -> Iterator[tuple[str, ImageSet]]:

@@ -6,7 +6,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
-from kerasmed.audit.usefulness import usefulness
+from kerasmed.audit.usefulness import test_images_in, usefulness
 from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.export.config import Precision
@@ -119,9 +119,11 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
         config.evaluation.bootstrap_samples,
         config.seed,
     )
-    write_json(
-        run.evaluation / "usefulness.json", usefulness(correct, test.labels, class_names, groups)
-    )
+    useful = usefulness(correct, test.labels, class_names, groups)
+    reason = None if synthetic is None else test_images_in(synthetic, test)
+    if reason is not None:
+        useful["not_computed"] = reason
+    write_json(run.evaluation / "usefulness.json", useful)
     caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
     _write(run.evaluation, rows, comparisons, curves, caption)
     return {"accuracy": accuracy, "provider": provider}

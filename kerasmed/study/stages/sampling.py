@@ -1,4 +1,4 @@
-"""The stage that draws the synthetic sets, in one process or several."""
+"""The stage that draws the synthetic sets, in one process or several, or takes one over."""
 
 import shutil
 
@@ -9,6 +9,7 @@ from kerasmed.progress import say
 from kerasmed.result_types import Sha256, Whole
 from kerasmed.settings import Count
 from kerasmed.study.config import Config
+from kerasmed.study.foreign_set import take_over
 from kerasmed.study.inputs import read_synthetic, variants_of
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.synthetic_set import MANIFEST, SyntheticSet
@@ -35,7 +36,10 @@ class SamplingResult(DrawnSet):
 
 
 def draw_samples(config: Config, run: RunFolder) -> SamplingResult:
-    """Draw the missing images of each synthetic set, and replace the previous sets."""
+    """Draw the missing images of each synthetic set, and replace the previous sets.
+
+    With ``sampling.source``, the set in that folder is taken over instead.
+    """
     main = _draw_set(config, run, None)
     names = [variant for variant in variants_of(config) if variant is not None]
     drawn = {variant: _draw_set(config, run, variant) for variant in names}
@@ -59,12 +63,17 @@ def draw_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1) 
         StageError: a set was begun with other settings or another denoiser, or the denoiser draws
             only copies.
     """
+    if config.sampling.source is not None:
+        return 0  # nothing is drawn
     sets = (SyntheticSet(config, run, variant) for variant in variants_of(config))
     return sum(drawing.draw(index, shards) for drawing in sets if not drawing.is_finished())
 
 
 def _draw_set(config: Config, run: RunFolder, variant: str | None) -> DrawnSet:
     """Draw one set if needed; returns its images by class, its hash and the number of copies."""
+    if config.sampling.source is not None:
+        images = take_over(config, config.sampling.source, run)
+        return {"images": images.counts(), "data_hash": images.data_hash, "rejected": 0}
     drawing = SyntheticSet(config, run, variant)
     if drawing.is_finished():
         say(f"{drawing.target} already exists.")
