@@ -11,7 +11,8 @@ three for each set, each on another resample. There is no generator, so the test
 left out.
 
 One line a fault goes to OUT/rates-IMAGES.jsonl, with the fractions of the draws that were green,
-amber, red and grey; for `useful` also with the mean ratio of accuracies.
+amber, red and grey; for `useful` also with the mean ratio of accuracies. OUT/draws-IMAGES.jsonl
+holds each figure that decides, with its interval, so that other limits can be tried.
 """
 
 import argparse
@@ -31,7 +32,7 @@ from kerasmed.audit.comparison import TrainedOn
 from kerasmed.audit.fidelity import fidelity_by_class
 from kerasmed.audit.privacy import FRACTIONS, chance_to_notice, more_copies_than
 from kerasmed.audit.usefulness import usefulness
-from kerasmed.audit.verdicts import Verdict, judge_fidelity, judge_privacy, judge_usefulness
+from kerasmed.audit.verdicts import judge_fidelity, judge_privacy, judge_usefulness
 from kerasmed.metrics.copy_detector import (
     CopyDetector,
     compared_groups,
@@ -219,8 +220,8 @@ class Draw:
         train = self.roles["train"]
         self.real = probes(plain[train], images.labels[train], images, self.roles["test"], self.rng)
 
-    def judge(self, features: np.ndarray, labels: np.ndarray) -> tuple[Verdict, Verdict, float]:
-        """Useful, faithful, and the ratio of accuracies."""
+    def judge(self, features: np.ndarray, labels: np.ndarray) -> dict:
+        """The lights `useful` and `faithful`, and the figures that decide."""
         images, roles = self.images, self.roles
         plain, test = images.features["none", 0.0], roles["test"]
         correct = {
@@ -238,11 +239,21 @@ class Draw:
         )
         fidelity = {"in_networks": {"MobileNet": result}, "features_of": "", "in_features": {},
                     "in_pixels": {}, "of_variants": {}}  # fmt: skip
-        ratio = found.get("ratio", {"value": np.nan})["value"]
-        return judge_usefulness(found), judge_fidelity(fidelity), ratio
+        lights = {
+            "useful": judge_usefulness(found).light,
+            "faithful": judge_fidelity(fidelity).light,
+        }
+        figures = {
+            "ratio": found.get("ratio"),
+            "relative": result.get("relative"),
+            "coverage": [of_class.get("relative") for of_class in result["per_class"].values()],
+            "labels": result["labels"],
+            "class_distances": result["class_distances"],
+        }
+        return {"lights": lights, "figures": figures}
 
-    def copies(self) -> Iterator[tuple[str, float, str]]:
-        """Fault, strength and light of `private` for planted copies."""
+    def copies(self) -> Iterator[tuple[str, float, dict]]:
+        """Fault, strength, and the light `private` with its figures, for planted copies."""
         images, roles, rng = self.images, self.roles, self.rng
         train, reserve, pool = (roles[name] for name in ("train", "reserve", "synthetic"))
         copied = rng.permutation(train)[: 2 * PLANTED]
@@ -269,21 +280,25 @@ class Draw:
             for fraction in FRACTIONS
         }
 
-        def light(planted: np.ndarray) -> str:
+        def judged(planted: np.ndarray) -> dict:
             count = int(of_pool[len(planted) :].sum() + planted.sum())
             copies = {
                 "filter": None, "images": len(pool), "found": [{}] * count, "identical": {},
                 "fresh": of_real, "p_value": more_copies_than(of_real, count, len(pool)),
                 "power": power, "noticed": noticed,
             }  # fmt: skip
-            return judge_privacy({"copies": copies, "in_pixels": {}, "membership": {}}).light
+            verdict = judge_privacy({"copies": copies, "in_pixels": {}, "membership": {}})
+            figures = {"found": count, "of": len(pool), "fresh": of_real, "worst": worst}
+            figures |= {"p_value": copies["p_value"], "noticed": noticed}
+            return {"lights": {"private": verdict.light}, "figures": figures}
 
-        yield "none", 0.0, light(np.empty(0, bool))
-        yield "the training images themselves", 1.0, light(np.resize(is_found["exact"], len(pool)))
+        yield "none", 0.0, judged(np.empty(0, bool))
+        everything = np.resize(is_found["exact"], len(pool))
+        yield "the training images themselves", 1.0, judged(everything)
         for name, found in is_found.items():
             for fraction in COPIES:
                 planted = max(1, round(fraction * len(pool)))
-                yield f"copies, {name}", fraction, light(rng.choice(found[PLANTED:], planted))
+                yield f"copies, {name}", fraction, judged(rng.choice(found[PLANTED:], planted))
 
 
 def draw_lights(images: Images, seed: int) -> list[dict]:
@@ -305,11 +320,9 @@ def _draw_lights(images: Images, seed: int) -> Iterator[dict]:
             positions, labels = chosen(images, pool, fault, strength, draw.rng)
             sets.append((fault, strength, plain[positions], labels))
     for fault, strength, features, labels in sets:
-        useful, faithful, ratio = draw.judge(features, labels)
-        lights = {"useful": useful.light, "faithful": faithful.light}
-        yield {"fault": fault, "strength": strength, "lights": lights, "ratio": ratio}
-    for fault, strength, light in draw.copies():
-        yield {"fault": fault, "strength": strength, "lights": {"private": light}}
+        yield {"fault": fault, "strength": strength, **draw.judge(features, labels)}
+    for fault, strength, judged in draw.copies():
+        yield {"fault": fault, "strength": strength, **judged}
 
 
 def summary(lines: list[dict]) -> Iterator[dict]:
@@ -324,9 +337,8 @@ def summary(lines: list[dict]) -> Iterator[dict]:
         }
         line["draws"] = lights.total()
         if question == "useful":
-            line["mean_ratio"] = round(
-                float(np.nanmean([x["ratio"] for x in of_fault if "ratio" in x])), 3
-            )
+            ratios = [x["figures"]["ratio"] for x in of_fault if "useful" in x["lights"]]
+            line["mean_ratio"] = round(np.mean([r["value"] for r in ratios if r]), 3)
         yield line
 
 
@@ -342,14 +354,15 @@ def main() -> None:
     run = RunFolder(arguments.out)
     images = known_images(config, run, arguments.weights, arguments.images)
     lines: list[dict] = []
-    path = arguments.out / f"rates-{arguments.images}.jsonl"
     pool = Parallel(arguments.processes, batch_size=1, return_as="generator")
     jobs = (delayed(draw_lights)(images, seed) for seed in range(arguments.draws))
     with progress_bar("Judging", arguments.draws, "draws") as advance:
         for of_draw in pool(jobs):
             lines += of_draw
             advance(1, "")
-    path.write_text("".join(json.dumps(line) + "\n" for line in summary(lines)))
+    for name, of_file in (("draws", lines), ("rates", summary(lines))):
+        path = arguments.out / f"{name}-{arguments.images}.jsonl"
+        path.write_text("".join(json.dumps(line) + "\n" for line in of_file))
     print(path.read_text())
 
 

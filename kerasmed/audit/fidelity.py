@@ -7,6 +7,7 @@ from typing import NotRequired
 import numpy as np
 from typing_extensions import TypedDict
 
+from kerasmed.audit.label_agreement import LabelAgreement, label_agreement
 from kerasmed.errors import InputError
 from kerasmed.metrics.frechet import frechet_distance
 from kerasmed.metrics.jackknife import Figure, combine, mean_of, ratio_of
@@ -70,6 +71,9 @@ class Fidelity(TypedDict):
 class ClassDistances(TypedDict):
     """Distance of each class to reserve images of it, relative to the distance between classes."""
 
+    fewest_groups: Count
+    """Number of groups of the class, of reserve or training images, that has fewest."""
+
     between: float
     """Mean kernel distance of two classes of reserve images."""
     synthetic: float
@@ -97,6 +101,8 @@ class FidelityByClass(TypedDict):
     """Instead of the five above: why they could not be computed."""
     class_distances: ClassDistances | NotComputed
     """Distances within the classes."""
+    labels: LabelAgreement | NotComputed
+    """Whether images show what their labels say."""
     per_class: dict[str, Fidelity | NotComputed]
     """Fidelity within each class."""
 
@@ -211,7 +217,14 @@ def fidelity_by_class(
     distances = computed_or_reason(
         lambda: class_distances(features, labels, class_names, groups, seed)
     )
-    return {**compare(None), "class_distances": distances, "per_class": by_class}
+    return {
+        **compare(None),
+        "class_distances": distances,
+        "labels": computed_or_reason(
+            lambda: label_agreement(features, labels, class_names, groups)
+        ),
+        "per_class": by_class,
+    }
 
 
 def _as_frequent(labels: np.ndarray, reference: np.ndarray, seed: int) -> np.ndarray:
@@ -258,6 +271,11 @@ def class_distances(
         for name in ("synthetic", "train")
     )
     return {
+        "fewest_groups": min(
+            int(np.count_nonzero(of_class.sizes))
+            for name in ("reserve", "train")
+            for of_class in samples[name]
+        ),
         "between": between.corrected().value,
         "synthetic": combine(np.divide, synthetic, between).corrected().value,
         "train": combine(np.divide, train, between).corrected().value,

@@ -16,6 +16,8 @@ Light = Literal["green", "amber", "red", "grey"]
 COPIES_BY_CHANCE = 0.005
 # Area under the curve above which the model reveals its training images.
 MEMBERSHIP_REVEALED = 0.6
+# With fewer groups of a class the bias of a kernel distance is not known well enough.
+GROUPS_FOR_DISTANCES = 20
 # A model that copies more often has memorised its training images.
 COPIES_IF_MEMORISED = 0.1
 # Of sets with this fraction of copies, the test must notice so many.
@@ -78,6 +80,7 @@ _DEVIATIONS = 1.96  # standard errors from a figure to the end of its interval
 USEFUL = Bar(green=0.90, red=0.85, perfect=1.0)
 REALISTIC = Bar(green=0.8, red=0.5, perfect=1.0)
 VARIED = Bar(green=0.8, red=0.5, perfect=1.0)
+LABELLED = Bar(green=0.9, red=0.75, perfect=1.0)
 NEAR = Bar(green=-0.2, red=-0.5, perfect=0.0)  # of the excess distance, with its sign turned
 
 
@@ -105,18 +108,23 @@ _FAITHFUL_RULE = (
     "groups. Realism: the fraction of synthetic images that lie among reserve images (precision), "
     "over that of the training images. Variety: the fraction of the reserve images of each class "
     "that have a synthetic image near them (coverage), over that of as many training images. Both "
-    f"are green from {REALISTIC.green:.1f} and red below {REALISTIC.red:.1f}. Distance: the kernel "
+    f"are green from {REALISTIC.green:.1f} and red below {REALISTIC.red:.1f}. Labels: the fraction "
+    "of synthetic images that a logistic regression on these features, which learned from reserve "
+    "images, names as they are labelled, over that of the training images: green from "
+    f"{LABELLED.green:.1f}, red below {LABELLED.red:.2f}. Distance: the kernel "
     "distance of synthetic images to reserve images of the same class, over that between two "
     "classes of real images, less the same figure of the training images: green up to "
     f"{-NEAR.green:.1f}, red beyond {-NEAR.red:.1f}. The whole interval must be on that side, and "
-    f"the worst figure decides. {_GREY} At most amber in the features of a CNN that was trained on "
-    "the training images."
+    f"the worst figure decides. {_GREY} The distance is grey with fewer than "
+    f"{GROUPS_FOR_DISTANCES} groups of a class. At most amber in the features of a CNN that was "
+    "trained on the training images."
 )
 _PRIVATE_RULE = (
     "Copies are searched for by another method than the filter that the set was drawn with: an "
     "image is one if its nearest training image is much nearer than its nearest other real image. "
     "Red: an image has the pixels of a real one; or more than "
-    f"{_BY_CHANCE} of the set are copies; or more than {_percent(COPIES_IF_MEMORISED)} of the "
+    f"{_BY_CHANCE} of the set are copies, and more than among real images (Fisher's exact test, "
+    f"5%); or more than {_percent(COPIES_IF_MEMORISED)} of the "
     "images that were drawn were copies by the filter. Amber: copies are more frequent in the set "
     "than among real images that it was not trained on (Fisher's exact test, 5%); or more than "
     f"{_BY_CHANCE} of the images that were drawn were copies by the filter; or the synthetic "
@@ -236,7 +244,7 @@ def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
         f"{_with_interval(figures['relative']['precision'])}."
     )
     lights = [REALISTIC.light(figures["relative"]["precision"])]
-    for measure in (_variety, _distance):
+    for measure in (_variety, _labels, _distance):
         light, sentences = measure(figures)
         lights.append(light)
         answer += sentences
@@ -278,6 +286,21 @@ def _variety(figures: Mapping[str, Any]) -> tuple[Light, str]:
     return _worst(lights), sentences + unknown
 
 
+def _labels(figures: Mapping[str, Any]) -> tuple[Light, str]:
+    """Whether images show what their labels say."""
+    if len(figures["per_class"]) == 1:
+        return "green", ""
+    labels = figures["labels"]
+    if "not_computed" in labels:
+        return "grey", f" {labels['not_computed']}"
+    return LABELLED.light(labels["ratio"]), (
+        " A classifier that learned from reserve images names "
+        f"{_percent(labels['synthetic'])} of the synthetic images as they are labelled (of the "
+        f"training images {_percent(labels['train'])}): a ratio of "
+        f"{_with_interval(labels['ratio'])}."
+    )
+
+
 def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     """Distance within the classes."""
     if len(figures["per_class"]) == 1:
@@ -288,6 +311,8 @@ def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     excess = distances["excess"]
     low, high = excess["interval"]
     light = NEAR.light({"value": -excess["value"], "interval": [-high, -low]})
+    if distances["fewest_groups"] < GROUPS_FOR_DISTANCES:
+        light = "grey"
     return light, (
         f" Synthetic images of a class are {distances['synthetic']:.2f} times as far from real "
         f"ones of it as two real classes are from each other (other real images "
@@ -365,7 +390,7 @@ def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
     for role, count in copies["identical"].items():
         if count:
             reasons.append(f"{count} images have the pixels of a real image of the role {role}")
-    if _beyond_chance(len(copies["found"]), copies["images"]):
+    if _beyond_chance(len(copies["found"]), copies["images"]) and _beyond_real_images(copies):
         reasons.append(f"more than {_percent(COPIES_BY_CHANCE)} of the set are copies")
     if _rejected(copies) > COPIES_IF_MEMORISED:
         reasons.append("the model has memorised its training images")
@@ -376,7 +401,7 @@ def _reasons_for_amber(
     copies: dict[str, Any], privacy: Mapping[str, Any], membership: dict[str, Any], assumed: bool
 ) -> list[str]:
     reasons = []
-    if copies["p_value"] < SIGNIFICANT:
+    if _beyond_real_images(copies):
         reasons.append("the set holds more copies than chance")
     if copies["filter"] is not None and _beyond_chance(
         copies["filter"]["rejected"], copies["filter"]["drawn"]
@@ -408,6 +433,10 @@ def _best_hidden(power: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _declared_attack(membership: dict[str, Any]) -> dict[str, Any]:
     return next(level for level in membership["levels"] if level["timestep"] == "all")
+
+
+def _beyond_real_images(copies: dict[str, Any]) -> bool:
+    return bool(copies["p_value"] < SIGNIFICANT)
 
 
 def _beyond_chance(copies: int, images: int) -> bool:

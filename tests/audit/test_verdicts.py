@@ -100,7 +100,11 @@ def test_usefulness_is_not_answered_by_networks_that_guess_or_without_real_image
 
 
 def faithful(
-    precision: dict | None = None, coverage: dict | None = None, excess: dict | None = None
+    precision: dict | None = None,
+    coverage: dict | None = None,
+    excess: dict | None = None,
+    labels: dict | None = None,
+    fewest_groups: int = 20,
 ) -> dict:
     distances = {"kid": 0.1, "precision": 0.8, "recall": 0.7, "density": 1.0, "coverage": 0.9}
     figures = {
@@ -113,8 +117,10 @@ def faithful(
             "a": {"relative": {"coverage": estimate(1.0)}},
             "b": {"relative": {"coverage": coverage or estimate(0.95)}},
         },
+        "labels": {"synthetic": 0.9, "train": 0.95, "ratio": labels or estimate(0.95)},
         "class_distances": {
-            "synthetic": 0.1, "train": 0.0, "between": 1.0, "excess": excess or estimate(0.1),
+            "fewest_groups": fewest_groups, "synthetic": 0.1, "train": 0.0, "between": 1.0,
+            "excess": excess or estimate(0.1),
         },
     }  # fmt: skip
     return {
@@ -135,10 +141,12 @@ def faithful(
         ({"coverage": estimate(0.9, 0.3)}, "grey"),
         ({"coverage": estimate(0.9, 0.3), "precision": estimate(0.7)}, "amber"),
         ({"excess": estimate(0.3)}, "amber"), ({"excess": estimate(0.6)}, "red"),
-        ({"excess": estimate(0.1, 0.3)}, "grey"),
+        ({"excess": estimate(0.1, 0.3)}, "grey"), ({"fewest_groups": 19}, "grey"),
+        ({"labels": estimate(0.8)}, "amber"), ({"labels": estimate(0.6)}, "red"),
+        ({"labels": estimate(0.95, 0.3)}, "grey"),
     ],
 )  # fmt: skip
-def test_fidelity_goes_by_the_worst_of_realism_variety_and_distance(change, light):
+def test_fidelity_goes_by_the_worst_of_realism_variety_labels_and_distance(change, light):
     verdict = judge_fidelity(faithful(**change))
 
     assert verdict.light == light
@@ -216,7 +224,9 @@ def privacy(
         ({}, "green"), ({"rejected": None}, "green"),
         ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
         ({"rejected": 40}, "amber"), ({"rejected": 41}, "red"),
-        ({"copies": 1}, "green"), ({"copies": 4, "p_value": 0.04}, "amber"), ({"copies": 6}, "red"),
+        ({"copies": 1}, "green"), ({"copies": 4, "p_value": 0.04}, "amber"),
+        ({"copies": 6}, "green"),
+        ({"copies": 6, "p_value": 0.04}, "red"),
         ({"identical": 1}, "red"), ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"),
         ({"noticed": 0.94}, "grey"), ({"noticed": 0.94, "c_t": -3.1}, "amber"),
     ],
