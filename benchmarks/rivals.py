@@ -15,7 +15,8 @@ when the published table was made, keep too little deviation).
 diffusers: network and settings of its unconditional training example (113.7 million parameters,
 batch 16, AdamW at 1e-4 with warm-up over 500 steps, average with its inverse-gamma warm-up), with
 an embedding of the class added, and 15 steps of DPM-Solver++. Both under bfloat16 autocast, which
-is faster here.
+is faster here. With --small both have networks of three levels from 32 channels up, for a
+training of some minutes.
 """
 
 import argparse
@@ -35,7 +36,7 @@ class DenoisingDiffusionPytorch:
     batch_size = 32
     _sampling_steps = 250
 
-    def __init__(self, size: int, num_classes: int):
+    def __init__(self, size: int, num_classes: int, small: bool = False):
         if "torchvision" not in sys.modules:  # imported there for a data loader not used here
             package = types.ModuleType("torchvision")
             package.transforms = package.utils = types.ModuleType("torchvision.transforms")
@@ -43,7 +44,8 @@ class DenoisingDiffusionPytorch:
         from denoising_diffusion_pytorch.classifier_free_guidance import GaussianDiffusion, Unet
         from ema_pytorch import EMA
 
-        network = Unet(dim=64, dim_mults=(1, 2, 4, 8), num_classes=num_classes)
+        dim, multipliers = (32, (1, 2, 4)) if small else (64, (1, 2, 4, 8))
+        network = Unet(dim=dim, dim_mults=multipliers, num_classes=num_classes)
         self.model = GaussianDiffusion(
             network,
             image_size=size,
@@ -75,19 +77,21 @@ class Diffusers:
     _warmup_steps = 500
     _sampling_steps = 15
 
-    def __init__(self, size: int, num_classes: int):
+    def __init__(self, size: int, num_classes: int, small: bool = False):
         from diffusers import DDPMScheduler, DPMSolverMultistepScheduler, UNet2DModel
         from diffusers.training_utils import EMAModel
 
         self.size = size
+        widths = (32, 64, 128) if small else (128, 128, 256, 256, 512, 512)
+        plain = len(widths) - 2  # attention is on the last level but one
         self.model = UNet2DModel(
             sample_size=size,
             in_channels=3,
             out_channels=3,
             layers_per_block=2,
-            block_out_channels=(128, 128, 256, 256, 512, 512),
-            down_block_types=("DownBlock2D",) * 4 + ("AttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * 4,
+            block_out_channels=widths,
+            down_block_types=("DownBlock2D",) * plain + ("AttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "AttnUpBlock2D") + ("UpBlock2D",) * plain,
             num_class_embeds=num_classes,
         ).to(memory_format=torch.channels_last)
         self.noise = DDPMScheduler(num_train_timesteps=1000)
@@ -198,6 +202,7 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--small", action="store_true", help="networks of three levels")
     parser.add_argument("--per-class", type=int, help="images drawn; as many as in DATA if omitted")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -205,7 +210,7 @@ def main() -> None:
     with np.load(arguments.data) as data:
         images = torch.from_numpy(data["images"]).permute(0, 3, 1, 2).float() / 127.5 - 1
         labels = torch.from_numpy(data["labels"]).long()
-    rival = RIVALS[arguments.name](images.shape[-1], int(labels.max()) + 1)
+    rival = RIVALS[arguments.name](images.shape[-1], int(labels.max()) + 1, arguments.small)
 
     def minutes() -> float:
         return time.process_time() / 60 / arguments.threads

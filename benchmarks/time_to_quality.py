@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--rival-python", required=True)
     parser.add_argument("--rival-minutes", type=float, default=60)
     parser.add_argument("--rival-per-class", type=int, default=30, help="images that they draw")
+    parser.add_argument("--small", action="store_true", help="small networks of the rivals")
     parser.add_argument("--rivals", nargs="*", default=RIVALS, choices=RIVALS)
     parser.add_argument("--ours", type=float, nargs="*", default=[2, 5, 10], help="minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -50,6 +51,7 @@ def main() -> None:
             name, str(data), str(drawn),
             "--minutes", str(arguments.rival_minutes), "--threads", str(arguments.threads),
             "--per-class", str(arguments.rival_per_class),
+            *(["--small"] if arguments.small else []),
         ]  # fmt: skip
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         with np.load(drawn) as arrays:
@@ -62,6 +64,7 @@ def main() -> None:
         options = {"solver": "unipc", "timesteps": sampling_timesteps(15), "guidance_scale": 1.0}
         opened = open_denoiser(folder / "denoiser.keras")
         images, labels, seconds = draw(judge, opened, config.seed, **options)
+        np.savez(arguments.out / f"kerasmed-{minutes:g}.npz", images=images, labels=labels)
         save_grid(images, labels, folder / "drawn.png")
         line = {"ours": f"{minutes:g} minutes", "sampling_minutes": round(seconds / 60, 2)}
         print(json.dumps({**line, **judge.verdict(images, labels), **result}), flush=True)

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import affine_transform, gaussian_filter
-from skimage.feature import hog
 
 from kerasmed.data.symmetry import all_versions
 from kerasmed.metrics.sample_size import require_groups, require_images
@@ -14,8 +14,13 @@ from kerasmed.random_streams import Purpose, random_stream
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BLOCKS = 8  # along an edge, each with a histogram
 _DIRECTIONS = 9
+_CLIPPED = 0.2  # most that a direction counts in a normalised histogram
 _DEVIATIONS = 5.0  # from the median of real images to the threshold
 _BATCH = 128
+_AT_ONCE = 64
+_SEARCHED_AT_ONCE = 16
+_FOR_AXES = 4000  # images that the principal axes are of
+_AXES, _CANDIDATES = 256, 64
 # An image is also compared shifted (by this fraction of its width), rotated (degrees) and zoomed.
 _SHIFT, _ANGLE, _ZOOM = 1 / 32, 5.0, 0.07
 
@@ -36,8 +41,9 @@ class Scores(NamedTuple):
 def gradient_features(images: np.ndarray) -> np.ndarray:
     """Histograms of gradient directions in 8 by 8 blocks, normalised over 2 by 2 of them.
 
-    Dalal and Triggs (CVPR 2005), by scikit-image, after a blur by a 64th of the width. They hardly
-    change with brightness, contrast, compression, blur and noise.
+    Dalal and Triggs (CVPR 2005), as ``skimage.feature.hog`` has them but for all images at once,
+    after a blur by a 64th of the width. They hardly change with brightness, contrast, compression,
+    blur and noise.
 
     Args:
         images: grey, float32 (n, size, size), 16 pixels or more.
@@ -45,12 +51,27 @@ def gradient_features(images: np.ndarray) -> np.ndarray:
     Returns:
         float32 (n, 1764).
     """
-    size = images.shape[1]
+    count, size, _ = images.shape
     block = size // _BLOCKS
     inside = slice(block * _BLOCKS)
     blurred = gaussian_filter(images, (0, size / 64, size / 64))[:, inside, inside]
-    features = [hog(image, _DIRECTIONS, (block, block), (2, 2)) for image in blurred]
-    return np.array(features, np.float32)
+    down, right = np.zeros((2, *blurred.shape), np.float32)  # 0 at the border
+    down[:, 1:-1] = blurred[:, 2:] - blurred[:, :-2]
+    right[:, :, 1:-1] = blurred[:, :, 2:] - blurred[:, :, :-2]
+    strength = np.sqrt(down * down + right * right)
+    angle = np.floor(np.arctan2(down, right) * (_DIRECTIONS / np.pi)).astype(np.int32)
+    at = np.arange(inside.stop, dtype=np.int32) // block
+    place = (np.arange(count, dtype=np.int32)[:, None, None] * _BLOCKS + at[:, None]) * _BLOCKS + at
+    bins = place * _DIRECTIONS + angle % _DIRECTIONS  # a direction and its opposite are one
+    shape = (count, _BLOCKS, _BLOCKS, _DIRECTIONS)
+    sums = np.bincount(bins.ravel(), strength.ravel(), np.prod(shape))
+    histograms = sums.reshape(shape).astype(np.float32) / block**2
+    neighbours = sliding_window_view(histograms, (2, 2), axis=(1, 2))  # (n, 7, 7, directions, 2, 2)
+    together = np.moveaxis(neighbours, 3, -1).reshape(count, _BLOCKS - 1, _BLOCKS - 1, -1)
+    for most in (_CLIPPED, np.inf):
+        lengths = np.linalg.norm(together, axis=-1, keepdims=True)
+        together = np.minimum(together / np.hypot(lengths, 1e-5), most)
+    return together.reshape(count, -1)
 
 
 def features_of_flips(images: np.ndarray) -> np.ndarray:
@@ -83,7 +104,12 @@ def features_of_moves(images: np.ndarray) -> np.ndarray:
 
 def _features_of_versions(versions: np.ndarray) -> np.ndarray:
     count, each, *shape = versions.shape
-    return gradient_features(versions.reshape(-1, *shape)).reshape(count, each, -1)
+    images = versions.reshape(-1, *shape)
+    # In arrays that the processor's cache holds, this is three times as fast.
+    features = [
+        gradient_features(images[i : i + _AT_ONCE]) for i in range(0, len(images), _AT_ONCE)
+    ]
+    return np.concatenate(features).reshape(count, each, -1)
 
 
 class CopyDetector:
@@ -116,10 +142,11 @@ class CopyDetector:
     """
 
     def __init__(self, train: np.ndarray, others: np.ndarray, fresh: Iterable[np.ndarray]):
-        width = train.shape[-1]
         self._mean = (train.mean(axis=(0, 1)) + others.mean(axis=(0, 1))) / 2
-        self._train, self._others = (
-            self._unit(features).reshape(-1, width) for features in (train, others)
+        self._train, self._others = map(self._unit, (train, others))
+        self._axes = _principal_axes(np.concatenate([self._train[:, 0], self._others[:, 0]]))
+        self._coarse_train, self._coarse_others = (
+            unit.reshape(-1, unit.shape[-1]) @ self._axes for unit in (self._train, self._others)
         )
         self.fresh = np.concatenate([self.compare(features).ratios for features in fresh])
         median, high = np.percentile(np.log(self.fresh), [50, 84])
@@ -172,9 +199,15 @@ class CopyDetector:
 
     def compare(self, features: np.ndarray) -> Scores:
         """As ``score``, of features (n, versions, d) instead of images."""
-        versions = self._unit(features).reshape(-1, features.shape[-1])
-        to_train, nearest = _distances(versions, self._train, len(features))
-        to_others, _ = _distances(versions, self._others, len(features))
+        starts = range(0, len(features), _SEARCHED_AT_ONCE)
+        scores = [self._compare(features[i : i + _SEARCHED_AT_ONCE]) for i in starts]
+        return Scores(*map(np.concatenate, zip(*scores, strict=True)))
+
+    def _compare(self, features: np.ndarray) -> Scores:
+        versions = self._unit(features)
+        coarse = versions @ self._axes
+        to_train, nearest = _distances(versions, coarse, self._train, self._coarse_train)
+        to_others, _ = _distances(versions, coarse, self._others, self._coarse_others)
         return Scores(to_train / to_others, nearest)
 
     def _unit(self, features: np.ndarray) -> np.ndarray:
@@ -212,13 +245,42 @@ def compared_groups(groups: np.ndarray, num_train: int, seed: int) -> np.ndarray
     return np.argsort(order)[group_of_image] <= last
 
 
+def _principal_axes(unit: np.ndarray) -> np.ndarray:
+    """The axes along which features differ most: (d, up to 256)."""
+    chosen = unit[:: -(-len(unit) // _FOR_AXES)]
+    _, axes = np.linalg.eigh(chosen.T @ chosen)  # the most variance comes last
+    return np.ascontiguousarray(axes[:, -_AXES:])
+
+
 def _distances(
-    versions: np.ndarray, references: np.ndarray, count: int
+    versions: np.ndarray, coarse: np.ndarray, references: np.ndarray, coarse_references: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Least distance of any version of each of so many images, and the position it is to."""
-    correlations = (versions @ references.T).reshape(count, -1, len(references)).max(axis=1)
-    # Copies and originals differ by rounding, at least.
-    return np.maximum(1 - correlations.max(axis=1), 1e-5), correlations.argmax(axis=1) // 8
+    """Least distance of any version of each image to any flip of a reference, and to which.
+
+    Only references that are among the nearest along the principal axes are compared in full.
+
+    Args:
+        versions: (n, versions, d).
+        coarse: (n, versions, axes), the same along the principal axes.
+        references: (m, flips, d).
+        coarse_references: (m * flips, axes).
+
+    Returns:
+        The distances (n,), and positions of references (n,).
+    """
+    count, flips = len(versions), references.shape[1]
+    near = coarse.reshape(-1, coarse.shape[-1]) @ coarse_references.T
+    near = near.reshape(count, -1, len(references), flips).max(axis=(1, 3))
+    most = min(_CANDIDATES, len(references))
+    candidates = np.argpartition(-near, most - 1, axis=1)[:, :most]
+    nearest = np.empty(count)
+    positions = np.empty(count, int)
+    for i, of_image in enumerate(candidates):
+        compared = references[of_image].reshape(most * flips, -1)
+        correlations = (versions[i] @ compared.T).max(axis=0)
+        best = int(correlations.argmax())
+        nearest[i], positions[i] = correlations[best], of_image[best // flips]
+    return np.maximum(1 - nearest, 1e-5), positions  # a copy and its original differ by rounding
 
 
 def _in_batches(

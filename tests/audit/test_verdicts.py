@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from kerasmed.audit.verdicts import (
-    VARIED,
-    Bar,
-    judge_fidelity,
-    judge_privacy,
-    judge_usefulness,
-)
+from kerasmed.audit.rules import VARIED, Bar
+from kerasmed.audit.verdicts import judge_fidelity, judge_privacy, judge_usefulness
 
 
 def estimate(value: float, half: float = 0.02) -> dict:

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 from conftest import textures
+from scipy import ndimage
+from skimage.feature import hog
 
 from kerasmed.errors import InputError
-from kerasmed.metrics.copy_detector import CopyDetector, gradient_features
+from kerasmed.metrics.copy_detector import (
+    CopyDetector,
+    features_of_flips,
+    features_of_moves,
+    gradient_features,
+)
 from kerasmed.metrics.detection_power import ALTERATIONS, PLANTED, detection_power
 
 
@@ -117,3 +124,36 @@ def test_alterations_keep_size_and_dtype(alteration, train):
 
     assert (altered.shape, altered.dtype) == (train[0].shape, np.uint8)
     assert (alteration == "exact") == np.array_equal(altered, train[0])
+
+
+@pytest.mark.parametrize("size", [16, 37, 64])
+def test_features_are_those_of_scikit_image(size):
+    images = textures(5, 0, size) @ np.float32([0.299, 0.587, 0.114])
+    block = size // 8
+    blurred = ndimage.gaussian_filter(images, (0, size / 64, size / 64))[
+        :, : 8 * block, : 8 * block
+    ]
+    expected = [hog(image, 9, (block, block), (2, 2)) for image in blurred]
+    np.testing.assert_allclose(gradient_features(images), expected, atol=1e-5)
+
+
+def test_candidates_hold_the_nearest_images():
+    """As if each image had been compared in full with all others."""
+    train, others, fresh, images = (
+        features_of(textures(count, seed))
+        for features_of, count, seed in (
+            (features_of_flips, 150, 0), (features_of_flips, 150, 1),
+            (features_of_moves, 20, 2), (features_of_moves, 40, 3),
+        )
+    )  # fmt: skip
+    scores = CopyDetector(train, others, [fresh]).compare(images)
+    mean = (train.mean(axis=(0, 1)) + others.mean(axis=(0, 1))) / 2
+    train, others, images = (x - mean for x in (train, others, images))
+    for x in (train, others, images):
+        x /= np.linalg.norm(x, axis=-1, keepdims=True)
+    to_train, to_others = (
+        1 - np.tensordot(images, x, (2, 2)).max(axis=(1, 3)) for x in (train, others)
+    )
+    errors = scores.ratios / (to_train.min(axis=1) / to_others.min(axis=1)) - 1
+    assert np.abs(errors).mean() < 0.002  # random textures, all about as near as each other
+    assert np.mean(scores.positions == to_train.argmin(axis=1)) > 0.95
