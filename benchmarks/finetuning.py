@@ -28,6 +28,7 @@ from kerasmed.study.stages import STAGES
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
 from kerasmed.classify.network import build_classifier, predict_outputs  # noqa: E402
+from kerasmed.classify.recipes import Phase  # noqa: E402
 from kerasmed.classify.training import train_classifier  # noqa: E402
 from kerasmed.metrics.linear_probe import probe_accuracy  # noqa: E402
 
@@ -68,9 +69,8 @@ def main() -> None:
         for seed in range(config.seed, config.seed + arguments.seeds):
             trained, result = train_classifier(
                 backbone,
-                train,
+                [Phase(train, config.classifiers.of_backbone(backbone))],
                 validation,
-                config.classifiers.of_backbone(backbone),
                 config.data.symmetry,
                 seed,
                 runtime,

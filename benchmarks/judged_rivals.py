@@ -1,4 +1,4 @@
-"""The three answers about the synthetic sets of other packages, beside those about ours.
+"""The three answers about the synthetic sets of other packages and of ours.
 
     python benchmarks/judged_rivals.py CONFIG --data DIR --weights PATH --out DIR [--seeds 2]
 

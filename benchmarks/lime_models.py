@@ -24,6 +24,7 @@ from kerasmed.study.stages import STAGES
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
 from kerasmed.classify.model import ImageClassifier  # noqa: E402
+from kerasmed.classify.recipes import Phase  # noqa: E402
 from kerasmed.classify.training import train_classifier  # noqa: E402
 
 IMAGES = 20
@@ -60,7 +61,8 @@ def main() -> None:
     if trained:
         runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
         common = config.data.symmetry, config.seed, runtime, arguments.out
-        model, _ = train_classifier(arguments.backbone, train, validation, recipe, *common)
+        phases = [Phase(train, recipe)]
+        model, _ = train_classifier(arguments.backbone, phases, validation, *common)
     else:
         model = ImageClassifier(arguments.backbone, train.image_size, train.class_names, recipe)
         model.save(arguments.out / "model.keras")

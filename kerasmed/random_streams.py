@@ -50,6 +50,7 @@ class Purpose(IntEnum):
     CLASSIFIER_STREAM = 38
     STRENGTH_INTERVAL = 39
     COPY_DETECTOR = 40
+    CLASSIFIER_SYNTHETIC_ORDER = 41
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -1,7 +1,7 @@
 """Whether CNNs of two regimes differ on the same test images by more than chance."""
 
 from itertools import combinations
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, get_args
 
 import numpy as np
 from pydantic import Field
@@ -13,7 +13,7 @@ from kerasmed.metrics.statistics import SIGNIFICANT, grouped_interval, holm, per
 from kerasmed.result_types import Pair, Signed, UnitPair
 from kerasmed.settings import UnitInterval
 
-_REGIMES: tuple[Regime, ...] = ("real", "synthetic", "both", "real_all")
+_REGIMES: tuple[Regime, ...] = get_args(Regime)
 
 
 class TrainedOn(NamedTuple):

@@ -69,6 +69,7 @@ NEAR = Bar(green=-0.2, red=-0.5, perfect=0.0)  # of the excess distance, with it
 
 
 def percent(fraction: float) -> str:
+    """A fraction as a text in percent."""
     return f"{100 * fraction:.1f}%"
 
 

@@ -1,6 +1,7 @@
 """Training batches of a CNN, each a pure function of the seed and its number."""
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -9,11 +10,49 @@ from kerasmed.classify.augment import Augmenter
 from kerasmed.classify.config import Mixing
 from kerasmed.classify.mixing import mix
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.order import EpochOrder
+from kerasmed.data.order import EpochOrder, MixedOrder
 from kerasmed.data.symmetry import transform_at_random
 from kerasmed.random_streams import Purpose, random_stream
 
 Batch = tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
+class Sources(NamedTuple):
+    """Real images followed by synthetic ones in one set, and how both are shown.
+
+    Attributes:
+        num_real: number of images; those after them are synthetic.
+        num_synthetic: number of synthetic images.
+        fraction: fraction of the images shown that are synthetic; each is shown as often as any
+            other if None.
+        weight: weight of a synthetic image in the loss; that of a real one is 1.
+    """
+
+    num_real: int
+    num_synthetic: int = 0
+    fraction: float | None = None
+    weight: float = 1.0
+
+    def order(self, seed: int) -> EpochOrder | MixedOrder:
+        """In which order a training shows the images."""
+        of_one_order = self.num_real + (self.num_synthetic if self.fraction is None else 0)
+        first = EpochOrder(of_one_order, seed, Purpose.CLASSIFIER_ORDER)
+        if self.fraction is None:
+            return first
+        second = EpochOrder(self.num_synthetic, seed, Purpose.CLASSIFIER_SYNTHETIC_ORDER)
+        return MixedOrder(first, second, self.fraction)
+
+    def shown(self) -> np.ndarray:
+        """How often each image is shown, 1 in the mean: (n,)."""
+        counts = np.array([self.num_real, self.num_synthetic])
+        if self.fraction is None:
+            return np.ones(counts.sum())
+        often = np.array([1 - self.fraction, self.fraction]) * counts.sum() / counts
+        return np.repeat(often, counts)
+
+    def weights(self) -> np.ndarray:
+        """Weight of each image in the loss: (n,)."""
+        return np.repeat([1.0, self.weight], [self.num_real, self.num_synthetic])
 
 
 class LabelledBatches(keras.utils.PyDataset):
@@ -29,6 +68,7 @@ class LabelledBatches(keras.utils.PyDataset):
         seed: seed of everything drawn.
         first_step: number of batches that were made before.
         shard: index of the shard of each batch that this process makes, and number of shards.
+        sources: which of the images are synthetic, and how they are shown; none if None.
     """
 
     def __init__(
@@ -42,6 +82,7 @@ class LabelledBatches(keras.utils.PyDataset):
         seed: int,
         first_step: int = 0,
         shard: tuple[int, int] = (0, 1),
+        sources: Sources | None = None,
     ):
         super().__init__()
         self.image_set = image_set
@@ -54,7 +95,8 @@ class LabelledBatches(keras.utils.PyDataset):
         self.first_step = first_step
         size = batch_size // shard[1]
         self._rows = slice(size * shard[0], size * (shard[0] + 1))
-        self._order = EpochOrder(len(image_set), seed, Purpose.CLASSIFIER_ORDER)
+        sources = sources or Sources(len(image_set))
+        self._order, self._weights = sources.order(seed), sources.weights()
 
     @property
     def num_batches(self) -> None:
@@ -67,19 +109,21 @@ class LabelledBatches(keras.utils.PyDataset):
         samples = range(self.batch_size)
         if self.mixing == "none":  # mixing needs the images of the whole batch
             samples = samples[self._rows]
-        images, labels, rngs = [], [], []
+        images, labels, weights, rngs = [], [], [], []
         for sample in samples:
             epoch, position = self._order(first + sample)
             rngs.append(random_stream(self.seed, Purpose.CLASSIFIER_AUGMENTATION, epoch, position))
             images.append(self.image_set.images[position])
             labels.append(self.image_set.labels[position])
-        batch, targets = _changed(
-            images, labels, rngs, (self.seed, index), self.symmetry, self.augment, self.mixing,
-            len(self.class_weights),
+            weights.append(self._weights[position])
+        batch = _changed(
+            images, labels, weights, rngs, (self.seed, index), self.symmetry, self.augment,
+            self.mixing, self.class_weights,
         )  # fmt: skip
-        if self.mixing != "none":
-            batch, targets = batch[self._rows], targets[self._rows]
-        return batch, targets, (targets @ self.class_weights).astype(np.float32)
+        if self.mixing == "none":
+            return batch
+        pixels, targets, of_images = batch
+        return pixels[self._rows], targets[self._rows], of_images[self._rows]
 
 
 def labelled_stream(
@@ -99,35 +143,49 @@ def labelled_stream(
     """
     for step, (images, labels) in enumerate(pairs, first_step):
         rngs = [random_stream(seed, Purpose.CLASSIFIER_STREAM, step, i) for i in range(len(images))]
-        batch, targets = _changed(
-            images, labels, rngs, (seed, step), symmetry, augment, mixing, len(class_weights)
+        weights = np.ones(len(images))
+        yield _changed(
+            images, labels, weights, rngs, (seed, step), symmetry, augment, mixing, class_weights
         )
-        yield batch, targets, (targets @ class_weights).astype(np.float32)
 
 
 def _changed(
     images: Sequence[np.ndarray] | np.ndarray,
     labels: Sequence[int] | np.ndarray,
+    weights: Sequence[float] | np.ndarray,
     rngs: list[np.random.Generator],
     seed_and_step: tuple[int, int],
     symmetry: str,
     augment: Augmenter,
     mixing: Mixing,
-    num_classes: int,
-) -> tuple[np.ndarray, np.ndarray]:
-    """The images flipped, turned, augmented and mixed, and their labels one-hot."""
+    class_weights: np.ndarray,
+) -> Batch:
+    """The images flipped, turned, augmented and mixed, their labels one-hot, and their weights."""
     turned = [
         transform_at_random(image, symmetry, rng) for image, rng in zip(images, rngs, strict=True)
     ]
-    one_hot = np.eye(num_classes, dtype=np.float32)[labels]
+    one_hot = np.eye(len(class_weights), dtype=np.float32)[labels]
     seed, step = seed_and_step
     rng = random_stream(seed, Purpose.CLASSIFIER_MIXING, step)
-    return mix(augment(np.stack(turned), rngs), one_hot, mixing, rng)
+    # A weight is mixed as the label is.
+    with_weights = np.column_stack([one_hot, np.asarray(weights, np.float32)])
+    mixed, targets = mix(augment(np.stack(turned), rngs), with_weights, mixing, rng)
+    targets, of_images = np.ascontiguousarray(targets[:, :-1]), targets[:, -1]
+    return mixed, targets, ((targets @ class_weights) * of_images).astype(np.float32)
 
 
-def balancing_weights(labels: np.ndarray, num_classes: int, enabled: bool = True) -> np.ndarray:
-    """Weight of each class, inverse to its frequency, averaging 1 over the images."""
+def balancing_weights(
+    labels: np.ndarray, num_classes: int, enabled: bool = True, shown: np.ndarray | None = None
+) -> np.ndarray:
+    """Weight of each class, inverse to its frequency, averaging 1 over the images.
+
+    Args:
+        labels: int (n,).
+        num_classes: number of classes.
+        enabled: if not, each class has the weight 1.
+        shown: how often each image is shown, 1 in the mean: (n,).
+    """
     if not enabled:
         return np.ones(num_classes)
-    counts = np.maximum(np.bincount(labels, minlength=num_classes), 1)
+    counts = np.maximum(np.bincount(labels, shown, num_classes), 1)
     return len(labels) / (num_classes * counts)

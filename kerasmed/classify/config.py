@@ -4,9 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from kerasmed.settings import Count, Rate, Section
+from kerasmed.settings import Count, Fraction, Rate, Section
 
-Regime = Literal["real", "synthetic", "both", "real_all"]
+Regime = Literal["real", "real_twice", "synthetic", "both", "pretrained", "real_all"]
+
+# Those that learn from a synthetic set.
+SYNTHETIC_REGIMES: tuple[Regime, ...] = ("synthetic", "both", "pretrained")
 
 Strength = Literal["none", "light", "medium", "strong"]
 
@@ -56,6 +59,20 @@ class ClassifierConfig(Section):
     head_inverse_regularisation: Rate = 0.01
     finetune_learning_rate: Rate = 1e-4
     dropout: Dropout = 0.0
+    # `both`: how much of each batch is synthetic, and what a synthetic image weighs in the loss.
+    synthetic_fraction: Fraction | None = Field(
+        default=None, description="each image as often as any other if null"
+    )
+    synthetic_weight: Rate = 1.0
+    # `pretrained` learns from synthetic images first and from real ones then, and `real_twice`, its
+    # control, from real ones both times. The second time the rate begins anew.
+    first_phase: Fraction = Field(default=0.5, description="fraction of the steps")
+    second_learning_rate: Rate | None = Field(
+        default=None, description="finetune_learning_rate if null"
+    )
+    second_finetune_fraction: PositiveFraction | None = Field(
+        default=None, description="finetune_fraction if null"
+    )
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     class_weights: bool = True
     # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
@@ -82,6 +99,19 @@ class ClassifierConfig(Section):
         if len(set(values)) < len(values):
             raise ValueError(f"expected each once, received {values}; remove the repetitions")
         return values
+
+    @model_validator(mode="after")
+    def two_phases_have_an_epoch_each(self) -> "ClassifierConfig":
+        """Refuse two phases in a training of one epoch."""
+        phased = [name for name in self.train_on if name in ("pretrained", "real_twice")]
+        for backbone in self.backbones if phased else ():
+            epochs = self.by_backbone.get(backbone, BackboneConfig()).finetune_epochs
+            if (self.finetune_epochs if epochs is None else epochs) < 2:
+                raise ValueError(
+                    f"{' and '.join(phased)} need two epochs or more, one a phase: set "
+                    "classifiers.finetune_epochs to 2, or remove them from classifiers.train_on"
+                )
+        return self
 
     @model_validator(mode="after")
     def some_training(self) -> "ClassifierConfig":

@@ -4,7 +4,7 @@ from typing import Any
 
 import keras
 
-from kerasmed.classify.batches import balancing_weights
+from kerasmed.classify.batches import Sources, balancing_weights
 from kerasmed.classify.calibration import calibrated_loss, mean_cross_entropy
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.classify.network import predict_outputs
@@ -17,17 +17,20 @@ def fit_head(
     train: ImageSet,
     validation: ImageSet | None,
     settings: ClassifierConfig,
+    sources: Sources | None = None,
 ) -> dict[str, Any]:
     """Fit the last layer by logistic regression on frozen features; returns a history row."""
     num_classes = len(train.class_names)
-    class_weights = balancing_weights(train.labels, num_classes, settings.class_weights)
+    sources = sources or Sources(len(train))
+    shown = sources.shown()
+    class_weights = balancing_weights(train.labels, num_classes, settings.class_weights, shown)
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
     features = predict_outputs(network, train.images)["features"]
     probe = fit_probe(
         features,
         train.labels,
         num_classes,
-        class_weights[train.labels],
+        class_weights[train.labels] * shown * sources.weights(),
         settings.head_inverse_regularisation,
     )
     network.get_layer("logits").set_weights([probe.kernel, probe.bias])

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from kerasmed.classify.augment import make_augmenter
 from kerasmed.classify.backbones import set_all_weights, weights_for
-from kerasmed.classify.batches import LabelledBatches, balancing_weights, labelled_stream
+from kerasmed.classify.batches import LabelledBatches, Sources, balancing_weights, labelled_stream
 from kerasmed.classify.calibration import fit_temperature, mean_cross_entropy
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.classify.head import fit_head
@@ -26,7 +26,7 @@ from kerasmed.classify.optimizer import (
 from kerasmed.classify.recorder import Recorder
 from kerasmed.data.arrays import check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.inputs import endless
+from kerasmed.data.inputs import endless, is_stream
 from kerasmed.errors import InputError
 from kerasmed.image_model import CountBatches, ImageModel
 from kerasmed.parallel import devices
@@ -186,6 +186,7 @@ class ImageClassifier(ImageModel):
         initial_epoch: int = 0,
         steps_per_epoch: int | None = None,
         head: bool | None = None,
+        synthetic: ImageSet | None = None,
     ) -> keras.callbacks.History:
         """Train on images and labels; see ``keras.Model.fit``.
 
@@ -203,6 +204,8 @@ class ImageClassifier(ImageModel):
             validation_data: images like ``x``, or a pair of arrays.
             head: whether to fit the last layer first, see ``fit_head``. If None, pretrained weights
                 get it once.
+            synthetic: images that are shown among those of ``x``, by the settings
+                ``synthetic_fraction`` and ``synthetic_weight``.
 
         Raises:
             InputError: the model is not compiled; images of another size or dtype; labels out of
@@ -211,11 +214,15 @@ class ImageClassifier(ImageModel):
         """
         self._check_compiled("fit")
         epochs = self.settings.finetune_epochs if epochs is None else epochs
+        real, sources = (x, y), None
+        if synthetic is not None:
+            (x, sources), y = self._together(x, y, synthetic), None
         images, steps_per_epoch = self._training_set(x, y, batch_size, steps_per_epoch)
         validation = self._validation_set(validation_data)
         if head or (head is None and self.weights_name != "none" and not self.is_trained):
-            train = self._image_set(images, batches=steps_per_epoch)
-            self.fit_head(train, validation_data=validation)
+            if sources is None:
+                real = self._image_set(images, batches=steps_per_epoch), None
+            self.fit_head(*real, validation_data=validation, synthetic=synthetic)
         if not initial_epoch:
             self._restart_optimizer(steps_per_epoch * epochs)
         callbacks = list(callbacks or ())
@@ -223,7 +230,7 @@ class ImageClassifier(ImageModel):
             callbacks = [Recorder(validation, self.settings, epochs), *callbacks]
         history = devices.fit(
             self,
-            self._batches(images, batch_size or self.settings.batch_size),
+            self._batches(images, batch_size or self.settings.batch_size, sources),
             [_CountBatches(steps_per_epoch), *callbacks],
             steps_per_epoch,
             initial_epoch,
@@ -236,11 +243,17 @@ class ImageClassifier(ImageModel):
             self.temperature = 1.0
         return history
 
-    def fit_head(self, x: Any, y: Any = None, validation_data: Any = None) -> dict[str, Any]:
+    def fit_head(
+        self,
+        x: Any,
+        y: Any = None,
+        validation_data: Any = None,
+        synthetic: ImageSet | None = None,
+    ) -> dict[str, Any]:
         """Fit the last layer by logistic regression on the features of the network as it is.
 
         Args:
-            x, y, validation_data: as for ``fit``.
+            x, y, validation_data, synthetic: as for ``fit``.
 
         Returns:
             Loss and accuracy, also on the validation images if there are any.
@@ -253,9 +266,12 @@ class ImageClassifier(ImageModel):
                 "fit_head: expected pretrained weights, received random ones, whose features say "
                 'nothing; give `weights` a file or "imagenet", or call `fit` first.'
             )
-        images, validation = self._image_set(x, y), self._validation_set(validation_data)
+        validation = self._validation_set(validation_data)
+        images, sources = self._image_set(x, y), None
+        if synthetic is not None:
+            images, sources = self._together(images, None, synthetic)
         row = devices.outside_strategies(
-            lambda: fit_head(self.inference_network(), images, validation, self.settings)
+            lambda: fit_head(self.inference_network(), images, validation, self.settings, sources)
         )
         if self._copy.network is not None:
             head = self._copy.network.get_layer("logits").get_weights()
@@ -402,7 +418,19 @@ class ImageClassifier(ImageModel):
             variable.assign(ops.zeros(variable.shape, variable.dtype))
         self.train_function = None  # the former one computes with the former rates
 
-    def _batches(self, x: Any, batch_size: int) -> Any:
+    def _together(self, x: Any, y: Any, synthetic: ImageSet) -> tuple[ImageSet, Sources]:
+        """Real images and synthetic ones as one set, and how both are shown."""
+        if is_stream(x):
+            raise InputError(
+                "fit: expected an ImageSet or arrays to go with `synthetic`, received a stream; "
+                "mix both in the stream."
+            )
+        real, drawn = self._image_set(x, y), self._image_set(synthetic)
+        settings = self.settings
+        shown = settings.synthetic_fraction, settings.synthetic_weight
+        return real + drawn, Sources(len(real), len(drawn), *shown)
+
+    def _batches(self, x: Any, batch_size: int, sources: Sources | None = None) -> Any:
         """What Keras trains on: augmented images, one-hot labels, weights; of a set or a stream."""
         settings, augment = self.settings, make_augmenter(self.settings.augment)
         common = self.symmetry, augment, settings.mixing
@@ -412,10 +440,15 @@ class ImageClassifier(ImageModel):
             return labelled_stream(pairs, *common, weights, self.seed, self.batches_seen)
         rows = np.linspace(0, len(x) - 1, min(_CHECKED, len(x))).astype(int)
         self._examples = np.asarray(x.images[rows])
-        weights = balancing_weights(x.labels, len(self.class_names), settings.class_weights)
+        sources = sources or Sources(len(x))
+        weights = balancing_weights(
+            x.labels, len(self.class_names), settings.class_weights, sources.shown()
+        )
         worker = this_worker()
         shard = worker.index, len(worker.addresses)
-        return LabelledBatches(x, batch_size, *common, weights, self.seed, self.batches_seen, shard)
+        return LabelledBatches(
+            x, batch_size, *common, weights, self.seed, self.batches_seen, shard, sources
+        )
 
 
 class _Copy:

@@ -1,13 +1,14 @@
 """Training a CNN: its head on frozen features, then the whole network at a lower rate."""
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kerasmed.classify.config import ClassifierConfig
 from kerasmed.classify.model import ImageClassifier
+from kerasmed.classify.recipes import Phase
 from kerasmed.classify.recorder import Recorder
 from kerasmed.data.image_set import ImageSet
 from kerasmed.files import write_text, written_aside
@@ -19,9 +20,8 @@ from kerasmed.progress import progress_bar, say
 
 def train_classifier(
     backbone: str,
-    train: ImageSet,
+    phases: Sequence[Phase],
     validation: ImageSet,
-    settings: ClassifierConfig,
     symmetry: str,
     seed: int,
     runtime: Runtime,
@@ -32,21 +32,21 @@ def train_classifier(
 
     With pretrained weights, logistic regression on frozen features, computed once, fits the head.
     Then all or only the upper layers are trained at a low rate that warms up. From scratch there is
-    only this second phase. It keeps the weights with the lowest validation loss, calibrated anew
-    each time (``val_loss``). In the second half of its epochs it stops early if that does not fall.
-    The fitted head is kept if the other weights make more mistakes, by more than chance. The same
-    images fit the temperature (Guo et al., arXiv:1706.04599).
+    only this. It keeps the weights with the lowest validation loss, calibrated anew each time
+    (``val_loss``). In the second half of its epochs it stops early if that does not fall. The
+    weights from before are kept if the later ones make more mistakes, by more than chance. The same
+    images fit the temperature (Guo et al., arXiv:1706.04599). A second phase goes on from there
+    with other images.
 
     Args:
         backbone: a key of BACKBONES.
-        train: images to learn from.
+        phases: images to learn from, one after the other, see ``phases_of``.
         validation: images that stop the training and set the temperature.
-        settings: the recipe.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
         seed: seed of weights, order and augmentation.
         runtime: precision, XLA and devices, resolved.
         folder: folder of this CNN; of several workers only the chief writes there.
-        images_per_epoch: images per epoch of the second phase; the size of ``train`` if None.
+        images_per_epoch: images that an epoch shows; those of the phase if None.
 
     Returns:
         The classifier, and what really ran.
@@ -55,42 +55,39 @@ def train_classifier(
         ConfigError: the batch size is not a multiple of the number of devices.
         StageError: a loss that is not finite.
     """
-    check_batch(settings.batch_size, runtime, "classifiers.batch_size")
+    first = phases[0]
+    check_batch(first.settings.batch_size, runtime, "classifiers.batch_size")
     started = time.monotonic()
-    steps = max(1, -(-(images_per_epoch or len(train)) // settings.batch_size))
-    epochs = settings.finetune_epochs
     with on_all_devices(runtime.distribution):
         with mirrored_variables(runtime.distribution):
             model = ImageClassifier(
-                backbone, train.image_size, train.class_names, settings, symmetry, seed,
-                dtype=runtime.precision,
+                backbone, first.images.image_size, first.images.class_names, first.settings,
+                symmetry, seed, dtype=runtime.precision,
             )  # fmt: skip
-            model.compile(jit_compile=runtime.jit_compile)
         rows: list[dict[str, Any]] = []
         ran: dict[str, Any] = {"kept": "head", "jit_compile": False}
-        if model.weights_name != "none":
-            rows.append(model.fit_head(train, validation_data=validation))
-        with progress_bar(f"Training {backbone}", steps * epochs, "steps") as advance:
-            recorder = Recorder(validation, settings, epochs, advance)
-            model.fit(
-                train,
-                verbose=0,
-                callbacks=[recorder],
-                validation_data=validation,
-                steps_per_epoch=steps,
-                head=False,
-            )
-        if epochs:
-            ran = _ran(model, recorder)
-        rows += recorder.rows
+        for number, phase in enumerate(phases):
+            model.settings = phase.settings
+            with mirrored_variables(runtime.distribution):
+                model.compile(jit_compile=runtime.jit_compile)
+            if number == 0 and model.weights_name != "none":
+                row = model.fit_head(
+                    phase.images, validation_data=validation, synthetic=phase.synthetic
+                )
+                rows.append(row)
+            recorder = _finetune(model, phase, validation, images_per_epoch)
+            rows += [{**row, "phase": ("finetune", "second")[number]} for row in recorder.rows]
+            if recorder.rows:
+                ran = _ran(model, recorder, ("head", "first_phase")[number])
         accuracy = model.evaluate(validation)["accuracy"]
     if this_worker().is_chief:
         _write(model, rows, folder)
+    shown = {id(images): len(images) for phase in phases for images in phase.sets()}
     record = {
         "precision": model.dtype_policy.name,
         **ran,
         "parameters": model.count_params(),
-        "n_train": len(train),
+        "n_train": sum(shown.values()),
         "n_validation": len(validation),
         "validation_accuracy": accuracy,
         "temperature": model.temperature,
@@ -100,10 +97,32 @@ def train_classifier(
     return model, record
 
 
-def _ran(model: ImageClassifier, recorder: Recorder) -> dict[str, Any]:
+def _finetune(
+    model: ImageClassifier, phase: Phase, validation: ImageSet, images_per_epoch: int | None
+) -> Recorder:
+    """Train the whole network for one phase."""
+    images = images_per_epoch or sum(map(len, phase.sets()))
+    steps = max(1, -(-images // phase.settings.batch_size))
+    epochs = phase.settings.finetune_epochs
+    with progress_bar(f"Training {model.backbone}", steps * epochs, "steps") as advance:
+        recorder = Recorder(validation, phase.settings, epochs, advance)
+        model.fit(
+            phase.images,
+            verbose=0,
+            callbacks=[recorder],
+            validation_data=validation,
+            steps_per_epoch=steps,
+            head=False,
+            synthetic=phase.synthetic,
+        )
+    return recorder
+
+
+def _ran(model: ImageClassifier, recorder: Recorder, before: str) -> dict[str, Any]:
+    """What a phase came to; ``before`` names the weights that it began with."""
     images_per_s = model.settings.batch_size / float(np.median(recorder.seconds))
     ran = {
-        "kept": recorder.kept,
+        "kept": before if recorder.kept == "head" else recorder.kept,
         "jit_compile": bool(model.jit_compile),
         "steps": len(recorder.seconds),
         "images_per_s": round(images_per_s, 1),

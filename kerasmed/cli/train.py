@@ -61,7 +61,7 @@ def train_classifier(
     ] = None,
     on: Annotated[
         list[str] | None,
-        typer.Option(help="real, synthetic, both or real_all; repeat for several."),
+        typer.Option(help="Regime: real, synthetic, both, pretrained ...; repeat for several."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Number of random seeds per CNN.")] = None,
     assignments: Assignments = None,

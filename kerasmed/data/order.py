@@ -26,3 +26,24 @@ class EpochOrder:
             order = random_stream(self.seed, self.purpose, epoch).permutation(self.num_images)
             self._last = (epoch, order)
         return epoch, int(order[index])
+
+
+class MixedOrder:
+    """The order of two sets, one after the other in one, of which each batch shows fixed fractions.
+
+    Args:
+        first: the order of the first set.
+        second: the order of the second set.
+        fraction: fraction of the samples that are of the second set, spread evenly.
+    """
+
+    def __init__(self, first: EpochOrder, second: EpochOrder, fraction: float):
+        self.first, self.second, self.fraction = first, second, fraction
+
+    def __call__(self, sample: int) -> tuple[int, int]:
+        """The epoch of a sample, in its own set, and the position of its image."""
+        of_second = int(sample * self.fraction)  # of those before
+        if int((sample + 1) * self.fraction) == of_second:
+            return self.first(sample - of_second)
+        epoch, position = self.second(of_second)
+        return epoch, self.first.num_images + position

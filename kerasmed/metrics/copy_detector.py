@@ -270,7 +270,8 @@ def _distances(
     """
     count, flips = len(versions), references.shape[1]
     near = coarse.reshape(-1, coarse.shape[-1]) @ coarse_references.T
-    near = near.reshape(count, -1, len(references), flips).max(axis=(1, 3))
+    near = near.reshape(count, -1, len(references) * flips).max(axis=1)
+    near = near.reshape(count, len(references), flips).max(axis=2)
     most = min(_CANDIDATES, len(references))
     candidates = np.argpartition(-near, most - 1, axis=1)[:, :most]
     nearest = np.empty(count)

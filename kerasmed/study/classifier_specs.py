@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kerasmed.classify.config import Regime
+from kerasmed.classify.config import SYNTHETIC_REGIMES, Regime
 from kerasmed.export.config import Precision
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.precisions import precision_path
@@ -43,7 +43,7 @@ def classifier_specs(config: Config) -> list[ClassifierSpec]:
         ClassifierSpec(backbone, regime, config.seed + i, variant)
         for backbone in settings.backbones
         for regime in settings.train_on
-        for variant in (variants_of(config) if regime in ("synthetic", "both") else [None])
+        for variant in (variants_of(config) if regime in SYNTHETIC_REGIMES else [None])
         for i in range(settings.seeds)
     ]
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kerasmed.classify.config import SYNTHETIC_REGIMES
 from kerasmed.errors import StageError
 from kerasmed.files import sha256_of
 from kerasmed.fingerprint import Difference, Fingerprint, changed, differences
@@ -164,7 +165,7 @@ def _needs(stage: Stage, config: Config, run: RunFolder) -> tuple[str, ...]:
     """
     if stage.name == "sampling" and config.sampling.source is not None:
         return ("data",)
-    only_real = {"synthetic", "both"}.isdisjoint(config.classifiers.train_on)
+    only_real = set(SYNTHETIC_REGIMES).isdisjoint(config.classifiers.train_on)
     unneeded = stage.name in ("classifiers", "evaluate") and "sampling" not in run.finished_stages()
     if only_real and unneeded:
         return tuple(name for name in stage.needs if name != "sampling")

@@ -1,14 +1,19 @@
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
 from classify.small_network import pretrained, small_network
+from conftest import phantom_set
 
 from kerasmed.classify import network
 from kerasmed.classify.backbones import build_network
 from kerasmed.classify.calibration import calibrated_loss
 from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.model import ImageClassifier
 from kerasmed.classify.network import build_classifier, predict_outputs
 from kerasmed.classify.optimizer import ClippedAdam, cosine_schedule, freeze_lower_layers
+from kerasmed.classify.recipes import Phase, phases_of
 from kerasmed.classify.training import train_classifier
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.parallel.resolve import Runtime
@@ -29,9 +34,8 @@ def _settings(**changes):
 
 
 def _train(phantoms, folder, runtime=FLOAT32, **changes):
-    return train_classifier(
-        "MobileNet", phantoms, phantoms, _settings(**changes), "mirror", 0, runtime, folder
-    )
+    phases = [Phase(phantoms, _settings(**changes))]
+    return train_classifier("MobileNet", phases, phantoms, "mirror", 0, runtime, folder)
 
 
 def _changed_by_a_step(model, images, labels):
@@ -66,9 +70,8 @@ def test_training_leaves_a_float32_model_and_its_history(phantoms, tmp_path):
 def test_an_epoch_shows_as_many_images_as_asked(images_per_epoch, steps, phantoms, tmp_path):
     _, result = train_classifier(
         "MobileNet",
+        [Phase(phantoms, _settings(finetune_epochs=2))],
         phantoms,
-        phantoms,
-        _settings(finetune_epochs=2),
         "mirror",
         0,
         FLOAT32,
@@ -210,3 +213,54 @@ def test_optimizer_is_saved_with_the_model(tmp_path):
     assert loaded.get_config() == model.optimizer.get_config()
     for one, other in zip(model.optimizer.variables, loaded.variables, strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def _phased(regime, phantoms, synthetic, folder, **changes):
+    settings = _settings(**{"finetune_epochs": 4, **changes})
+    phases = phases_of(regime, settings, {"train": phantoms, "synthetic": synthetic})
+    return train_classifier("MobileNet", phases, phantoms, "mirror", 0, FLOAT32, folder, 40)
+
+
+@pytest.mark.parametrize(("regime", "images"), [("pretrained", 40), ("real_twice", 20)])
+def test_two_phases_divide_the_epochs(regime, images, phantoms, tmp_path):
+    synthetic = phantom_set(family="ct", per_class=10)
+    _, result = _phased(regime, phantoms, synthetic, tmp_path, first_phase=0.25)
+    rows = [line.split(",")[:2] for line in (tmp_path / "history.csv").read_text().split()[1:]]
+    assert rows == [["finetune", "1"], ["second", "1"], ["second", "2"], ["second", "3"]]
+    assert result["n_train"] == images
+    assert result["steps"] == 15
+
+
+def test_second_phase_has_a_rate_and_layers_of_its_own(phantoms, tmp_path, monkeypatch):
+    fits = []
+    fit = ImageClassifier.fit
+
+    def watched(model, x, **options):
+        trainable = len(model.trainable_variables)
+        fits.append((model.settings.finetune_learning_rate, trainable, x is phantoms))
+        return fit(model, x, **options)
+
+    monkeypatch.setattr(ImageClassifier, "fit", watched)
+    path = tmp_path / "own.weights.h5"
+    donor = build_classifier("MobileNet", 2, 16, 32, "none", 0.2)
+    next(layer for layer in donor.layers if isinstance(layer, keras.Model)).save_weights(path)
+    _phased(
+        "pretrained", phantoms, phantom_set(), tmp_path, weights=str(path),
+        finetune_learning_rate=1e-3, second_learning_rate=1e-5, second_finetune_fraction=0.3,
+    )  # fmt: skip
+    (first_rate, first_layers, of_real), (second_rate, second_layers, of_real_then) = fits
+    assert (first_rate, second_rate) == (1e-3, 1e-5)
+    assert (of_real, of_real_then) == (False, True)
+    assert second_layers < first_layers
+
+
+def test_second_phase_that_harms_is_undone(phantoms, tmp_path):
+    """Weights from before are kept if the later ones make more mistakes beyond chance."""
+    wrong = dataclasses.replace(phantoms, labels=1 - phantoms.labels)
+    settings = _settings(finetune_epochs=12, finetune_learning_rate=0.01)
+    phases = [Phase(phantoms, settings), Phase(wrong, settings)]
+    model, result = train_classifier(
+        "MobileNet", phases, phantoms, "mirror", 0, FLOAT32, tmp_path, 80
+    )
+    assert result["kept"] == "first_phase"
+    assert model.evaluate(phantoms)["accuracy"] > 0.9

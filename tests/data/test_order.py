@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kerasmed.data.order import EpochOrder
+from kerasmed.data.order import EpochOrder, MixedOrder
 from kerasmed.random_streams import Purpose
 
 PURPOSE = Purpose.DENOISER_ORDER
@@ -53,3 +53,13 @@ def test_single_image_is_visited_in_every_epoch():
         (1, 0),
         (2, 0),
     ]
+
+
+def test_mixed_order_shows_each_set_in_its_own_order():
+    first, second = EpochOrder(4, 0, PURPOSE), EpochOrder(10, 1, PURPOSE)
+    order = MixedOrder(first, second, 0.3)
+    shown = positions(order, range(100))
+    assert [p for p in shown if p < 4] == positions(first, range(70))
+    assert [p - 4 for p in shown if p >= 4] == positions(second, range(30))
+    assert all(2 <= sum(p >= 4 for p in shown[i : i + 10]) <= 4 for i in range(90))
+    assert order(57) == MixedOrder(first, second, 0.3)(57)

@@ -53,12 +53,14 @@ def train(runtime, folder):
 # turns the rounding of gradients near zero into whole steps.
 CNN = """
 def train(runtime, folder):
+    from kerasmed.classify.recipes import Phase
     from kerasmed.classify.training import train_classifier
     settings = ClassifierConfig(
         weights="none", input_size=32, finetune_epochs=4, batch_size=8, dropout=0.0,
         augment="medium", mixing="mixup", finetune_learning_rate=1e-6,
     )
-    train_classifier("MobileNet", images, images, settings, "mirror", 0, runtime, folder)
+    phases = [Phase(images, settings)]
+    train_classifier("MobileNet", phases, images, "mirror", 0, runtime, folder)
     load_model(folder / "model.keras")
 """
 

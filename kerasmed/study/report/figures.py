@@ -14,8 +14,10 @@ from kerasmed.text import text_for_figure
 
 REGIMES = {
     "real": "the real images that the diffusion model learned from",
+    "real_twice": "these real images in two trainings in turn: the control of pretrained",
     "synthetic": "synthetic images alone",
     "both": "these real images and the synthetic ones",
+    "pretrained": "synthetic images first, and then these real ones, in as many steps in all",
     "real_all": "all real images except the test images: the ceiling",
 }
 

@@ -34,7 +34,9 @@ from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.synthetic_set import MANIFEST
 
 # The audit uses the features of the first CNN in this order.
-_EXTRACTORS: tuple[Regime, ...] = ("real", "real_all", "both", "synthetic")
+_EXTRACTORS: tuple[Regime, ...] = (
+    "real", "real_twice", "real_all", "pretrained", "both", "synthetic",
+)  # fmt: skip
 
 
 class FidelityFile(FidelityInSpaces):

@@ -6,6 +6,8 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from kerasmed.audit.extractors import named_extractors
+from kerasmed.classify.config import SYNTHETIC_REGIMES
+from kerasmed.classify.recipes import Phase, phases_of
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
@@ -25,10 +27,10 @@ from kerasmed.study.run_folder import RunFolder
 class ClassifierTraining(RuntimeRecord):
     """What the training of a CNN came to."""
 
-    kept: Literal["head", "finetune"]
+    kept: Literal["head", "first_phase", "finetune"]
     """The phase whose weights were kept."""
     steps: NotRequired[Count]
-    """Steps of the fine-tuning, if there was any."""
+    """Steps of the last phase, if there was any."""
     images_per_s: NotRequired[NotNegative]
     """Images per second of the fine-tuning, the median."""
     parameters: Count
@@ -109,19 +111,20 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     images_per_epoch = _images_per_epoch(config, image_set.counts(split["train"]))
     missing = 0
     for number, spec in enumerate(specs):
-        train = training_images(spec, config, run, image_set, split)
+        phases = phases_of_spec(spec, config, run, image_set, split)
+        hashes = [images.data_hash for phase in phases for images in phase.sets()]
         settings = {
             "classifiers": config.classifiers.of_backbone(spec.backbone).model_dump(
                 mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone", "weights"}
             ),
-            "data": {"symmetry": config.data.symmetry, "image_size": train.image_size},
+            "data": {"symmetry": config.data.symmetry, "image_size": image_set.image_size},
             # As in the settings: another machine's choice for "auto" does not change the network.
             "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
             "images_per_epoch": images_per_epoch,
         }
         inputs = {
             "weights": weights[spec.backbone],
-            "training images": train.data_hash,
+            "training images": " then ".join(hashes),
             "validation images": validation.data_hash,
         }
         made_from = Fingerprint(settings, inputs)
@@ -131,8 +134,8 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
         if number % shards != index - 1:
             missing += 1
             continue
-        say(f"classifier {number + 1} of {len(specs)}: {spec.name}, {len(train)} images")
-        result = _train(spec, config, run, runtime, train, validation, images_per_epoch)
+        say(f"classifier {number + 1} of {len(specs)}: {spec.name}")
+        result = _train(spec, config, run, runtime, phases, validation, images_per_epoch)
         if this_worker().is_chief:
             record = {"fingerprint": made_from.as_record(), "result": result}
             write_json(training_record(spec, run), record)
@@ -159,7 +162,7 @@ def _train(
     config: Config,
     run: RunFolder,
     runtime: Runtime,
-    train: ImageSet,
+    phases: list[Phase],
     validation: ImageSet,
     images_per_epoch: int | None,
 ) -> dict[str, Any]:
@@ -171,9 +174,8 @@ def _train(
         path.unlink(missing_ok=True)
     _, result = train_classifier(
         spec.backbone,
-        train,
+        phases,
         validation,
-        config.classifiers.of_backbone(spec.backbone),
         config.data.symmetry,
         spec.seed,
         runtime,
@@ -196,14 +198,11 @@ def training_record(spec: ClassifierSpec, run: RunFolder) -> Path:
     return run.classifiers / spec.name / "training.json"
 
 
-def training_images(
+def phases_of_spec(
     spec: ClassifierSpec, config: Config, run: RunFolder, image_set: ImageSet, split: Split
-) -> ImageSet:
-    """The images that a CNN is trained on, as its regime says."""
-    real = image_set.subset(split["train"])
-    if spec.trained_on == "real":
-        return real
-    if spec.trained_on == "real_all":
-        return real + image_set.subset(split["reserve"])
-    synthetic = read_synthetic(config, run, spec.variant)
-    return synthetic if spec.trained_on == "synthetic" else real + synthetic
+) -> list[Phase]:
+    """The images that a CNN is trained on, one phase after the other."""
+    sets = {role: image_set.subset(split[role]) for role in ("train", "reserve")}
+    if spec.trained_on in SYNTHETIC_REGIMES:
+        sets["synthetic"] = read_synthetic(config, run, spec.variant)
+    return phases_of(spec.trained_on, config.classifiers.of_backbone(spec.backbone), sets)

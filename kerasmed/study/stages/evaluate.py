@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
 from kerasmed.audit.usefulness import test_images_in, usefulness
-from kerasmed.classify.config import Regime
+from kerasmed.classify.config import SYNTHETIC_REGIMES, Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.export.config import Precision
 from kerasmed.files import write_json, write_text
@@ -133,7 +133,7 @@ def _accuracy_on_synthetic(
     spec: ClassifierSpec, engine: OnnxClassifier, synthetic: ImageSet | None
 ) -> float | None:
     """Accuracy of a CNN trained on real images only; None for others or without a set."""
-    if synthetic is None or spec.trained_on not in ("real", "real_all"):
+    if synthetic is None or spec.trained_on in SYNTHETIC_REGIMES:
         return None
     predicted = engine.predict(synthetic.images).argmax(axis=1)
     return float((predicted == synthetic.labels).mean())

@@ -30,7 +30,7 @@ from kerasmed.study.classifier_specs import (
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stages.classifiers import training_images, training_record
+from kerasmed.study.stages.classifiers import phases_of_spec, training_record
 
 # Keys of a sidecar that the stage records.
 _RECORDED = ("parity", "float_layers", "int8_check", "transposes", "not_exported")
@@ -173,10 +173,11 @@ def _export_classifier(
         half = exported_path(spec, run, "fp16")
         sidecars[half.stem] = _exported_or_reason(export_float16, path, images, half)
     if "int8" in config.export.precisions:
-        train = training_images(spec, config, run, image_set, split)
+        phases = phases_of_spec(spec, config, run, image_set, split)
+        train = np.concatenate([images.images for phase in phases for images in phase.sets()])
         count = min(config.export.calibration_images, len(train))
         rng = random_stream(config.seed, Purpose.QUANTIZATION_IMAGES)
-        calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
+        calibration = train[np.sort(rng.choice(len(train), count, replace=False))]
         small = exported_path(spec, run, "int8")
         # real_all learned from reserve.
         role = "validation" if spec.trained_on == "real_all" else "reserve"

@@ -103,9 +103,9 @@ def test_exports_are_divided_and_made_again_only_where_something_changed(run, co
 def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
     asked = {}
 
-    def train(backbone, images, *arguments):
+    def train(backbone, phases, *arguments):
         *_, folder, images_per_epoch = arguments
-        asked[folder.name] = (len(images), images_per_epoch)
+        asked[folder.name] = (sum(map(len, phases[0].sets())), images_per_epoch)
         return None, {}
 
     monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
@@ -123,8 +123,9 @@ def test_all_cnns_take_as_many_steps_where_asked(run, config, monkeypatch):
 def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monkeypatch):
     asked = {}
 
-    def train(backbone, images, validation, settings, *arguments):
-        asked[backbone] = (settings.input_size, settings.finetune_epochs)
+    def train(backbone, phases, *arguments):
+        (phase,) = phases
+        asked[backbone] = (phase.settings.input_size, phase.settings.finetune_epochs)
         return None, {}
 
     monkeypatch.setattr("kerasmed.classify.training.train_classifier", train)
@@ -139,7 +140,7 @@ def test_cnns_are_trained_with_the_settings_of_their_backbone(run, config, monke
 def test_cnns_are_trained_again_by_what_makes_another_network_alone(run, config, monkeypatch):
     trained = []
 
-    def train(backbone, images, validation, settings, *arguments):
+    def train(backbone, phases, *arguments):
         trained.append(arguments[-2].name)
         return None, {}
 
