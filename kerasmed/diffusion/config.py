@@ -17,6 +17,8 @@ Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 
+Keep = Literal["all", "confirmed"]
+
 Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would have no effect
 
 ATTENTION_HEADS = 4
@@ -123,6 +125,7 @@ class VariantConfig(Section):
     solver: Solver | None = None
     steps: SolverSteps | None = None
     guidance_scale: Guidance | None = None
+    keep: Keep | None = None
 
 
 class SamplingConfig(Section):
@@ -137,6 +140,10 @@ class SamplingConfig(Section):
     engine: Literal["onnx", "keras"] = "onnx"
     # Draw an image again if it copies a training image, also mirrored, rotated, shifted or blended.
     copy_filter: bool = True
+    # "confirmed" draws an image again until classifiers that learned from other real images give
+    # its class at least this probability.
+    keep: Keep = "all"
+    keep_probability: Fraction = 0.5
     # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
     # CNNs are trained on each of them too.
     variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}

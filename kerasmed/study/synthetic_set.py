@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Literal, NotRequired
+from typing import NotRequired
 
 import numpy as np
 from PIL import Image
@@ -36,9 +36,23 @@ from kerasmed.metrics.copies import (
 from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
-from kerasmed.result_types import Sha256, Whole
+from kerasmed.result_types import Sha256
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import denoiser_path, images_per_class, load_split, read_synthetic
+from kerasmed.study.inputs import (
+    denoiser_path,
+    images_per_class,
+    load_grouped_split,
+    read_synthetic,
+)
+from kerasmed.study.kept_draws import (
+    UNCONFIRMED,
+    Confirmed,
+    Rejected,
+    RejectedFor,
+    mark_of_extractor,
+    open_confirmed,
+    rejected,
+)
 from kerasmed.study.run_folder import RunFolder
 
 # How often one image is drawn at most, until a draw is not a copy.
@@ -53,23 +67,6 @@ _FIRST_DRAWS = ".first_draws"
 _MADE_BY = "kerasmed sample CONFIG"
 
 
-class Rejected(TypedDict):
-    """A drawn image that was left out."""
-
-    image: str
-    """Path, in the set, of the image that was drawn instead."""
-    attempt: Whole
-    """Number of the draw, from 0 on."""
-    reason: Literal["a copy of a training image"]
-    """Why it was left out."""
-    training_image: str
-    """Name of the training image that it copies."""
-    similarity: float
-    """Their similarity."""
-    threshold: float
-    """The similarity above which an image counts as a copy."""
-
-
 class Manifest(TypedDict):
     """How a synthetic set was drawn (``manifest.json`` in its folder)."""
 
@@ -78,7 +75,7 @@ class Manifest(TypedDict):
     calibration: Calibration | None
     """The threshold for copies; null if copies were not looked for."""
     rejected: list[Rejected]
-    """Draws that were copies."""
+    """Draws that were copies, or that no classifier confirmed."""
     taken_from: NotRequired[dict[str, str]]
     """Of a set from another program: the file of each image, by the image's path in the set."""
     data_hash: Sha256
@@ -97,7 +94,7 @@ class SyntheticSet:
     def __init__(self, config: Config, run: RunFolder, variant: str | None):
         self._config, self._run, self._variant = config, run, variant
         self._settings = config.sampling.of_set(variant)
-        self._image_set, self._split = load_split(config, run)
+        self._image_set, self._split, self._groups = load_grouped_split(config, run)
         self._names = self._image_set.class_names
         real = self._image_set.counts(self._split["train"])
         self._per_class = images_per_class(config, real, variant)
@@ -111,7 +108,10 @@ class SyntheticSet:
                     "timesteps": self._settings.timesteps().tolist(),
                 },
             },
-            {"denoiser": sha256_of(denoiser_path(config, run))},
+            {
+                "denoiser": sha256_of(denoiser_path(config, run)),
+                **mark_of_extractor(config, self._settings),
+            },
         )
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
@@ -139,7 +139,7 @@ class SyntheticSet:
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} images exist already.")
         if missing:
-            self._draw_missing(missing, self._copy_filter(index))
+            self._draw_missing(missing, self._copy_filter(index), self._confirmed())
         return sum(not self._path_of(*key).exists() for key in wanted)
 
     def finish(self) -> None:
@@ -181,34 +181,43 @@ class SyntheticSet:
         remedy = f"delete {self._folder} and rerun `{_MADE_BY}`"
         self._made_from.check(begun["fingerprint"], str(self._folder), remedy)
 
-    def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
-        """Write these images, and a note for each draw that was a copy."""
+    def _draw_missing(
+        self,
+        missing: list[tuple[int, int]],
+        copies: CopyFilter | None,
+        confirmed: Confirmed | None,
+    ) -> None:
+        """Write these images, and a note for each draw that was left out."""
         training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
-            for label, index, attempt, image, copied in self._attempts(missing, copies):
+            for label, index, attempt, image, why in self._attempts(missing, copies, confirmed):
                 if not self._folder.exists():
                     raise StageError(
                         f"{self._folder} is gone: expected the set that is being drawn. Another "
                         "process finished or deleted it; start this one again."
                     )
                 path = self._path_of(label, index)
-                if copied is not None:
-                    self._reject(path, attempt, copied, training[copied.position])
+                if why is not None:
+                    self._reject(path, attempt, why, training)
                     continue
                 _write_image(path, image)
                 advance(1, "")
 
     def _attempts(
-        self, wanted: list[tuple[int, int]], copies: CopyFilter | None
-    ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | None]]:
-        """Each draw of each image, until one is not a copy.
+        self,
+        wanted: list[tuple[int, int]],
+        copies: CopyFilter | None,
+        confirmed: Confirmed | None,
+    ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | float | None]]:
+        """Each draw of each image, until one is kept.
 
         Yields:
-            Class, index, attempt, pixels, and the training image it copies or None.
+            Class, index, attempt, pixels, and why it is left out: the training image it copies, or
+            the probability of its class if that is too low.
 
         Raises:
-            StageError: the denoiser draws nothing but copies.
+            StageError: no draw of an image is kept.
         """
         for attempt in range(_ATTEMPTS):
             drawn = self._draws(wanted, attempt)
@@ -216,19 +225,39 @@ class SyntheticSet:
             while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
                 images = np.stack([image for *_, image in batch])
                 originals = [None] * len(batch) if copies is None else copies.find(images)
-                for (label, index, image), copied in zip(batch, originals, strict=True):
-                    if copied is not None:
+                doubts: list[float | None] = [None] * len(batch)
+                if confirmed is not None:
+                    doubts = confirmed.doubts(images, np.array([label for label, *_ in batch]))
+                for (label, index, image), copied, doubt in zip(
+                    batch, originals, doubts, strict=True
+                ):
+                    why = doubt if copied is None else copied
+                    if why is not None:
                         wanted.append((label, index))
-                    yield label, index, attempt, image, copied
+                    yield label, index, attempt, image, why
             if not wanted:
                 return
         label, index = wanted[0]
+        reasons = self._reasons(self._path_of(label, index))
+        if UNCONFIRMED in reasons:
+            raise StageError(
+                f"Image {index} of {self._names[label]}: of {_ATTEMPTS} draws "
+                f"{reasons.count(UNCONFIRMED)} were not confirmed, and the others copies of "
+                "training images, so the denoiser or the classifiers do not know this class. "
+                f"Delete {self._folder}, then train longer or on more images; or lower "
+                "sampling.keep_probability, or set sampling.keep: all."
+            )
         raise StageError(
             f"Image {index} of {self._names[label]}: each of {_ATTEMPTS} draws was a copy of a "
             "training image, so the denoiser has memorised its training images. Delete "
             f"{self._folder}, then train on more images or for a shorter time; or set "
             "sampling.copy_filter: false and do not release the set."
         )
+
+    def _reasons(self, path: Path) -> list[RejectedFor]:
+        """Why each draw of an image was left out."""
+        notes = self._folder.glob(_REJECTED.replace("*", f"{path.parent.name}-{path.stem}-*"))
+        return [read_json(note, _MADE_BY)["reason"] for note in notes]
 
     def _draws(
         self, wanted: Sequence[tuple[int, int]], attempt: int
@@ -319,16 +348,14 @@ class SyntheticSet:
         except OSError:  # Pillow's errors among them
             return None
 
-    def _reject(self, path: Path, attempt: int, copied: Copy, training: str) -> None:
+    def _confirmed(self) -> Confirmed | None:
+        train = self._image_set.subset(self._split["train"])
+        groups = self._groups[self._split["train"]]
+        return open_confirmed(self._config, self._settings, train, groups, self._run)
+
+    def _reject(self, path: Path, attempt: int, why: Copy | float, training: list[str]) -> None:
         """Note a rejected image in a file of its own, since other processes are drawing too."""
-        note: Rejected = {
-            "image": f"{path.parent.name}/{path.name}",
-            "attempt": attempt,
-            "reason": "a copy of a training image",
-            "training_image": training,
-            "similarity": copied.similarity,
-            "threshold": copied.threshold,
-        }
+        note = rejected(f"{path.parent.name}/{path.name}", attempt, why, training)
         name = f"{path.parent.name}-{path.stem}-{attempt}"
         write_json(self._folder / _REJECTED.replace("*", name), note)
 

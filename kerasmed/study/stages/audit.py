@@ -30,6 +30,7 @@ from kerasmed.result_types import Whole
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import denoiser_path, load_grouped_split, read_synthetic
+from kerasmed.study.kept_draws import A_COPY
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.synthetic_set import MANIFEST
 
@@ -140,7 +141,7 @@ def _copy_filter(run: RunFolder, images: int) -> CopyFilterRecord | None:
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
     if manifest["calibration"] is None:
         return None
-    rejected = len(manifest["rejected"])
+    rejected = sum(note["reason"] == A_COPY for note in manifest["rejected"])
     return {
         "calibration": manifest["calibration"],
         "drawn": images + rejected,

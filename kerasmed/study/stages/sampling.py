@@ -25,7 +25,7 @@ class DrawnSet(TypedDict):
     data_hash: Sha256
     """Hash of all images and classes."""
     rejected: Whole
-    """Number of draws that were copies and were left out."""
+    """Number of draws that were left out: copies, or not confirmed."""
 
 
 class SamplingResult(DrawnSet):

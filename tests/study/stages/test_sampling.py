@@ -8,11 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kerasmed.errors import DataError, StageError
+from kerasmed.errors import ConfigError, DataError, StageError
 from kerasmed.metrics.copies import Copy
 from kerasmed.study import synthetic_set
 from kerasmed.study.config import Config, parse_config
+from kerasmed.study.inputs import read_synthetic
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages.audit import _copy_filter
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
 
 
@@ -115,9 +117,9 @@ def test_first_draw_that_cannot_be_read_is_drawn_again(run, config, monkeypatch)
 
 
 def test_class_may_be_called_as_the_notes_on_copies_are(run, config, monkeypatch):
-    image_set, split = synthetic_set.load_split(config, run)
+    image_set, *others = synthetic_set.load_grouped_split(config, run)
     named = dataclasses.replace(image_set, class_names=("rejected", "wanted"))
-    monkeypatch.setattr(synthetic_set, "load_split", lambda *_: (named, split))
+    monkeypatch.setattr(synthetic_set, "load_grouped_split", lambda *_: (named, *others))
     calls_copies(monkeypatch, lambda n: n == 0)
 
     result = draw_samples(config, run)
@@ -311,3 +313,59 @@ def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):
     )
 
     assert draw_samples(off, run)["rejected"] == 0
+
+
+def keeping_confirmed(config, run, probability: float = 0.5):
+    """The settings with which classifiers confirm draws, by the features of a CNN of the study."""
+    values = config.model_dump()
+    values["sampling"] |= {"keep": "confirmed", "keep_probability": probability}
+    values["audit"]["extractors"] = [str(run.exported / "MobileNet-real-s0.onnx")]
+    return parse_config(values, "test")
+
+
+def test_draws_that_classifiers_doubt_are_drawn_again_and_listed(run, config, monkeypatch):
+    before = pixels_of(run)
+    asked = []
+
+    def doubts(self, images, labels):
+        asked.append(labels)
+        return [0.1 if len(asked) == 1 and i in (0, 3) else None for i in range(len(images))]
+
+    monkeypatch.setattr("kerasmed.study.kept_draws.Confirmed.doubts", doubts)
+    calls_copies(monkeypatch, lambda n: n == 0)
+    result = draw_samples(keeping_confirmed(config, run), run)
+    notes = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
+    assert result["rejected"] == len(notes) == 2
+    reasons = {note["image"].split("/")[1]: note["reason"] for note in notes}
+    assert sorted(reasons.values()) == ["a copy of a training image", "not confirmed"]
+    assert [note["probability"] for note in notes if note["reason"] == "not confirmed"] == [0.1]
+    assert before.keys() == pixels_of(run).keys()
+    assert _copy_filter(run, 44)["rejected"] == 1
+
+
+def test_classifiers_that_learned_from_real_images_decide(run, config):
+    """All images kept are of their class, to the classifiers, as often as asked for."""
+    asking = keeping_confirmed(config, run, 0.4)
+    draw_samples(asking, run)
+    drawing = synthetic_set.SyntheticSet(asking, run, None)
+    images = read_synthetic(asking, run)
+    assert drawing._confirmed().doubts(images.images, images.labels) == [None] * len(images)
+    assert drawing.is_finished()
+    other = keeping_confirmed(config, run, 0.3)
+    assert not synthetic_set.SyntheticSet(other, run, None).is_finished()
+
+
+def test_class_that_is_never_confirmed_is_refused(run, config, monkeypatch):
+    monkeypatch.setattr(
+        "kerasmed.study.kept_draws.Confirmed.doubts",
+        lambda self, images, labels: [0.2 if label == 1 else None for label in labels],
+    )
+    with pytest.raises(StageError, match=r"of 20 draws 20 were not confirmed.*keep_probability"):
+        draw_samples(keeping_confirmed(config, run), run)
+
+
+def test_confirmation_without_a_pretrained_network_is_refused(config):
+    values = config.model_dump()
+    values["sampling"]["variants"] = {"sure": {"keep": "confirmed"}}
+    with pytest.raises(ConfigError, match=r"give classifiers\.weights, or name a network"):
+        parse_config(values, "test")
