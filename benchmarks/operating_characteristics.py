@@ -20,14 +20,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from joblib import Parallel, delayed
 from recipe import judged_parser
 from scipy.ndimage import gaussian_filter
+from sklearn import config_context
 from sklearn.cluster import KMeans
 
+from kerasmed.audit import fidelity as fidelity_module
 from kerasmed.audit.comparison import TrainedOn
 from kerasmed.audit.fidelity import fidelity_by_class
 from kerasmed.audit.privacy import FRACTIONS, chance_to_notice, more_copies_than
@@ -40,7 +42,10 @@ from kerasmed.metrics.copy_detector import (
     features_of_moves,
 )
 from kerasmed.metrics.detection_power import ALTERATIONS, PLANTED
+from kerasmed.metrics.kernel_distance import kernel_distance
 from kerasmed.metrics.linear_probe import fit_probe
+from kerasmed.metrics.manifold import overlap
+from kerasmed.metrics.sample import Sample
 from kerasmed.progress import progress_bar
 from kerasmed.runtime.backend import load_keras
 from kerasmed.runtime.hardware import machine
@@ -303,7 +308,26 @@ class Draw:
 
 def draw_lights(images: Images, seed: int) -> list[dict]:
     """Every fault of one draw, with the lights."""
-    return list(_draw_lights(images, seed))
+    fidelity_module.overlap = remembered(overlap)
+    fidelity_module.kernel_distance = remembered(kernel_distance)
+    with config_context(assume_finite=True, skip_parameter_validation=True):
+        return list(_draw_lights(images, seed))
+
+
+def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, which computes what is of real images alone only once in a draw."""
+    known: dict[tuple, Any] = {}
+
+    def call(first: Sample, second: Sample, **options: Any) -> Any:
+        if second.name == "synthetic":
+            return function(first, second, **options)
+        both = (hash(sample.features.tobytes()) for sample in (first, second))
+        key = (*both, *options.values())
+        if key not in known:
+            known[key] = function(first, second, **options)
+        return known[key]
+
+    return call
 
 
 def _draw_lights(images: Images, seed: int) -> Iterator[dict]:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+from scipy.linalg import eigh
 from scipy.ndimage import affine_transform, gaussian_filter
 
 from kerasmed.data.symmetry import all_versions
@@ -20,7 +21,7 @@ _BATCH = 128
 _AT_ONCE = 64
 _SEARCHED_AT_ONCE = 16
 _FOR_AXES = 4000  # images that the principal axes are of
-_AXES, _CANDIDATES = 256, 64
+_AXES, _CANDIDATES = 256, 128
 # An image is also compared shifted (by this fraction of its width), rotated (degrees) and zoomed.
 _SHIFT, _ANGLE, _ZOOM = 1 / 32, 5.0, 0.07
 
@@ -246,10 +247,17 @@ def compared_groups(groups: np.ndarray, num_train: int, seed: int) -> np.ndarray
 
 
 def _principal_axes(unit: np.ndarray) -> np.ndarray:
-    """The axes along which features differ most: (d, up to 256)."""
+    """The axes along which features (n, d) differ most: (d, up to 256)."""
     chosen = unit[:: -(-len(unit) // _FOR_AXES)]
-    _, axes = np.linalg.eigh(chosen.T @ chosen)  # the most variance comes last
-    return np.ascontiguousarray(axes[:, -_AXES:])
+    is_wide = len(chosen) < chosen.shape[1]
+    products = chosen @ chosen.T if is_wide else chosen.T @ chosen
+    most = min(_AXES, len(products))
+    last = (len(products) - most, len(products) - 1)  # the most variance comes last
+    _, axes = eigh(products, subset_by_index=last)
+    if is_wide:
+        axes = chosen.T @ axes
+        axes /= np.maximum(np.linalg.norm(axes, axis=0), 1e-6)
+    return np.ascontiguousarray(axes)
 
 
 def _distances(
@@ -257,7 +265,7 @@ def _distances(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Least distance of any version of each image to any flip of a reference, and to which.
 
-    Only references that are among the nearest along the principal axes are compared in full.
+    Only the flips of references that are nearest along the principal axes are compared in full.
 
     Args:
         versions: (n, versions, d).
@@ -268,20 +276,20 @@ def _distances(
     Returns:
         The distances (n,), and positions of references (n,).
     """
-    count, flips = len(versions), references.shape[1]
+    count, width = len(versions), references.shape[-1]
+    rows = references.reshape(-1, width)
     near = coarse.reshape(-1, coarse.shape[-1]) @ coarse_references.T
-    near = near.reshape(count, -1, len(references) * flips).max(axis=1)
-    near = near.reshape(count, len(references), flips).max(axis=2)
-    most = min(_CANDIDATES, len(references))
+    near = near.reshape(count, -1, len(rows)).max(axis=1)
+    most = min(_CANDIDATES, len(rows))
     candidates = np.argpartition(-near, most - 1, axis=1)[:, :most]
     nearest = np.empty(count)
     positions = np.empty(count, int)
     for i, of_image in enumerate(candidates):
-        compared = references[of_image].reshape(most * flips, -1)
-        correlations = (versions[i] @ compared.T).max(axis=0)
+        correlations = (versions[i] @ rows[of_image].T).max(axis=0)
         best = int(correlations.argmax())
-        nearest[i], positions[i] = correlations[best], of_image[best // flips]
-    return np.maximum(1 - nearest, 1e-5), positions  # a copy and its original differ by rounding
+        nearest[i], positions[i] = correlations[best], of_image[best]
+    # A copy and its original differ by rounding.
+    return np.maximum(1 - nearest, 1e-5), positions // references.shape[1]
 
 
 def _in_batches(
