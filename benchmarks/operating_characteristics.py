@@ -29,12 +29,12 @@ from scipy.ndimage import gaussian_filter
 from sklearn import config_context
 from sklearn.cluster import KMeans
 
-from kerasmed.audit import fidelity as fidelity_module
+from kerasmed.audit import class_distances, fidelity
 from kerasmed.audit.comparison import TrainedOn
-from kerasmed.audit.fidelity import fidelity_by_class
-from kerasmed.audit.privacy import FRACTIONS, chance_to_notice, more_copies_than
+from kerasmed.audit.copy_search import FRACTIONS, chance_to_notice, more_copies_than
+from kerasmed.audit.privacy_verdict import judge_privacy
 from kerasmed.audit.usefulness import usefulness
-from kerasmed.audit.verdicts import judge_fidelity, judge_privacy, judge_usefulness
+from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 from kerasmed.metrics.copy_detector import (
     CopyDetector,
     compared_groups,
@@ -235,18 +235,18 @@ class Draw:
         }
         found = usefulness(correct, images.labels[test], images.class_names, images.groups[test])
         compared = {role: roles[role] for role in ("reserve", "train")}
-        result = fidelity_by_class(
+        result = fidelity.fidelity_by_class(
             {**{role: plain[at] for role, at in compared.items()}, "synthetic": features},
             {**{role: images.labels[at] for role, at in compared.items()}, "synthetic": labels},
             images.class_names,
             {role: images.groups[at] for role, at in compared.items()},
             self.seed,
         )
-        fidelity = {"in_networks": {"MobileNet": result}, "features_of": "", "in_features": {},
+        in_spaces = {"in_networks": {"MobileNet": result}, "features_of": "", "in_features": {},
                     "in_pixels": {}, "of_variants": {}}  # fmt: skip
         lights = {
             "useful": judge_usefulness(found).light,
-            "faithful": judge_fidelity(fidelity).light,
+            "faithful": judge_fidelity(in_spaces).light,
         }
         figures = {
             "ratio": found.get("ratio"),
@@ -308,8 +308,8 @@ class Draw:
 
 def draw_lights(images: Images, seed: int) -> list[dict]:
     """Every fault of one draw, with the lights."""
-    fidelity_module.overlap = remembered(overlap)
-    fidelity_module.kernel_distance = remembered(kernel_distance)
+    fidelity.overlap = remembered(overlap)
+    fidelity.kernel_distance = class_distances.kernel_distance = remembered(kernel_distance)
     with config_context(assume_finite=True, skip_parameter_validation=True):
         return list(_draw_lights(images, seed))
 

@@ -51,6 +51,7 @@ class Purpose(IntEnum):
     STRENGTH_INTERVAL = 39
     COPY_DETECTOR = 40
     CLASSIFIER_SYNTHETIC_ORDER = 41
+    MEMORISATION_CHOICE = 42
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

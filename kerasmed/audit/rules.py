@@ -1,4 +1,4 @@
-"""When a light is green, amber, red or grey: the limits, and the rules in words."""
+"""What an answer is, and when its light is green, amber, red or grey: limits and rules in words."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -19,6 +19,20 @@ COPIES_IF_MEMORISED = 0.1
 # Of sets with this fraction of copies, the test must notice so many.
 COPIES_TO_NOTICE, NOTICED = 0.01, 0.95
 COPYING = -3.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One answer."""
+
+    question: Literal["useful", "faithful", "private"]
+    """Whether the synthetic set is that."""
+    light: Light
+    """Its traffic light; grey where it could not be answered."""
+    answer: str
+    """Sentences with the numbers."""
+    rule: str
+    """The rule for each light."""
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,12 @@ from typing import Protocol
 import numpy as np
 from typing_extensions import TypedDict
 
-from kerasmed.audit.fidelity import FidelityByClass, fidelity_by_class
+from kerasmed.audit.fidelity import COMPARED, FidelityByClass, fidelity_by_class
 from kerasmed.data.image_set import ImageSet
 from kerasmed.result_types import NotComputed
+
+# Pixels are up to 3,072 numbers an image, and this comparison decides nothing.
+_IN_PIXELS = 4000
 
 
 class FeatureNetwork(Protocol):
@@ -60,10 +63,12 @@ def fidelity_in_spaces(
     """
 
     def compare(
-        in_space: dict[str, np.ndarray], compared: dict[str, ImageSet] = sets
+        in_space: dict[str, np.ndarray],
+        compared: dict[str, ImageSet] = sets,
+        most: int = COMPARED,
     ) -> FidelityByClass:
         labels = {name: image_set.labels for name, image_set in compared.items()}
-        return fidelity_by_class(in_space, labels, sets["train"].class_names, groups, seed)
+        return fidelity_by_class(in_space, labels, sets["train"].class_names, groups, seed, most)
 
     # The kernel distance depends on a shift of all features, and pixels have a large mean.
     mean_pixels = pixels["reserve"].mean(axis=0)
@@ -71,7 +76,9 @@ def fidelity_in_spaces(
         "in_features": (
             {"not_computed": "no CNN was trained."} if classifier is None else compare(features)
         ),
-        "in_pixels": compare({name: of_set - mean_pixels for name, of_set in pixels.items()}),
+        "in_pixels": compare(
+            {name: of_set - mean_pixels for name, of_set in pixels.items()}, most=_IN_PIXELS
+        ),
         "in_networks": {
             name: compare(features_of_sets(network, sets)) for name, network in networks
         },

@@ -1,49 +1,26 @@
 """The three answers about a synthetic set, each with a traffic light and the rule behind it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
-from scipy.stats import binomtest
-
+from kerasmed.audit.privacy_verdict import judge_privacy
 from kerasmed.audit.rules import (
-    COPIES_BY_CHANCE,
-    COPIES_IF_MEMORISED,
-    COPIES_TO_NOTICE,
-    COPYING,
     FAITHFUL_RULE,
     GROUPS_FOR_DISTANCES,
     HALF_MISSING,
     LABELLED,
-    MEMBERSHIP_REVEALED,
     NEAR,
-    NOTICED,
-    PRIVATE_RULE,
     REALISTIC,
     USEFUL,
     USEFUL_RULE,
     VARIED,
     Light,
+    Verdict,
     percent,
 )
 from kerasmed.audit.tables import spaces_of
 from kerasmed.audit.usefulness import NetworkUsefulness, Usefulness
-from kerasmed.metrics.statistics import SIGNIFICANT
 from kerasmed.result_types import Estimate
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One answer."""
-
-    question: Literal["useful", "faithful", "private"]
-    """Whether the synthetic set is that."""
-    light: Light
-    """Its traffic light; grey where it could not be answered."""
-    answer: str
-    """Sentences with the numbers."""
-    rule: str
-    """The rule for each light."""
 
 
 def verdicts(
@@ -245,104 +222,3 @@ def _too_few(groups: int, images: str, more: str = "") -> str:
 
 def _list(names: list[str]) -> str:
     return ", ".join(names)
-
-
-def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
-    """Whether the set holds copies, and whether the model reveals its training images.
-
-    Args:
-        privacy: the content of ``privacy.json``.
-        assumed: whether the images that the generator learned from are not known.
-    """
-    copies, membership = privacy["copies"], privacy["membership"]
-    if "not_computed" in copies:
-        return Verdict("private", "grey", f"Not answered: {copies['not_computed']}", PRIVATE_RULE)
-    found, fresh, hidden = len(copies["found"]), copies["fresh"], _best_hidden(copies["power"])
-    noticed = copies["noticed"][f"{COPIES_TO_NOTICE:g}"]
-    answer = (
-        f"{found} of {copies['images']} synthetic images are called copies of a training image, "
-        f"and {fresh['copies']} of {fresh['images']} real images that it was not trained on (p "
-        f"{copies['p_value']:.2g}). Of copies planted in the set the search finds "
-        f"{percent(hidden['found'])} or more ({hidden['alteration']}); it would notice "
-        f"{percent(noticed)} of sets like this one with {percent(COPIES_TO_NOTICE)} copies."
-    )
-    if copies["filter"] is None:
-        answer += " Copies were not filtered out while the images were drawn."
-    else:
-        drawn, rejected = copies["filter"]["drawn"], copies["filter"]["rejected"]
-        answer += f" The filter had left out {rejected} of {drawn} that were drawn."
-    if "levels" in membership:
-        attack = _declared_attack(membership)
-        low, high = attack["interval"]
-        answer += (
-            " Whoever has the model itself tells training images from others with an area under "
-            f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
-        )
-    elif "not_asked" in membership:
-        answer += f" Not tested: {membership['not_asked']}"
-    red, amber = _reasons_for_red(copies), _reasons_for_amber(copies, privacy, membership, assumed)
-    light: Light = "red" if red else "amber" if amber else "green"
-    if red + amber:
-        answer += f" Beware: {'; '.join(red + amber)}."
-    if light == "green" and noticed < NOTICED:
-        light = "grey"
-        answer += " The set, or the reserve, is too small for an answer."
-    return Verdict("private", light, answer, PRIVATE_RULE)
-
-
-def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
-    reasons = []
-    for role, count in copies["identical"].items():
-        if count:
-            reasons.append(f"{count} images have the pixels of a real image of the role {role}")
-    if _beyond_chance(len(copies["found"]), copies["images"]) and _beyond_real_images(copies):
-        reasons.append(f"more than {percent(COPIES_BY_CHANCE)} of the set are copies")
-    if _rejected(copies) > COPIES_IF_MEMORISED:
-        reasons.append("the model has memorised its training images")
-    return reasons
-
-
-def _reasons_for_amber(
-    copies: dict[str, Any], privacy: Mapping[str, Any], membership: dict[str, Any], assumed: bool
-) -> list[str]:
-    reasons = []
-    if _beyond_real_images(copies):
-        reasons.append("the set holds more copies than chance")
-    if copies["filter"] is not None and _beyond_chance(
-        copies["filter"]["rejected"], copies["filter"]["drawn"]
-    ):
-        reasons.append("the model draws copies more often than chance")
-    if privacy["in_pixels"].get("c_t", 0.0) < COPYING:
-        reasons.append("the images crowd around the training images")
-    if assumed:
-        reasons.append("it is only assumed that the generator did not learn from these images")
-    reasons += [
-        f"not everything could be measured ({figures['not_computed']})"
-        for figures in (privacy["in_pixels"], membership)
-        if "not_computed" in figures
-    ]
-    if "levels" in membership and _declared_attack(membership)["interval"][0] > MEMBERSHIP_REVEALED:
-        reasons.append("the model reveals its training images")
-    return reasons
-
-
-def _rejected(copies: dict[str, Any]) -> float:
-    """Fraction of the images that were drawn that the filter left out."""
-    record = copies["filter"]
-    return 0.0 if record is None else record["rejected"] / record["drawn"]
-
-
-def _best_hidden(power: list[dict[str, Any]]) -> dict[str, Any]:
-    return min(power, key=lambda row: row["found"])
-
-
-def _declared_attack(membership: dict[str, Any]) -> dict[str, Any]:
-    return next(level for level in membership["levels"] if level["timestep"] == "all")
-
-
-def _beyond_real_images(copies: dict[str, Any]) -> bool:
-    return bool(copies["p_value"] < SIGNIFICANT)
-
-
-def _beyond_chance(copies: int, images: int) -> bool:
-    return bool(binomtest(copies, images, COPIES_BY_CHANCE, "greater").pvalue < 0.05)

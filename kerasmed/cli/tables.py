@@ -12,7 +12,7 @@ from kerasmed.audit.tables import number_text, over_seeds_text, trained_on
 from kerasmed.text import printable
 
 if TYPE_CHECKING:
-    from kerasmed.audit.verdicts import Verdict
+    from kerasmed.audit.rules import Verdict
     from kerasmed.study.result_files import ResultFile
 
 

@@ -1,5 +1,7 @@
 """A set of images as the metrics see it: features, and the groups of its images."""
 
+from collections.abc import Mapping
+
 import numpy as np
 
 
@@ -40,3 +42,24 @@ class Sample:
     def subset(self, positions: np.ndarray) -> "Sample":
         """The sample of some of the images; a group keeps its number."""
         return Sample(self.name, self.features[positions], self.groups[positions], self.num_groups)
+
+
+def sample_of(
+    name: str,
+    features: Mapping[str, np.ndarray],
+    groups: Mapping[str, np.ndarray] | None,
+    positions: np.ndarray,
+) -> Sample:
+    """Some images of a set, with features of the scale of the reserve images.
+
+    Args:
+        name: the set.
+        features: float (n, d) of each set. They are divided by the overall standard deviation of
+            ``reserve``, so that networks of different scales can be compared.
+        groups: (n,) of the sets that have any.
+        positions: the images.
+    """
+    scale = float(features["reserve"].std()) or 1.0
+    of_set = (groups or {}).get(name)
+    chosen = None if of_set is None else of_set[positions]
+    return Sample(name, features[name][positions] / scale, chosen)

@@ -13,9 +13,10 @@ from kerasmed.audit.comparison import TrainedOn
 from kerasmed.audit.config import AuditConfig
 from kerasmed.audit.extractors import named_extractors, open_extractors
 from kerasmed.audit.privacy import WITHOUT_GENERATOR, Privacy, measure_privacy
+from kerasmed.audit.rules import Verdict
 from kerasmed.audit.spaces import FeatureNetwork, features_of_sets, fidelity_in_spaces
 from kerasmed.audit.usefulness import Usefulness, test_images_in, usefulness
-from kerasmed.audit.verdicts import Verdict, verdicts
+from kerasmed.audit.verdicts import verdicts
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.data.config import DataConfig
 from kerasmed.data.duplicates import find_duplicates

@@ -15,8 +15,8 @@ from typing_extensions import TypedDict, get_original_bases, is_typeddict
 from kerasmed.audit.appearance import AppearanceOfSets
 from kerasmed.audit.comparison import Comparison
 from kerasmed.audit.privacy import Privacy
+from kerasmed.audit.rules import Verdict
 from kerasmed.audit.usefulness import Usefulness
-from kerasmed.audit.verdicts import Verdict
 from kerasmed.data.splits import SplitFile
 from kerasmed.errors import InputError
 from kerasmed.explain.records import ExplanationRecord

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import t
 
 from kerasmed.audit.rules import VARIED, Bar
-from kerasmed.audit.verdicts import judge_fidelity, judge_privacy, judge_usefulness
+from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 
 
 def estimate(value: float, half: float = 0.02) -> dict:
@@ -178,76 +178,3 @@ def test_fidelity_that_was_not_computed_is_not_answered():
     fidelity["in_networks"]["MobileNet"] = {"not_computed": "too few."}
     verdict = judge_fidelity(fidelity)
     assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
-
-
-def privacy(
-    copies: int = 0,
-    rejected: int | None = 0,
-    identical: int = 0,
-    p_value: float = 0.5,
-    noticed: float = 0.99,
-    c_t: float = 0.0,
-    auc_low: float = 0.5,
-) -> dict:
-    return {
-        "copies": {
-            "filter": None if rejected is None else {"rejected": rejected, "drawn": 400},
-            "images": 400,
-            "found": [{}] * copies,
-            "identical": {"train": identical, "reserve": 0},
-            "fresh": {"images": 300, "copies": 1},
-            "p_value": p_value,
-            "power": [
-                {"alteration": "exact", "found": 1.0},
-                {"alteration": "brightened", "found": 0.8},
-            ],
-            "noticed": {"0.01": noticed},
-        },
-        "in_pixels": {"c_t": c_t},
-        "membership": {
-            "levels": [
-                {"timestep": 50, "auc": 0.7, "interval": [0.65, 0.9]},
-                {"timestep": "all", "auc": 0.55, "interval": [auc_low, 0.7]},
-            ]
-        },
-    }
-
-
-@pytest.mark.parametrize(
-    ("change", "light"),
-    [
-        ({}, "green"), ({"rejected": None}, "green"),
-        ({"rejected": 4}, "green"), ({"rejected": 6}, "amber"),
-        ({"rejected": 40}, "amber"), ({"rejected": 41}, "red"),
-        ({"copies": 1}, "green"), ({"copies": 4, "p_value": 0.04}, "amber"),
-        ({"copies": 6}, "green"),
-        ({"copies": 6, "p_value": 0.04}, "red"),
-        ({"identical": 1}, "red"), ({"c_t": -3.1}, "amber"), ({"auc_low": 0.61}, "amber"),
-        ({"noticed": 0.94}, "grey"), ({"noticed": 0.94, "c_t": -3.1}, "amber"),
-    ],
-)  # fmt: skip
-def test_privacy_goes_by_copies_and_then_by_what_the_model_gives_away(change, light):
-    assert judge_privacy(privacy(**change)).light == light
-
-
-def test_privacy_states_what_the_search_can_find():
-    answer = judge_privacy(privacy(copies=2)).answer
-
-    assert "2 of 400 synthetic images are called copies" in answer
-    assert "1 of 300 real images" in answer
-    assert "finds 80.0% or more (brightened)" in answer
-    assert "0.55 (0.50 to 0.70" in answer
-    assert "were not filtered out" in judge_privacy(privacy(rejected=None)).answer
-
-
-@pytest.mark.parametrize("figure", ["in_pixels", "membership"])
-def test_privacy_is_not_green_where_a_figure_could_not_be_measured(figure):
-    verdict = judge_privacy({**privacy(), figure: {"not_computed": "too few images."}})
-
-    assert (verdict.light, "too few images" in verdict.answer) == ("amber", True)
-
-
-def test_privacy_without_a_search_for_copies_is_not_answered():
-    without_search = {**privacy(), "copies": {"not_computed": "too few."}}
-
-    assert judge_privacy(without_search).light == "grey"

@@ -8,11 +8,11 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.appearance import appearance_of_sets
+from kerasmed.audit.copy_search import CopyFilterRecord
 from kerasmed.audit.extractors import named_extractors, open_extractors
 from kerasmed.audit.fidelity import Distances
 from kerasmed.audit.privacy import (
     WITHOUT_GENERATOR,
-    CopyFilterRecord,
     NotAsked,
     measure_privacy,
     membership_of_training_images,

@@ -1,0 +1,167 @@
+"""The search for copies of training images in a synthetic set, and what it would notice."""
+
+import numpy as np
+from scipy.stats import binom, fisher_exact
+from typing_extensions import TypedDict
+
+from kerasmed.data.image_set import ImageSet
+from kerasmed.metrics.copies import Calibration
+from kerasmed.metrics.copy_detector import CopyDetector, identical_images
+from kerasmed.metrics.detection_power import DetectionPower, detection_power
+from kerasmed.metrics.sample_size import require_images
+from kerasmed.metrics.statistics import SIGNIFICANT
+from kerasmed.progress import progress_bar
+from kerasmed.result_types import NotNegative, Whole
+from kerasmed.settings import Count, UnitInterval
+
+_PAIRS = 8
+FRACTIONS = (0.001, 0.01, 0.05)  # of a set that are copies, for the chance to notice them
+
+
+class ImagePair(TypedDict):
+    """A synthetic image and its nearest training image."""
+
+    synthetic: Whole
+    """Position of the synthetic image in ``files``."""
+    train: Whole
+    """Position of the training image in ``files``."""
+    ratio: NotNegative
+    """Distance between them, over that to the nearest other real image; low for a copy."""
+
+
+class CopyFilterRecord(TypedDict):
+    """What the copy filter of the sampling did."""
+
+    calibration: Calibration
+    """How its threshold was found."""
+    drawn: Count
+    """Number of images that were drawn, with those left out."""
+    rejected: Whole
+    """Number of them that were copies by this filter, and were left out."""
+
+
+class FreshImages(TypedDict):
+    """Real images that the generator was not trained on, judged as synthetic ones are."""
+
+    images: Count
+    """Number of images."""
+    copies: Whole
+    """How many of them are called copies."""
+
+
+class Copies(TypedDict):
+    """Synthetic images that are copies of training images."""
+
+    filter: CopyFilterRecord | None
+    """The copy filter; null if the set was drawn without one, or by another program."""
+    images: Count
+    """Number of synthetic images that were searched."""
+    threshold: NotNegative
+    """The ratio below which an image counts as a copy."""
+    found: list[ImagePair]
+    """The copies in the set."""
+    identical: dict[str, Whole]
+    """How many synthetic images have the pixels of a real one, also flipped or turned, by role."""
+    fresh: FreshImages
+    """The same search over real images."""
+    p_value: UnitInterval
+    """Fisher's exact test: copies are no more frequent than among the real images."""
+    fraction_of_train: UnitInterval
+    """Fraction of the training images that are copied."""
+    nearest_pairs: list[ImagePair]
+    """The pairs of the lowest ratios, copies or not."""
+    power: list[DetectionPower]
+    """How many planted copies the search finds, by alteration."""
+    noticed: dict[str, UnitInterval]
+    """For each fraction of a set that could be copies: the chance that the test notices, under the
+    alteration that hides them best."""
+
+
+def search_copies(
+    train: ImageSet,
+    reserve: ImageSet,
+    synthetic: ImageSet,
+    groups: np.ndarray,
+    others: dict[str, ImageSet],
+    copy_filter: CopyFilterRecord | None,
+    seed: int,
+) -> Copies:
+    """Synthetic images that are copies of training images, and the sensitivity of the search.
+
+    Args:
+        train: training images of the generator.
+        reserve: other real images.
+        synthetic: the synthetic set.
+        groups: groups of the reserve images, (n,).
+        others: sets of further real images, by role, in which the very pixels are looked for.
+        copy_filter: what the filter of the sampling did; it changes nothing here.
+        seed: seed of the choices.
+
+    Raises:
+        InputError: there are fewer than 20 training, reserve or synthetic images, or fewer than
+            five groups of reserve images.
+    """
+    require_images("Copies", {"synthetic images": len(synthetic)})
+    images, of_train = np.asarray(synthetic.images), np.asarray(train.images)
+    total = len(train) + len(reserve) + len(synthetic)
+    with progress_bar("Searching for copies", total, "images") as advance:
+        detector = CopyDetector.of_images(
+            of_train, np.asarray(reserve.images), groups, seed, lambda count: advance(count, "")
+        )
+        ratios, positions = detector.score(images, lambda count: advance(count, ""))
+    pairs: list[ImagePair] = [
+        {"synthetic": int(i), "train": int(positions[i]), "ratio": float(ratios[i])}
+        for i in np.argsort(ratios, kind="stable")
+    ]
+    copies = [pair for pair in pairs if pair["ratio"] < detector.threshold]
+    fresh: FreshImages = {
+        "images": len(detector.fresh),
+        "copies": int((detector.fresh < detector.threshold).sum()),
+    }
+    power = detection_power(detector, of_train, seed)
+    worst = min(row["found"] for row in power)
+    return {
+        "filter": copy_filter,
+        "images": len(synthetic),
+        "threshold": detector.threshold,
+        "found": copies,
+        "identical": {
+            role: identical_images(np.asarray(real.images), images)
+            for role, real in {"train": train, "reserve": reserve, **others}.items()
+        },
+        "fresh": fresh,
+        "p_value": more_copies_than(fresh, len(copies), len(synthetic)),
+        "fraction_of_train": len({pair["train"] for pair in copies}) / len(train),
+        "nearest_pairs": pairs[:_PAIRS],
+        "power": power,
+        "noticed": {
+            f"{fraction:g}": chance_to_notice(fresh, fraction, len(synthetic), worst)
+            for fraction in FRACTIONS
+        },
+    }
+
+
+def more_copies_than(fresh: FreshImages, copies: int, images: int) -> float:
+    """P value of so many copies among synthetic images, where real ones have theirs by chance."""
+    table = [[copies, images - copies], [fresh["copies"], fresh["images"] - fresh["copies"]]]
+    return float(fisher_exact(table, alternative="greater").pvalue)
+
+
+def chance_to_notice(fresh: FreshImages, fraction: float, images: int, sensitivity: float) -> float:
+    """How often the test would notice that a fraction of a set are copies.
+
+    Args:
+        fresh: what the search finds among real images.
+        fraction: of the set that are copies.
+        images: number of images of the set.
+        sensitivity: fraction of copies that the search finds.
+    """
+    planted = max(1, round(fraction * images))
+    chance = binom(planted, sensitivity)
+    return float(
+        sum(
+            chance.pmf(found)
+            for found in range(planted + 1)
+            if more_copies_than(fresh, found, images) < SIGNIFICANT
+        )
+    )
