@@ -1,6 +1,7 @@
 """Whether the synthetic set holds copies, and whether the denoiser reveals its training images."""
 
 from collections.abc import Callable
+from typing import NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
@@ -53,6 +54,8 @@ class Privacy(TypedDict):
     """The network whose features are compared."""
     files: ComparedFiles
     """The images that positions refer to."""
+    variations: NotRequired[str]
+    """Why the images are close to training images by intent, if they are."""
     copies: Copies | NotComputed
     """The search for copies."""
     membership: Membership | NotComputed | NotAsked

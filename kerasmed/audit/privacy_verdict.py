@@ -53,7 +53,10 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
         )
     elif "not_asked" in membership:
         answer += f" Not tested: {membership['not_asked']}"
-    red, amber = _reasons_for_red(copies), _reasons_for_amber(copies, privacy, membership, assumed)
+    red = _reasons_for_red(copies)
+    if "variations" in privacy:
+        red.append(privacy["variations"])
+    amber = _reasons_for_amber(copies, privacy, membership, assumed)
     light: Light = "red" if red else "amber" if amber else "green"
     if red + amber:
         answer += f" Beware: {'; '.join(red + amber)}."

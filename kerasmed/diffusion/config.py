@@ -19,6 +19,8 @@ SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 
 Keep = Literal["all", "confirmed"]
 
+Start = Literal["noise", "real"]
+
 Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would have no effect
 
 ATTENTION_HEADS = 4
@@ -126,6 +128,8 @@ class VariantConfig(Section):
     steps: SolverSteps | None = None
     guidance_scale: Guidance | None = None
     keep: Keep | None = None
+    start: Start | None = None
+    strength: Fraction | None = None
 
 
 class SamplingConfig(Section):
@@ -144,6 +148,11 @@ class SamplingConfig(Section):
     # its class at least this probability.
     keep: Keep = "all"
     keep_probability: Fraction = 0.5
+    # "real" draws variations of the training images: each is noised, and denoised again in this
+    # fraction of the steps. They are close to their originals by intent, so no copies are looked
+    # for, and `kerasmed release` refuses them.
+    start: Start = "noise"
+    strength: Fraction = 0.5
     # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
     # CNNs are trained on each of them too.
     variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
@@ -174,8 +183,11 @@ class SamplingConfig(Section):
         return self
 
     def timesteps(self) -> np.ndarray:
-        """The timesteps to visit, see ``sampling_timesteps``."""
-        return sampling_timesteps(self.steps or DEFAULT_STEPS[self.solver])
+        """The timesteps to visit, see ``sampling_timesteps``; the last ones for a variation."""
+        timesteps = sampling_timesteps(self.steps or DEFAULT_STEPS[self.solver])
+        if self.start == "noise":
+            return timesteps
+        return timesteps[-max(1, round(self.strength * len(timesteps))) :]
 
     def of_set(self, variant: str | None) -> "SamplingConfig":
         """The settings of one set: the section's own, or those of a variant."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from kerasmed.diffusion.schedule import add_noise
 from kerasmed.diffusion.solvers import SOLVERS, to_no_noise
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.random_streams import Purpose, random_stream
@@ -54,6 +55,7 @@ def generate_images(
     timesteps: np.ndarray,
     guidance_scale: float,
     batch_size: int = 32,
+    original: Callable[[int, int], np.ndarray] | None = None,
 ) -> Iterator[tuple[int, int, np.ndarray]]:
     """Images one after the other, made in batches.
 
@@ -71,6 +73,8 @@ def generate_images(
         timesteps: timesteps to visit, int (steps,), falling; see ``sampling_timesteps``.
         guidance_scale: weight of the class; 1 is unguided.
         batch_size: images made at once.
+        original: ``original(label, index)``, an image uint8 (size, size, 3) of which a variation is
+            drawn: it is noised up to the first of the timesteps. From noise alone if None.
 
     Yields:
         Class index, image index, uint8 (size, size, 3).
@@ -87,6 +91,11 @@ def generate_images(
         labels = np.array([label for label, *_ in padded], dtype=np.int32)
         denoise = guided(denoiser, pixels, labels, num_classes, guidance_scale)
         denoise = to_no_noise(denoise, timesteps)
-        images = pixels.to_uint8(SOLVERS[solver](denoise, draw_noise(), timesteps, draw_noise))
+        noise = draw_noise()
+        if original is not None:
+            originals = np.stack([original(label, index) for label, index, *_ in padded])
+            first = np.full(len(noise), timesteps[0])
+            noise = add_noise(pixels.to_model(originals), noise, first)
+        images = pixels.to_uint8(SOLVERS[solver](denoise, noise, timesteps, draw_noise))
         for (label, index, *_), image in zip(batch, images, strict=False):
             yield label, index, image

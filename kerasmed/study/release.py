@@ -47,6 +47,12 @@ def release(run: RunFolder, target: Path) -> dict[str, int]:
     for name in ("evaluate", "audit"):
         run.require(name, STAGES[name].command)
     config = parse_config(record["config"], str(run.record_path))
+    if config.sampling.start == "real":
+        raise StageError(
+            f"The synthetic set of {run.root} holds variations of training images "
+            "(sampling.start: real): expected images drawn from noise, since a variation shows its "
+            "original; draw a set with sampling.start: noise, and release that."
+        )
     check_inputs(STAGES["audit"], config, run)
     check_finished(STAGES["audit"], config, run)
     synthetic = read_synthetic(config, run)

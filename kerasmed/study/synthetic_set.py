@@ -76,6 +76,8 @@ class Manifest(TypedDict):
     """The threshold for copies; null if copies were not looked for."""
     rejected: list[Rejected]
     """Draws that were copies, or that no classifier confirmed."""
+    varied_from: NotRequired[dict[str, str]]
+    """Of variations: the training image of each, by the image's path in the set."""
     taken_from: NotRequired[dict[str, str]]
     """Of a set from another program: the file of each image, by the image's path in the set."""
     data_hash: Sha256
@@ -153,6 +155,8 @@ class SyntheticSet:
             manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
             if (self._folder / _CALIBRATION).exists():
                 manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
+            if self._settings.start == "real":
+                manifest["varied_from"] = self._originals()
             images = read_synthetic(self._config, self._run, self._variant, self._folder)
             manifest["data_hash"] = images.data_hash
             write_json(self._folder / MANIFEST, manifest)
@@ -161,6 +165,17 @@ class SyntheticSet:
         shutil.rmtree(self._folder / _FIRST_DRAWS, ignore_errors=True)
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
+
+    def _originals(self) -> dict[str, str]:
+        """The training image of each variation."""
+        files = self._image_set.files
+        return {
+            self._path_of(label, i).relative_to(self._folder).as_posix(): files[
+                self._position_of_original(label, i)
+            ].name
+            for label in range(len(self._names))
+            for i in range(self._per_class)
+        }
 
     def _path_of(self, label: int, image: int) -> Path:
         return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
@@ -284,7 +299,17 @@ class SyntheticSet:
             self._settings.timesteps(),
             self._settings.guidance_scale,
             self._settings.batch_size,
+            self._original if self._settings.start == "real" else None,
         )
+
+    def _original(self, label: int, index: int) -> np.ndarray:
+        """The training image of which an image is a variation: each of the class in turn."""
+        return np.asarray(self._image_set.images[self._position_of_original(label, index)])
+
+    def _position_of_original(self, label: int, index: int) -> int:
+        train = self._split["train"]
+        of_class = train[self._image_set.labels[train] == label]
+        return int(of_class[index % len(of_class)])
 
     @cached_property
     def _denoiser(self) -> tuple[Denoiser, PixelRange]:
@@ -292,7 +317,7 @@ class SyntheticSet:
 
     def _copy_filter(self, index: int) -> CopyFilter | None:
         """The copy filter; None if it is off, or if too few images calibrate it."""
-        if not self._settings.copy_filter:
+        if not self._settings.copy_filter or self._settings.start == "real":
             return None
         train, reserve = map(self._image_set.subset, (self._split["train"], self._split["reserve"]))
         search = CopySearch(np.asarray(train.images))

@@ -160,3 +160,36 @@ def test_prediction_is_clipped_without_guidance_too():
     denoise = guided(predicts(-3.0, 0.0), UNIT, np.array([0], dtype=np.int32), 2, 1.0)
 
     assert (denoise(np.zeros((1, 4, 4, 3), dtype=np.float32), 10) == -1.0).all()
+
+
+def test_a_variation_is_the_nearer_to_its_original_the_later_it_starts():
+    """By the denoiser of white images of deviation 1, which takes noise off as far as it can."""
+    originals = np.random.default_rng(0).integers(60, 200, (5, 4, 4, 3), np.uint8)
+
+    def denoiser(x_t, timesteps, labels):
+        return x_t * np.sqrt(alphas_cumprod()[timesteps]).astype(np.float32)[:, None, None, None]
+
+    def distance(timesteps: list[int]) -> float:
+        drawn = draw(
+            denoiser=denoiser,
+            timesteps=np.array(timesteps),
+            guidance_scale=1.0,
+            original=lambda label, index: originals[label + 2 * index],
+        )
+        return np.mean(
+            [
+                np.abs(image - originals[c + 2 * i].astype(int)).mean()
+                for (c, i), image in drawn.items()
+            ]
+        )
+
+    near, far, away = distance([60, 20]), distance([400, 100]), distance([999, 650, 100])
+    assert near < 0.3 * far
+    assert far < 0.9 * away
+
+
+def test_variations_of_one_image_differ_by_their_own_noise():
+    image = np.full((4, 4, 3), 100, np.uint8)
+    drawn = draw(original=lambda label, index: image, timesteps=np.array([400, 100]))
+    assert len({image.tobytes() for image in drawn.values()}) == 5
+    assert_same(drawn, draw(original=lambda label, index: image, timesteps=np.array([400, 100])))

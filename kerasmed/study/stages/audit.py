@@ -103,6 +103,8 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         config.data.symmetry,
         config.seed,
     )
+    if config.sampling.start == "real":
+        privacy["variations"] = "each image is a variation of a training image"
     write_json(run.evaluation / "privacy.json", privacy)
     write_text(run.evaluation / "privacy.csv", privacy_csv(privacy))
     usefulness = read_json(run.evaluation / "usefulness.json", "kerasmed evaluate CONFIG")

@@ -12,8 +12,11 @@ from kerasmed.errors import ConfigError, DataError, StageError
 from kerasmed.metrics.copies import Copy
 from kerasmed.study import synthetic_set
 from kerasmed.study.config import Config, parse_config
-from kerasmed.study.inputs import read_synthetic
+from kerasmed.study.engine import perform
+from kerasmed.study.inputs import load_split, read_synthetic
+from kerasmed.study.release import release
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import STAGES
 from kerasmed.study.stages.audit import _copy_filter
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
 
@@ -369,3 +372,35 @@ def test_confirmation_without_a_pretrained_network_is_refused(config):
     values["sampling"]["variants"] = {"sure": {"keep": "confirmed"}}
     with pytest.raises(ConfigError, match=r"give classifiers\.weights, or name a network"):
         parse_config(values, "test")
+
+
+def varied(config, strength: float, **more):
+    values = config.model_dump()
+    values["sampling"] |= {"start": "real", "strength": strength, "steps": 10, **more}
+    return parse_config(values, "test")
+
+
+def test_each_training_image_of_a_class_is_varied_in_turn(run, config):
+    image_set, split = load_split(config, run)
+    by_name = {file.name: i for i, file in enumerate(image_set.files)}
+    asking = varied(config, 0.5, per_class=22)
+    assert draw_samples(asking, run)["rejected"] == 0
+    varied_from = json.loads((run.synthetic / "manifest.json").read_text())["varied_from"]
+    originals = {path: by_name[name] for path, name in varied_from.items()}
+    assert set(originals.values()) <= set(split["train"].tolist())
+    for label, name in enumerate(image_set.class_names):
+        of_class = [at for path, at in originals.items() if path.startswith(f"{name}/")]
+        assert len(of_class) == 22
+        assert all(image_set.labels[at] == label for at in of_class)
+        assert len(set(of_class)) == min(22, (image_set.labels[split["train"]] == label).sum())
+
+
+def test_variations_are_not_private_and_not_released(run, config, tmp_path):
+    asking = varied(config, 0.3)
+    for name in ("sampling", "classifiers", "export", "evaluate", "audit"):
+        perform(STAGES[name], asking, run)
+    *_, private = json.loads((run.evaluation / "verdicts.json").read_text())
+    assert private["light"] == "red"
+    assert "each image is a variation of a training image" in private["answer"]
+    with pytest.raises(StageError, match="holds variations of training images"):
+        release(run, tmp_path / "set")
