@@ -12,13 +12,13 @@ left out.
 
 One line a fault goes to OUT/rates-IMAGES.jsonl, with the fractions of the draws that were green,
 amber, red and grey; for `useful` also with the mean ratio of accuracies. OUT/draws-IMAGES.jsonl
-holds each figure that decides, with its interval, so that other limits can be tried.
+holds the figures themselves: with --again they are judged by the rules as they are now.
 """
 
 import argparse
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -215,7 +215,7 @@ def probes(
 
 
 class Draw:
-    """One draw of groups, and the verdicts on sets with faults."""
+    """One draw of groups, and the figures of sets with faults."""
 
     def __init__(self, images: Images, seed: int):
         self.images, self.seed = images, seed
@@ -226,7 +226,7 @@ class Draw:
         self.real = probes(plain[train], images.labels[train], images, self.roles["test"], self.rng)
 
     def judge(self, features: np.ndarray, labels: np.ndarray) -> dict:
-        """The lights `useful` and `faithful`, and the figures that decide."""
+        """Usefulness and fidelity of a set."""
         images, roles = self.images, self.roles
         plain, test = images.features["none", 0.0], roles["test"]
         correct = {
@@ -244,21 +244,10 @@ class Draw:
         )
         in_spaces = {"in_networks": {"MobileNet": result}, "features_of": "", "in_features": {},
                     "in_pixels": {}, "of_variants": {}}  # fmt: skip
-        lights = {
-            "useful": judge_usefulness(found).light,
-            "faithful": judge_fidelity(in_spaces).light,
-        }
-        figures = {
-            "ratio": found.get("ratio"),
-            "relative": result.get("relative"),
-            "coverage": [of_class.get("relative") for of_class in result["per_class"].values()],
-            "labels": result["labels"],
-            "class_distances": result["class_distances"],
-        }
-        return {"lights": lights, "figures": figures}
+        return {"usefulness": found, "fidelity": in_spaces}
 
     def copies(self) -> Iterator[tuple[str, float, dict]]:
-        """Fault, strength, and the light `private` with its figures, for planted copies."""
+        """Fault, strength and privacy, for planted copies."""
         images, roles, rng = self.images, self.roles, self.rng
         train, reserve, pool = (roles[name] for name in ("train", "reserve", "synthetic"))
         copied = rng.permutation(train)[: 2 * PLANTED]
@@ -292,10 +281,7 @@ class Draw:
                 "fresh": of_real, "p_value": more_copies_than(of_real, count, len(pool)),
                 "power": power, "noticed": noticed,
             }  # fmt: skip
-            verdict = judge_privacy({"copies": copies, "in_pixels": {}, "membership": {}})
-            figures = {"found": count, "of": len(pool), "fresh": of_real, "worst": worst}
-            figures |= {"p_value": copies["p_value"], "noticed": noticed}
-            return {"lights": {"private": verdict.light}, "figures": figures}
+            return {"privacy": {"copies": copies, "in_pixels": {}, "membership": {}}}
 
         yield "none", 0.0, judged(np.empty(0, bool))
         everything = np.resize(is_found["exact"], len(pool))
@@ -306,12 +292,12 @@ class Draw:
                 yield f"copies, {name}", fraction, judged(rng.choice(found[PLANTED:], planted))
 
 
-def draw_lights(images: Images, seed: int) -> list[dict]:
-    """Every fault of one draw, with the lights."""
+def draw_figures(images: Images, seed: int) -> list[dict]:
+    """Every fault of one draw, with its figures."""
     fidelity.overlap = remembered(overlap)
     fidelity.kernel_distance = class_distances.kernel_distance = remembered(kernel_distance)
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        return list(_draw_lights(images, seed))
+        return list(_draw_figures(images, seed))
 
 
 def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -330,7 +316,7 @@ def remembered(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-def _draw_lights(images: Images, seed: int) -> Iterator[dict]:
+def _draw_figures(images: Images, seed: int) -> Iterator[dict]:
     draw = Draw(images, seed)
     pool, plain = draw.roles["synthetic"], images.features["none", 0.0]
     train = draw.roles["train"]
@@ -349,20 +335,31 @@ def _draw_lights(images: Images, seed: int) -> Iterator[dict]:
         yield {"fault": fault, "strength": strength, **judged}
 
 
+def lights_of(line: dict) -> dict[str, str]:
+    """The lights that the figures of a set give."""
+    judges = {"usefulness": judge_usefulness, "fidelity": judge_fidelity, "privacy": judge_privacy}
+    answers = [judge(line[name]) for name, judge in judges.items() if name in line]
+    return {answer.question: answer.light for answer in answers}
+
+
 def summary(lines: list[dict]) -> Iterator[dict]:
     """One line a question, fault and strength."""
-    keys = {(q, x["fault"], x["strength"]): None for x in lines for q in x["lights"]}
-    for question, fault, strength in keys:
-        of_fault = [x for x in lines if (x["fault"], x["strength"]) == (fault, strength)]
-        lights = Counter(x["lights"][question] for x in of_fault if question in x["lights"])
+    lights_of_faults: dict[tuple[str, str, float], Counter] = {}
+    ratios: dict[tuple[str, float], list[float]] = {}
+    for line in lines:
+        fault = line["fault"], line["strength"]
+        for question, light in lights_of(line).items():
+            lights_of_faults.setdefault((question, *fault), Counter())[light] += 1
+        if ratio := line.get("usefulness", {}).get("ratio"):
+            ratios.setdefault(fault, []).append(ratio["value"])
+    for (question, fault, strength), lights in lights_of_faults.items():
         line = {"question": question, "fault": fault, "strength": strength}
         line |= {
             light: lights[light] / lights.total() for light in ("green", "amber", "red", "grey")
         }
         line["draws"] = lights.total()
         if question == "useful":
-            ratios = [x["figures"]["ratio"] for x in of_fault if "useful" in x["lights"]]
-            line["mean_ratio"] = round(np.mean([r["value"] for r in ratios if r]), 3)
+            line["mean_ratio"] = round(float(np.mean(ratios[fault, strength])), 3)
         yield line
 
 
@@ -371,23 +368,34 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--again", action="store_true", help="judge OUT's figures by today's rules")
     parser.add_argument("--images", type=int, default=1000, help="of the set, at most")
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
+    draws, rates = (arguments.out / f"{x}-{arguments.images}.jsonl" for x in ("draws", "rates"))
+    if not arguments.again:
+        write_lines(draws, measured(arguments))
+    write_lines(rates, summary([json.loads(line) for line in draws.read_text().splitlines()]))
+    print(rates.read_text())
+
+
+def measured(arguments: argparse.Namespace) -> Iterator[dict]:
+    """The figures of every fault of every draw."""
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.out)
     images = known_images(config, run, arguments.weights, arguments.images)
-    lines: list[dict] = []
     pool = Parallel(arguments.processes, batch_size=1, return_as="generator")
-    jobs = (delayed(draw_lights)(images, seed) for seed in range(arguments.draws))
+    jobs = (delayed(draw_figures)(images, seed) for seed in range(arguments.draws))
     with progress_bar("Judging", arguments.draws, "draws") as advance:
         for of_draw in pool(jobs):
-            lines += of_draw
+            yield from of_draw
             advance(1, "")
-    for name, of_file in (("draws", lines), ("rates", summary(lines))):
-        path = arguments.out / f"{name}-{arguments.images}.jsonl"
-        path.write_text("".join(json.dumps(line) + "\n" for line in of_file))
-    print(path.read_text())
+
+
+def write_lines(path: Path, lines: Iterable[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
 if __name__ == "__main__":

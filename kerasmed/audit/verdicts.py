@@ -162,12 +162,12 @@ def _variety(figures: Mapping[str, Any]) -> tuple[Light, str]:
     if not coverages:
         return "grey", unknown
     worst = min(coverages, key=lambda name: coverages[name]["interval"][0])
-    missed = max(VARIED.chance_of_green(c, HALF_MISSING) for c in coverages.values())
+    noticed = min(VARIED.chance_of_doubt(c, HALF_MISSING) for c in coverages.values())
     sentences = (
         f" Of the real images of a class that other real images come near, synthetic ones come "
         f"near {_with_interval(coverages[worst])} times as many (class {worst}, where least is "
-        f"certain). If half of the kinds of images of a class were missing, {percent(missed)} of "
-        "such studies would not notice it."
+        f"certain). If half of the kinds of images of a class were missing, {percent(1 - noticed)} "
+        "of such studies would turn neither amber nor red."
     )
     return _worst(lights), sentences + unknown
 

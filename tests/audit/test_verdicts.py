@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import t
 
-from kerasmed.audit.rules import VARIED, Bar
+from kerasmed.audit.rules import HALF_MISSING, VARIED, Bar
 from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 
 
@@ -62,7 +62,7 @@ def useful(ratio: dict, seeds: int = 3, beats: bool = True, synthetic_beats: boo
 
 @pytest.mark.parametrize(
     ("ratio", "light"),
-    [(estimate(0.93), "green"), (estimate(0.88), "amber"), (estimate(0.8), "red"),
+    [(estimate(0.96), "green"), (estimate(0.88), "amber"), (estimate(0.8), "red"),
      (estimate(0.93, 0.15), "grey")],
 )  # fmt: skip
 def test_usefulness_goes_by_the_interval_of_the_ratio(ratio, light):
@@ -78,8 +78,8 @@ def test_usefulness_goes_by_the_interval_of_the_ratio(ratio, light):
 
 
 def test_usefulness_of_one_seed_or_of_a_network_that_guesses_is_not_green():
-    one_seed = judge_usefulness(useful(estimate(0.95), seeds=1))
-    guesses = judge_usefulness(useful(estimate(0.95), synthetic_beats=False))
+    one_seed = judge_usefulness(useful(estimate(0.96), seeds=1))
+    guesses = judge_usefulness(useful(estimate(0.96), synthetic_beats=False))
 
     assert (one_seed.light, "One seed each" in one_seed.answer) == ("amber", True)
     assert (guesses.light, "do not beat guessing: A" in guesses.answer) == ("amber", True)
@@ -153,8 +153,8 @@ def test_fidelity_names_the_worst_class_and_what_such_a_study_would_miss():
     answer = judge_fidelity(faithful(coverage=estimate(0.9, 0.1))).answer
 
     assert "0.90 (0.80 to 1.00) times as many (class b" in answer
-    missed = VARIED.chance_of_green(estimate(0.9, 0.1), 0.75)
-    assert f"{100 * missed:.1f}% of such studies would not notice it" in answer
+    missed = 1 - VARIED.chance_of_doubt(estimate(0.9, 0.1), HALF_MISSING)
+    assert f"{100 * missed:.1f}% of such studies would turn neither amber nor red" in answer
 
 
 def test_fidelity_in_features_that_learned_from_the_training_images_is_not_green():
@@ -178,3 +178,14 @@ def test_fidelity_that_was_not_computed_is_not_answered():
     fidelity["in_networks"]["MobileNet"] = {"not_computed": "too few."}
     verdict = judge_fidelity(fidelity)
     assert (verdict.light, "too few" in verdict.answer) == ("grey", True)
+
+
+@pytest.mark.parametrize("truth", [0.5, 0.8, 0.9])
+def test_chance_of_doubt_is_how_often_a_set_is_amber_or_red(truth):
+    bar, rng, half = Bar(green=0.9, red=0.7, perfect=1.0), np.random.default_rng(0), 0.05
+    values = rng.normal(truth, half / 1.96, 5000)
+    lights = [bar.light(estimate(value, half)) for value in values if value + half < 0.9]
+    below = len(lights) / len(values)
+    assert set(lights) <= {"amber", "red"}
+    assert bar.chance_of_doubt(estimate(0.9, half), truth) == pytest.approx(below, abs=0.02)
+    assert bar.chance_of_doubt(estimate(0.9, 0.0), truth) == (truth < 0.9)
