@@ -161,10 +161,17 @@ def some_groups(groups: np.ndarray, most: int) -> np.ndarray:
 
 
 def split(images: Images, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Positions of each of ROLES, by groups."""
+    """Positions of each of ROLES, by groups; each role has images of every class."""
     names, group_of_image = np.unique(images.groups, return_inverse=True)
-    role_of = rng.choice(len(ROLES), len(names), p=list(ROLES.values()))[group_of_image]
-    return {name: np.flatnonzero(role_of == i) for i, name in enumerate(ROLES)}
+    while True:
+        role_of = rng.choice(len(ROLES), len(names), p=list(ROLES.values()))[group_of_image]
+        roles = {name: np.flatnonzero(role_of == i) for i, name in enumerate(ROLES)}
+        counts = [
+            np.bincount(images.labels[at], minlength=len(images.class_names))
+            for at in roles.values()
+        ]
+        if np.min(counts) > 0:
+            return roles
 
 
 def chosen(
