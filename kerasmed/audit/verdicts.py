@@ -202,7 +202,7 @@ def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     return light, (
         f" Synthetic images of a class are {distances['synthetic']:.2f} times as far from real "
         f"ones of it as two real classes are from each other (other real images "
-        f"{distances['train']:.2f} times): a difference of {_with_interval(excess)}."
+        f"{round(distances['train'], 2) + 0.0:.2f} times): a difference of {_with_interval(excess)}."
     )
 
 
