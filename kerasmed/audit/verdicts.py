@@ -199,10 +199,11 @@ def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     light = NEAR.light({"value": -excess["value"], "interval": [-high, -low]})
     if distances["fewest_groups"] < GROUPS_FOR_DISTANCES:
         light = "grey"
+    synthetic, train = (round(distances[name], 2) + 0.0 for name in ("synthetic", "train"))
     return light, (
-        f" Synthetic images of a class are {distances['synthetic']:.2f} times as far from real "
+        f" Synthetic images of a class are {synthetic:.2f} times as far from real "
         f"ones of it as two real classes are from each other (other real images "
-        f"{round(distances['train'], 2) + 0.0:.2f} times): a difference of {_with_interval(excess)}."
+        f"{train:.2f} times): a difference of {_with_interval(excess)}."
     )
 
 
