@@ -25,7 +25,6 @@ class ClassDistances(TypedDict):
 
     fewest_groups: Count
     """Number of groups of the class, of reserve or training images, that has fewest."""
-
     between: float
     """Mean kernel distance of two classes of reserve images."""
     synthetic: float

@@ -202,7 +202,9 @@ def phases_of_spec(
     spec: ClassifierSpec, config: Config, run: RunFolder, image_set: ImageSet, split: Split
 ) -> list[Phase]:
     """The images that a CNN is trained on, one phase after the other."""
-    sets = {role: image_set.subset(split[role]) for role in ("train", "reserve")}
+    sets = {"train": image_set.subset(split["train"])}
+    if spec.trained_on == "real_all":
+        sets["reserve"] = image_set.subset(split["reserve"])
     if spec.trained_on in SYNTHETIC_REGIMES:
         sets["synthetic"] = read_synthetic(config, run, spec.variant)
     return phases_of(spec.trained_on, config.classifiers.of_backbone(spec.backbone), sets)

@@ -1,6 +1,8 @@
 """The stage that writes the CNNs as ONNX."""
 
 from collections.abc import Callable
+from functools import reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -174,10 +176,10 @@ def _export_classifier(
         sidecars[half.stem] = _exported_or_reason(export_float16, path, images, half)
     if "int8" in config.export.precisions:
         phases = phases_of_spec(spec, config, run, image_set, split)
-        train = np.concatenate([images.images for phase in phases for images in phase.sets()])
+        train = reduce(add, (images for phase in phases for images in phase.sets()))
         count = min(config.export.calibration_images, len(train))
         rng = random_stream(config.seed, Purpose.QUANTIZATION_IMAGES)
-        calibration = train[np.sort(rng.choice(len(train), count, replace=False))]
+        calibration = train.images[np.sort(rng.choice(len(train), count, replace=False))]
         small = exported_path(spec, run, "int8")
         # real_all learned from reserve.
         role = "validation" if spec.trained_on == "real_all" else "reserve"
