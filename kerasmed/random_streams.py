@@ -52,6 +52,7 @@ class Purpose(IntEnum):
     COPY_DETECTOR = 40
     CLASSIFIER_SYNTHETIC_ORDER = 41
     MEMORISATION_CHOICE = 42
+    COVERING_ORDER = 43
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -97,6 +97,7 @@ class LabelledBatches(keras.utils.PyDataset):
         self._rows = slice(size * shard[0], size * (shard[0] + 1))
         sources = sources or Sources(len(image_set))
         self._order, self._weights = sources.order(seed), sources.weights()
+        self._targets = image_set.targets
 
     @property
     def num_batches(self) -> None:
@@ -109,21 +110,21 @@ class LabelledBatches(keras.utils.PyDataset):
         samples = range(self.batch_size)
         if self.mixing == "none":  # mixing needs the images of the whole batch
             samples = samples[self._rows]
-        images, labels, weights, rngs = [], [], [], []
+        images, targets, weights, rngs = [], [], [], []
         for sample in samples:
             epoch, position = self._order(first + sample)
             rngs.append(random_stream(self.seed, Purpose.CLASSIFIER_AUGMENTATION, epoch, position))
             images.append(self.image_set.images[position])
-            labels.append(self.image_set.labels[position])
+            targets.append(self._targets[position])
             weights.append(self._weights[position])
         batch = _changed(
-            images, labels, weights, rngs, (self.seed, index), self.symmetry, self.augment,
+            images, targets, weights, rngs, (self.seed, index), self.symmetry, self.augment,
             self.mixing, self.class_weights,
         )  # fmt: skip
         if self.mixing == "none":
             return batch
-        pixels, targets, of_images = batch
-        return pixels[self._rows], targets[self._rows], of_images[self._rows]
+        pixels, mixed, of_images = batch
+        return pixels[self._rows], mixed[self._rows], of_images[self._rows]
 
 
 def labelled_stream(
@@ -143,15 +144,15 @@ def labelled_stream(
     """
     for step, (images, labels) in enumerate(pairs, first_step):
         rngs = [random_stream(seed, Purpose.CLASSIFIER_STREAM, step, i) for i in range(len(images))]
-        weights = np.ones(len(images))
+        targets, weights = np.eye(len(class_weights))[labels], np.ones(len(images))
         yield _changed(
-            images, labels, weights, rngs, (seed, step), symmetry, augment, mixing, class_weights
+            images, targets, weights, rngs, (seed, step), symmetry, augment, mixing, class_weights
         )
 
 
 def _changed(
     images: Sequence[np.ndarray] | np.ndarray,
-    labels: Sequence[int] | np.ndarray,
+    targets: Sequence[np.ndarray] | np.ndarray,
     weights: Sequence[float] | np.ndarray,
     rngs: list[np.random.Generator],
     seed_and_step: tuple[int, int],
@@ -160,32 +161,31 @@ def _changed(
     mixing: Mixing,
     class_weights: np.ndarray,
 ) -> Batch:
-    """The images flipped, turned, augmented and mixed, their labels one-hot, and their weights."""
+    """The images flipped, turned, augmented and mixed, their targets, and their weights."""
     turned = [
         transform_at_random(image, symmetry, rng) for image, rng in zip(images, rngs, strict=True)
     ]
-    one_hot = np.eye(len(class_weights), dtype=np.float32)[labels]
     seed, step = seed_and_step
     rng = random_stream(seed, Purpose.CLASSIFIER_MIXING, step)
     # A weight is mixed as the label is.
-    with_weights = np.column_stack([one_hot, np.asarray(weights, np.float32)])
-    mixed, targets = mix(augment(np.stack(turned), rngs), with_weights, mixing, rng)
-    targets, of_images = np.ascontiguousarray(targets[:, :-1]), targets[:, -1]
-    return mixed, targets, ((targets @ class_weights) * of_images).astype(np.float32)
+    with_weights = np.column_stack((np.asarray(targets), np.asarray(weights))).astype(np.float32)
+    mixed, together = mix(augment(np.stack(turned), rngs), with_weights, mixing, rng)
+    labels, of_images = np.ascontiguousarray(together[:, :-1]), together[:, -1]
+    return mixed, labels, ((labels @ class_weights) * of_images).astype(np.float32)
 
 
 def balancing_weights(
-    labels: np.ndarray, num_classes: int, enabled: bool = True, shown: np.ndarray | None = None
+    targets: np.ndarray, enabled: bool = True, shown: np.ndarray | None = None
 ) -> np.ndarray:
     """Weight of each class, inverse to its frequency, averaging 1 over the images.
 
     Args:
-        labels: int (n,).
-        num_classes: number of classes.
+        targets: float (n, classes), rows summing to 1.
         enabled: if not, each class has the weight 1.
         shown: how often each image is shown, 1 in the mean: (n,).
     """
+    count, num_classes = targets.shape
     if not enabled:
         return np.ones(num_classes)
-    counts = np.maximum(np.bincount(labels, shown, num_classes), 1)
-    return len(labels) / (num_classes * counts)
+    counts = np.maximum((np.ones(count) if shown is None else shown) @ targets, 1)
+    return count / (num_classes * counts)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 from kerasmed.classify.batches import Sources, balancing_weights
 from kerasmed.classify.calibration import calibrated_loss, mean_cross_entropy
@@ -20,17 +21,19 @@ def fit_head(
     sources: Sources | None = None,
 ) -> dict[str, Any]:
     """Fit the last layer by logistic regression on frozen features; returns a history row."""
-    num_classes = len(train.class_names)
     sources = sources or Sources(len(train))
     shown = sources.shown()
-    class_weights = balancing_weights(train.labels, num_classes, settings.class_weights, shown)
+    class_weights = balancing_weights(train.targets, settings.class_weights, shown)
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
     features = predict_outputs(network, train.images)["features"]
+    # An image that is of several classes, each with a probability, counts as one of each.
+    images, labels = np.nonzero(train.targets)
+    weights = train.targets[images, labels] * class_weights[labels]
     probe = fit_probe(
-        features,
-        train.labels,
-        num_classes,
-        class_weights[train.labels] * shown * sources.weights(),
+        features[images],
+        labels,
+        len(train.class_names),
+        weights * (shown * sources.weights())[images],
         settings.head_inverse_regularisation,
     )
     network.get_layer("logits").set_weights([probe.kernel, probe.bias])

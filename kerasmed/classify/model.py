@@ -441,9 +441,7 @@ class ImageClassifier(ImageModel):
         rows = np.linspace(0, len(x) - 1, min(_CHECKED, len(x))).astype(int)
         self._examples = np.asarray(x.images[rows])
         sources = sources or Sources(len(x))
-        weights = balancing_weights(
-            x.labels, len(self.class_names), settings.class_weights, sources.shown()
-        )
+        weights = balancing_weights(x.targets, settings.class_weights, sources.shown())
         worker = this_worker()
         shard = worker.index, len(worker.addresses)
         return LabelledBatches(

@@ -50,6 +50,8 @@ class ImageSet:
         formats: the choices of format that differ from the default; they change the images.
         measurements: what duplicates are found by; None until ``split`` needs them.
         groups: str (n,), equal for images that belong together, as ``split`` found them; or None.
+        probabilities: float32 (n, classes), rows summing to 1, from which a classifier learns in
+            place of the labels; or None.
 
     Example:
         >>> import kerasmed as km, numpy as np
@@ -75,6 +77,7 @@ class ImageSet:
     formats: dict[str, Any] = field(default_factory=dict)
     measurements: Measurements | None = None
     groups: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
 
     @classmethod
     def from_directory(
@@ -217,6 +220,11 @@ class ImageSet:
                 if self.groups is None or other.groups is None
                 else np.concatenate([self.groups, other.groups])
             ),
+            probabilities=(
+                None
+                if self.probabilities is None and other.probabilities is None
+                else np.concatenate([self.targets, other.targets])
+            ),
         )
 
     @property
@@ -225,14 +233,23 @@ class ImageSet:
         return self.images.shape[1]
 
     @property
+    def targets(self) -> np.ndarray:
+        """What a classifier learns: float32 (n, classes), one-hot without ``probabilities``."""
+        if self.probabilities is not None:
+            return self.probabilities
+        return np.eye(len(self.class_names), dtype=np.float32)[self.labels]
+
+    @property
     def data_hash(self) -> str:
-        """SHA-256 of every file's hash and class, in order, and of the choices of format."""
+        """SHA-256 of every file's hash and class, the choices of format, and ``probabilities``."""
         digest = hashlib.sha256()
         if self.formats:
             digest.update(json.dumps(self.formats, sort_keys=True).encode())
         for file in self.files:
             line = f"{file.sha256} {file.class_name}\n"
             digest.update(line.encode(errors="surrogateescape"))
+        if self.probabilities is not None:
+            digest.update(self.probabilities.tobytes())
         return digest.hexdigest()
 
     def subset(self, indices: Sequence[int] | np.ndarray) -> "ImageSet":
@@ -249,6 +266,7 @@ class ImageSet:
             skipped=(),
             measurements=self.measurements and self.measurements.subset(rows),
             groups=None if self.groups is None else self.groups[rows],
+            probabilities=None if self.probabilities is None else self.probabilities[rows],
         )
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:

@@ -17,7 +17,9 @@ Solver = Literal["ddpm", "ddim", "dpmpp_2m", "unipc"]
 
 SolverSteps = Annotated[int, Field(ge=1, le=1000)]
 
-Keep = Literal["all", "confirmed"]
+Keep = Literal["all", "confirmed", "soft", "coverage"]
+
+Candidates = Annotated[int, Field(ge=2)]
 
 Start = Literal["noise", "real"]
 
@@ -128,6 +130,7 @@ class VariantConfig(Section):
     steps: SolverSteps | None = None
     guidance_scale: Guidance | None = None
     keep: Keep | None = None
+    candidates: Candidates | None = None
     start: Start | None = None
     strength: Fraction | None = None
 
@@ -145,9 +148,12 @@ class SamplingConfig(Section):
     # Draw an image again if it copies a training image, also mirrored, rotated, shifted or blended.
     copy_filter: bool = True
     # "confirmed" draws an image again until classifiers that learned from other real images give
-    # its class at least this probability.
+    # its class at least `keep_probability`. "soft" keeps all, and CNNs learn the probabilities that
+    # those classifiers give, in place of the label. "coverage" draws `candidates` times as many and
+    # keeps those nearest to the training images, as many for each.
     keep: Keep = "all"
     keep_probability: Fraction = 0.5
+    candidates: Candidates = 3
     # "real" draws variations of the training images: each is noised, and denoised again in this
     # fraction of the steps. They are close to their originals by intent, so no copies are looked
     # for, and `kerasmed release` refuses them.

@@ -50,17 +50,17 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
-    def classifiers_can_confirm(self) -> "Config":
-        """Refuse to keep confirmed images only where no network has learned any features."""
+    def draws_can_be_compared(self) -> "Config":
+        """Refuse to choose among draws where no network has learned any features."""
         sets = [None, *self.sampling.variants]
-        asked = any(self.sampling.of_set(name).keep == "confirmed" for name in sets)
+        asked = {self.sampling.of_set(name).keep for name in sets} - {"all"}
         backbones = self.classifiers.backbones
         learned = [b for b in backbones if self.classifiers.of_backbone(b).weights != "none"]
         if asked and not (learned or self.audit.extractors):
             raise ValueError(
-                "sampling.keep: confirmed compares images in the features of a pretrained network, "
-                "and the settings name none: give classifiers.weights, or name a network or an "
-                "ONNX file in audit.extractors"
+                f"sampling.keep: {min(asked)} compares images in the features of a pretrained "
+                "network, and the settings name none: give classifiers.weights, or name a network "
+                "or an ONNX file in audit.extractors"
             )
         return self
 

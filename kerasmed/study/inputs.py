@@ -12,6 +12,7 @@ from kerasmed.data.splits import Split, read_split
 from kerasmed.errors import StageError
 from kerasmed.study.config import Config
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.soft_labels import read_soft_labels
 
 
 def real_source(config: Config, run: RunFolder) -> DataConfig:
@@ -90,7 +91,8 @@ def read_synthetic(
     images = read_images(
         data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
     )
-    return _with_labels(images)
+    images = _with_labels(images)
+    return replace(images, probabilities=read_soft_labels(images, folder))
 
 
 def _with_labels(images: ImageSet) -> ImageSet:

@@ -1,6 +1,5 @@
 """Which draws a synthetic set keeps, and the notes on those that it leaves out."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal, NotRequired
 
@@ -8,8 +7,8 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.confirmation import Confirmation
+from kerasmed.audit.covering import covering
 from kerasmed.audit.extractors import Extractor, named_extractors, open_extractors
-from kerasmed.audit.spaces import FeatureNetwork
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.config import SamplingConfig
 from kerasmed.files import sha256_of
@@ -63,56 +62,65 @@ def rejected(image: str, attempt: int, why: Copy | float, training: list[str]) -
     }
 
 
-@dataclass(frozen=True)
-class Confirmed:
-    """Says which images classifiers doubt that learned from real images."""
-
-    network: FeatureNetwork
-    confirmation: Confirmation
-    probability: float
-
-    def doubts(self, images: np.ndarray, labels: np.ndarray) -> list[float | None]:
-        """The probability of each image's class if that is too low, otherwise None."""
-        of_class = self.confirmation.probabilities(self.network.features(images))
-        given = of_class[np.arange(len(labels)), labels]
-        return [float(p) if p < self.probability else None for p in given]
-
-
-def open_confirmed(
-    config: Config, settings: SamplingConfig, train: ImageSet, groups: np.ndarray, run: RunFolder
-) -> Confirmed | None:
-    """The classifiers that confirm draws; None if all are kept.
+class RealImages:
+    """The training images, which draws are compared with in the features of a frozen network.
 
     Args:
         config: the study's settings.
-        settings: those of the synthetic set.
+        settings: those of the synthetic set; its ``keep`` is not "all".
         train: the training images.
         groups: their groups, (n,).
         run: the study's run folder.
 
     Raises:
-        InputError: a class has fewer than five groups of training images.
+        InputError: classifiers are asked for, and a class has fewer than five groups.
     """
-    extractor = _extractor(config, settings)
-    if extractor is None:
-        return None
-    images = np.asarray(train.images)
-    ((_, network),) = open_extractors([extractor], images, run.cache / "extractors")
-    features = network.features(images)
-    confirmation = Confirmation(features, train.labels, groups, len(train.class_names))
-    return Confirmed(network, confirmation, settings.keep_probability)
+
+    def __init__(
+        self,
+        config: Config,
+        settings: SamplingConfig,
+        train: ImageSet,
+        groups: np.ndarray,
+        run: RunFolder,
+    ):
+        self._labels, self._seed = train.labels, config.seed
+        self._least = settings.keep_probability
+        images, folder = np.asarray(train.images), run.cache / "extractors"
+        ((_, self._network),) = open_extractors([_extractor(config)], images, folder)
+        self._features = self._network.features(images)
+        if settings.keep != "coverage":
+            classes = len(train.class_names)
+            self._confirmation = Confirmation(self._features, train.labels, groups, classes)
+
+    def probabilities(self, images: np.ndarray) -> np.ndarray:
+        """Probability of each class by classifiers of training images: (n, classes)."""
+        return self._confirmation.probabilities(self._network.features(images))
+
+    def doubts(self, images: np.ndarray, labels: np.ndarray) -> list[float | None]:
+        """The probability of each image's class if that is too low, otherwise None."""
+        given = self.probabilities(images)[np.arange(len(labels)), labels]
+        return [float(p) if p < self._least else None for p in given]
+
+    def covered_by(self, drawn: ImageSet, per_class: int) -> np.ndarray:
+        """Positions of the images, so many of each class, that cover the training images."""
+        features = self._network.features(drawn.images)
+        kept = []
+        for label in np.unique(drawn.labels):
+            of_class = np.flatnonzero(drawn.labels == label)
+            training = self._features[self._labels == label]
+            kept.append(of_class[covering(training, features[of_class], per_class, self._seed)])
+        return np.concatenate(kept)
 
 
 def mark_of_extractor(config: Config, settings: SamplingConfig) -> dict[str, str]:
     """What identifies the network whose features are compared; nothing if all draws are kept."""
-    extractor = _extractor(config, settings)
-    if extractor is None:
+    if settings.keep == "all":
         return {}
+    extractor = _extractor(config)
     file = Path(extractor.weights or extractor.network)
     return {"extractor": sha256_of(file) if file.is_file() else str(file)}
 
 
-def _extractor(config: Config, settings: SamplingConfig) -> Extractor | None:
-    if settings.keep == "all":
-        return None
+def _extractor(config: Config) -> Extractor:
     return named_extractors(config.audit, config.classifiers)[0]

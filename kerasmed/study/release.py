@@ -88,7 +88,9 @@ def _write_images(synthetic: ImageSet, kept: list[int], folder: Path) -> None:
     counts = dict.fromkeys(synthetic.class_names, 0)
     table = io.StringIO()
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(["file", "label"])
+    soft = synthetic.probabilities is not None
+    probabilities = [f"probability of {name}" for name in synthetic.class_names] if soft else []
+    writer.writerow(["file", "label", *probabilities])
     for position in kept:
         name = synthetic.class_names[synthetic.labels[position]]
         folder_of_class = folder_name(name)
@@ -96,7 +98,8 @@ def _write_images(synthetic: ImageSet, kept: list[int], folder: Path) -> None:
         counts[name] += 1
         with written_aside(folder / path) as temporary:
             Image.fromarray(np.asarray(synthetic.images[position])).save(temporary)
-        writer.writerow([path, name])
+        of_image = synthetic.targets[position].tolist() if soft else []
+        writer.writerow([path, name, *of_image])
     write_text(folder / "labels.csv", table.getvalue())
 
 

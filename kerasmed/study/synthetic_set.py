@@ -12,6 +12,7 @@ from PIL import Image
 from typing_extensions import TypedDict
 
 from kerasmed.data.entries import folder_name
+from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.errors import DataError, InputError, StageError
@@ -46,14 +47,14 @@ from kerasmed.study.inputs import (
 )
 from kerasmed.study.kept_draws import (
     UNCONFIRMED,
-    Confirmed,
+    RealImages,
     Rejected,
     RejectedFor,
     mark_of_extractor,
-    open_confirmed,
     rejected,
 )
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.soft_labels import write_soft_labels
 
 # How often one image is drawn at most, until a draw is not a copy.
 _ATTEMPTS = 20
@@ -135,13 +136,15 @@ class SyntheticSet:
     def draw(self, index: int = 1, shards: int = 1) -> int:
         """Draw one shard; returns how many images of the whole set are still missing."""
         self._begin()
-        wanted = [(label, i) for label in range(len(self._names)) for i in range(self._per_class)]
+        times = self._settings.candidates if self._settings.keep == "coverage" else 1
+        per_class = times * self._per_class
+        wanted = [(label, i) for label in range(len(self._names)) for i in range(per_class)]
         mine = wanted[index - 1 :: shards]
         missing = [key for key in mine if not self._path_of(*key).exists()]
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} images exist already.")
         if missing:
-            self._draw_missing(missing, self._copy_filter(index), self._confirmed())
+            self._draw_missing(missing, self._copy_filter(index), self._real_images)
         return sum(not self._path_of(*key).exists() for key in wanted)
 
     def finish(self) -> None:
@@ -155,9 +158,9 @@ class SyntheticSet:
             manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
             if (self._folder / _CALIBRATION).exists():
                 manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
+            images = self._chosen()
             if self._settings.start == "real":
-                manifest["varied_from"] = self._originals()
-            images = read_synthetic(self._config, self._run, self._variant, self._folder)
+                manifest["varied_from"] = self._originals(images)
             manifest["data_hash"] = images.data_hash
             write_json(self._folder / MANIFEST, manifest)
         for path in (*notes, self._folder / _CALIBRATION):
@@ -166,16 +169,30 @@ class SyntheticSet:
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
 
-    def _originals(self) -> dict[str, str]:
+    def _chosen(self) -> ImageSet:
+        """The images of the set; those that it does not keep are deleted."""
+        images, real = self._read(), self._real_images
+        if real is None or self._settings.keep == "confirmed":
+            return images
+        if self._settings.keep == "soft":
+            write_soft_labels(images, real.probabilities(images.images), self._folder)
+        else:
+            kept = set(real.covered_by(images, self._per_class).tolist())
+            for position in set(range(len(images))) - kept:
+                images.files[position].path.unlink()
+        return self._read()
+
+    def _read(self) -> ImageSet:
+        return read_synthetic(self._config, self._run, self._variant, self._folder)
+
+    def _originals(self, images: ImageSet) -> dict[str, str]:
         """The training image of each variation."""
-        files = self._image_set.files
-        return {
-            self._path_of(label, i).relative_to(self._folder).as_posix(): files[
-                self._position_of_original(label, i)
-            ].name
-            for label in range(len(self._names))
-            for i in range(self._per_class)
-        }
+        originals = {}
+        for file, label in zip(images.files, images.labels, strict=True):
+            original = self._position_of_original(int(label), int(file.path.stem))
+            name = file.path.relative_to(self._folder).as_posix()
+            originals[name] = self._image_set.files[original].name
+        return originals
 
     def _path_of(self, label: int, image: int) -> Path:
         return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
@@ -200,13 +217,13 @@ class SyntheticSet:
         self,
         missing: list[tuple[int, int]],
         copies: CopyFilter | None,
-        confirmed: Confirmed | None,
+        real: RealImages | None,
     ) -> None:
         """Write these images, and a note for each draw that was left out."""
         training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
-            for label, index, attempt, image, why in self._attempts(missing, copies, confirmed):
+            for label, index, attempt, image, why in self._attempts(missing, copies, real):
                 if not self._folder.exists():
                     raise StageError(
                         f"{self._folder} is gone: expected the set that is being drawn. Another "
@@ -223,7 +240,7 @@ class SyntheticSet:
         self,
         wanted: list[tuple[int, int]],
         copies: CopyFilter | None,
-        confirmed: Confirmed | None,
+        real: RealImages | None,
     ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | float | None]]:
         """Each draw of each image, until one is kept.
 
@@ -241,8 +258,8 @@ class SyntheticSet:
                 images = np.stack([image for *_, image in batch])
                 originals = [None] * len(batch) if copies is None else copies.find(images)
                 doubts: list[float | None] = [None] * len(batch)
-                if confirmed is not None:
-                    doubts = confirmed.doubts(images, np.array([label for label, *_ in batch]))
+                if real is not None and self._settings.keep == "confirmed":
+                    doubts = real.doubts(images, np.array([label for label, *_ in batch]))
                 for (label, index, image), copied, doubt in zip(
                     batch, originals, doubts, strict=True
                 ):
@@ -373,10 +390,14 @@ class SyntheticSet:
         except OSError:  # Pillow's errors among them
             return None
 
-    def _confirmed(self) -> Confirmed | None:
+    @cached_property
+    def _real_images(self) -> RealImages | None:
+        """What draws are compared with; None if all are kept."""
+        if self._settings.keep == "all":
+            return None
         train = self._image_set.subset(self._split["train"])
         groups = self._groups[self._split["train"]]
-        return open_confirmed(self._config, self._settings, train, groups, self._run)
+        return RealImages(self._config, self._settings, train, groups, self._run)
 
     def _reject(self, path: Path, attempt: int, why: Copy | float, training: list[str]) -> None:
         """Note a rejected image in a file of its own, since other processes are drawing too."""

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -82,6 +83,20 @@ def test_second_fit_keeps_the_head_and_restarts_the_rate(phantoms, tmp_path):
         np.testing.assert_allclose(after, before, atol=1e-6)
     assert int(model.optimizer.iterations) == 2
     assert model.batches_seen == 3 + 2
+
+
+def test_head_learns_soft_labels(phantoms, tmp_path):
+    weights = str(pretrained(tmp_path))
+
+    def head_of(probabilities) -> list[np.ndarray]:
+        model = compiled(phantoms, weights=weights)
+        model.fit_head(replace(phantoms, probabilities=probabilities))
+        return model.network.get_layer("logits").get_weights()
+
+    for expected, received in zip(head_of(None), head_of(phantoms.targets), strict=True):
+        np.testing.assert_array_equal(received, expected)
+    for values in head_of(np.full((len(phantoms), 2), 0.5, np.float32)):  # they say nothing
+        np.testing.assert_allclose(values, 0, atol=1e-3)
 
 
 SAVED_AND_LOADED = """

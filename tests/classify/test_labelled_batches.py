@@ -9,10 +9,11 @@ from kerasmed.classify.batches import LabelledBatches, Sources, balancing_weight
 
 def test_rare_classes_weigh_more_and_the_mean_over_images_is_one():
     labels = np.array([0, 0, 0, 1])
-    weights = balancing_weights(labels, 2)
+    targets = np.eye(2)[labels]
+    weights = balancing_weights(targets)
     np.testing.assert_allclose(weights, [4 / 6, 2.0])
     assert weights[labels].mean() == pytest.approx(1.0)
-    np.testing.assert_array_equal(balancing_weights(labels, 2, enabled=False), [1, 1])
+    np.testing.assert_array_equal(balancing_weights(targets, enabled=False), [1, 1])
 
 
 @pytest.mark.parametrize("mixing", ["none", "mixup", "cutmix"])
@@ -70,6 +71,18 @@ def test_classes_balance_what_is_shown():
     """Three of four images shown are synthetic, all of them of the second class."""
     shown = Sources(10, 10, fraction=0.75).shown()
     labels = np.repeat([0, 1], 10)
-    weights = balancing_weights(labels, 2, shown=shown)
+    weights = balancing_weights(np.eye(2)[labels], shown=shown)
     np.testing.assert_allclose(weights, [2.0, 2 / 3])
     assert (weights[labels] * shown).mean() == pytest.approx(1)
+
+
+def test_soft_labels_are_learned_and_counted_in_the_class_weights(phantoms):
+    probabilities = np.random.default_rng(0).dirichlet([1, 1], len(phantoms)).astype(np.float32)
+    soft = dataclasses.replace(phantoms, probabilities=probabilities)
+    weights = balancing_weights(soft.targets)
+    np.testing.assert_allclose(weights * probabilities.sum(axis=0), len(soft) / 2, rtol=1e-5)
+    batches = LabelledBatches(soft, 8, "none", make_augmenter("none"), "none", weights, 0)
+    _, targets, of_images = batches[0]
+    order = [batches._order(sample)[1] for sample in range(8)]
+    np.testing.assert_array_equal(targets, probabilities[order])
+    np.testing.assert_allclose(of_images, probabilities[order] @ weights, rtol=1e-5)

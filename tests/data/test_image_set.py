@@ -350,3 +350,15 @@ def test_labels_of_an_archive_without_names_are_its_numbers(tmp_path):
     np.savez(tmp_path / "set.npz", train_images=pixels, train_labels=labels)
 
     assert ImageSet.from_npz(tmp_path / "set.npz", 28).counts() == {"0": 6, "1": 6}
+
+
+def test_soft_labels_follow_the_images_and_take_the_place_of_labels(three):
+    np.testing.assert_array_equal(three.targets, np.eye(2)[three.labels])
+    probabilities = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]], np.float32)
+    soft = replace(three, probabilities=probabilities)
+    np.testing.assert_array_equal(soft.subset([2, 0]).targets, probabilities[[2, 0]])
+    assert three.subset([1]).probabilities is None
+    np.testing.assert_array_equal((three + soft).targets, [*three.targets, *probabilities])
+    assert (three + three).probabilities is None
+    other = replace(soft, probabilities=probabilities[::-1].copy())
+    assert len({three.data_hash, soft.data_hash, other.data_hash}) == 3

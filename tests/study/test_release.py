@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from PIL import Image
 from kerasmed.cli.main import main
 from kerasmed.errors import StageError
 from kerasmed.files import write_json
+from kerasmed.study.inputs import read_synthetic
 from kerasmed.study.release import release
 from kerasmed.study.run_folder import RunFolder
 
@@ -60,6 +62,18 @@ def test_release_holds_the_images_their_labels_and_the_checksums(run, copies, tm
     for name, digest in listed.items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
     assert f"{len(rows)} images, 0 withheld" in capsys.readouterr().out
+
+
+def test_soft_labels_are_handed_over_too(run, copies, tmp_path, monkeypatch):
+    def soft(*arguments):
+        images = read_synthetic(*arguments)
+        return replace(images, probabilities=np.full((len(images), 2), [0.25, 0.75], np.float32))
+
+    monkeypatch.setattr("kerasmed.study.release.read_synthetic", soft)
+    release(run, tmp_path / "set")
+    header, *rows = csv.reader((tmp_path / "set" / "labels.csv").read_text().splitlines())
+    assert header[2:] == ["probability of clear", "probability of ground_glass"]
+    assert rows[0][1:] == ["clear", "0.25", "0.75"]
 
 
 def test_data_sheet_gives_the_three_answers(run, copies, tmp_path):

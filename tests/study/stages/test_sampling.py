@@ -318,10 +318,10 @@ def test_filter_that_is_off_looks_for_nothing(run, config, monkeypatch):
     assert draw_samples(off, run)["rejected"] == 0
 
 
-def keeping_confirmed(config, run, probability: float = 0.5):
-    """The settings with which classifiers confirm draws, by the features of a CNN of the study."""
+def keeping(config, run, keep: str, **more) -> Config:
+    """Settings that choose among draws by the features of a CNN of the study."""
     values = config.model_dump()
-    values["sampling"] |= {"keep": "confirmed", "keep_probability": probability}
+    values["sampling"] |= {"keep": keep, **more}
     values["audit"]["extractors"] = [str(run.exported / "MobileNet-real-s0.onnx")]
     return parse_config(values, "test")
 
@@ -334,9 +334,9 @@ def test_draws_that_classifiers_doubt_are_drawn_again_and_listed(run, config, mo
         asked.append(labels)
         return [0.1 if len(asked) == 1 and i in (0, 3) else None for i in range(len(images))]
 
-    monkeypatch.setattr("kerasmed.study.kept_draws.Confirmed.doubts", doubts)
+    monkeypatch.setattr("kerasmed.study.kept_draws.RealImages.doubts", doubts)
     calls_copies(monkeypatch, lambda n: n == 0)
-    result = draw_samples(keeping_confirmed(config, run), run)
+    result = draw_samples(keeping(config, run, "confirmed"), run)
     notes = json.loads((run.synthetic / "manifest.json").read_text())["rejected"]
     assert result["rejected"] == len(notes) == 2
     reasons = {note["image"].split("/")[1]: note["reason"] for note in notes}
@@ -348,30 +348,93 @@ def test_draws_that_classifiers_doubt_are_drawn_again_and_listed(run, config, mo
 
 def test_classifiers_that_learned_from_real_images_decide(run, config):
     """All images kept are of their class, to the classifiers, as often as asked for."""
-    asking = keeping_confirmed(config, run, 0.4)
+    asking = keeping(config, run, "confirmed", keep_probability=0.4)
     draw_samples(asking, run)
     drawing = synthetic_set.SyntheticSet(asking, run, None)
     images = read_synthetic(asking, run)
-    assert drawing._confirmed().doubts(images.images, images.labels) == [None] * len(images)
+    assert drawing._real_images.doubts(images.images, images.labels) == [None] * len(images)
     assert drawing.is_finished()
-    other = keeping_confirmed(config, run, 0.3)
+    other = keeping(config, run, "confirmed", keep_probability=0.3)
     assert not synthetic_set.SyntheticSet(other, run, None).is_finished()
 
 
 def test_class_that_is_never_confirmed_is_refused(run, config, monkeypatch):
     monkeypatch.setattr(
-        "kerasmed.study.kept_draws.Confirmed.doubts",
+        "kerasmed.study.kept_draws.RealImages.doubts",
         lambda self, images, labels: [0.2 if label == 1 else None for label in labels],
     )
     with pytest.raises(StageError, match=r"of 20 draws 20 were not confirmed.*keep_probability"):
-        draw_samples(keeping_confirmed(config, run), run)
+        draw_samples(keeping(config, run, "confirmed"), run)
 
 
-def test_confirmation_without_a_pretrained_network_is_refused(config):
+@pytest.mark.parametrize("keep", ["confirmed", "soft", "coverage"])
+def test_choosing_draws_without_a_pretrained_network_is_refused(config, keep):
     values = config.model_dump()
-    values["sampling"]["variants"] = {"sure": {"keep": "confirmed"}}
-    with pytest.raises(ConfigError, match=r"give classifiers\.weights, or name a network"):
+    values["sampling"]["variants"] = {"sure": {"keep": keep}}
+    with pytest.raises(
+        ConfigError, match=rf"keep: {keep} .*give classifiers\.weights, or name a n"
+    ):
         parse_config(values, "test")
+
+
+def test_soft_labels_are_what_classifiers_of_real_images_say(run, config):
+    before = pixels_of(run)
+    asking = keeping(config, run, "soft")
+    draw_samples(asking, run)
+    images, drawing = read_synthetic(asking, run), synthetic_set.SyntheticSet(asking, run, None)
+    assert before.keys() == pixels_of(run).keys()
+    expected = drawing._real_images.probabilities(images.images).astype(np.float32)
+    np.testing.assert_array_equal(images.probabilities, expected)
+    assert np.ptp(expected) > 0.005  # the tiny CNN knows little
+    np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
+    assert drawing.is_finished()
+    table = run.synthetic / "probabilities.csv"
+    table.write_text(table.read_text().replace("0.", "0.1", 1))
+    assert not drawing.is_finished()
+
+
+@pytest.mark.parametrize(
+    "change", [lambda lines: lines[:-1], lambda lines: ["image,a,b", *lines[1:]]]
+)
+def test_soft_labels_that_do_not_fit_are_refused(run, config, change):
+    asking = keeping(config, run, "soft")
+    draw_samples(asking, run)
+    table = run.synthetic / "probabilities.csv"
+    table.write_text("\n".join(change(table.read_text().splitlines())))
+    with pytest.raises(StageError, match=r"probabilities.csv does not fit the set: expected a row"):
+        read_synthetic(asking, run)
+
+
+def test_set_that_covers_has_its_size_and_the_nearest_draws(run, config):
+    """Every image kept is one of the draws, and on average nearer to the training images."""
+    asking = keeping(config, run, "coverage", candidates=4)
+    drawing = synthetic_set.SyntheticSet(asking, run, None)
+    drawing.draw()
+    draws = drawing._read()
+    drawing.finish()
+    images = read_synthetic(asking, run)
+    assert len(draws) == 4 * len(images)
+    assert set(images.counts().values()) == {drawing._per_class}
+    rows = {file.sha256: row for row, file in enumerate(draws.files)}
+    kept = np.array([rows[file.sha256] for file in images.files])
+    real = drawing._real_images
+    features = real._network.features(draws.images)
+    nearest = np.linalg.norm(features[:, None] - real._features[None], axis=2)
+    of_class = draws.labels[:, None] == real._labels[None]
+    nearest = np.where(of_class, nearest, np.inf).min(axis=1)
+    assert nearest[kept].mean() < nearest.mean()
+    assert drawing.is_finished()
+
+
+def test_choice_that_was_interrupted_goes_on(run, config):
+    asking = keeping(config, run, "coverage", candidates=2)
+    drawing = synthetic_set.SyntheticSet(asking, run, None)
+    drawing.draw()
+    next(drawing._folder.rglob("*.png")).unlink()  # as if it was killed while it deleted draws
+    again = synthetic_set.SyntheticSet(asking, run, None)
+    assert again.draw() == 0
+    again.finish()
+    assert again.is_finished()
 
 
 def varied(config, strength: float, **more):
