@@ -1,5 +1,6 @@
 """Settings of the evaluation and the audit."""
 
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -8,9 +9,12 @@ from kerasmed.settings import Section
 
 
 class EvaluationConfig(Section):
-    """Bootstrap intervals of the figures."""
+    """Intervals of the figures, and a further test set."""
 
     bootstrap_samples: Annotated[int, Field(ge=100)] = 1000
+    # Images of the same classes from elsewhere, such as another hospital: a folder, .csv or .npz,
+    # read as data.source is. It may lack some classes. Nothing learns from them.
+    outside: Path | None = None
 
 
 class AuditConfig(Section):

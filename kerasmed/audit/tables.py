@@ -7,6 +7,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy as np
+
+from kerasmed.data.image_set import ImageSet
 from kerasmed.text import text_for_latex
 
 _METRICS = (
@@ -15,7 +18,7 @@ _METRICS = (
     *("macro_precision", "macro_recall", "macro_f1", "auroc", "ece", "accuracy_on_synthetic"),
 )
 _COMPARISONS = (
-    *("backbone", "first", "second", "first_accuracy", "second_accuracy"),
+    *("backbone", "first", "second", "figure", "of_first", "of_second"),
     *("difference", "low", "high", "p_value", "conclusion"),
 )
 _FIDELITY = (
@@ -73,8 +76,29 @@ def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
+def predictions_csv(images: ImageSet, probabilities: Mapping[str, np.ndarray]) -> str:
+    """CSV with one line for each test image: what it shows, and what each CNN names it.
+
+    Args:
+        images: the test images, with groups.
+        probabilities: float (n, classes) of each CNN, by its name.
+    """
+    named = {name: of_network.argmax(axis=1) for name, of_network in probabilities.items()}
+    names, groups = images.class_names, images.groups
+    rows = (
+        {
+            "image": file.name,
+            "group": None if groups is None else groups[row],
+            "class": names[images.labels[row]],
+            **{name: names[predicted[row]] for name, predicted in named.items()},
+        }
+        for row, file in enumerate(images.files)
+    )
+    return _csv(("image", "group", "class", *named), rows)
+
+
 def comparisons_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """CSV with one line for each comparison of two regimes.
+    """CSV with one line for each figure of each comparison of two regimes.
 
     Args:
         rows: Those of ``comparisons.json``.
@@ -82,15 +106,19 @@ def comparisons_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     flat = []
     for row in rows:
         first, second = map(trained_on, row["regimes"], row["variants"])
-        low, high = row["interval"]
-        first_accuracy, second_accuracy = row["accuracy"]
-        flat.append(
-            {
-                **row,
-                **{"first": first, "second": second, "low": low, "high": high},
-                **{"first_accuracy": first_accuracy, "second_accuracy": second_accuracy},
-            }
-        )
+        figures = {"accuracy": row["accuracy"], "balanced accuracy": row["balanced_accuracy"]}
+        figures |= {f"sensitivity {name}": of for name, of in row["sensitivity"].items()}
+        for name, of in figures.items():
+            (of_first, of_second), (low, high) = of["of_each"], of["interval"]
+            tested = {"p_value": row["p_value"], "conclusion": row["conclusion"]}
+            flat.append(
+                {
+                    **{"backbone": row["backbone"], "first": first, "second": second},
+                    **{"figure": name, "of_first": of_first, "of_second": of_second},
+                    **{"difference": of["difference"], "low": low, "high": high},
+                    **(tested if name == "accuracy" else {}),
+                }
+            )
     return _csv(_COMPARISONS, flat)
 
 

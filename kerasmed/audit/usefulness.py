@@ -6,12 +6,16 @@ from typing import NotRequired
 import numpy as np
 from typing_extensions import TypedDict
 
-from kerasmed.audit.comparison import TrainedOn
+from kerasmed.audit.comparison import TrainedOn, accuracy_figure
+from kerasmed.classify.config import Regime
 from kerasmed.data.image_set import ImageSet
 from kerasmed.metrics.copy_detector import identical_images
-from kerasmed.metrics.jackknife import Figure, mean_figure, mean_of, ratio_of
+from kerasmed.metrics.jackknife import Figure, mean_of, ratio_of
 from kerasmed.result_types import Estimate
 from kerasmed.settings import Count, UnitInterval
+
+# Groups that only the interval of the ratio knows, see ``mean_figure``.
+_ADDED: dict[Regime, tuple[float, float]] = {"real": (1, 0), "synthetic": (0, 1)}
 
 
 class TestedOn(TypedDict):
@@ -74,7 +78,7 @@ def usefulness(
         class_names: names of the classes.
         groups: (n,), equal for test images of one group.
     """
-    _, group_of_image = np.unique(groups, return_inverse=True)
+    _, groups = np.unique(groups, return_inverse=True)
     guessing = float(np.bincount(labels).max() / len(labels))
     networks: list[NetworkUsefulness] = []
     ratios: list[Figure] = []
@@ -87,8 +91,8 @@ def usefulness(
         if len(regimes) < 2:
             continue
         accuracies = {
-            regime: _accuracy(of_seeds, group_of_image, TrainedOn(backbone, regime))
-            for regime, of_seeds in regimes.items()
+            regime: accuracy_figure(TrainedOn(backbone, regime), regimes[regime], groups, added)
+            for regime, added in _ADDED.items()
         }
         ratio = ratio_of(accuracies["synthetic"], accuracies["real"])
         beats = {str(r): f.interval()[0] > guessing for r, f in accuracies.items()}
@@ -107,7 +111,7 @@ def usefulness(
             }
         )
     result: Usefulness = {
-        "groups": int(group_of_image.max()) + 1,
+        "groups": int(groups.max()) + 1,
         "guessing": guessing,
         "networks": networks,
     }
@@ -123,19 +127,6 @@ def test_images_in(synthetic: ImageSet, test: ImageSet) -> str | None:
         return None
     have = "image has" if count == 1 else "images have"
     return f"{count} synthetic {have} the pixels of test images."
-
-
-def _accuracy(of_seeds: np.ndarray, groups: np.ndarray, trained_on: TrainedOn) -> Figure:
-    """Mean accuracy, over the groups of test images and over the trainings: (seeds, n)."""
-    right = of_seeds.mean(axis=0)
-    added = (1, 0) if trained_on.regime == "real" else (0, 1)
-    of_images = mean_figure(right, {"test": groups}, added)
-    without = dict(of_images.without)
-    if len(of_seeds) > 1:
-        trainings = f"{trained_on.backbone} {trained_on.regime}"
-        of_trainings = mean_figure(of_seeds.mean(axis=1), {trainings: np.arange(len(of_seeds))})
-        without |= of_trainings.without
-    return Figure(of_images.value, without)
 
 
 def _tested(

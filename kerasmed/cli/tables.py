@@ -69,17 +69,18 @@ def print_comparisons(rows: list[dict[str, Any]]) -> None:
     """Print one line per compared pair of regimes, if there is any."""
     if not rows:
         return
-    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
+    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion", "balanced")
     for row in rows:
-        low, high = row["interval"]
+        low, high = row["accuracy"]["interval"]
         first, second = map(trained_on, row["regimes"], row["variants"])
         table.add_row(
             row["backbone"],
             f"{second} less {first}",
-            f"{100 * row['difference']:+.1f}",
+            f"{100 * row['accuracy']['difference']:+.1f}",
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             f"{row['p_value']:.4f}",
             row["conclusion"],
+            f"{100 * row['balanced_accuracy']['difference']:+.1f}",
         )
     _print(table)
 

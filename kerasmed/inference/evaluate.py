@@ -1,5 +1,7 @@
 """A single ONNX file tested on images that belong to no study."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -49,32 +51,53 @@ def evaluate_folder(
     engine = OnnxClassifier(model, grey_range=grey_range)
     split = split or SplitConfig()
     data = _with_settings_of(engine, data or DataConfig(source=directory), directory)
-    label_of = _labels_by_name(engine.class_names)
     with TemporaryDirectory() as cache:
-        subset: OfficialSubset | None = "test" if data.official_split == "keep" else None
-        subsets = {entry.official for entry in open_source(data, least_classes=1).entries} - {None}
-        if subset is None and "test" in subsets and len(subsets) > 1:
-            say(
-                "The set comes divided, and all its images are tested; set "
-                "data.official_split: keep to test only its test images."
-            )
-        images = read_images(data, Path(cache) / "images", "", least_classes=1, subset=subset)
-        if unknown := [name for name in images.class_names if name not in label_of]:
-            raise DataError(
-                f"{directory}: expected classes of the model, {engine.class_names}, received also "
-                f"{unknown}; rename or remove them, or give the folder that holds its classes."
-            )
-        _say_remarks(images, split)
-        no_pairs = np.empty((0, 2), np.int64)  # only equal bytes count as copies
-        groups = group_images(images.files, no_pairs, split, root_of(directory))
+        images = read_test_images(data, split, engine.class_names, Path(cache) / "images")
         metrics = classification_metrics(
-            engine.predict(images.images),
-            np.array([label_of[name] for name in images.class_names])[images.labels],
-            engine.class_names,
-            groups=np.array(groups),
+            engine.predict(images.images), images.labels, engine.class_names, groups=images.groups
         )
     keys = ("backbone", "precision", "trained_on", "variant", "seed", "n_train")
     return {key: engine.metadata.get(key) for key in keys} | metrics
+
+
+def read_test_images(
+    data: DataConfig, split: SplitConfig, class_names: Sequence[str], cache: Path
+) -> ImageSet:
+    """Labelled images from elsewhere, to test CNNs on: with these classes and with groups.
+
+    Args:
+        data: where they are and how they are read.
+        split: what belongs together.
+        class_names: classes of the CNNs; the set may lack some.
+        cache: path without suffix for the decoded images.
+
+    Raises:
+        DataError: other classes, or another layout.
+    """
+    label_of = _labels_by_name(class_names)
+    subset: OfficialSubset | None = "test" if data.official_split == "keep" else None
+    listed = open_source(data, least_classes=1)
+    subsets = {entry.official for entry in listed.entries} - {None}
+    if subset is None and "test" in subsets and len(subsets) > 1:
+        say(
+            f"{data.source} comes divided, and all its images are tested; set "
+            "data.official_split: keep to test only its test images."
+        )
+    images = read_images(data, cache, "", least_classes=1, subset=subset)
+    if unknown := [name for name in images.class_names if name not in label_of]:
+        raise DataError(
+            f"{data.source}: expected classes of the model, {list(class_names)}, received also "
+            f"{unknown}; rename or remove them, or give the folder that holds its classes."
+        )
+    _say_remarks(images, split)
+    no_pairs = np.empty((0, 2), np.int64)  # only equal bytes count as copies
+    groups = group_images(images.files, no_pairs, split, root_of(listed.path))
+    return replace(
+        images,
+        labels=np.array([label_of[name] for name in images.class_names])[images.labels],
+        class_names=tuple(class_names),
+        groups=np.array(groups),
+    )
 
 
 def _with_settings_of(engine: OnnxClassifier, data: DataConfig, directory: Path) -> DataConfig:
@@ -107,7 +130,7 @@ def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".npz" and path.is_file()
 
 
-def _labels_by_name(class_names: list[str]) -> dict[str, int]:
+def _labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
     """Label of each class, by its own name and by that of its folder."""
     by_folder = {folder_name(name): label for label, name in enumerate(class_names)}
     return by_folder | {name: label for label, name in enumerate(class_names)}

@@ -53,13 +53,22 @@ class Figure:
 
         That of a t distribution, with the degrees of freedom of Welch and Satterthwaite.
         """
-        variances = np.array([_variance(values) for values in self.without.values()])
-        total = variances.sum()
-        if total == 0:
+        if self.standard_error == 0:
             return self.value
+        return float(self.value + self.standard_error * t.ppf(probability, self._degrees))
+
+    @property
+    def p_value(self) -> float:
+        """Two-sided p value of the figure against 0, by the same t distribution."""
+        if self.standard_error == 0:
+            return float(self.value == 0)
+        return float(2 * t.sf(abs(self.value) / self.standard_error, self._degrees))
+
+    @property
+    def _degrees(self) -> float:
+        variances = np.array([_variance(values) for values in self.without.values()])
         groups = np.array([len(values) for values in self.without.values()])
-        degrees = total**2 / np.sum(np.square(variances) / (groups - 1))
-        return float(self.value + np.sqrt(total) * t.ppf(probability, degrees))
+        return variances.sum() ** 2 / np.sum(np.square(variances) / (groups - 1))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The central interval of this level."""

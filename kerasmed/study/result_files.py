@@ -33,7 +33,7 @@ from kerasmed.study.stages.audit import AuditResult, FidelityFile
 from kerasmed.study.stages.classifiers import ClassifiersResult, TrainingRecord
 from kerasmed.study.stages.data import DataResult
 from kerasmed.study.stages.diffusion import DiffusionResult
-from kerasmed.study.stages.evaluate import EvaluateResult, MetricsRow, SeedsRow
+from kerasmed.study.stages.evaluate import EvaluateResult, MetricsRow, OutsideResult, SeedsRow
 from kerasmed.study.stages.explain import ExplainResult
 from kerasmed.study.stages.export import ExportedFile, ExportRecord, Sidecar
 from kerasmed.study.stages.report import ReportResult
@@ -172,6 +172,9 @@ RESULT_FILES: dict[str, ResultFile] = {
     ),
     "comparisons": _in_evaluation(
         "comparisons", list[Comparison], _EVALUATE, "each two regimes of a CNN, with a test"
+    ),
+    "outside": _in_evaluation(
+        "outside", OutsideResult, _EVALUATE, "the CNNs on `evaluation.outside`, if it is given"
     ),
     "usefulness": _in_evaluation(
         "usefulness", Usefulness, _EVALUATE, "synthetic against real images as a training set"

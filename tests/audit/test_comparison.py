@@ -132,8 +132,16 @@ def test_holm_by_hand():
     assert holm([]) == []
 
 
+LABELS = np.repeat([0, 1], 100)
+
+
+def compare(correct, groups=None):
+    groups = np.arange(200) if groups is None else groups
+    return compare_regimes(correct, LABELS, ["a", "b"], groups, 0)
+
+
 @pytest.fixture
-def correct() -> dict[tuple[str, str], np.ndarray]:
+def correct() -> dict[TrainedOn, list[np.ndarray]]:
     """Two backbones; of the first, synthetic is clearly worse and both hardly differs."""
     real = np.ones(200)
     real[:10] = 0
@@ -141,16 +149,16 @@ def correct() -> dict[tuple[str, str], np.ndarray]:
     synthetic[50:90] = 0
     both[:1] = 1
     return {
-        TrainedOn("A", "real"): real,
-        TrainedOn("A", "synthetic"): synthetic,
-        TrainedOn("A", "both"): both,
-        TrainedOn("B", "real"): real,
-        TrainedOn("B", "both"): both,
+        TrainedOn("A", "real"): [real],
+        TrainedOn("A", "synthetic"): [synthetic],
+        TrainedOn("A", "both"): [both],
+        TrainedOn("B", "real"): [real],
+        TrainedOn("B", "both"): [both],
     }
 
 
 def test_every_two_regimes_of_a_backbone_are_compared(correct):
-    comparisons = compare_regimes(correct, np.arange(200), 500, 0)
+    comparisons = compare(correct)
 
     assert [(row["backbone"], *row["regimes"]) for row in comparisons] == [
         ("A", "real", "synthetic"),
@@ -159,13 +167,64 @@ def test_every_two_regimes_of_a_backbone_are_compared(correct):
         ("B", "real", "both"),
     ]
     first, second = comparisons[:2]
-    assert first["accuracy"] == pytest.approx([0.95, 0.75])
-    assert first["difference"] == pytest.approx(-0.2)
-    assert first["interval"][0] < -0.2 < first["interval"][1] < 0
+    accuracy = first["accuracy"]
+    assert accuracy["of_each"] == pytest.approx([0.95, 0.75])
+    assert accuracy["difference"] == pytest.approx(-0.2)
+    assert accuracy["interval"][0] < -0.2 < accuracy["interval"][1] < 0
     assert [row["conclusion"] for row in comparisons] == [
         "lower", "no difference shown", "higher", "no difference shown",
     ]  # fmt: skip
     assert second["p_value"] == 1.0
+
+
+def test_classes_are_compared_and_count_alike_in_the_balanced_accuracy(correct):
+    """All errors are in the first class, a quarter of the images."""
+    labels = np.repeat([0, 1], [100, 300])
+    longer = {key: [np.append(of[0], np.ones(200))] for key, of in correct.items()}
+    row = compare_regimes(longer, labels, ["a", "b"], np.arange(400), 0)[0]
+    assert row["sensitivity"]["a"]["of_each"] == pytest.approx([0.9, 0.5])
+    assert row["sensitivity"]["b"]["difference"] == 0
+    low, high = row["sensitivity"]["b"]["interval"]
+    assert low < 0 < high  # the next image may differ
+    assert row["balanced_accuracy"]["difference"] == pytest.approx(-0.2)
+    assert row["accuracy"]["difference"] == pytest.approx(-0.1)
+
+
+def test_seeds_that_disagree_widen_the_interval_and_raise_the_p_value():
+    rng = np.random.default_rng(0)
+    real = rng.random(200) < 0.8
+    better = real | (rng.random(200) < 0.5)
+    worse = real & (rng.random(200) < 0.95)
+    regimes = TrainedOn("A", "real"), TrainedOn("A", "both")
+    agreeing, disagreeing = (
+        compare({regimes[0]: [real * 1.0] * 3, regimes[1]: [x * 1.0 for x in seeds]})[0]
+        for seeds in ([better] * 3, [better, better, worse])
+    )
+    widths = [np.ptp(row["accuracy"]["interval"]) for row in (agreeing, disagreeing)]
+    assert widths[1] > 2 * widths[0]
+    assert agreeing["conclusion"] == "higher"
+    assert disagreeing["conclusion"] == "no difference shown"
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_interval_covers_the_difference_of_the_recipes(seeds):
+    """Groups of images differ in difficulty, and trainings in skill; in truth there is none."""
+    groups, covered, found = np.repeat(np.arange(100), 2), 0, 0
+    rng = np.random.default_rng(1)
+    for _ in range(200):
+        difficulty = np.repeat(rng.beta(8, 2, 100), 2)
+        correct = {}
+        for regime in ("real", "both"):
+            skill = rng.normal(0, 0.03 if seeds > 1 else 0, seeds)
+            correct[TrainedOn("A", regime)] = [
+                (rng.random(200) < np.clip(difficulty + s, 0, 1)) * 1.0 for s in skill
+            ]
+        (row,) = compare(correct, groups)
+        low, high = row["accuracy"]["interval"]
+        covered += low <= 0 <= high
+        found += row["p_value"] < 0.05
+    assert covered >= 184
+    assert found <= 16
 
 
 def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
@@ -173,7 +232,7 @@ def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
     correct = {key: value for key, value in correct.items() if key.backbone == "A"}
     correct |= {TrainedOn("A", "synthetic", name): synthetic for name in ("x3", "x10")}
 
-    comparisons = compare_regimes(correct, np.arange(200), 100, 0)
+    comparisons = compare(correct)
 
     pairs = [(*row["regimes"], *row["variants"]) for row in comparisons]
     assert ("real", "synthetic", None, "x3") in pairs
@@ -184,26 +243,21 @@ def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):
 def test_p_values_are_corrected_for_all_comparisons(correct):
     alone = {key: correct[key] for key in (TrainedOn("A", "real"), TrainedOn("A", "synthetic"))}
 
-    (single,) = compare_regimes(alone, np.arange(200), 100, 0)
-    among_four = compare_regimes(correct, np.arange(200), 100, 0)[0]
+    (single,) = compare(alone)
+    among_four = compare(correct)[0]
 
     assert among_four["p_value"] == pytest.approx(4 * single["p_value"])
 
 
 def test_one_regime_has_nothing_to_compare(correct):
-    assert (
-        compare_regimes(
-            {TrainedOn("A", "real"): correct[TrainedOn("A", "real")]}, np.arange(200), 100, 0
-        )
-        == []
-    )
+    assert compare({TrainedOn("A", "real"): correct[TrainedOn("A", "real")]}) == []
 
 
 def test_predictions_of_other_images_are_refused(correct):
-    correct[TrainedOn("A", "both")] = correct[TrainedOn("A", "both")][:-1]
+    correct[TrainedOn("A", "both")] = [correct[TrainedOn("A", "both")][0][:-1]]
 
-    with pytest.raises(InputError, match="one for each of 200 test images"):
-        compare_regimes(correct, np.arange(200), 100, 0)
+    with pytest.raises(InputError, match="one for each of 200 test images, received 199"):
+        compare(correct)
 
 
 def test_order_in_which_a_study_names_its_regimes_changes_nothing():
@@ -213,16 +267,14 @@ def test_order_in_which_a_study_names_its_regimes_changes_nothing():
         for backbone in "BA"
         for regime, variant in (("real", None), ("synthetic", None), ("both", None), ("both", "x3"))
     ]
-    correct = {key: rng.integers(0, 2, 40).astype(float) for key in keys}
+    correct = {key: [rng.integers(0, 2, 200).astype(float)] for key in keys}
     backwards = {
         TrainedOn(b, r, v): correct[b, r, v]
         for b in "BA"
         for r, v in (("both", None), ("both", "x3"), ("synthetic", None), ("real", None))
     }
 
-    forward, backward = (
-        compare_regimes(ordered, np.arange(40), 100, 0) for ordered in (correct, backwards)
-    )
+    forward, backward = map(compare, (correct, backwards))
 
     assert forward == backward
     assert [row["backbone"] for row in forward] == ["B"] * 6 + ["A"] * 6

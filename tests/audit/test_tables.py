@@ -3,7 +3,9 @@
 import csv
 import io
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from kerasmed.audit.tables import (
@@ -13,6 +15,7 @@ from kerasmed.audit.tables import (
     metrics_latex,
     number_text,
     over_seeds_text,
+    predictions_csv,
     privacy_csv,
     spaces_of,
 )
@@ -40,17 +43,34 @@ def test_metrics_read_back():
     assert (line["accuracy_on_synthetic"], "confusion" in line) == ("", False)
 
 
+def difference(first: float, second: float) -> dict:
+    return {"of_each": [first, second], "difference": second - first, "interval": [0.02, 0.18]}
+
+
 def test_comparisons_name_both_sides():
     compared = {
         "backbone": "A", "regimes": ["real", "both"], "variants": [None, "x3"],
-        "accuracy": [0.8, 0.9], "difference": 0.1, "interval": [0.02, 0.18], "p_value": 0.01,
-        "conclusion": "higher",
+        "accuracy": difference(0.8, 0.9), "balanced_accuracy": difference(0.7, 0.9),
+        "sensitivity": {"a": difference(0.5, 0.9)}, "p_value": 0.01, "conclusion": "higher",
     }  # fmt: skip
 
-    (line,) = read(comparisons_csv([compared]))
+    lines = read(comparisons_csv([compared]))
 
-    assert (line["first"], line["second"]) == ("real", "both x3")
-    assert (line["first_accuracy"], line["low"], line["high"]) == ("0.8", "0.02", "0.18")
+    assert [line["figure"] for line in lines] == ["accuracy", "balanced accuracy", "sensitivity a"]
+    for line, first in zip(lines, ("0.8", "0.7", "0.5"), strict=True):
+        assert (line["first"], line["second"]) == ("real", "both x3")
+        assert (line["of_first"], line["of_second"], line["low"]) == (first, "0.9", "0.02")
+    assert [line["p_value"] for line in lines] == ["0.01", "", ""]
+
+
+def test_predictions_name_image_group_class_and_each_answer(phantoms):
+    images = replace(phantoms, groups=np.arange(len(phantoms)) // 2)
+    always = np.tile([0.2, 0.8], (len(images), 1))
+    lines = read(predictions_csv(images, {"always": always, "right": images.targets}))
+    assert [line["image"] for line in lines] == [file.name for file in images.files]
+    assert [line["group"] for line in lines[:3]] == ["0", "0", "1"]
+    assert {line["always"] for line in lines} == {images.class_names[1]}
+    assert [line["right"] for line in lines] == [line["class"] for line in lines]
 
 
 def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():

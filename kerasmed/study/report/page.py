@@ -72,6 +72,10 @@ def page_environment() -> Environment:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     environment.filters["figure"] = number_text
     environment.filters["over_seeds"] = over_seeds_text
+    environment.filters["points"] = _points
+    environment.filters["most_changed"] = lambda of_classes: max(
+        of_classes.items(), key=lambda item: abs(item[1]["difference"])
+    )
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES
@@ -91,6 +95,8 @@ def _read_results(run: RunFolder) -> dict[str, Any]:
         for command, names in written_by.items()
         for name in names
     }
+    outside = run.evaluation / "outside.json"
+    results["outside"] = read_json(outside, "kerasmed evaluate") if outside.exists() else None
     results["summary"] = read_json(run.explanations / "summary.json", "kerasmed explain")
     return results
 
@@ -117,6 +123,12 @@ def _draw_figures(
     draw_histograms(results["appearance"], run.figures / "histograms.png")
     draw_pairs(results["privacy"], synthetic, train, run.figures / "pairs.png")
     draw_attention(next(iter(results["summary"].values())), run.figures / "attention.png")
+
+
+def _points(figure: dict[str, Any]) -> str:
+    """A difference in percentage points, with its interval."""
+    low, high = figure["interval"]
+    return f"{100 * figure['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _data_uri(path: Path) -> str:

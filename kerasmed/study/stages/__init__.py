@@ -82,6 +82,17 @@ def _in_evaluation(*names: str) -> Callable[[Config, RunFolder], list[Path]]:
     return lambda config, run: [run.evaluation / f"{name}.json" for name in names]
 
 
+def _outside_images(config: Config) -> list[Path]:
+    return [] if config.evaluation.outside is None else [config.evaluation.outside]
+
+
+def _evaluated(config: Config, run: RunFolder) -> list[Path]:
+    names = ["metrics", "over_seeds", "comparisons", "usefulness", "curves"]
+    if config.evaluation.outside is not None:
+        names.append("outside")
+    return _in_evaluation(*names)(config, run)
+
+
 def _variant_names(config: Config) -> list[str]:
     return list(config.sampling.variants)
 
@@ -189,7 +200,8 @@ STAGES: dict[str, Stage] = {
             evaluate_classifiers,
             sections=("seed", "evaluation"),
             needs=("sampling", "export"),
-            outputs=_in_evaluation("metrics", "over_seeds", "comparisons", "usefulness", "curves"),
+            inputs=_outside_images,
+            outputs=_evaluated,
         ),
         Stage(
             "explain",

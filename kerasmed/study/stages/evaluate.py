@@ -1,17 +1,28 @@
 """The stage that tests the CNNs."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
+from kerasmed.audit.tables import (
+    comparisons_csv,
+    metrics_csv,
+    metrics_latex,
+    predictions_csv,
+)
 from kerasmed.audit.usefulness import test_images_in, usefulness
 from kerasmed.classify.config import SYNTHETIC_REGIMES, Regime
 from kerasmed.data.image_set import ImageSet
+from kerasmed.errors import DataError
 from kerasmed.export.config import Precision
 from kerasmed.files import write_json, write_text
 from kerasmed.inference.classifier import OnnxClassifier
+from kerasmed.inference.evaluate import read_test_images
 from kerasmed.metrics.classification import (
     ClassifierMetrics,
     Curves,
@@ -20,11 +31,12 @@ from kerasmed.metrics.classification import (
     classification_metrics,
     over_seeds,
 )
+from kerasmed.metrics.copy_detector import identical_images
 from kerasmed.result_types import Whole
 from kerasmed.settings import Count, UnitInterval
 from kerasmed.study.classifier_specs import ClassifierSpec, open_classifiers
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import load_grouped_split, read_synthetic
+from kerasmed.study.inputs import load_grouped_split, read_synthetic, real_source
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -45,6 +57,21 @@ class MetricsRow(ClassifierMetrics):
     """Number of training images."""
     accuracy_on_synthetic: UnitInterval | None
     """Accuracy on the main synthetic set; null unless it was trained on real images only."""
+
+
+class OutsideResult(TypedDict):
+    """The CNNs, tested on images from elsewhere (``evaluation/outside.json``)."""
+
+    source: str
+    """Where the images are."""
+    images: dict[str, Whole]
+    """Number of images of each class."""
+    groups: Count
+    """Number of groups of these images."""
+    metrics: list[MetricsRow]
+    """Figures of each CNN in float32."""
+    comparisons: list[Comparison]
+    """Each two regimes of a CNN."""
 
 
 class SeedsRow(TypedDict):
@@ -75,28 +102,66 @@ class EvaluateResult(TypedDict):
     """The provider of onnxruntime that ran."""
 
 
+class _Tested(NamedTuple):
+    """CNNs tested on the same images."""
+
+    rows: list[MetricsRow]
+    comparisons: list[Comparison]
+    correct: dict[TrainedOn, list[np.ndarray]]
+    probabilities: dict[str, np.ndarray]
+    provider: str
+
+
 def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
-    """Test every exported CNN on the role `test`, and compare the regimes."""
+    """Test every exported CNN on the role `test` and on outside images; compare the regimes."""
     image_set, split, all_groups = load_grouped_split(config, run)
-    test, groups = image_set.subset(split["test"]), all_groups[split["test"]]
+    groups = all_groups[split["test"]]
+    test = replace(image_set.subset(split["test"]), groups=groups)
     class_names = list(test.class_names)
     is_drawn = "sampling" in run.finished_stages()
     synthetic = read_synthetic(config, run) if is_drawn else None
+    tested = _test(config, run, test, synthetic, config.export.precisions)
+    curves = {
+        name: classification_curves(probabilities, test.labels, class_names)
+        for name, probabilities in tested.probabilities.items()
+    }
+    useful = usefulness(tested.correct, test.labels, class_names, groups)
+    reason = None if synthetic is None else test_images_in(synthetic, test)
+    if reason is not None:
+        useful["not_computed"] = reason
+    write_json(run.evaluation / "usefulness.json", useful)
+    _evaluate_outside(config, run, image_set)
+    caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
+    _write(run.evaluation, tested, curves, caption)
+    write_text(run.evaluation / "predictions.csv", predictions_csv(test, tested.probabilities))
+    names = tested.probabilities
+    accuracy = {name: row["accuracy"] for name, row in zip(names, tested.rows, strict=True)}
+    return {"accuracy": accuracy, "provider": tested.provider}
+
+
+def _test(
+    config: Config,
+    run: RunFolder,
+    images: ImageSet,
+    synthetic: ImageSet | None,
+    precisions: Sequence[Precision],
+) -> _Tested:
+    """Test every exported CNN on images, and compare the regimes."""
+    class_names = list(images.class_names)
     rows: list[MetricsRow] = []
-    accuracy, curves, provider = {}, {}, ""
     correct: dict[TrainedOn, list[np.ndarray]] = {}
-    for spec, engine in open_classifiers(config, run, config.export.precisions):
-        probabilities = engine.predict(test.images)
+    of_networks, provider = {}, ""
+    for spec, engine in open_classifiers(config, run, precisions):
+        probabilities = engine.predict(images.images)
         metrics = classification_metrics(
             probabilities,
-            test.labels,
+            images.labels,
             class_names,
             config.evaluation.bootstrap_samples,
             config.seed,
-            groups,
+            images.groups,
         )
-        curves[engine.path.stem] = classification_curves(probabilities, test.labels, class_names)
-        accuracy[engine.path.stem], provider = metrics["accuracy"], engine.provider
+        of_networks[engine.path.stem], provider = probabilities, engine.provider
         rows.append(
             {
                 "backbone": spec.backbone,
@@ -110,23 +175,41 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
             }
         )
         if engine.metadata["precision"] == "fp32":
-            is_correct = (probabilities.argmax(axis=1) == test.labels).astype(float)
+            is_correct = (probabilities.argmax(axis=1) == images.labels).astype(float)
             key = TrainedOn(spec.backbone, spec.trained_on, spec.variant)
             correct.setdefault(key, []).append(is_correct)
-    comparisons = compare_regimes(
-        {key: np.mean(of_seeds, axis=0) for key, of_seeds in correct.items()},
-        groups,
-        config.evaluation.bootstrap_samples,
-        config.seed,
-    )
-    useful = usefulness(correct, test.labels, class_names, groups)
-    reason = None if synthetic is None else test_images_in(synthetic, test)
-    if reason is not None:
-        useful["not_computed"] = reason
-    write_json(run.evaluation / "usefulness.json", useful)
-    caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
-    _write(run.evaluation, rows, comparisons, curves, caption)
-    return {"accuracy": accuracy, "provider": provider}
+    groups = np.asarray(images.groups)
+    comparisons = compare_regimes(correct, images.labels, class_names, groups, config.seed)
+    return _Tested(rows, comparisons, correct, of_networks, provider)
+
+
+def _evaluate_outside(config: Config, run: RunFolder, image_set: ImageSet) -> None:
+    """Test the CNNs on ``evaluation.outside``, if it is given.
+
+    Raises:
+        DataError: images of the study are among them, or other classes.
+    """
+    path, source = run.evaluation / "outside.json", config.evaluation.outside
+    path.unlink(missing_ok=True)
+    if source is None:
+        return
+    data = real_source(config, run).model_copy(update={"source": source, **image_set.formats})
+    images = read_test_images(data, config.split, image_set.class_names, run.cache / "outside")
+    both = identical_images(np.asarray(image_set.images), np.asarray(images.images))
+    if both:
+        raise DataError(
+            f"evaluation.outside: expected images that are not in the study, received {both} with "
+            "the pixels of its images; remove them, or name another set."
+        )
+    tested = _test(config, run, images, None, ("fp32",))
+    result: OutsideResult = {
+        "source": str(source),
+        "images": images.counts(),
+        "groups": len(np.unique(np.asarray(images.groups))),
+        "metrics": tested.rows,
+        "comparisons": tested.comparisons,
+    }
+    write_json(path, result)
 
 
 def _accuracy_on_synthetic(
@@ -139,15 +222,8 @@ def _accuracy_on_synthetic(
     return float((predicted == synthetic.labels).mean())
 
 
-def _write(
-    folder: Path,
-    rows: list[MetricsRow],
-    comparisons: list[Comparison],
-    curves: dict[str, Curves],
-    caption: str,
-) -> None:
-    from kerasmed.audit.tables import comparisons_csv, metrics_csv, metrics_latex
-
+def _write(folder: Path, tested: _Tested, curves: dict[str, Curves], caption: str) -> None:
+    rows, comparisons = tested.rows, tested.comparisons
     write_json(folder / "metrics.json", rows)
     write_json(folder / "over_seeds.json", over_seeds(rows))
     write_json(folder / "comparisons.json", comparisons)
