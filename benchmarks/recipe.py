@@ -58,15 +58,15 @@ class Judge:
         self.validation: ImageSet = image_set.subset(split["validation"])
         self.reserve: ImageSet = image_set.subset(split["reserve"])
         self._network = build_classifier("MobileNet", 1, image_set.image_size, 160, weights, 0.0)
-        self._reserve = self._features(self.reserve.images), self.reserve.labels
-        self._train = self._features(self.train.images), self.train.labels
+        self._reserve = self.features(self.reserve.images), self.reserve.labels
+        self._train = self.features(self.train.images), self.train.labels
         self.groups = {role: groups[split[role]] for role in ("reserve", "train")}
 
-    def _features(self, images: np.ndarray) -> np.ndarray:
+    def features(self, images: np.ndarray) -> np.ndarray:
         return predict_outputs(self._network, images)["features"]
 
     def verdict(self, images: np.ndarray, labels: np.ndarray) -> dict:
-        synthetic = self._features(images)
+        synthetic = self.features(images)
         features = {"reserve": self._reserve[0], "train": self._train[0], "synthetic": synthetic}
         distances = fidelity(features, self.groups)
         return {

@@ -6,7 +6,11 @@ from pydantic import Field, field_validator, model_validator
 
 from kerasmed.settings import Count, Fraction, Rate, Section
 
-Regime = Literal["real", "real_twice", "synthetic", "both", "pretrained", "real_all"]
+Regime = Literal[
+    "real", "real_twice", "real_best", "synthetic", "both", "pretrained", "real_all"
+]  # fmt: skip
+
+_TWO_PHASES: tuple[Regime, ...] = ("pretrained", "real_twice", "real_best")
 
 # Those that learn from a synthetic set.
 SYNTHETIC_REGIMES: tuple[Regime, ...] = ("synthetic", "both", "pretrained")
@@ -103,7 +107,7 @@ class ClassifierConfig(Section):
     @model_validator(mode="after")
     def two_phases_have_an_epoch_each(self) -> "ClassifierConfig":
         """Refuse two phases in a training of one epoch."""
-        phased = [name for name in self.train_on if name in ("pretrained", "real_twice")]
+        phased = [name for name in self.train_on if name in _TWO_PHASES]
         for backbone in self.backbones if phased else ():
             epochs = self.by_backbone.get(backbone, BackboneConfig()).finetune_epochs
             if (self.finetune_epochs if epochs is None else epochs) < 2:

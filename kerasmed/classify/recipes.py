@@ -1,7 +1,8 @@
 """Which images a CNN learns from, and when."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from kerasmed.classify.config import ClassifierConfig, Regime
 from kerasmed.data.image_set import ImageSet
@@ -57,4 +58,26 @@ def phases_of(
         ]
     if regime == "real_all":
         return [Phase(real + sets["reserve"], settings)]
-    return [Phase(real if regime == "real" else sets["synthetic"], settings)]
+    return [Phase(sets["synthetic"] if regime == "synthetic" else real, settings)]
+
+
+def recipes_of(phases: list[Phase]) -> dict[str, list[Phase]]:
+    """The recipes of `real_best`: what may help without a synthetic image, each with its name.
+
+    Args:
+        phases: the recipe as it is set, of one phase.
+    """
+    (plain,) = phases
+    settings, epochs = plain.settings, plain.settings.finetune_epochs
+    changes: dict[str, dict[str, Any]] = {
+        "as set": {},
+        "mixup": {"mixing": "mixup"},
+        "cutmix": {"mixing": "cutmix"},
+        "half of the epochs": {"finetune_epochs": epochs // 2},
+        "twice the epochs": {"finetune_epochs": 2 * epochs},
+    }
+    recipes = {
+        name: [replace(plain, settings=settings.model_copy(update=change))]
+        for name, change in changes.items()
+    }
+    return {**recipes, "two phases": phases_of("real_twice", settings, {"train": plain.images})}

@@ -1,7 +1,8 @@
 """Training a CNN: its head on frozen features, then the whole network at a lower rate."""
 
+import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def train_classifier(
             rows += [{**row, "phase": ("finetune", "second")[number]} for row in recorder.rows]
             if recorder.rows:
                 ran = _ran(model, recorder, ("head", "first_phase")[number])
-        accuracy = model.evaluate(validation)["accuracy"]
+        validated = model.evaluate(validation)
     if this_worker().is_chief:
         _write(model, rows, folder)
     shown = {id(images): len(images) for phase in phases for images in phase.sets()}
@@ -89,12 +90,51 @@ def train_classifier(
         "parameters": model.count_params(),
         "n_train": sum(shown.values()),
         "n_validation": len(validation),
-        "validation_accuracy": accuracy,
+        "validation_loss": validated["loss"],
+        "validation_accuracy": validated["accuracy"],
         "temperature": model.temperature,
         "weights": Path(model.weights_name).name,
         "minutes": round((time.monotonic() - started) / 60, 3),
     }
     return model, record
+
+
+def train_best_classifier(
+    backbone: str,
+    recipes: Mapping[str, Sequence[Phase]],
+    validation: ImageSet,
+    symmetry: str,
+    seed: int,
+    runtime: Runtime,
+    folder: Path,
+    images_per_epoch: int | None = None,
+) -> dict[str, Any]:
+    """Train a CNN by each recipe, and keep the one with the lowest loss on the validation images.
+
+    Args:
+        recipes: the phases of each, by its name.
+        backbone, validation, symmetry, seed, runtime, folder, images_per_epoch: see
+            ``train_classifier``.
+
+    Returns:
+        What ran for the one that was kept, its ``recipe``, and the ``recipe_losses`` of all.
+    """
+    losses: dict[str, float] = {}
+    results: dict[str, dict[str, Any]] = {}
+    trial = folder / ".trial"
+    for name, phases in recipes.items():
+        say(f"recipe: {name}")
+        _, results[name] = train_classifier(
+            backbone, phases, validation, symmetry, seed, runtime, trial, images_per_epoch
+        )
+        losses[name] = results[name]["validation_loss"]
+        if this_worker().is_chief:
+            if losses[name] == min(losses.values()):
+                for file in ("model.keras", "history.csv"):
+                    (trial / file).replace(folder / file)
+            shutil.rmtree(trial)
+    best = min(losses, key=losses.__getitem__)
+    return {**results[best], "recipe": best, "recipe_losses": losses}
 
 
 def _finetune(

@@ -14,7 +14,7 @@ from kerasmed.classify.model import ImageClassifier
 from kerasmed.classify.network import build_classifier, predict_outputs
 from kerasmed.classify.optimizer import ClippedAdam, cosine_schedule, freeze_lower_layers
 from kerasmed.classify.recipes import Phase, phases_of
-from kerasmed.classify.training import train_classifier
+from kerasmed.classify.training import train_best_classifier, train_classifier
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.saved_models import load_model
@@ -219,6 +219,21 @@ def _phased(regime, phantoms, synthetic, folder, **changes):
     settings = _settings(**{"finetune_epochs": 4, **changes})
     phases = phases_of(regime, settings, {"train": phantoms, "synthetic": synthetic})
     return train_classifier("MobileNet", phases, phantoms, "mirror", 0, FLOAT32, folder, 40)
+
+
+def test_the_recipe_with_the_lowest_validation_loss_is_kept(phantoms, tmp_path):
+    plain = [Phase(phantoms, _settings(finetune_epochs=1, finetune_learning_rate=1e-9))]
+    better = [Phase(phantoms, _settings(finetune_epochs=8, finetune_learning_rate=0.01))]
+    recipes = {"first": plain, "best": better, "last": plain}
+    result = train_best_classifier(
+        "MobileNet", recipes, phantoms, "mirror", 0, FLOAT32, tmp_path, 40
+    )
+    assert result["recipe"] == "best"
+    assert result["validation_loss"] == min(result["recipe_losses"].values())
+    assert list(result["recipe_losses"]) == list(recipes)
+    kept = load_model(tmp_path / "model.keras")
+    assert kept.evaluate(phantoms)["loss"] == pytest.approx(result["validation_loss"], rel=1e-4)
+    assert {path.name for path in tmp_path.iterdir()} == {"model.keras", "history.csv"}
 
 
 @pytest.mark.parametrize(("regime", "images"), [("pretrained", 40), ("real_twice", 20)])

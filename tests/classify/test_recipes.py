@@ -4,7 +4,7 @@ import pytest
 from conftest import phantom_set
 
 from kerasmed.classify.config import ClassifierConfig
-from kerasmed.classify.recipes import phases_of
+from kerasmed.classify.recipes import phases_of, recipes_of
 from kerasmed.errors import ConfigError
 from kerasmed.study.config import parse_config
 
@@ -16,7 +16,8 @@ SETS = {
 @pytest.mark.parametrize(
     ("regime", "images"),
     [
-        ("real", [["train"]]), ("synthetic", [["synthetic"]]), ("both", [["train", "synthetic"]]),
+        ("real", [["train"]]), ("real_best", [["train"]]), ("synthetic", [["synthetic"]]),
+        ("both", [["train", "synthetic"]]),
         ("pretrained", [["synthetic"], ["train"]]), ("real_twice", [["train"], ["train"]]),
     ],
 )  # fmt: skip
@@ -51,3 +52,16 @@ def test_two_phases_in_one_epoch_are_refused():
     values = {"name": "x", "data": {"phantoms": {}}, "classifiers": classifiers}
     with pytest.raises(ConfigError, match="pretrained need two epochs or more"):
         parse_config(values, "test")
+
+
+def test_the_best_baseline_gets_everything_that_needs_no_synthetic_image():
+    recipes = recipes_of(phases_of("real_best", ClassifierConfig(finetune_epochs=6), SETS))
+    assert {
+        name: [(p.settings.finetune_epochs, p.settings.mixing) for p in phases]
+        for name, phases in recipes.items()
+    } == {
+        "as set": [(6, "none")], "mixup": [(6, "mixup")], "cutmix": [(6, "cutmix")],
+        "half of the epochs": [(3, "none")], "twice the epochs": [(12, "none")],
+        "two phases": [(3, "none"), (3, "none")],
+    }  # fmt: skip
+    assert all(p.sets() == [SETS["train"]] for phases in recipes.values() for p in phases)

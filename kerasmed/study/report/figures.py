@@ -15,6 +15,7 @@ from kerasmed.text import text_for_figure
 REGIMES = {
     "real": "the real images that the diffusion model learned from",
     "real_twice": "these real images in two trainings in turn: the control of pretrained",
+    "real_best": "these real images, by the best of six recipes on the validation images",
     "synthetic": "synthetic images alone",
     "both": "these real images and the synthetic ones",
     "pretrained": "synthetic images first, and then these real ones, in as many steps in all",

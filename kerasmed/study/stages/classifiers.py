@@ -7,7 +7,7 @@ from typing_extensions import TypedDict
 
 from kerasmed.audit.extractors import named_extractors
 from kerasmed.classify.config import SYNTHETIC_REGIMES
-from kerasmed.classify.recipes import Phase, phases_of
+from kerasmed.classify.recipes import Phase, phases_of, recipes_of
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.files import read_json, sha256_of, write_json
@@ -39,6 +39,8 @@ class ClassifierTraining(RuntimeRecord):
     """Number of training images."""
     n_validation: Count
     """Number of validation images."""
+    validation_loss: NotNegative
+    """Cross-entropy of the calibrated probabilities of the validation images."""
     validation_accuracy: UnitInterval
     """Accuracy on the validation images."""
     temperature: Rate
@@ -47,6 +49,10 @@ class ClassifierTraining(RuntimeRecord):
     """The weights it began with: "imagenet", "none" or the name of a file."""
     minutes: NotNegative
     """Duration of the training."""
+    recipe: NotRequired[str]
+    """Of `real_best`: the recipe with the lowest validation loss."""
+    recipe_losses: NotRequired[dict[str, NotNegative]]
+    """Of `real_best`: the validation loss of each recipe."""
 
 
 class TrainingRecord(TypedDict):
@@ -167,21 +173,19 @@ def _train(
     images_per_epoch: int | None,
 ) -> dict[str, Any]:
     """Train one CNN; returns what ran and what came of it."""
-    from kerasmed.classify.training import train_classifier
+    from kerasmed.classify.training import train_best_classifier, train_classifier
 
     path = training_record(spec, run)
     if this_worker().is_chief:
         path.unlink(missing_ok=True)
-    _, result = train_classifier(
-        spec.backbone,
-        phases,
-        validation,
-        config.data.symmetry,
-        spec.seed,
-        runtime,
-        path.parent,
+    common = (
+        *(validation, config.data.symmetry, spec.seed, runtime, path.parent),
         images_per_epoch,
     )
+    if spec.trained_on == "real_best":
+        result = train_best_classifier(spec.backbone, recipes_of(phases), *common)
+    else:
+        _, result = train_classifier(spec.backbone, phases, *common)
     return {**runtime.as_record(), **result}
 
 

@@ -1,0 +1,298 @@
+"""Which uses of synthetic images help where real images are few, by a linear head.
+
+    python benchmarks/uses.py draw CONFIG --data DIR --weights PATH --recipe RECIPE --out OUT
+    python benchmarks/uses.py pool OUT OUT ...
+
+RECIPE is the folder of a run of benchmarks/recipe.py with the same settings (such as `--set
+split.train=0.1 --set seed=1`), whose variant `cpu` is the denoiser. `draw` makes a plain set, more
+candidates, a guided set and variations of training images, and writes them to OUT/sets.npz. For
+each use it fits a logistic regression to features of a frozen MobileNet. All uses have the same sum
+of weights, that of the real images, so that they are regularised alike. They are tested on the role
+`reserve`, never on `test`: OUT/predictions.csv has what each names each of its images, and
+OUT/validation.json the loss on the validation images.
+
+`pool` takes draws of the real images, each with a generator of its own, of any number of sets. It
+prints the accuracy of each use, and its difference from the best use without synthetic images,
+which the validation loss chooses, with intervals over draws and groups of images.
+"""
+
+import csv
+import io
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from recipe import Judge, judged_parser, save_grid
+from scipy.optimize import minimize
+from scipy.special import log_softmax, softmax
+
+from kerasmed.audit.confirmation import Confirmation
+from kerasmed.audit.covering import covering
+from kerasmed.classify.calibration import mean_cross_entropy
+from kerasmed.data.symmetry import all_versions
+from kerasmed.diffusion.denoisers import open_denoiser
+from kerasmed.diffusion.generate import generate_images
+from kerasmed.diffusion.solvers import sampling_timesteps
+from kerasmed.files import write_json, write_text
+from kerasmed.metrics.jackknife import Figure, mean_figure
+from kerasmed.metrics.linear_probe import INVERSE_REGULARISATION, Probe, fit_probe
+from kerasmed.runtime.hardware import machine
+from kerasmed.runtime.versions import versions
+from kerasmed.study.config import Config, load_config
+from kerasmed.study.run_folder import RunFolder
+
+TIMES = 2  # images of each class in a set, over those of the largest class of `train`
+CANDIDATES = 2  # times as many are drawn, to choose from
+STEPS = 15
+BASELINES = ("real", "real, C 0.1", "real, flipped and turned")
+
+Learned = tuple[np.ndarray, np.ndarray, np.ndarray]  # features, targets, weights
+
+
+class Draws:
+    """Draws of one denoiser, by the class of each.
+
+    Args:
+        judge: the real images.
+        config: settings with the seed.
+        denoiser: file of the denoiser.
+    """
+
+    def __init__(self, judge: Judge, config: Config, denoiser: Path):
+        self._judge, self._config = judge, config
+        self._opened = open_denoiser(denoiser)
+        labels = judge.train.labels
+        self.per_class = TIMES * int(np.bincount(labels).max())
+        self.of_class = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+
+    def _original(self, label: int, index: int) -> np.ndarray:
+        rows = self.of_class[label]
+        return np.asarray(self._judge.train.images[rows[index % len(rows)]])
+
+    def draw(self, times: int = 1, guidance: float = 1.0, strength: float = 1.0) -> np.ndarray:
+        """Images uint8 (classes * times * per_class, size, size, 3), class after class."""
+        timesteps = sampling_timesteps(STEPS)[-round(strength * STEPS) :]
+        count, classes = times * self.per_class, len(self.of_class)
+        wanted = [(label, i) for label in range(classes) for i in range(count)]
+        size, seed = self._judge.train.image_size, self._config.seed
+        original = None if strength == 1 else self._original
+        drawn = generate_images(
+            *self._opened, wanted, classes, size, seed, "unipc", timesteps, guidance, 32, original
+        )
+        return np.stack([image for *_, image in drawn])
+
+
+def drawn_sets(judge: Judge, config: Config, denoiser: Path, path: Path) -> dict[str, np.ndarray]:
+    """The sets, drawn if the file does not hold them yet; images of each class after another."""
+    if path.exists():
+        return dict(np.load(path))
+    draws = Draws(judge, config, denoiser)
+    sets = {
+        "candidates": draws.draw(times=CANDIDATES),
+        "guided": draws.draw(guidance=2.0),
+        "variations 0.5": draws.draw(strength=0.5),
+        "variations 0.25": draws.draw(strength=0.25),
+    }
+    np.savez(path, **sets)
+    labels = np.repeat(np.arange(len(draws.of_class)), draws.per_class)
+    save_grid(sets["guided"], labels, path.with_name("guided.png"))
+    save_grid(sets["variations 0.5"], labels, path.with_name("variations.png"))
+    return sets
+
+
+def uses_of(
+    judge: Judge, config: Config, sets: Mapping[str, np.ndarray], features: Callable
+) -> tuple[dict[str, Callable[[], Probe]], dict[str, float]]:
+    """What fits the linear head of each use, and facts about the sets."""
+    labels, classes = judge.train.labels, len(judge.train.class_names)
+    real = features(judge.train.images), np.eye(classes)[labels]
+    of_sets = {name: features(images) for name, images in sets.items()}
+    label_of = {name: np.repeat(np.arange(classes), len(x) // classes) for name, x in sets.items()}
+    candidates, of_candidates = of_sets["candidates"], label_of["candidates"]
+    per_class = len(candidates) // classes // CANDIDATES
+    place = np.arange(len(candidates)) % (len(candidates) // classes)
+    confirmation = Confirmation(real[0], labels, judge.groups["train"], classes)
+    probabilities = confirmation.probabilities(candidates)
+    sure = probabilities[np.arange(len(candidates)), of_candidates] >= 0.5
+    confirmed = np.concatenate(
+        [np.flatnonzero(sure & (of_candidates == label))[:per_class] for label in range(classes)]
+    )
+    covers = np.concatenate(
+        [
+            rows[covering(real[0][labels == label], candidates[rows], per_class, config.seed)]
+            for label in range(classes)
+            for rows in [np.flatnonzero(of_candidates == label)]
+        ]
+    )
+    plain = place < per_class
+    hard = np.eye(classes)[of_candidates]
+    learned = {
+        "synthetic": (candidates[plain], hard[plain]),
+        "confirmed": (candidates[confirmed], hard[confirmed]),
+        "soft": (candidates[plain], probabilities[plain]),
+        "coverage": (candidates[covers], hard[covers]),
+        **{
+            name: (of_sets[name], np.eye(classes)[label_of[name]])
+            for name in ("guided", "variations 0.5", "variations 0.25")
+        },
+    }
+    turned = all_versions(np.asarray(judge.train.images), config.data.symmetry)
+    flat = turned.reshape(-1, *turned.shape[2:])
+    versions_of_real = features(flat), np.repeat(real[1], turned.shape[1], axis=0)
+
+    def fit(*parts: tuple[tuple[np.ndarray, np.ndarray], float], c: float = INVERSE_REGULARISATION):
+        """A head from sets, each with its fraction of the weight."""
+        rows, targets, weights = [], [], []
+        for (of_set, targets_of_set), fraction in parts:
+            rows.append(of_set)
+            targets.append(targets_of_set)
+            weights.append(np.full(len(of_set), fraction * len(labels) / len(of_set)))
+        every, at = np.concatenate(targets), np.concatenate(weights)
+        images, of_images = np.nonzero(every)
+        weights_of = every[images, of_images] * at[images]
+        return fit_probe(np.concatenate(rows)[images], of_images, classes, weights_of, c)
+
+    uses: dict[str, Callable[[], Probe]] = {
+        "real": lambda: fit((real, 1)),
+        "real, C 0.1": lambda: fit((real, 1), c=0.1),
+        "real, flipped and turned": lambda: fit((versions_of_real, 1)),
+        "pretrained": lambda: adapted(fit((learned["synthetic"], 1)), *real),
+        "both, each image alike": lambda: fit(
+            (real, len(labels) / (len(labels) + plain.sum())),
+            (learned["synthetic"], plain.sum() / (len(labels) + plain.sum())),
+        ),
+        "both, a quarter synthetic": lambda: fit((real, 0.75), (learned["synthetic"], 0.25)),
+    }
+    for name, images in learned.items():
+        uses[f"{name} alone"] = lambda images=images: fit((images, 1))
+        uses[f"real and {name}"] = lambda images=images: fit((real, 0.5), (images, 0.5))
+    facts = {
+        "train": len(labels),
+        "plain": int(plain.sum()),
+        "confirmed": len(confirmed),
+        "confirmed_fraction": float(sure.mean()),
+        "named_as_labelled": float((probabilities.argmax(axis=1) == of_candidates).mean()),
+    }
+    return uses, facts
+
+
+def adapted(prior: Probe, features: np.ndarray, targets: np.ndarray) -> Probe:
+    """A head fitted to real images, regularised towards that of synthetic ones."""
+    mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
+    standardised = (features - mean) / scale
+    before, shape = prior.logits(features), prior.kernel.shape
+
+    def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        kernel, bias = np.split(flat, [np.prod(shape)])
+        logits = before + standardised @ kernel.reshape(shape) + bias
+        error = softmax(logits, axis=1) - targets
+        value = -(targets * log_softmax(logits, axis=1)).sum() * INVERSE_REGULARISATION
+        gradient = INVERSE_REGULARISATION * (standardised.T @ error)
+        slopes = np.append(gradient.ravel() + kernel, INVERSE_REGULARISATION * error.sum(axis=0))
+        return value + 0.5 * kernel @ kernel, slopes
+
+    found = minimize(loss, np.zeros(np.prod(shape) + shape[1]), jac=True, method="L-BFGS-B").x
+    kernel, bias = np.split(found, [np.prod(shape)])
+    kernel = kernel.reshape(shape) / scale[:, None]
+    return Probe(prior.kernel + kernel, prior.bias + bias - mean @ kernel)
+
+
+def draw(arguments: Namespace) -> None:
+    config = load_config(arguments.config, arguments.set, arguments.data)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    judge = Judge(config, RunFolder(arguments.recipe), arguments.weights)
+    denoiser = arguments.recipe / "cpu" / "denoiser.keras"
+    sets = drawn_sets(judge, config, denoiser, arguments.out / "sets.npz")
+    uses, facts = uses_of(judge, config, sets, judge.features)
+    reserve, validation = judge.reserve, judge.validation
+    of_reserve, of_validation = judge.features(reserve.images), judge.features(validation.images)
+    names = np.array(reserve.class_names)
+    columns: dict[str, np.ndarray] = {}
+    losses: dict[str, float] = {}
+    for name, fitted in uses.items():
+        head = fitted()
+        columns[name] = names[head.logits(of_reserve).argmax(axis=1)]
+        losses[name] = mean_cross_entropy(head.logits(of_validation), validation.labels)
+        accuracy = (columns[name] == names[reserve.labels]).mean()
+        print(json.dumps({"use": name, "accuracy": round(float(accuracy), 4)}), flush=True)
+    print(json.dumps(facts))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["image", "group", "class", *columns])
+    of_images = [file.name for file in reserve.files], judge.groups["reserve"]
+    writer.writerows(zip(*of_images, names[reserve.labels], *columns.values(), strict=True))
+    write_text(arguments.out / "predictions.csv", text.getvalue())
+    record = {"set": config.name, "seed": config.seed, **facts, "losses": losses}
+    write_json(arguments.out / "validation.json", {**record, **machine(), **versions()})
+
+
+class Cell:
+    """One draw of one set: what each use names each image of the role `reserve`."""
+
+    def __init__(self, folder: Path):
+        record = json.loads((folder / "validation.json").read_text())
+        self.set, self.losses = record["set"], record["losses"]
+        rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
+        self.groups = [row["group"] for row in rows]
+        self.labels = np.array([row["class"] for row in rows])
+        self.right = {
+            name: np.array([row[name] == row["class"] for row in rows], float)
+            for name in rows[0]
+            if name not in ("image", "group", "class")
+        }
+
+
+def difference(cells: list[Cell], use: str, baseline: str, classes: list[str]) -> Figure:
+    """Accuracy on these classes of a use less that of the baseline, over groups and draws."""
+    of_cells = [
+        (cell.right[use] - cell.right[baseline])[np.isin(cell.labels, classes)] for cell in cells
+    ]
+    groups = np.concatenate(
+        [np.array(cell.groups)[np.isin(cell.labels, classes)] for cell in cells]
+    )
+    _, group = np.unique(groups, return_inverse=True)
+    figure = mean_figure(np.concatenate(of_cells), {"groups": group}, (1, -1))
+    without = dict(figure.without)
+    if len(cells) > 1:
+        means = np.array([values.mean() for values in of_cells])
+        without |= mean_figure(means, {"draws": np.arange(len(cells))}).without
+    return Figure(figure.value, without)
+
+
+def pool(folders: list[Path]) -> None:
+    by_set: dict[str, list[Cell]] = {}
+    for cell in map(Cell, folders):
+        by_set.setdefault(cell.set, []).append(cell)
+    for name, cells in by_set.items():
+        losses = {use: np.mean([cell.losses[use] for cell in cells]) for use in BASELINES}
+        baseline = min(losses, key=losses.__getitem__)
+        classes = sorted(set(cells[0].labels))
+        print(f"\n{name}, {len(cells)} draws; baseline: {baseline}\n")
+        print("| use | accuracy % | points | balanced | least of a class |\n|---|---|---|---|---|")
+        for use in cells[0].right:
+            accuracy = np.mean([cell.right[use].mean() for cell in cells])
+            whole = difference(cells, use, baseline, classes)
+            of_class = {c: difference(cells, use, baseline, [c]).value for c in classes}
+            low, high = whole.interval()
+            worst = min(of_class, key=of_class.__getitem__)
+            print(
+                f"| {use} | {100 * accuracy:.1f} | {100 * whole.value:+.1f} ({100 * low:+.1f} to "
+                f"{100 * high:+.1f}) | {100 * np.mean(list(of_class.values())):+.1f} | "
+                f"{worst} {100 * of_class[worst]:+.1f} |"
+            )
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["pool"]:
+        return pool([Path(folder) for folder in sys.argv[2:]])
+    parser = judged_parser(__doc__)
+    parser.add_argument("--recipe", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    return draw(parser.parse_args(sys.argv[2:] if sys.argv[1:2] == ["draw"] else None))
+
+
+if __name__ == "__main__":
+    main()
