@@ -143,10 +143,10 @@ def uses_of(
     flat = turned.reshape(-1, *turned.shape[2:])
     versions_of_real = features(flat), np.repeat(real[1], turned.shape[1], axis=0)
 
-    def fit(*parts: tuple[tuple[np.ndarray, np.ndarray], float], c: float = INVERSE_REGULARISATION):
+    def fit(*of: tuple[tuple[np.ndarray, np.ndarray], float], c: float = INVERSE_REGULARISATION):
         """A head from sets, each with its fraction of the weight."""
         rows, targets, weights = [], [], []
-        for (of_set, targets_of_set), fraction in parts:
+        for (of_set, targets_of_set), fraction in of:
             rows.append(of_set)
             targets.append(targets_of_set)
             weights.append(np.full(len(of_set), fraction * len(labels) / len(of_set)))
@@ -229,7 +229,7 @@ def draw(arguments: Namespace) -> None:
     write_json(arguments.out / "validation.json", {**record, **machine(), **versions()})
 
 
-class Cell:
+class Draw:
     """One draw of one set: what each use names each image of the role `reserve`."""
 
     def __init__(self, folder: Path):
@@ -245,37 +245,38 @@ class Cell:
         }
 
 
-def difference(cells: list[Cell], use: str, baseline: str, classes: list[str]) -> Figure:
+def difference(draws: list[Draw], use: str, baseline: str, classes: list[str]) -> Figure:
     """Accuracy on these classes of a use less that of the baseline, over groups and draws."""
-    of_cells = [
-        (cell.right[use] - cell.right[baseline])[np.isin(cell.labels, classes)] for cell in cells
+    of_draws = [
+        (drawn.right[use] - drawn.right[baseline])[np.isin(drawn.labels, classes)]
+        for drawn in draws
     ]
     groups = np.concatenate(
-        [np.array(cell.groups)[np.isin(cell.labels, classes)] for cell in cells]
+        [np.array(drawn.groups)[np.isin(drawn.labels, classes)] for drawn in draws]
     )
     _, group = np.unique(groups, return_inverse=True)
-    figure = mean_figure(np.concatenate(of_cells), {"groups": group}, (1, -1))
+    figure = mean_figure(np.concatenate(of_draws), {"groups": group}, (1, -1))
     without = dict(figure.without)
-    if len(cells) > 1:
-        means = np.array([values.mean() for values in of_cells])
-        without |= mean_figure(means, {"draws": np.arange(len(cells))}).without
+    if len(draws) > 1:
+        means = np.array([values.mean() for values in of_draws])
+        without |= mean_figure(means, {"draws": np.arange(len(draws))}).without
     return Figure(figure.value, without)
 
 
 def pool(folders: list[Path]) -> None:
-    by_set: dict[str, list[Cell]] = {}
-    for cell in map(Cell, folders):
-        by_set.setdefault(cell.set, []).append(cell)
-    for name, cells in by_set.items():
-        losses = {use: np.mean([cell.losses[use] for cell in cells]) for use in BASELINES}
+    by_set: dict[str, list[Draw]] = {}
+    for drawn in map(Draw, folders):
+        by_set.setdefault(drawn.set, []).append(drawn)
+    for name, draws in by_set.items():
+        losses = {use: np.mean([drawn.losses[use] for drawn in draws]) for use in BASELINES}
         baseline = min(losses, key=losses.__getitem__)
-        classes = sorted(set(cells[0].labels))
-        print(f"\n{name}, {len(cells)} draws; baseline: {baseline}\n")
+        classes = sorted(set(draws[0].labels))
+        print(f"\n{name}, {len(draws)} draws; baseline: {baseline}\n")
         print("| use | accuracy % | points | balanced | least of a class |\n|---|---|---|---|---|")
-        for use in cells[0].right:
-            accuracy = np.mean([cell.right[use].mean() for cell in cells])
-            whole = difference(cells, use, baseline, classes)
-            of_class = {c: difference(cells, use, baseline, [c]).value for c in classes}
+        for use in draws[0].right:
+            accuracy = np.mean([drawn.right[use].mean() for drawn in draws])
+            whole = difference(draws, use, baseline, classes)
+            of_class = {c: difference(draws, use, baseline, [c]).value for c in classes}
             low, high = whole.interval()
             worst = min(of_class, key=of_class.__getitem__)
             print(

@@ -23,8 +23,10 @@ RETIRED = re.compile(
     r"|pieces?|parts?(?! of\b)|grad_cam|planting|standalone)\b",
     re.IGNORECASE,
 )
-# Words of others: a path's attribute, HTML and CSS, and the blocks of a notebook.
-ALLOWED = re.compile(r'\.parts\b|\bparts?\[|cell_kinds|\.cells\b|"cells"', re.IGNORECASE)
+# Words of others: a path's attribute, HTML and CSS, the blocks of a notebook, and cells of blood.
+ALLOWED = re.compile(
+    r'\.parts\b|\bparts?\[|cell_kinds|\.cells\b|"cells"|blood[-_ ]cells?', re.IGNORECASE
+)
 
 
 def retired(text: str) -> list[str]:

@@ -67,6 +67,7 @@ def compare_regimes(
     class_names: Sequence[str],
     groups: np.ndarray,
     seed: int,
+    studies: np.ndarray | None = None,
 ) -> list[Comparison]:
     """Comparisons of every two regimes of each backbone, tested on the same images.
 
@@ -83,6 +84,8 @@ def compare_regimes(
         class_names: names of the classes.
         groups: (n,), equal for images of one group.
         seed: seed of the permutations.
+        studies: int (n,), the study of each answer, from 0 on, if several are pooled. Intervals are
+            then over studies in place of trainings.
 
     Raises:
         InputError: the predictions are not of the same test images.
@@ -105,11 +108,12 @@ def compare_regimes(
     differences, p_values = [], []
     for pair in pairs:
         of_classes = {
-            name: _difference(pair, tested, group_of_image, labels == label)
+            name: _difference(pair, tested, group_of_image, studies, labels == label)
             for label, name in enumerate(class_names)
             if np.any(labels == label)
         }
-        of_all = _difference(pair, tested, group_of_image, np.full(len(labels), True))
+        everything = np.full(len(labels), True)
+        of_all = _difference(pair, tested, group_of_image, studies, everything)
         differences.append((of_all, of_classes))
         first, second = (tested[trained_on].mean(axis=0) for trained_on in pair)
         by_chance = permutation_p_value(second - first, groups, seed)
@@ -127,21 +131,26 @@ def accuracy_figure(
     of_seeds: np.ndarray,
     groups: np.ndarray,
     added: Sequence[float],
+    studies: np.ndarray | None = None,
     chosen: np.ndarray | slice = slice(None),
 ) -> Figure:
-    """Mean accuracy, over the groups of test images and, with several seeds, over the trainings.
+    """Mean accuracy, over the groups of test images and over the trainings or the studies.
 
     Args:
         trained_on: what the CNNs were trained on.
         of_seeds: float (seeds, n), 1 where a CNN is right about a test image.
         groups: int (n,), the group of each test image, from 0 on.
         added: see ``mean_figure``.
+        studies: see ``compare_regimes``.
         chosen: which test images count, bool (n,); all if not given.
     """
     right, count = of_seeds[:, chosen], int(groups.max()) + 1
     of_images = mean_figure(right.mean(axis=0), {"test": groups[chosen]}, added, count)
     without = dict(of_images.without)
-    if len(of_seeds) > 1:
+    if studies is not None:
+        of_study = {"studies": studies[chosen]}
+        without |= mean_figure(right.mean(axis=0), of_study, count=int(studies.max()) + 1).without
+    elif len(of_seeds) > 1:
         trainings = {" ".join(map(str, trained_on)): np.arange(len(of_seeds))}
         without |= mean_figure(right.mean(axis=1), trainings).without
     return Figure(of_images.value, without)
@@ -167,10 +176,11 @@ def _difference(
     pair: tuple[TrainedOn, TrainedOn],
     tested: Mapping[TrainedOn, np.ndarray],
     groups: np.ndarray,
+    studies: np.ndarray | None,
     chosen: np.ndarray,
 ) -> _Difference:
     first, second = (
-        accuracy_figure(trained_on, tested[trained_on], groups, added, chosen)
+        accuracy_figure(trained_on, tested[trained_on], groups, added, studies, chosen)
         for trained_on, added in zip(pair, ((1, 0), (0, 1)), strict=True)
     )
     return _Difference(first.value, second.value, combine(lambda a, b: b - a, first, second))

@@ -5,12 +5,14 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kerasmed.data.image_set import ImageSet
 from kerasmed.text import text_for_latex
+
+if TYPE_CHECKING:
+    from kerasmed.data.image_set import ImageSet
 
 _METRICS = (
     *("backbone", "trained_on", "variant", "seed", "precision", "n_train", "n_test"),
@@ -76,7 +78,7 @@ def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def predictions_csv(images: ImageSet, probabilities: Mapping[str, np.ndarray]) -> str:
+def predictions_csv(images: "ImageSet", probabilities: Mapping[str, np.ndarray]) -> str:
     """CSV with one line for each test image: what it shows, and what each CNN names it.
 
     Args:

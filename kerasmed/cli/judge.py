@@ -1,4 +1,4 @@
-"""Commands that test networks and synthetic images: evaluate, explain, audit, judge."""
+"""Commands that test networks and synthetic images: evaluate, compare, explain, audit, judge."""
 
 import sys
 from pathlib import Path
@@ -62,6 +62,29 @@ def evaluate(
         raise ConfigError("--grey-range goes with a model and DIR; drop it.")
     _, run = run_one_stage("evaluate", target, assignments, data, out)
     print_evaluation(run)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run folders, two or more.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="JSON file for the comparisons.")
+    ] = None,
+) -> None:
+    """Compare training regimes over several studies of the same images.
+
+    Each study, such as with another --set seed, has its own draw of training images, its own
+    generator and its own CNNs. The intervals are over the studies and over groups of test images.
+    """
+    from kerasmed.cli.tables import print_comparisons
+    from kerasmed.files import write_json
+    from kerasmed.study.pooling import compare_studies
+    from kerasmed.study.run_folder import RunFolder
+
+    comparisons = compare_studies([RunFolder(run) for run in runs])
+    if out is not None:
+        write_json(out, comparisons)
+    print_comparisons(comparisons)
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Results as tables on the terminal."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,11 +65,11 @@ def print_over_seeds(rows: list[dict[str, Any]]) -> None:
     _print(table)
 
 
-def print_comparisons(rows: list[dict[str, Any]]) -> None:
+def print_comparisons(rows: Sequence[Mapping[str, Any]]) -> None:
     """Print one line per compared pair of regimes, if there is any."""
     if not rows:
         return
-    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion", "balanced")
+    table = Table("backbone", "compared", "points", "95% interval", "p", "conclusion")
     for row in rows:
         low, high = row["accuracy"]["interval"]
         first, second = map(trained_on, row["regimes"], row["variants"])
@@ -80,7 +80,6 @@ def print_comparisons(rows: list[dict[str, Any]]) -> None:
             f"{100 * low:+.1f} to {100 * high:+.1f}",
             f"{row['p_value']:.4f}",
             row["conclusion"],
-            f"{100 * row['balanced_accuracy']['difference']:+.1f}",
         )
     _print(table)
 

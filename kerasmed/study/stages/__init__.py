@@ -90,7 +90,7 @@ def _evaluated(config: Config, run: RunFolder) -> list[Path]:
     names = ["metrics", "over_seeds", "comparisons", "usefulness", "curves"]
     if config.evaluation.outside is not None:
         names.append("outside")
-    return _in_evaluation(*names)(config, run)
+    return [*_in_evaluation(*names)(config, run), run.evaluation / "predictions.csv"]
 
 
 def _variant_names(config: Config) -> list[str]:
