@@ -43,8 +43,8 @@ def evaluate(
 
     DIR may lack some classes of the model; metrics that cannot be computed are listed with the
     reason. With a single class, only the sensitivity can be computed. With MODEL.onnx, --set takes
-    split.patient, split.group_by, split.pattern, split.run_length, data.official_split, data.masks
-    and data.on_bad_image.
+    split.patient, split.group_by, split.pattern, split.run_length, data.official_split, data.masks,
+    data.synthetic and data.on_bad_image.
     """
     if directory is not None:
         from kerasmed.cli.tables import print_metrics
@@ -229,5 +229,5 @@ def judge(
 
 _OF_A_FOLDER = (
     *("split.patient", "split.group_by", "split.pattern", "split.run_length"),
-    *("data.official_split", "data.masks", "data.on_bad_image"),
+    *("data.official_split", "data.masks", "data.on_bad_image", "data.synthetic"),
 )

@@ -92,6 +92,8 @@ class DataConfig(Formats):
     # Masks are images of few values whose name is another's with a suffix, or that lie in a folder
     # such as masks/.
     masks: Literal["leave_out", "keep"] = "leave_out"
+    # Images that say of themselves that a program made them, as kerasmed's say (docs/data.md).
+    synthetic: Literal["refuse", "allow"] = "refuse"
     # Flips and turns that leave an image a valid image of its class. "mirror" is left to right,
     # "dihedral" also upside down and quarter turns. The generator and the CNNs train with them.
     symmetry: Literal["none", "mirror", "dihedral"] = "none"

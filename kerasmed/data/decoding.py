@@ -14,6 +14,7 @@ import numpy as np
 from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import Entry, Source, name_below
 from kerasmed.data.image_file import ImageFile
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.readers import check_range
 from kerasmed.data.reading import Decoded, made_from, pseudonym, read_source
@@ -45,7 +46,8 @@ def decode_images(
         source: what ``open_source`` gave for these settings, if it is at hand.
 
     Raises:
-        DataError: the source has another layout, or an image is unreadable.
+        DataError: the source has another layout, an image is unreadable, or images are marked as
+            synthetic and the settings do not allow it.
     """
     source = source or open_source(data, least_classes)
     if subset is not None:
@@ -61,7 +63,16 @@ def decode_images(
             read_source(source, cache.parent, data.image_size, [writer])
             refuse_unreadable([reason for _, reason in writer.unreadable], data, remedy)
         manifest = writer.manifest()
+    _refuse_synthetic(manifest["notes"].get(SYNTHETIC, 0), len(manifest["files"]), data)
     return _from_cache(source, cache, manifest, data, least_classes)
+
+
+def _refuse_synthetic(marked: int, count: int, data: DataConfig) -> None:
+    if marked and data.synthetic == "refuse":
+        raise DataError(
+            f"{data.source}: expected real images, received {marked} of {count} that are marked as "
+            "synthetic; remove them, or set data.synthetic: allow to take them for real ones."
+        )
 
 
 def has_images(cache: Path, fingerprint: Fingerprint) -> bool:

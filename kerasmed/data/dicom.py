@@ -14,6 +14,7 @@ import numpy as np
 from kerasmed.data.config import Formats
 from kerasmed.data.dicom_grey import GREY, grey_picture, integer, true_bits
 from kerasmed.data.dicom_header import COLOUR, complete_header
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb
 from kerasmed.errors import DataError, MachineError
 
@@ -57,6 +58,8 @@ def read_frames(path: Path, formats: Formats, is_dicom: bool) -> Iterator[Pictur
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     dataset = pydicom.dcmread(path, force=is_dicom)
     notes, shift = complete_header(dataset)
+    if str(dataset.get("SyntheticData") or "").strip().upper() == "YES":
+        notes = (*notes, SYNTHETIC)
     _check_decodable(dataset, path)
     count = max(1, integer(dataset, "NumberOfFrames", 1))
     is_mask = str(dataset.get("SOPClassUID") or "") == _SEGMENTATION

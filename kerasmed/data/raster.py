@@ -7,6 +7,7 @@ import io
 import struct
 import warnings
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from kerasmed.data.deep_raster import (
     portable_map,
     read_tiff,
 )
+from kerasmed.data.marks import SYNTHETIC, is_marked
 from kerasmed.data.picture import Choices, Picture
 from kerasmed.errors import DataError
 
@@ -148,16 +150,18 @@ def _decode(content: bytes, path: Path, formats: Choices, draft_size: int | None
         deep = deep_values(image, content)
         image.load()  # a PNG's EXIF may follow its pixels
         orientation = _orientation(image)
+        notes = (SYNTHETIC,) if is_marked(image.info) else ()
         if deep is not None:
             values, kind, inverted = deep
             if orientation in _TURNS:
                 values = _turned(values, orientation)
-            return deep_picture(values, kind, inverted, formats)
+            picture = deep_picture(values, kind, inverted, formats)
+            return replace(picture, notes=(*picture.notes, *notes))
         shown = _to_grey_or_rgb(image)
     if orientation in _TURNS:
         shown = shown.transpose(_TURNS[orientation])
         own_size = own_size if orientation < 5 else own_size[::-1]
-    return Picture(shown, kind, own_size=own_size)
+    return Picture(shown, kind, own_size=own_size, notes=notes)
 
 
 def _orientation(image: Image.Image) -> int | None:

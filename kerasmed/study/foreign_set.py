@@ -3,10 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet, read_images
+from kerasmed.data.marks import Mark, write_marked_png
 from kerasmed.errors import InputError
 from kerasmed.files import folder_written_aside, write_json
 from kerasmed.fingerprint import Fingerprint
@@ -31,7 +31,8 @@ def take_over(config: Config, source: Path, run: RunFolder) -> ImageSet:
         InputError: it has other classes than the real images.
     """
     real, _ = load_split(config, run)
-    data = config.data.model_copy(update={"source": source, "phantoms": None, "masks": "keep"})
+    changes = {"source": source, "phantoms": None, "masks": "keep", "synthetic": "allow"}
+    data = config.data.model_copy(update=changes)
     grey_range = run.finished_stages()["data"]["result"]["grey_range"]
     if grey_range is not None:  # that of the training images, where the settings name none
         data = data.model_copy(update={"grey_range": grey_range})
@@ -40,9 +41,10 @@ def take_over(config: Config, source: Path, run: RunFolder) -> ImageSet:
     taken_from: dict[str, str] = {}
     with folder_written_aside(run.synthetic) as folder:
         for pixels, file in zip(images.images, images.files, strict=True):
-            path = f"{folder_name(file.class_name)}/{len(taken_from):06d}.png"
-            (folder / path).parent.mkdir(exist_ok=True)
-            Image.fromarray(np.asarray(pixels)).save(folder / path)
+            index = f"{len(taken_from):06d}"
+            path = f"{folder_name(file.class_name)}/{index}.png"
+            mark = Mark("unknown", images.data_hash[:16], index)
+            write_marked_png(folder / path, np.asarray(pixels), mark)
             taken_from[path] = file.name
         written = read_synthetic(config, run, folder=folder)
         manifest: Manifest = {

@@ -87,7 +87,7 @@ def read_synthetic(
     folder, size = folder or run.synthetic_set(variant), config.data.image_size
     name = "synthetic" if variant is None else f"variant-{variant}"
     # A drawn image with few values is not a mask, whatever its class is called.
-    data = DataConfig(source=folder, image_size=size, masks="keep")
+    data = DataConfig(source=folder, image_size=size, masks="keep", synthetic="allow")
     images = read_images(
         data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
     )

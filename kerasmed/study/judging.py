@@ -262,7 +262,9 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
         InputError: as for ``judge``.
     """
     paths = {"real": real, "synthetic": synthetic} | ({} if train is None else {"train": train})
-    sets = {name: _read(path, config.data) for name, path in paths.items()}
+    drawn = config.data.model_copy(update={"synthetic": "allow"})
+    data = {"real": config.data, "synthetic": drawn, "train": config.data}
+    sets = {name: _read(path, data[name]) for name, path in paths.items()}
     if any(_is_unlabelled(path) for path in paths.values()):
         say("Unlabelled images: all are taken for one class.")
         sets = {name: _without_labels(images) for name, images in sets.items()}
@@ -302,7 +304,9 @@ def _is_unlabelled(path: Path) -> bool:
 
 def _read(path: Path, data: DataConfig) -> ImageSet:
     if not _is_unlabelled(path):
-        options = data.model_dump(exclude_unset=True, exclude={"source", "image_size", "symmetry"})
+        options = data.model_dump(
+            exclude_defaults=True, exclude={"source", "phantoms", "image_size", "symmetry"}
+        )
         return ImageSet.from_directory(path, data.image_size, **options)
     images = [read_image(file, data.image_size, data) for file in find_images([str(path)], ())]
     return ImageSet.from_arrays(np.stack(images), np.zeros(len(images), int), ["all"])

@@ -1,5 +1,7 @@
 """A synthetic set that one or several processes are drawing."""
 
+import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -11,8 +13,10 @@ import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
+from kerasmed import __version__
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
+from kerasmed.data.marks import Mark, write_marked_png
 from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.errors import DataError, InputError, StageError
@@ -22,7 +26,6 @@ from kerasmed.files import (
     read_json,
     sha256_of,
     write_json,
-    written_aside,
 )
 from kerasmed.fingerprint import Fingerprint, FingerprintRecord
 from kerasmed.inference.pixels import PixelRange
@@ -194,6 +197,12 @@ class SyntheticSet:
             originals[name] = self._image_set.files[original].name
         return originals
 
+    def _mark(self, label: int, image: int) -> Mark:
+        """The mark of an image, by which its set can be recognised."""
+        record = json.dumps(self._made_from.as_record(), sort_keys=True)
+        set_id = hashlib.sha256(record.encode()).hexdigest()[:16]
+        return Mark(f"kerasmed {__version__}", set_id, f"{label}-{image:06d}")
+
     def _path_of(self, label: int, image: int) -> Path:
         return self._folder / folder_name(self._names[label]) / f"{image:06d}.png"
 
@@ -233,7 +242,7 @@ class SyntheticSet:
                 if why is not None:
                     self._reject(path, attempt, why, training)
                     continue
-                _write_image(path, image)
+                write_marked_png(path, image, self._mark(label, index))
                 advance(1, "")
 
     def _attempts(
@@ -374,7 +383,7 @@ class SyntheticSet:
             for at in random_stream(index, Purpose.FIRST_DRAW_ORDER).permutation(len(batches)):
                 missing = [key for key in batches[at] if self._first_draw(*key) is None]
                 for label, i, image in self._draws(missing, attempt=0):
-                    _write_image(self._first_draw_path(label, i), image)
+                    write_marked_png(self._first_draw_path(label, i), image, self._mark(label, i))
                 advance(len(batches[at]), "")
         drawn = (self._first_draw(*key) for key in wanted)
         return np.stack([image for image in drawn if image is not None])
@@ -404,8 +413,3 @@ class SyntheticSet:
         note = rejected(f"{path.parent.name}/{path.name}", attempt, why, training)
         name = f"{path.parent.name}-{path.stem}-{attempt}"
         write_json(self._folder / _REJECTED.replace("*", name), note)
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    with written_aside(path) as temporary:
-        Image.fromarray(image).save(temporary)
