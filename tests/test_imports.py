@@ -86,7 +86,7 @@ LIGHT = {
         ["kerasmed.inference.evaluate", "kerasmed.metrics.classification",
          "kerasmed.metrics.memorisation", "kerasmed.audit.fidelity", "kerasmed.diffusion.generate",
          "kerasmed.export.precision", "kerasmed.export.verify", "kerasmed.study.stages",
-         "kerasmed.study.runner", "kerasmed.study.release"],
+         "kerasmed.study.runner", "kerasmed.study.release.write"],
         set(),
     ),
 }  # fmt: skip

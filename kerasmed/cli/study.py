@@ -1,6 +1,7 @@
 """Commands on a whole study: demo, study, report, release; and schema, doctor."""
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,15 @@ import typer
 from kerasmed.cli.app import app
 from kerasmed.cli.options import Assignments, ConfigPath, DataOption, OutOption, parse_shard
 from kerasmed.cli.runs import run_one_stage, run_whole_study
-from kerasmed.errors import ConfigError
+from kerasmed.errors import ConfigError, StageError
+from kerasmed.text import counted
+
+
+class ImageFormat(StrEnum):
+    """File format of released images."""
+
+    png = "png"
+    dicom = "dicom"
 
 
 @app.command()
@@ -62,16 +71,56 @@ def report(
 
 @app.command()
 def release(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of a finished study.")],
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to create.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run folder of a finished study.")
+    ] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder to create.")
+    ] = None,
+    image_format: Annotated[ImageFormat, typer.Option("--format")] = ImageFormat.png,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A CNN to hand on too; can be repeated."),
+    ] = None,
+    despite: Annotated[
+        str | None,
+        typer.Option(metavar="REASON", help="Why, although the light on privacy is red."),
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only check a folder that was received.")
+    ] = None,
 ) -> None:
-    """Write the synthetic set with data sheet and checksums, ready to pass on."""
-    from kerasmed.study.release import release
+    """Write the synthetic set, marked and described, ready to pass on; or check one.
+
+    A network is left out unless it is named: the answer on privacy covers the images only.
+    """
+    if check is not None:
+        if run is not None or directory is not None or model or despite is not None:
+            raise ConfigError("--check takes one folder and nothing else; drop the others.")
+        _check_release(check)
+        return
+    if run is None or directory is None:
+        raise ConfigError("kerasmed release takes RUN and DIR, or --check DIR.")
+    from kerasmed.study.release.write import release
     from kerasmed.study.run_folder import RunFolder
 
-    counts = release(RunFolder(run), directory)
+    counts = release(RunFolder(run), directory, image_format.value, tuple(model or ()), despite)
     print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
     print(f"Read {directory / 'DATASHEET.md'} and complete its licence before you pass it on.")
+
+
+def _check_release(folder: Path) -> None:
+    from kerasmed.study.release.check import check_release
+
+    problems = check_release(folder)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise StageError(
+            f"{folder}: {counted(len(problems), 'problem')}; ask whoever released it for another "
+            "copy."
+        )
+    print(f"{folder}: marks, checksums and cards are in order.")
 
 
 @app.command()

@@ -14,7 +14,7 @@ from kerasmed.study import synthetic_set
 from kerasmed.study.config import Config, parse_config
 from kerasmed.study.engine import perform
 from kerasmed.study.inputs import load_split, read_synthetic
-from kerasmed.study.release import release
+from kerasmed.study.release.write import release
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stages import STAGES
 from kerasmed.study.stages.audit import _copy_filter

@@ -4,17 +4,21 @@ import csv
 import hashlib
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from conftest import accept_outputs
 from PIL import Image
 
 from kerasmed.cli.main import main
-from kerasmed.errors import StageError
-from kerasmed.files import write_json
+from kerasmed.errors import InputError, StageError
+from kerasmed.files import sha256_of, write_json
+from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.study.inputs import read_synthetic
-from kerasmed.study.release import release
+from kerasmed.study.release.facts import without_paths
+from kerasmed.study.release.write import release
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -40,12 +44,17 @@ def copies(run):
     return name
 
 
+def sheet_of(folder: Path) -> str:
+    return (folder / "DATASHEET.md").read_text()
+
+
 def test_release_holds_the_images_their_labels_and_the_checksums(run, copies, tmp_path, capsys):
     target = tmp_path / "handed" / "over"
     assert main(["release", str(run.root), str(target)]) == 0
 
     assert {path.name for path in target.iterdir()} == {
-        "images", "labels.csv", "DATASHEET.md", "SHA256SUMS",
+        "images", "labels.csv", "DATASHEET.md", "README.md", "SCORECARD.md", "CLAIM.md",
+        "croissant.json", "provenance.json", "SHA256SUMS",
     }  # fmt: skip
     rows = list(csv.DictReader((target / "labels.csv").read_text().splitlines()))
     drawn = sorted(run.synthetic.glob("*/*.png"))
@@ -58,7 +67,8 @@ def test_release_holds_the_images_their_labels_and_the_checksums(run, copies, tm
     listed = dict(
         reversed(line.split("  ")) for line in (target / "SHA256SUMS").read_text().splitlines()
     )
-    assert listed.keys() == {row["file"] for row in rows} | {"labels.csv", "DATASHEET.md"}
+    cards = {path.name for path in target.iterdir()} - {"images", "SHA256SUMS"}
+    assert listed.keys() == {row["file"] for row in rows} | cards
     for name, digest in listed.items():
         assert hashlib.sha256((target / name).read_bytes()).hexdigest() == digest
     assert f"{len(rows)} images, 0 withheld" in capsys.readouterr().out
@@ -69,7 +79,7 @@ def test_soft_labels_are_handed_over_too(run, copies, tmp_path, monkeypatch):
         images = read_synthetic(*arguments)
         return replace(images, probabilities=np.full((len(images), 2), [0.25, 0.75], np.float32))
 
-    monkeypatch.setattr("kerasmed.study.release.read_synthetic", soft)
+    monkeypatch.setattr("kerasmed.study.release.write.read_synthetic", soft)
     release(run, tmp_path / "set")
     header, *rows = csv.reader((tmp_path / "set" / "labels.csv").read_text().splitlines())
     assert header[2:] == ["probability of clear", "probability of ground_glass"]
@@ -79,7 +89,7 @@ def test_soft_labels_are_handed_over_too(run, copies, tmp_path, monkeypatch):
 def test_data_sheet_gives_the_three_answers(run, copies, tmp_path):
     release(run, tmp_path / "set")
 
-    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    sheet = sheet_of(tmp_path / "set")
     metrics = json.loads((run.evaluation / "metrics.json").read_text())
     for row in metrics:
         assert f"| {row['trained_on']} | {row['n_train']} | {100 * row['accuracy']:.1f}%" in sheet
@@ -96,7 +106,7 @@ def test_data_sheet_reads_names_as_text(run, copies, tmp_path):
     write_json(run.record_path, {**record, "name": "a_b | <c>"})
     release(run, tmp_path / "set")
 
-    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    sheet = sheet_of(tmp_path / "set")
     assert sheet.startswith(r"# a\_b \| \<c\>: synthetic images")
     assert r"| ground\_glass |" in sheet
 
@@ -104,14 +114,13 @@ def test_data_sheet_reads_names_as_text(run, copies, tmp_path):
 def test_nothing_of_the_real_images_is_released(run, copies, tmp_path):
     release(run, tmp_path / "set")
 
-    names = ("DATASHEET.md", "labels.csv", "SHA256SUMS")
-    text = "".join((tmp_path / "set" / name).read_text() for name in names)
+    text = "".join(path.read_text() for path in (tmp_path / "set").iterdir() if path.is_file())
     split = json.loads(run.split_path.read_text())["files"]
     real = {entry["sha256"] for entry in split}
     assert str(run.root) not in text
     for path in (tmp_path / "set").rglob("*.png"):
         with Image.open(path) as picture:
-            assert not picture.info
+            text += str(picture.info)
         assert hashlib.sha256(path.read_bytes()).hexdigest() not in real
     for entry in split:
         assert entry["sha256"] not in text
@@ -130,9 +139,7 @@ def test_copies_are_withheld(run, copies, tmp_path):
     kept = [path for i, path in enumerate(drawn) if i not in (0, 2, 5)]
     for path, source in zip(released, kept, strict=True):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), np.asarray(Image.open(source)))
-    assert (
-        "3 copies of real images were left out" in (tmp_path / "set" / "DATASHEET.md").read_text()
-    )
+    assert "3 copies of real images were left out" in sheet_of(tmp_path / "set")
 
 
 def test_folder_that_is_there_is_left_alone(run, copies, tmp_path):
@@ -178,7 +185,7 @@ def test_set_that_was_drawn_without_a_filter_says_so(run, copies, tmp_path):
     accept_outputs(run.root)
     release(run, tmp_path / "set")
 
-    sheet = (tmp_path / "set" / "DATASHEET.md").read_text()
+    sheet = sheet_of(tmp_path / "set")
     assert "No filter for copies was used when the set was drawn." in sheet
 
 
@@ -202,7 +209,67 @@ def test_interrupted_release_leaves_nothing(run, copies, tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("kerasmed.study.release._values", fail)
+    monkeypatch.setattr("kerasmed.study.release.write.facts_of", fail)
     with pytest.raises(KeyboardInterrupt):
         release(run, tmp_path / "set")
     assert not list(tmp_path.glob("*set*"))
+
+
+def with_private_light(run: RunFolder, light: str) -> None:
+    path = run.evaluation / "verdicts.json"
+    verdicts = json.loads(path.read_text())
+    verdicts[2] |= {"light": light, "answer": "Copies are in the set."}
+    write_json(path, verdicts)
+    accept_outputs(run.root)
+
+
+def test_set_that_is_not_private_needs_a_reason_which_the_data_sheet_prints(
+    run, copies, tmp_path, capsys
+):
+    with_private_light(run, "red")
+    assert main(["release", str(run.root), str(tmp_path / "set")]) == 2
+    assert "is not private: Copies are in the set. Draw another one" in capsys.readouterr().err
+    reason = "The real images are public."
+    command = ["release", str(run.root), str(tmp_path / "set"), "--despite", reason]
+    assert main(command) == 0
+    assert f"state as their reason:** {reason}" in sheet_of(tmp_path / "set")
+
+
+def test_reason_without_need_is_refused(run, copies, tmp_path):
+    with_private_light(run, "grey")
+    with pytest.raises(StageError, match="--despite is for a red light on privacy"):
+        release(run, tmp_path / "set", despite="Why not.")
+
+
+def test_no_network_is_released_unless_it_is_named(run, copies, tmp_path):
+    release(run, tmp_path / "set")
+    assert "No network is part of this release." in sheet_of(tmp_path / "set")
+    release(run, tmp_path / "with", models=("MobileNet-both-s0",))
+    assert "`models/` holds MobileNet-both-s0" in sheet_of(tmp_path / "with")
+    path = tmp_path / "with" / "models" / "MobileNet-both-s0.onnx"
+    card = path.with_suffix(".md").read_text()
+    inside = {prop.key: prop.value for prop in onnx.load(path).metadata_props}
+    assert inside["model_card"] == card
+    assert "**It learned from real images." in card
+    metrics = json.loads((run.evaluation / "metrics.json").read_text())
+    (of_both,) = [row for row in metrics if row["trained_on"] == "both"]
+    assert f"| {100 * of_both['accuracy']:.1f}% (" in card
+    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), np.uint8)
+    own = OnnxClassifier(run.exported / path.name)
+    np.testing.assert_array_equal(OnnxClassifier(path).predict(pixels), own.predict(pixels))
+    with pytest.raises(InputError, match=r"names of CNNs of the study, MobileNet-real-s0, .*rec"):
+        release(run, tmp_path / "third", models=("ResNet",))
+
+
+def test_provenance_has_settings_without_places(run, copies, tmp_path):
+    paths = {"weights": {"MobileNet": "/home/me/mobilenet.h5"}, "source": "x", "list": [r"C:\a\b"]}
+    assert without_paths(paths) == {"weights": {"MobileNet": "mobilenet.h5"}, "list": ["b"]}
+    record = run.record()
+    release(run, tmp_path / "set")
+    provenance = json.loads((tmp_path / "set" / "provenance.json").read_text())
+    assert "source" not in provenance["settings"]["data"]
+    assert "pattern" not in provenance["settings"]["split"]
+    assert provenance["settings"]["diffusion"]["widths"] == [8, 16]
+    expected = sha256_of(run.split_path)
+    assert provenance["sha256"]["split"] == expected
+    assert (provenance["seed"], provenance["kerasmed"]) == (0, record["kerasmed"])
