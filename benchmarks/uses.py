@@ -36,6 +36,7 @@ from kerasmed.data.symmetry import all_versions
 from kerasmed.diffusion.denoisers import open_denoiser
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.diffusion.solvers import sampling_timesteps
+from kerasmed.errors import InputError
 from kerasmed.files import write_json, write_text
 from kerasmed.metrics.jackknife import Figure, mean_figure
 from kerasmed.metrics.linear_probe import INVERSE_REGULARISATION, Probe, fit_probe
@@ -114,12 +115,13 @@ def uses_of(
     candidates, of_candidates = of_sets["candidates"], label_of["candidates"]
     per_class = len(candidates) // classes // CANDIDATES
     place = np.arange(len(candidates)) % (len(candidates) // classes)
-    confirmation = Confirmation(real[0], labels, judge.groups["train"], classes)
-    probabilities = confirmation.probabilities(candidates)
-    sure = probabilities[np.arange(len(candidates)), of_candidates] >= 0.5
-    confirmed = np.concatenate(
-        [np.flatnonzero(sure & (of_candidates == label))[:per_class] for label in range(classes)]
-    )
+    try:
+        confirmation = Confirmation(real[0], labels, judge.groups["train"], classes)
+    except InputError as error:
+        print(f"Without confirmed and soft: {error}", flush=True)
+        probabilities = None
+    else:
+        probabilities = confirmation.probabilities(candidates)
     covers = np.concatenate(
         [
             rows[covering(real[0][labels == label], candidates[rows], per_class, config.seed)]
@@ -131,14 +133,25 @@ def uses_of(
     hard = np.eye(classes)[of_candidates]
     learned = {
         "synthetic": (candidates[plain], hard[plain]),
-        "confirmed": (candidates[confirmed], hard[confirmed]),
-        "soft": (candidates[plain], probabilities[plain]),
         "coverage": (candidates[covers], hard[covers]),
         **{
             name: (of_sets[name], np.eye(classes)[label_of[name]])
             for name in ("guided", "variations 0.5", "variations 0.25")
         },
     }
+    facts = {"train": len(labels), "plain": int(plain.sum())}
+    if probabilities is not None:
+        sure = probabilities[np.arange(len(candidates)), of_candidates] >= 0.5
+        confirmed = np.concatenate(
+            [np.flatnonzero(sure & (of_candidates == c))[:per_class] for c in range(classes)]
+        )
+        learned["confirmed"] = candidates[confirmed], hard[confirmed]
+        learned["soft"] = candidates[plain], probabilities[plain]
+        facts |= {
+            "confirmed": len(confirmed),
+            "confirmed_fraction": float(sure.mean()),
+            "named_as_labelled": float((probabilities.argmax(axis=1) == of_candidates).mean()),
+        }
     turned = all_versions(np.asarray(judge.train.images), config.data.symmetry)
     flat = turned.reshape(-1, *turned.shape[2:])
     versions_of_real = features(flat), np.repeat(real[1], turned.shape[1], axis=0)
@@ -169,13 +182,6 @@ def uses_of(
     for name, images in learned.items():
         uses[f"{name} alone"] = lambda images=images: fit((images, 1))
         uses[f"real and {name}"] = lambda images=images: fit((real, 0.5), (images, 0.5))
-    facts = {
-        "train": len(labels),
-        "plain": int(plain.sum()),
-        "confirmed": len(confirmed),
-        "confirmed_fraction": float(sure.mean()),
-        "named_as_labelled": float((probabilities.argmax(axis=1) == of_candidates).mean()),
-    }
     return uses, facts
 
 

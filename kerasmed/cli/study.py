@@ -86,6 +86,12 @@ def release(
         str | None,
         typer.Option(metavar="REASON", help="Why, although the light on privacy is red."),
     ] = None,
+    licence: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Terms, such as CC BY 4.0.")
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Who releases it, with an address.")
+    ] = None,
     check: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Only check a folder that was received.")
     ] = None,
@@ -95,7 +101,8 @@ def release(
     A network is left out unless it is named: the answer on privacy covers the images only.
     """
     if check is not None:
-        if run is not None or directory is not None or model or despite is not None:
+        others = (run, directory, model or None, despite, licence, by)
+        if any(option is not None for option in others):
             raise ConfigError("--check takes one folder and nothing else; drop the others.")
         _check_release(check)
         return
@@ -104,9 +111,13 @@ def release(
     from kerasmed.study.release.write import release
     from kerasmed.study.run_folder import RunFolder
 
-    counts = release(RunFolder(run), directory, image_format.value, tuple(model or ()), despite)
+    models = tuple(model or ())
+    counts = release(RunFolder(run), directory, image_format.value, models, despite, licence, by)
     print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
-    print(f"Read {directory / 'DATASHEET.md'} and complete its licence before you pass it on.")
+    blanks = [f"--{name}" for name, value in (("licence", licence), ("by", by)) if value is None]
+    print(f"Read {directory / 'DATASHEET.md'} before you pass it on.")
+    if blanks:
+        print(f"The cards have blanks; {' and '.join(blanks)} would fill them.")
 
 
 def _check_release(folder: Path) -> None:

@@ -11,6 +11,9 @@ from kerasmed.errors import DataError
 
 _COLUMNS = ("path", "label", "patient", "split")
 
+# Columns by which test images are divided, in upper or lower case.
+SUBGROUPS = ("sex", "age", "site", "device")
+
 
 def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
     """The class names and the entries of a table.
@@ -47,6 +50,23 @@ def list_table(path: Path, least_classes: int) -> tuple[tuple[str, ...], tuple[E
             raise DataError(f"{path} lists {entry.path} twice: expected each once; remove one.")
         entries[entry.path.resolve()] = entry
     return sorted_by_class(entries.values(), path, least_classes)
+
+
+def subgroup_columns(path: Path) -> dict[str, dict[Path, str]]:
+    """Values of the columns sex, age, site and device of a table, by the path of the image.
+
+    Args:
+        path: a .csv that ``list_table`` has read.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as stream:
+        reader = csv.DictReader(stream)
+        named = {name.strip().lower(): name for name in reader.fieldnames or []}
+        rows = list(reader)
+    return {
+        name: {path.parent / row["path"].strip(): (row[named[name]] or "").strip() for row in rows}
+        for name in SUBGROUPS
+        if name in named
+    }
 
 
 def _table_entry(table: Path, row: dict[str, str | None], where: str) -> Entry:

@@ -16,6 +16,7 @@ from kerasmed.audit.appearance import AppearanceOfSets
 from kerasmed.audit.comparison import Comparison
 from kerasmed.audit.privacy import Privacy
 from kerasmed.audit.rules import Verdict
+from kerasmed.audit.subgroups import Subgroups
 from kerasmed.audit.usefulness import Usefulness
 from kerasmed.data.splits import SplitFile
 from kerasmed.errors import InputError
@@ -175,6 +176,12 @@ RESULT_FILES: dict[str, ResultFile] = {
     ),
     "outside": _in_evaluation(
         "outside", OutsideResult, _EVALUATE, "the CNNs on `evaluation.outside`, if it is given"
+    ),
+    "subgroups": _in_evaluation(
+        "subgroups",
+        Subgroups,
+        _EVALUATE,
+        "accuracy by sex, age, site and device, if the table of the images has such columns",
     ),
     "usefulness": _in_evaluation(
         "usefulness", Usefulness, _EVALUATE, "synthetic against real images as a training set"

@@ -14,6 +14,7 @@ MARKDOWN = {
     "CLAIM.md": "claim.md.j2",
 }
 CROISSANT = "croissant.json"
+_BLANK = "to be stated by those who release it"
 
 _TERMS = {
     "@language": "en",
@@ -112,10 +113,10 @@ def croissant(facts: dict[str, Any], labels: Path) -> dict[str, Any]:
         "identifier": facts["set_id"],
         "version": "1.0.0",
         "datePublished": facts["provenance"]["finished"]["audit"][:10],
-        "license": published.licence if published else "to be stated by those who release it",
-        "citeAs": "to be stated by those who release it; name kerasmed and this identifier",
-        "creator": {"@type": "Organization", "name": "to be stated by those who release it"},
-        "url": "to be stated by those who release it",
+        "license": facts["licence"] or (published.licence if published else _BLANK),
+        "citeAs": f"{facts['by'] or _BLANK}; synthetic images {facts['set_id']}, kerasmed",
+        "creator": {"@type": "Organization", "name": facts["by"] or _BLANK},
+        "url": _BLANK,
         "isLiveDataset": False,
         "keywords": ["synthetic", "medical imaging", "image classification"],
         "rai:dataCollection": made,

@@ -18,16 +18,13 @@ from kerasmed.study.synthetic_set import MANIFEST
 _PRIVATE = frozenset({"source", "outside", "pattern", "class_names"})
 
 
-def facts_of(
-    run: RunFolder, released: ImageSet, withheld: int, despite: str | None
-) -> dict[str, Any]:
+def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any]:
     """Values of all cards; of the real images only their numbers.
 
     Args:
         run: the run folder of a finished study.
         released: the images that are handed on.
         withheld: number of images that the audit called copies.
-        despite: why the set is released despite a red light on privacy, if it is.
     """
     record = run.record()
     data = record["stages"]["data"]["result"]
@@ -47,7 +44,6 @@ def facts_of(
         "size": released.image_size,
         "counts": released.counts(),
         "withheld": withheld,
-        "despite": despite,
         "rejected": Counter(draw["reason"] for draw in manifest["rejected"]),
         "real": {role: data["roles"][role] for role in ("train", "test", "reserve")},
         "drawn": manifest["fingerprint"]["settings"],
@@ -56,6 +52,7 @@ def facts_of(
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "outside": _read_if_there(run.evaluation / "outside.json"),
+        "subgroups": _read_if_there(run.evaluation / "subgroups.json"),
         "spaces": spaces,
         "variety": _variety(next(iter(spaces.values())), list(data["classes"])),
         "privacy": read_json(run.evaluation / "privacy.json", "kerasmed audit"),

@@ -32,6 +32,8 @@ def release(
     image_format: Format = "png",
     models: tuple[str, ...] = (),
     despite: str | None = None,
+    licence: str | None = None,
+    by: str | None = None,
 ) -> dict[str, int]:
     """Write a folder with the synthetic set of a finished study, without any real image.
 
@@ -45,6 +47,8 @@ def release(
         image_format: "png", or "dicom" for Secondary Capture images.
         models: names of CNNs to hand on too, such as "MobileNet-both-s0", each with a model card.
         despite: why the set is released although its light on privacy is red.
+        licence: terms under which it is released; a blank in the cards if None.
+        by: who releases it, with an address; a blank if None.
 
     Returns:
         ``released`` and ``withheld``, numbers of images.
@@ -72,7 +76,8 @@ def release(
     synthetic = read_synthetic(config, run)
     withheld = _copies(run)
     kept = synthetic.subset([i for i in range(len(synthetic)) if i not in withheld])
-    facts = facts_of(run, kept, len(withheld), despite)
+    facts = facts_of(run, kept, len(withheld))
+    facts |= {"despite": despite, "licence": licence, "by": by}
     generator = f"kerasmed {__version__}" if facts["training"] else "unknown"
     with folder_written_aside(target, replace=False) as folder:
         _write_images(kept, folder, image_format, generator, facts["set_id"])

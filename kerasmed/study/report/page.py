@@ -95,8 +95,9 @@ def _read_results(run: RunFolder) -> dict[str, Any]:
         for command, names in written_by.items()
         for name in names
     }
-    outside = run.evaluation / "outside.json"
-    results["outside"] = read_json(outside, "kerasmed evaluate") if outside.exists() else None
+    for name in ("outside", "subgroups"):  # where the user gives what they need
+        path = run.evaluation / f"{name}.json"
+        results[name] = read_json(path, "kerasmed evaluate") if path.exists() else None
     results["summary"] = read_json(run.explanations / "summary.json", "kerasmed explain")
     return results
 

@@ -87,10 +87,13 @@ def _outside_images(config: Config) -> list[Path]:
 
 
 def _evaluated(config: Config, run: RunFolder) -> list[Path]:
-    names = ["metrics", "over_seeds", "comparisons", "usefulness", "curves"]
-    if config.evaluation.outside is not None:
-        names.append("outside")
-    return [*_in_evaluation(*names)(config, run), run.evaluation / "predictions.csv"]
+    names = ("metrics", "over_seeds", "comparisons", "usefulness", "curves")
+    optional = _in_evaluation("outside", "subgroups")(config, run)
+    return [
+        *_in_evaluation(*names)(config, run),
+        run.evaluation / "predictions.csv",
+        *(path for path in optional if path.exists()),
+    ]
 
 
 def _variant_names(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed.audit.comparison import Comparison, TrainedOn, compare_regimes
+from kerasmed.audit.subgroups import by_subgroup
 from kerasmed.audit.tables import (
     comparisons_csv,
     metrics_csv,
@@ -17,6 +18,7 @@ from kerasmed.audit.tables import (
 )
 from kerasmed.audit.usefulness import test_images_in, usefulness
 from kerasmed.classify.config import SYNTHETIC_REGIMES, Regime
+from kerasmed.data.csv_table import subgroup_columns
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError
 from kerasmed.export.config import Precision
@@ -131,6 +133,7 @@ def evaluate_classifiers(config: Config, run: RunFolder) -> EvaluateResult:
         useful["not_computed"] = reason
     write_json(run.evaluation / "usefulness.json", useful)
     _evaluate_outside(config, run, image_set)
+    _evaluate_subgroups(config, run, test, groups, tested.correct)
     caption = f"{config.name}: CNNs tested on {len(test)} unseen real images."
     _write(run.evaluation, tested, curves, caption)
     write_text(run.evaluation / "predictions.csv", predictions_csv(test, tested.probabilities))
@@ -181,6 +184,24 @@ def _test(
     groups = np.asarray(images.groups)
     comparisons = compare_regimes(correct, images.labels, class_names, groups, config.seed)
     return _Tested(rows, comparisons, correct, of_networks, provider)
+
+
+def _evaluate_subgroups(
+    config: Config,
+    run: RunFolder,
+    test: ImageSet,
+    groups: np.ndarray,
+    correct: dict[TrainedOn, list[np.ndarray]],
+) -> None:
+    """Accuracy by sex, age, site and device, where the table of the images has such a column."""
+    path, source = run.evaluation / "subgroups.json", config.data.source
+    path.unlink(missing_ok=True)
+    columns = subgroup_columns(source) if source and source.suffix.lower() == ".csv" else {}
+    if columns:
+        values = {
+            name: [of_image[file.path] for file in test.files] for name, of_image in columns.items()
+        }
+        write_json(path, by_subgroup(correct, groups, values))
 
 
 def _evaluate_outside(config: Config, run: RunFolder, image_set: ImageSet) -> None:

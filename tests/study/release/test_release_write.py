@@ -273,3 +273,17 @@ def test_provenance_has_settings_without_places(run, copies, tmp_path):
     expected = sha256_of(run.split_path)
     assert provenance["sha256"]["split"] == expected
     assert (provenance["seed"], provenance["kerasmed"]) == (0, record["kerasmed"])
+
+
+def test_licence_and_publisher_fill_the_blanks(run, copies, tmp_path, capsys):
+    command = ["release", str(run.root)]
+    assert main([*command, str(tmp_path / "blank")]) == 0
+    assert "--licence and --by would fill them" in capsys.readouterr().out
+    assert sheet_of(tmp_path / "blank").count("______") == 2
+    named = ["--licence", "CC BY 4.0", "--by", "Ward 3"]
+    assert main([*command, str(tmp_path / "set"), *named]) == 0
+    assert "blanks" not in capsys.readouterr().out
+    assert "______" not in sheet_of(tmp_path / "set")
+    assert "Released by Ward 3. Terms: CC BY 4.0" in sheet_of(tmp_path / "set")
+    card = json.loads((tmp_path / "set" / "croissant.json").read_text())
+    assert (card["license"], card["creator"]["name"]) == ("CC BY 4.0", "Ward 3")
