@@ -6,9 +6,10 @@
 RECIPE is the folder of a run of benchmarks/recipe.py with the same settings (such as `--set
 split.train=0.1 --set seed=1`), whose variant `cpu` is the denoiser. `draw` makes a plain set, more
 candidates, a guided set and variations of training images, and writes them to OUT/sets.npz. For
-each use it fits a logistic regression to features of a frozen MobileNet. All uses have the same sum
-of weights, that of the real images, so that they are regularised alike. They are tested on the role
-`reserve`, never on `test`: OUT/predictions.csv has what each names each of its images, and
+each use it fits a logistic regression to features of a frozen MobileNet. Real images come in all
+flips and turns that `data.symmetry` allows. All uses have the same sum of weights, that of the real
+images, so that they are regularised alike. They are tested on the role `reserve`, never on `test`:
+OUT/predictions.csv has the number of the class that each use names for each of its images, and
 OUT/validation.json the loss on the validation images.
 
 `pool` takes draws of the real images, each with a generator of its own, of any number of sets. It
@@ -48,13 +49,13 @@ from kerasmed.study.run_folder import RunFolder
 TIMES = 2  # images of each class in a set, over those of the largest class of `train`
 CANDIDATES = 2  # times as many are drawn, to choose from
 STEPS = 15
-BASELINES = ("real", "real, C 0.1", "real, flipped and turned")
+BASELINES = ("real", "real, C 0.1", "real, as they are")
 
 Learned = tuple[np.ndarray, np.ndarray, np.ndarray]  # features, targets, weights
 
 
-class Draws:
-    """Draws of one denoiser, by the class of each.
+class Denoiser:
+    """Draws images of a denoiser.
 
     Args:
         judge: the real images.
@@ -90,15 +91,15 @@ def drawn_sets(judge: Judge, config: Config, denoiser: Path, path: Path) -> dict
     """The sets, drawn if the file does not hold them yet; images of each class after another."""
     if path.exists():
         return dict(np.load(path))
-    draws = Draws(judge, config, denoiser)
+    drawing = Denoiser(judge, config, denoiser)
     sets = {
-        "candidates": draws.draw(times=CANDIDATES),
-        "guided": draws.draw(guidance=2.0),
-        "variations 0.5": draws.draw(strength=0.5),
-        "variations 0.25": draws.draw(strength=0.25),
+        "candidates": drawing.draw(times=CANDIDATES),
+        "guided": drawing.draw(guidance=2.0),
+        "variations 0.5": drawing.draw(strength=0.5),
+        "variations 0.25": drawing.draw(strength=0.25),
     }
     np.savez(path, **sets)
-    labels = np.repeat(np.arange(len(draws.of_class)), draws.per_class)
+    labels = np.repeat(np.arange(len(drawing.of_class)), drawing.per_class)
     save_grid(sets["guided"], labels, path.with_name("guided.png"))
     save_grid(sets["variations 0.5"], labels, path.with_name("variations.png"))
     return sets
@@ -154,7 +155,7 @@ def uses_of(
         }
     turned = all_versions(np.asarray(judge.train.images), config.data.symmetry)
     flat = turned.reshape(-1, *turned.shape[2:])
-    versions_of_real = features(flat), np.repeat(real[1], turned.shape[1], axis=0)
+    every_version = features(flat), np.repeat(real[1], turned.shape[1], axis=0)
 
     def fit(*of: tuple[tuple[np.ndarray, np.ndarray], float], c: float = INVERSE_REGULARISATION):
         """A head from sets, each with its fraction of the weight."""
@@ -169,35 +170,38 @@ def uses_of(
         return fit_probe(np.concatenate(rows)[images], of_images, classes, weights_of, c)
 
     uses: dict[str, Callable[[], Probe]] = {
-        "real": lambda: fit((real, 1)),
-        "real, C 0.1": lambda: fit((real, 1), c=0.1),
-        "real, flipped and turned": lambda: fit((versions_of_real, 1)),
-        "pretrained": lambda: adapted(fit((learned["synthetic"], 1)), *real),
+        "real, as they are": lambda: fit((real, 1)),
+        "real": lambda: fit((every_version, 1)),
+        "real, C 0.1": lambda: fit((every_version, 1), c=0.1),
+        "pretrained": lambda: adapted(fit((learned["synthetic"], 1)), *every_version, len(labels)),
         "both, each image alike": lambda: fit(
-            (real, len(labels) / (len(labels) + plain.sum())),
+            (every_version, len(labels) / (len(labels) + plain.sum())),
             (learned["synthetic"], plain.sum() / (len(labels) + plain.sum())),
         ),
-        "both, a quarter synthetic": lambda: fit((real, 0.75), (learned["synthetic"], 0.25)),
+        "both, a quarter synthetic": lambda: fit(
+            (every_version, 0.75), (learned["synthetic"], 0.25)
+        ),
     }
     for name, images in learned.items():
         uses[f"{name} alone"] = lambda images=images: fit((images, 1))
-        uses[f"real and {name}"] = lambda images=images: fit((real, 0.5), (images, 0.5))
+        uses[f"real and {name}"] = lambda images=images: fit((every_version, 0.5), (images, 0.5))
     return uses, facts
 
 
-def adapted(prior: Probe, features: np.ndarray, targets: np.ndarray) -> Probe:
-    """A head fitted to real images, regularised towards that of synthetic ones."""
+def adapted(prior: Probe, features: np.ndarray, targets: np.ndarray, weight: float) -> Probe:
+    """A head fitted to real images of that sum of weights, regularised towards a synthetic one."""
     mean, scale = features.mean(axis=0), np.maximum(features.std(axis=0), 1e-9)
     standardised = (features - mean) / scale
     before, shape = prior.logits(features), prior.kernel.shape
+    c = INVERSE_REGULARISATION * weight / len(features)
 
     def loss(flat: np.ndarray) -> tuple[float, np.ndarray]:
         kernel, bias = np.split(flat, [np.prod(shape)])
         logits = before + standardised @ kernel.reshape(shape) + bias
         error = softmax(logits, axis=1) - targets
-        value = -(targets * log_softmax(logits, axis=1)).sum() * INVERSE_REGULARISATION
-        gradient = INVERSE_REGULARISATION * (standardised.T @ error)
-        slopes = np.append(gradient.ravel() + kernel, INVERSE_REGULARISATION * error.sum(axis=0))
+        value = -(targets * log_softmax(logits, axis=1)).sum() * c
+        gradient = c * (standardised.T @ error)
+        slopes = np.append(gradient.ravel() + kernel, c * error.sum(axis=0))
         return value + 0.5 * kernel @ kernel, slopes
 
     found = minimize(loss, np.zeros(np.prod(shape) + shape[1]), jac=True, method="L-BFGS-B").x
@@ -215,23 +219,24 @@ def draw(arguments: Namespace) -> None:
     uses, facts = uses_of(judge, config, sets, judge.features)
     reserve, validation = judge.reserve, judge.validation
     of_reserve, of_validation = judge.features(reserve.images), judge.features(validation.images)
-    names = np.array(reserve.class_names)
     columns: dict[str, np.ndarray] = {}
     losses: dict[str, float] = {}
     for name, fitted in uses.items():
         head = fitted()
-        columns[name] = names[head.logits(of_reserve).argmax(axis=1)]
+        columns[name] = head.logits(of_reserve).argmax(axis=1)
         losses[name] = mean_cross_entropy(head.logits(of_validation), validation.labels)
-        accuracy = (columns[name] == names[reserve.labels]).mean()
+        accuracy = (columns[name] == reserve.labels).mean()
         print(json.dumps({"use": name, "accuracy": round(float(accuracy), 4)}), flush=True)
     print(json.dumps(facts))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["image", "group", "class", *columns])
-    of_images = [file.name for file in reserve.files], judge.groups["reserve"]
-    writer.writerows(zip(*of_images, names[reserve.labels], *columns.values(), strict=True))
+    names = [f"{file.path.parent.name}/{file.path.name}" for file in reserve.files]
+    of_images = names, [group[:12] for group in judge.groups["reserve"]]
+    writer.writerows(zip(*of_images, reserve.labels, *columns.values(), strict=True))
     write_text(arguments.out / "predictions.csv", text.getvalue())
-    record = {"set": config.name, "seed": config.seed, **facts, "losses": losses}
+    record = {"set": config.name, "seed": config.seed, "classes": reserve.class_names, **facts}
+    record["losses"] = losses
     write_json(arguments.out / "validation.json", {**record, **machine(), **versions()})
 
 
@@ -241,9 +246,10 @@ class Draw:
     def __init__(self, folder: Path):
         record = json.loads((folder / "validation.json").read_text())
         self.set, self.losses = record["set"], record["losses"]
+        self.classes = record["classes"]
         rows = list(csv.DictReader((folder / "predictions.csv").read_text().splitlines()))
         self.groups = [row["group"] for row in rows]
-        self.labels = np.array([row["class"] for row in rows])
+        self.labels = np.array([int(row["class"]) for row in rows])
         self.right = {
             name: np.array([row[name] == row["class"] for row in rows], float)
             for name in rows[0]
@@ -251,7 +257,7 @@ class Draw:
         }
 
 
-def difference(draws: list[Draw], use: str, baseline: str, classes: list[str]) -> Figure:
+def difference(draws: list[Draw], use: str, baseline: str, classes: list[int]) -> Figure:
     """Accuracy on these classes of a use less that of the baseline, over groups and draws."""
     of_draws = [
         (drawn.right[use] - drawn.right[baseline])[np.isin(drawn.labels, classes)]
@@ -276,7 +282,7 @@ def pool(folders: list[Path]) -> None:
     for name, draws in by_set.items():
         losses = {use: np.mean([drawn.losses[use] for drawn in draws]) for use in BASELINES}
         baseline = min(losses, key=losses.__getitem__)
-        classes = sorted(set(draws[0].labels))
+        classes = sorted(set(draws[0].labels.tolist()))
         print(f"\n{name}, {len(draws)} draws; baseline: {baseline}\n")
         print("| use | accuracy % | points | balanced | least of a class |\n|---|---|---|---|---|")
         for use in draws[0].right:
@@ -288,7 +294,7 @@ def pool(folders: list[Path]) -> None:
             print(
                 f"| {use} | {100 * accuracy:.1f} | {100 * whole.value:+.1f} ({100 * low:+.1f} to "
                 f"{100 * high:+.1f}) | {100 * np.mean(list(of_class.values())):+.1f} | "
-                f"{worst} {100 * of_class[worst]:+.1f} |"
+                f"{draws[0].classes[worst]} {100 * of_class[worst]:+.1f} |"
             )
 
 
