@@ -22,6 +22,9 @@ from kerasmed.audit.tables import spaces_of
 from kerasmed.audit.usefulness import NetworkUsefulness, Usefulness
 from kerasmed.result_types import Estimate
 
+# Width of an interval of a ratio that says nothing, such as that of a fraction near 0.
+_ANYTHING = 100
+
 
 def verdicts(
     usefulness: Usefulness,
@@ -213,6 +216,8 @@ def _worst(lights: Iterable[Light]) -> Light:
 
 def _with_interval(estimate: Estimate) -> str:
     low, high = estimate["interval"]
+    if high - low > _ANYTHING:
+        return f"{estimate['value']:.2f} (it could be anything)"
     return f"{estimate['value']:.2f} ({low:.2f} to {high:.2f})"
 
 

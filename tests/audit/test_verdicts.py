@@ -189,3 +189,12 @@ def test_chance_of_doubt_is_how_often_a_set_is_amber_or_red(truth):
     assert set(lights) <= {"amber", "red"}
     assert bar.chance_of_doubt(estimate(0.9, half), truth) == pytest.approx(below, abs=0.02)
     assert bar.chance_of_doubt(estimate(0.9, 0.0), truth) == (truth < 0.9)
+
+
+def test_interval_of_a_ratio_to_nothing_is_not_spelled_out():
+    fidelity = faithful()
+    relative = fidelity["in_networks"]["MobileNet"]["relative"]
+    relative["precision"] = estimate(0.0, 4e7)
+    verdict = judge_fidelity(fidelity)
+    assert "a ratio of 0.00 (it could be anything)." in verdict.answer
+    assert verdict.light == "grey"
