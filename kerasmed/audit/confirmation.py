@@ -26,6 +26,11 @@ class Confirmation:
         groups: (n,), equal for images that belong together.
         num_classes: number of classes.
 
+    Attributes:
+        temperature: divides the logits.
+        sensitivity: how often an image is named rightly by the one that did not learn from it, the
+            mean over the classes.
+
     Raises:
         InputError: a class has fewer than five groups.
 
@@ -63,6 +68,8 @@ class Confirmation:
             self._fold[left] = number
             left_out[left] = probe.logits(features[left])
         self.temperature = fit_temperature(left_out, labels)
+        right = left_out.argmax(axis=1) == labels
+        self.sensitivity = float(np.mean([right[labels == c].mean() for c in range(num_classes)]))
 
     def probabilities(self, features: np.ndarray) -> np.ndarray:
         """Probability of each class for images by their features (n, d): (n, classes)."""

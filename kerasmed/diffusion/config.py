@@ -23,7 +23,8 @@ Candidates = Annotated[int, Field(ge=2)]
 
 Start = Literal["noise", "real"]
 
-Guidance = Annotated[float, Field(gt=0)]  # at 0 the class would have no effect
+# At 0 the class would have no effect.
+Guidance = Annotated[float, Field(gt=0)] | Literal["auto"]
 
 ATTENTION_HEADS = 4
 
@@ -142,7 +143,9 @@ class SamplingConfig(Section):
     times_real: Rate = Field(default=1.0, description="times the largest class of role `train`")
     solver: Solver = "unipc"
     steps: SolverSteps | None = Field(default=None, description="the solver's own if null")
-    guidance_scale: Guidance = 1.0  # 1 is unguided, at half the cost
+    # 1 is unguided, at half the cost. "auto" is the least scale at which classifiers that learned
+    # from real images name draws as they are labelled as often as real images.
+    guidance_scale: Guidance = 1.0
     batch_size: Count = 32
     engine: Literal["onnx", "keras"] = "onnx"
     # Draw an image again if it copies a training image, also mirrored, rotated, shifted or blended.

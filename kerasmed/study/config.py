@@ -51,16 +51,18 @@ class Config(Section):
 
     @model_validator(mode="after")
     def draws_can_be_compared(self) -> "Config":
-        """Refuse to choose among draws where no network has learned any features."""
-        sets = [None, *self.sampling.variants]
-        asked = {self.sampling.of_set(name).keep for name in sets} - {"all"}
+        """Refuse to compare draws with real images where no network has learned any features."""
+        sets = [self.sampling.of_set(name) for name in (None, *self.sampling.variants)]
+        asked = {f"sampling.keep: {of_set.keep}" for of_set in sets if of_set.keep != "all"}
+        if any(of_set.guidance_scale == "auto" for of_set in sets):
+            asked.add("sampling.guidance_scale: auto")
         backbones = self.classifiers.backbones
         learned = [b for b in backbones if self.classifiers.of_backbone(b).weights != "none"]
         if asked and not (learned or self.audit.extractors):
             raise ValueError(
-                f"sampling.keep: {min(asked)} compares images in the features of a pretrained "
-                "network, and the settings name none: give classifiers.weights, or name a network "
-                "or an ONNX file in audit.extractors"
+                f"{min(asked)} compares images in the features of a pretrained network, and the "
+                "settings name none: give classifiers.weights, or name a network or an ONNX file "
+                "in audit.extractors"
             )
         return self
 

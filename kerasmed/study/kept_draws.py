@@ -62,12 +62,17 @@ def rejected(image: str, attempt: int, why: Copy | float, training: list[str]) -
     }
 
 
+def compares_draws(settings: SamplingConfig) -> bool:
+    """Whether a set is drawn by comparing draws with real images."""
+    return settings.keep != "all" or settings.guidance_scale == "auto"
+
+
 class RealImages:
     """The training images, which draws are compared with in the features of a frozen network.
 
     Args:
         config: the study's settings.
-        settings: those of the synthetic set; its ``keep`` is not "all".
+        settings: those of the synthetic set, which ``compares_draws``.
         train: the training images.
         groups: their groups, (n,).
         run: the study's run folder.
@@ -89,7 +94,7 @@ class RealImages:
         images, folder = np.asarray(train.images), run.cache / "extractors"
         ((_, self._network),) = open_extractors([_extractor(config)], images, folder)
         self._features = self._network.features(images)
-        if settings.keep != "coverage":
+        if settings.keep in ("confirmed", "soft") or settings.guidance_scale == "auto":
             classes = len(train.class_names)
             self._confirmation = Confirmation(self._features, train.labels, groups, classes)
 
@@ -101,6 +106,15 @@ class RealImages:
         """The probability of each image's class if that is too low, otherwise None."""
         given = self.probabilities(images)[np.arange(len(labels)), labels]
         return [float(p) if p < self._least else None for p in given]
+
+    def named_as_labelled(self, images: np.ndarray, labels: np.ndarray) -> float:
+        """Fraction of drawn images that the classifiers name as the class they are drawn for."""
+        return float((self.probabilities(images).argmax(axis=1) == labels).mean())
+
+    @property
+    def sensitivity(self) -> float:
+        """How often the classifiers name a training image rightly that they did not learn from."""
+        return self._confirmation.sensitivity
 
     def covered_by(self, drawn: ImageSet, per_class: int) -> np.ndarray:
         """Positions of the images, so many of each class, that cover the training images."""
@@ -115,7 +129,7 @@ class RealImages:
 
 def mark_of_extractor(config: Config, settings: SamplingConfig) -> dict[str, str]:
     """What identifies the network whose features are compared; nothing if all draws are kept."""
-    if settings.keep == "all":
+    if not compares_draws(settings):
         return {}
     extractor = _extractor(config)
     file = Path(extractor.weights or extractor.network)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NotRequired
+from typing import NotRequired, cast
 
 import numpy as np
 from PIL import Image
@@ -42,6 +42,7 @@ from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import Sha256
 from kerasmed.study.config import Config
+from kerasmed.study.guidance import Guidance, choose_guidance
 from kerasmed.study.inputs import (
     denoiser_path,
     images_per_class,
@@ -53,6 +54,7 @@ from kerasmed.study.kept_draws import (
     RealImages,
     Rejected,
     RejectedFor,
+    compares_draws,
     mark_of_extractor,
     rejected,
 )
@@ -66,6 +68,7 @@ _SEARCHED_AT_ONCE = 32
 # images that calibrate the copy threshold (hidden, as class folders never are).
 MANIFEST = "manifest.json"
 _CALIBRATION = "calibration.json"
+_GUIDANCE = "guidance.json"
 _REJECTED = "rejected-*.json"
 _FIRST_DRAWS = ".first_draws"
 _MADE_BY = "kerasmed sample CONFIG"
@@ -80,6 +83,8 @@ class Manifest(TypedDict):
     """The threshold for copies; null if copies were not looked for."""
     rejected: list[Rejected]
     """Draws that were copies, or that no classifier confirmed."""
+    guidance: NotRequired[Guidance]
+    """How the guidance scale was chosen, if it was."""
     varied_from: NotRequired[dict[str, str]]
     """Of variations: the training image of each, by the image's path in the set."""
     taken_from: NotRequired[dict[str, str]]
@@ -161,12 +166,14 @@ class SyntheticSet:
             manifest["rejected"] = [read_json(path, _MADE_BY) for path in notes]
             if (self._folder / _CALIBRATION).exists():
                 manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
+            if (self._folder / _GUIDANCE).exists():
+                manifest["guidance"] = read_json(self._folder / _GUIDANCE, _MADE_BY)
             images = self._chosen()
             if self._settings.start == "real":
                 manifest["varied_from"] = self._originals(images)
             manifest["data_hash"] = images.data_hash
             write_json(self._folder / MANIFEST, manifest)
-        for path in (*notes, self._folder / _CALIBRATION):
+        for path in (*notes, self._folder / _CALIBRATION, self._folder / _GUIDANCE):
             path.unlink(missing_ok=True)
         shutil.rmtree(self._folder / _FIRST_DRAWS, ignore_errors=True)
         shutil.rmtree(self.target, ignore_errors=True)
@@ -175,7 +182,7 @@ class SyntheticSet:
     def _chosen(self) -> ImageSet:
         """The images of the set; those that it does not keep are deleted."""
         images, real = self._read(), self._real_images
-        if real is None or self._settings.keep == "confirmed":
+        if real is None or self._settings.keep in ("all", "confirmed"):
             return images
         if self._settings.keep == "soft":
             write_soft_labels(images, real.probabilities(images.images), self._folder)
@@ -313,20 +320,35 @@ class SyntheticSet:
                 yield *key, image
         if not missing:
             return
-        denoiser, pixels = self._denoiser
-        yield from generate_images(
-            denoiser,
-            pixels,
-            missing,
+        yield from self._generated(missing, self._guidance_scale)
+
+    def _generated(
+        self, wanted: Sequence[tuple[int, ...]], guidance_scale: float
+    ) -> Iterator[tuple[int, int, np.ndarray]]:
+        """Class, index and pixels of these classes, indices and attempts."""
+        return generate_images(
+            *self._denoiser,
+            wanted,
             len(self._names),
             self._config.data.image_size,
             self._config.seed,
             self._settings.solver,
             self._settings.timesteps(),
-            self._settings.guidance_scale,
+            guidance_scale,
             self._settings.batch_size,
             self._original if self._settings.start == "real" else None,
         )
+
+    @cached_property
+    def _guidance_scale(self) -> float:
+        """The scale of the settings, or for "auto" the one that the draws ask for."""
+        scale, path = self._settings.guidance_scale, self._folder / _GUIDANCE
+        if scale != "auto":
+            return scale
+        if not path.exists():
+            real = cast(RealImages, self._real_images)  # there is one where this is asked
+            write_json(path, choose_guidance(real, self._generated, len(self._names)))
+        return read_json(path, _MADE_BY)["scale"]
 
     def _original(self, label: int, index: int) -> np.ndarray:
         """The training image of which an image is a variation: each of the class in turn."""
@@ -402,7 +424,7 @@ class SyntheticSet:
     @cached_property
     def _real_images(self) -> RealImages | None:
         """What draws are compared with; None if all are kept."""
-        if self._settings.keep == "all":
+        if not compares_draws(self._settings):
             return None
         train = self._image_set.subset(self._split["train"])
         groups = self._groups[self._split["train"]]

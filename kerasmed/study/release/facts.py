@@ -47,6 +47,7 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "rejected": Counter(draw["reason"] for draw in manifest["rejected"]),
         "real": {role: data["roles"][role] for role in ("train", "test", "reserve")},
         "drawn": manifest["fingerprint"]["settings"],
+        "guidance": manifest.get("guidance"),
         "training": record["stages"].get("diffusion", {}).get("result"),
         "learned_from": record["config"]["sampling"]["source_learned_from"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),

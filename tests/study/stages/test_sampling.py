@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kerasmed.errors import ConfigError, DataError, StageError
 from kerasmed.metrics.copies import Copy
@@ -48,6 +49,11 @@ def calls_copies(monkeypatch, is_copy):
 
 def pixels_of(run: RunFolder) -> dict[str, bytes]:
     return {path.name + path.parent.name: path.read_bytes() for path in run.synthetic.glob("*/*")}
+
+
+def pixels_in(path: Path) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.asarray(image)
 
 
 def times_of(run: RunFolder) -> dict[Path, int]:
@@ -174,7 +180,9 @@ def test_sets_of_a_sweep_lie_beside_the_main_one_and_leave_with_their_names(run,
         sorted(run.synthetic_set(name).rglob("*.png")) for name in (None, "half", "finer")
     )
     assert (len(half), len(finer)) == (len(main_set) // 2, len(main_set))
-    assert half[0].read_bytes() == main_set[0].read_bytes() != finer[0].read_bytes()
+    of_main, of_half, of_finer = map(pixels_in, (main_set[0], half[0], finer[0]))
+    np.testing.assert_array_equal(of_half, of_main)
+    assert not np.array_equal(of_finer, of_main)
     assert result["variants"]["half"]["images"] == {"clear": 11, "ground_glass": 11}
 
     draw_samples(with_variants({"half": {"times_real": 0.5}}), run)
@@ -261,16 +269,16 @@ def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypa
     )
     opens = synthetic_set.open_denoiser
     monkeypatch.setattr(synthetic_set, "open_denoiser", lambda *a: opened.append(1) or opens(*a))
-    write, written = synthetic_set._write_image, []
+    write, written = synthetic_set.write_marked_png, []
 
-    def killed(path, image):
-        write(path, image)
+    def killed(path, *arguments):
+        write(path, *arguments)
         written.append(path)
         if len(written) == 12:
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic_set, "_write_image", killed)
+        patch.setattr(synthetic_set, "write_marked_png", killed)
         with pytest.raises(KeyboardInterrupt):
             draw_shard(config, run, 2, 2)
     assert len(asked) == 12
@@ -389,7 +397,7 @@ def test_soft_labels_are_what_classifiers_of_real_images_say(run, config):
     np.testing.assert_allclose(expected.sum(axis=1), 1, rtol=1e-6)
     assert drawing.is_finished()
     table = run.synthetic / "probabilities.csv"
-    table.write_text(table.read_text().replace("0.", "0.1", 1))
+    table.write_text(table.read_text().replace(",0.", ",0.1", 1))
     assert not drawing.is_finished()
 
 
@@ -435,6 +443,58 @@ def test_choice_that_was_interrupted_goes_on(run, config):
     assert again.draw() == 0
     again.finish()
     assert again.is_finished()
+
+
+def guided(config, run, **more) -> Config:
+    """Settings that choose the guidance scale by the features of a CNN of the study."""
+    return keeping(config, run, more.pop("keep", "all"), guidance_scale="auto", **more)
+
+
+@pytest.mark.parametrize(
+    ("named", "scale", "tried"),
+    [
+        ([0.4, 0.6, 0.9], 1.5, 3),  # real images are named rightly in 0.8
+        ([0.85], 1.0, 1),
+        ([0.4, 0.6, 0.7, 0.5, 0.4, 0.3, 0.2], 1.5, 7),
+    ],
+)
+def test_guidance_is_the_least_at_which_draws_are_named_as_real_images_are(
+    run, config, monkeypatch, named, scale, tried
+):
+    answers, scales = iter(named), []
+    real = synthetic_set.RealImages
+    monkeypatch.setattr(real, "named_as_labelled", lambda *_: next(answers))
+    monkeypatch.setattr(real, "sensitivity", 0.8)
+    generate = synthetic_set.generate_images
+
+    def watched(*arguments):
+        scales.append(arguments[8])
+        return generate(*arguments)
+
+    monkeypatch.setattr(synthetic_set, "generate_images", watched)
+    asking = guided(config, run)
+    draw_samples(asking, run)
+    chosen = json.loads((run.synthetic / "manifest.json").read_text())["guidance"]
+    assert (chosen["scale"], chosen["real"]) == (scale, 0.8)
+    assert list(chosen["named_as_labelled"].values()) == named
+    assert len(set(scales[:tried])) == tried
+    assert set(scales[tried:]) == {scale}
+    assert synthetic_set.SyntheticSet(asking, run, None).is_finished()
+
+
+def test_processes_agree_on_the_guidance_that_one_has_chosen(run, config, monkeypatch):
+    asking = guided(config, run)
+    draw_shard(asking, run, 1, 2)
+    monkeypatch.setattr("kerasmed.study.synthetic_set.choose_guidance", None)
+    assert draw_shard(asking, run, 2, 2) == 0
+    assert draw_samples(asking, run)["images"]
+
+
+def test_guidance_by_real_images_needs_a_pretrained_network(config):
+    values = config.model_dump()
+    values["sampling"]["guidance_scale"] = "auto"
+    with pytest.raises(ConfigError, match=r"guidance_scale: auto compares images in the features"):
+        parse_config(values, "test")
 
 
 def varied(config, strength: float, **more):
