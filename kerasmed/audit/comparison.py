@@ -153,7 +153,10 @@ def accuracy_figure(
     elif len(of_seeds) > 1:
         trainings = {" ".join(map(str, trained_on)): np.arange(len(of_seeds))}
         without |= mean_figure(right.mean(axis=1), trainings).without
-    return Figure(of_images.value, without)
+    # A class or a subgroup may lack images of many groups, which then say nothing of it.
+    there = np.bincount(groups[chosen], minlength=count) > 0
+    counted = {"test": np.append(there, np.full(len(added), True))}
+    return Figure(of_images.value, without, counted)
 
 
 class _Difference(NamedTuple):

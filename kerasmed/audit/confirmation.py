@@ -48,14 +48,7 @@ class Confirmation:
     def __init__(
         self, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, num_classes: int
     ):
-        for label in range(num_classes):
-            count = len(np.unique(groups[labels == label]))
-            if count < MINIMUM_GROUPS:
-                raise InputError(
-                    f"Confirmation: expected at least {MINIMUM_GROUPS} groups of training images "
-                    f"of each class, received {count} of class {label}; add images, or set "
-                    "sampling.keep: all."
-                )
+        check_groups(labels, groups, num_classes)
         self._scale = np.maximum(features.std(axis=0), 1e-6)
         self._features = features / self._scale
         self._fold = np.empty(len(labels), int)
@@ -77,3 +70,24 @@ class Confirmation:
         logits = np.stack([probe.logits(features) for probe in self._probes])
         chosen = logits[self._fold[nearest], np.arange(len(features))]
         return softmax(chosen / self.temperature, axis=1)
+
+
+def check_groups(labels: np.ndarray, groups: np.ndarray, num_classes: int) -> None:
+    """Refuse classes with too few groups to leave a fifth of them out.
+
+    Args:
+        labels: int (n,), of the training images.
+        groups: (n,), equal for images that belong together.
+        num_classes: number of classes.
+
+    Raises:
+        InputError: a class has fewer than five groups.
+    """
+    for label in range(num_classes):
+        count = len(np.unique(groups[labels == label]))
+        if count < MINIMUM_GROUPS:
+            raise InputError(
+                f"Confirmation: expected at least {MINIMUM_GROUPS} groups of training images "
+                f"of each class, received {count} of class {label}; add images, or set "
+                "sampling.keep: all."
+            )

@@ -82,9 +82,11 @@ def _subgroup(
 
 
 def _band(age: str) -> str:
-    """The band of an age in years; "" if it is no number."""
+    """The band of an age in years; "" if it is none."""
     try:
         years = float(age.strip().rstrip("Yy"))
     except ValueError:
+        return ""
+    if not 0 <= years < 130:
         return ""
     return next((name for end, name in _AGES if years < end), "80 and over")

@@ -59,6 +59,12 @@ def over_seeds_text(row: dict[str, Any], figure: str, digits: int, factor: float
     return text if spread is None else f"{text} ± {factor * spread:.{digits}f}"
 
 
+def points_text(figure: Mapping[str, Any]) -> str:
+    """A difference of ``comparisons.json`` in percentage points, with its interval."""
+    low, high = figure["interval"]
+    return f"{100 * figure['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
 def metrics_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """CSV with one line for each classifier.
 

@@ -12,6 +12,9 @@ from kerasmed.classify.network import predict_outputs
 from kerasmed.data.image_set import ImageSet
 from kerasmed.metrics.linear_probe import fit_probe
 
+# Probabilities up to this one are left out, since each is a row of features.
+_NEGLIGIBLE = 0.01
+
 
 def fit_head(
     network: keras.Model,
@@ -26,15 +29,16 @@ def fit_head(
     class_weights = balancing_weights(train.targets, settings.class_weights, shown)
     row: dict[str, Any] = {"phase": "head", "epoch": 1}
     features = predict_outputs(network, train.images)["features"]
-    # An image that is of several classes, each with a probability, counts as one of each.
-    images, labels = np.nonzero(train.targets)
-    weights = train.targets[images, labels] * class_weights[labels]
+    inputs, labels = features, train.labels
+    weights = class_weights[labels] * shown * sources.weights()
+    if train.probabilities is not None:
+        # An image that is of several classes, each with a probability, counts as one of each.
+        images, labels = np.nonzero(train.probabilities > _NEGLIGIBLE)
+        inputs = features[images]
+        of_images = train.probabilities[images, labels] * (shown * sources.weights())[images]
+        weights = class_weights[labels] * of_images
     probe = fit_probe(
-        features[images],
-        labels,
-        len(train.class_names),
-        weights * (shown * sources.weights())[images],
-        settings.head_inverse_regularisation,
+        inputs, labels, len(train.class_names), weights, settings.head_inverse_regularisation
     )
     network.get_layer("logits").set_weights([probe.kernel, probe.bias])
     judged = [("", features, train.labels, mean_cross_entropy)]

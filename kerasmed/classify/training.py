@@ -122,14 +122,18 @@ def train_best_classifier(
     losses: dict[str, float] = {}
     results: dict[str, dict[str, Any]] = {}
     trial = folder / ".trial"
+    tried: list[Sequence[Phase]] = []
     for name, phases in recipes.items():
+        if phases in tried:  # such as MixUp, where the settings have it anyway
+            continue
+        tried.append(phases)
         say(f"recipe: {name}")
         _, results[name] = train_classifier(
             backbone, phases, validation, symmetry, seed, runtime, trial, images_per_epoch
         )
         losses[name] = results[name]["validation_loss"]
         if this_worker().is_chief:
-            if losses[name] == min(losses.values()):
+            if name == min(losses, key=losses.__getitem__):
                 for file in ("model.keras", "history.csv"):
                     (trial / file).replace(folder / file)
             shutil.rmtree(trial)

@@ -77,7 +77,9 @@ def release(
     directory: Annotated[
         Path | None, typer.Argument(metavar="DIR", help="Folder to create.")
     ] = None,
-    image_format: Annotated[ImageFormat, typer.Option("--format")] = ImageFormat.png,
+    image_format: Annotated[
+        ImageFormat | None, typer.Option("--format", help="png (the default) or dicom.")
+    ] = None,
     model: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME", help="A CNN to hand on too; can be repeated."),
@@ -101,7 +103,7 @@ def release(
     A network is left out unless it is named: the answer on privacy covers the images only.
     """
     if check is not None:
-        others = (run, directory, model or None, despite, licence, by)
+        others = (run, directory, image_format, model or None, despite, licence, by)
         if any(option is not None for option in others):
             raise ConfigError("--check takes one folder and nothing else; drop the others.")
         _check_release(check)
@@ -111,8 +113,8 @@ def release(
     from kerasmed.study.release.write import release
     from kerasmed.study.run_folder import RunFolder
 
-    models = tuple(model or ())
-    counts = release(RunFolder(run), directory, image_format.value, models, despite, licence, by)
+    models, written_as = tuple(model or ()), image_format or ImageFormat.png
+    counts = release(RunFolder(run), directory, written_as.value, models, despite, licence, by)
     print(f"{directory}: {counts['released']} images, {counts['withheld']} withheld as copies.")
     blanks = [f"--{name}" for name, value in (("licence", licence), ("by", by)) if value is None]
     print(f"Read {directory / 'DATASHEET.md'} before you pass it on.")

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from kerasmed import __version__
 from kerasmed.data.entries import folder_name
+from kerasmed.data.marks import Mark, write_marked_png
 from kerasmed.errors import InputError
 from kerasmed.files import folder_written_aside, nameless_file
 
@@ -111,9 +113,18 @@ def take_rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
 
 
 def write_pngs(
-    images: np.ndarray, labels: np.ndarray, class_names: tuple[str, ...], path: Path
+    images: np.ndarray,
+    labels: np.ndarray,
+    class_names: tuple[str, ...],
+    path: Path,
+    set_id: str | None = None,
 ) -> None:
     """Write each image as a PNG into the folder of its class.
+
+    Args:
+        images, labels, class_names: as in ``ImageSet``.
+        path: the folder.
+        set_id: identifier of a drawn set, whose images are marked as synthetic; None of others.
 
     Raises:
         StageError: the folder exists already, or cannot be written.
@@ -123,7 +134,12 @@ def write_pngs(
         for name in names:
             (folder / name).mkdir()
         for row, (pixels, label) in enumerate(zip(images, labels, strict=True)):
-            Image.fromarray(np.asarray(pixels)).save(folder / names[label] / f"{row:06d}.png")
+            file, number = folder / names[label] / f"{row:06d}.png", f"{row:06d}"
+            if set_id is None:
+                Image.fromarray(np.asarray(pixels)).save(file)
+            else:
+                mark = Mark(f"kerasmed {__version__}", set_id, number)
+                write_marked_png(file, np.asarray(pixels), mark)
 
 
 def tf_batches(

@@ -19,6 +19,7 @@ from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import folder_name
 from kerasmed.data.groups import group_images
 from kerasmed.data.image_file import ImageFile
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import measure_pixels, read_measurements
 from kerasmed.data.splits import make_split
@@ -264,6 +265,7 @@ class ImageSet:
             labels=self.labels[rows],
             files=tuple(self.files[i] for i in rows),
             skipped=(),
+            notes={SYNTHETIC: len(rows)} if self.notes.get(SYNTHETIC) == len(self) else self.notes,
             measurements=self.measurements and self.measurements.subset(rows),
             groups=None if self.groups is None else self.groups[rows],
             probabilities=None if self.probabilities is None else self.probabilities[rows],
@@ -308,10 +310,14 @@ class ImageSet:
     def to_directory(self, path: str | Path) -> None:
         """Write each image as a PNG into the folder of its class, numbered by its row in the set.
 
+        The images of a set that a model has drawn are marked as synthetic.
+
         Raises:
             StageError: the folder exists already, or cannot be written.
         """
-        write_pngs(self.images, self.labels, self.class_names, Path(path))
+        is_drawn = self.notes.get(SYNTHETIC) == len(self)
+        set_id = self.data_hash[:16] if is_drawn else None
+        write_pngs(self.images, self.labels, self.class_names, Path(path), set_id)
 
     def to_tf_dataset(
         self, batch_size: int = 32, shuffle: bool = False, seed: int = 0

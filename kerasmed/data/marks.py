@@ -73,16 +73,26 @@ def write_marked_png(path: Path, pixels: np.ndarray, mark: Mark) -> None:
         True
     """
     info = PngInfo()
-    values = {"source_type": SOURCE_TYPE, "generator": mark.generator}
-    values["identifier"] = f"{mark.set_id}/{mark.number}"
-    packet = _PACKET.format(**{name: quoteattr(value) for name, value in values.items()})
-    info.add_itxt(_XMP, packet)
-    info.add_text("Software", mark.generator)
-    info.add_text("DigitalSourceType", SOURCE_TYPE)
-    info.add_text("SyntheticSet", mark.set_id)
-    info.add_text("SyntheticIndex", mark.number)
+    for name, text in fields_of(mark).items():
+        if name == _XMP:
+            info.add_itxt(name, text)
+        else:
+            info.add_text(name, text)
     with written_aside(path) as temporary:
         Image.fromarray(pixels).save(temporary, pnginfo=info)
+
+
+def fields_of(mark: Mark) -> dict[str, str]:
+    """The text fields of a PNG with this mark, by their names; the XMP packet is one of them."""
+    values = {"source_type": SOURCE_TYPE, "generator": mark.generator}
+    values["identifier"] = f"{mark.set_id}/{mark.number}"
+    return {
+        _XMP: _PACKET.format(**{name: quoteattr(value) for name, value in values.items()}),
+        "Software": mark.generator,
+        "DigitalSourceType": SOURCE_TYPE,
+        "SyntheticSet": mark.set_id,
+        "SyntheticIndex": mark.number,
+    }
 
 
 def mark_of(path: Path) -> Mark | None:
@@ -101,6 +111,5 @@ def is_marked(info: Mapping[Any, Any]) -> bool:
         info: ``PIL.Image.Image.info``.
     """
     found = (info.get(name) for name in (_XMP, "xmp", "DigitalSourceType"))
-    return any(
-        _MARK.search(text.encode() if isinstance(text, str) else text) for text in found if text
-    )
+    texts = (text.encode(errors="replace") if isinstance(text, str) else text for text in found)
+    return any(_MARK.search(text) for text in texts if isinstance(text, bytes))

@@ -191,6 +191,18 @@ class SamplingConfig(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def candidates_are_chosen_from(self) -> "SamplingConfig":
+        """Refuse a number of candidates where all draws are kept."""
+        for name in (None, *self.variants):
+            of_set = self.of_set(name)
+            if of_set.candidates != 3 and of_set.keep != "coverage":
+                raise ValueError(
+                    "sampling.candidates is for sampling.keep: coverage; received "
+                    f"{of_set.keep!r}; change one of the two"
+                )
+        return self
+
     def timesteps(self) -> np.ndarray:
         """The timesteps to visit, see ``sampling_timesteps``; the last ones for a variation."""
         timesteps = sampling_timesteps(self.steps or DEFAULT_STEPS[self.solver])

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from kerasmed.data.arrays import check_labels, check_pixels
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import endless
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.diffusion.averaged import AveragedDenoiser
 from kerasmed.diffusion.batches import Batch, NoisyBatches, noisy_stream, validation_batch
 from kerasmed.diffusion.checkpoints import Checkpoints
@@ -318,7 +319,8 @@ class DiffusionModel(ImageModel):
                 if advance is not None:
                     advance(1, "")
         numbers = np.array([label for label, _ in wanted])
-        return ImageSet.from_arrays(images, numbers, self.class_names)
+        drawn_set = ImageSet.from_arrays(images, numbers, self.class_names)
+        return replace(drawn_set, notes={SYNTHETIC: len(images)})
 
     def export(self, filepath: str | Path, **metadata: Any) -> dict[str, Any]:
         """Write the averaged network as ONNX, checked against Keras; ``OnnxDenoiser`` runs it.

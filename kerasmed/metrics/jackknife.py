@@ -21,6 +21,7 @@ class Figure:
     Attributes:
         value: the figure.
         without: by sample, float (groups,): the figure without each group of it.
+        counted: by sample, bool (groups,): which of its groups the figure is of; all if not given.
 
     Example:
         >>> import numpy as np
@@ -35,6 +36,7 @@ class Figure:
 
     value: float
     without: Mapping[str, np.ndarray] = field(default_factory=dict)
+    counted: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def corrected(self) -> "Figure":
         """The figure less its bias, which is estimated to first order in one over the groups."""
@@ -46,7 +48,7 @@ class Figure:
     @property
     def standard_error(self) -> float:
         """Standard deviation of the figure over samples of as many groups."""
-        return float(np.sqrt(sum(map(_variance, self.without.values()))))
+        return float(np.sqrt(sum(self._variances()[0])))
 
     def quantile(self, probability: float) -> float:
         """The figure's bound that the truth stays below with this probability.
@@ -66,9 +68,17 @@ class Figure:
 
     @property
     def _degrees(self) -> float:
-        variances = np.array([_variance(values) for values in self.without.values()])
-        groups = np.array([len(values) for values in self.without.values()])
+        variances, groups = self._variances()
         return variances.sum() ** 2 / np.sum(np.square(variances) / (groups - 1))
+
+    def _variances(self) -> tuple[np.ndarray, np.ndarray]:
+        """The variance from each sample, and how many groups of it the figure is of."""
+        counted = {
+            name: values[self.counted[name]] if name in self.counted else values
+            for name, values in self.without.items()
+        }
+        groups = np.array([len(values) for values in counted.values()])
+        return np.array([_variance(values) for values in counted.values()]), groups
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
         """The central interval of this level."""
@@ -91,7 +101,16 @@ def combine(function: Callable[..., Any], *figures: Figure) -> Figure:
         name: np.asarray(function(*(figure.without.get(name, figure.value) for figure in figures)))
         for name in samples
     }
-    return Figure(float(function(*(figure.value for figure in figures))), without)
+    counted = {
+        name: np.logical_or.reduce(
+            [
+                figure.counted.get(name, np.full(len(values), name in figure.without))
+                for figure in figures
+            ]
+        )
+        for name, values in without.items()
+    }
+    return Figure(float(function(*(figure.value for figure in figures))), without, counted)
 
 
 def ratio_of(first: Figure, second: Figure) -> Figure:

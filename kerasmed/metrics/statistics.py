@@ -16,9 +16,8 @@ def grouped_interval(
     groups: np.ndarray,
     samples: int,
     seed: int,
-    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> tuple[float, float]:
-    """95% interval of a mean, over resamples of whole groups with replacement.
+    """95% interval of a mean of values from 0 to 1, over resamples of whole groups.
 
     Fewer than five groups, or groups of equal means, say nothing about groups outside the sample.
     The interval then reaches from the lowest to the highest mean of a group. It is extended as if
@@ -30,7 +29,6 @@ def grouped_interval(
         groups: (n,), equal for values of one group.
         samples: Number of resamples.
         seed: Seed of the resampling.
-        bounds: Least and greatest possible value.
     """
     _, group_of_value = np.unique(groups, return_inverse=True)
     sums, sizes = np.bincount(group_of_value, values), np.bincount(group_of_value)
@@ -38,7 +36,7 @@ def grouped_interval(
     if count < MINIMUM_GROUPS or np.ptp(means) < 1e-12:
         missed = 1 - 0.025 ** (1 / count)
         low, high = means.min(), means.max()
-        return float(low - missed * (low - bounds[0])), float(high + missed * (bounds[1] - high))
+        return float(low - missed * low), float(high + missed * (1 - high))
     resamples = bootstrap(
         (sums, sizes),
         lambda drawn, drawn_sizes, axis: drawn.sum(axis) / drawn_sizes.sum(axis),

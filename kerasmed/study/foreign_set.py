@@ -51,6 +51,7 @@ def take_over(config: Config, source: Path, run: RunFolder) -> ImageSet:
             "fingerprint": Fingerprint({}, {str(source): images.data_hash}).as_record(),
             "calibration": None,
             "rejected": [],
+            "drawn": len(images),
             "taken_from": taken_from,
             "data_hash": written.data_hash,
         }

@@ -1,6 +1,7 @@
 """Several studies of the same images, such as with several seeds, compared as one."""
 
 import csv
+import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,8 +41,21 @@ def compare_studies(runs: Sequence[RunFolder]) -> list[Comparison]:
             "Studies: expected the same real images in all, received different ones; give studies "
             "that differ in the seed alone."
         )
+    if len({study.settings for study in studies}) > 1:
+        raise InputError(
+            "Studies: expected the same settings in all but the seed, received different ones; "
+            "pool those that are alike."
+        )
+    if len({study.seed for study in studies}) < len(studies):
+        raise InputError(
+            f"Studies: expected a seed of its own for each, received "
+            f"{[study.seed for study in studies]}; run them with --set seed=..."
+        )
     common = [key for key in studies[0].correct if all(key in other.correct for other in studies)]
-    if len({key.regime for key in common}) < 2:
+    regimes_of: dict[str, set[str]] = {}
+    for key in common:
+        regimes_of.setdefault(key.backbone, set()).add(key.regime)
+    if max(map(len, regimes_of.values()), default=0) < 2:
         named = [f"{key.backbone} {key.regime}" for key in common]
         raise InputError(
             f"Studies: expected two or more regimes of a network in all, received {named}; train "
@@ -70,7 +84,15 @@ class _Answers:
         config = parse_config(record["config"], str(run.record_path))
         check_finished(STAGES["evaluate"], config, run)
         self.data_hash, self.seed = record["data_hash"], config.seed
+        left_out = {"name", "seed", "runtime", "explain", "audit", "classifiers"}
+        settings = config.model_dump(mode="json", exclude=left_out)
+        # CNNs may be added to a study; those that all have are compared.
+        added = {"train_on", "backbones", "seeds", "by_backbone"}
+        classifiers = config.classifiers.model_dump(mode="json", exclude=added)
+        self.settings = json.dumps([settings, classifiers], sort_keys=True)
         path = run.evaluation / "predictions.csv"
+        if not path.exists():
+            raise StageError(f"Missing {path}: run `kerasmed evaluate` again.")
         with path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         self.classes = np.array([row["class"] for row in rows])

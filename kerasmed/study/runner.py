@@ -17,6 +17,7 @@ from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 from kerasmed.study.stages.classifiers import check_classifiers
+from kerasmed.study.stages.evaluate import check_outside
 
 if TYPE_CHECKING:
     from kerasmed.study.ray_executor import RayCluster
@@ -105,7 +106,9 @@ def _join_workers(run: RunFolder) -> tuple[int, int]:
 def _run_stages(
     config: Config, run: RunFolder, index: int, shards: int, cluster: "RayCluster | None"
 ) -> None:
-    check_classifiers(config)  # report a mistake there before the diffusion training
+    # Mistakes that would otherwise end the study after hours.
+    check_classifiers(config)
+    check_outside(config)
     finished = run.finished_stages()
     stages = stages_of(config)
     for stage in stages:

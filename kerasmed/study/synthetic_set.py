@@ -7,13 +7,14 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import NotRequired, cast
+from typing import Any, NotRequired, cast
 
 import numpy as np
 from PIL import Image
 from typing_extensions import TypedDict
 
 from kerasmed import __version__
+from kerasmed.audit.confirmation import check_groups
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.marks import Mark, write_marked_png
@@ -40,7 +41,7 @@ from kerasmed.metrics.copies import (
 from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
-from kerasmed.result_types import Sha256
+from kerasmed.result_types import Sha256, Whole
 from kerasmed.study.config import Config
 from kerasmed.study.guidance import Guidance, choose_guidance
 from kerasmed.study.inputs import (
@@ -83,6 +84,8 @@ class Manifest(TypedDict):
     """The threshold for copies; null if copies were not looked for."""
     rejected: list[Rejected]
     """Draws that were copies, or that no classifier confirmed."""
+    drawn: Whole
+    """Number of images that were drawn, with those left out."""
     guidance: NotRequired[Guidance]
     """How the guidance scale was chosen, if it was."""
     varied_from: NotRequired[dict[str, str]]
@@ -144,6 +147,8 @@ class SyntheticSet:
     def draw(self, index: int = 1, shards: int = 1) -> int:
         """Draw one shard; returns how many images of the whole set are still missing."""
         self._begin()
+        if "data_hash" in read_json(self._folder / MANIFEST, _MADE_BY):
+            return 0  # complete, and what it does not keep may be deleted already
         times = self._settings.candidates if self._settings.keep == "coverage" else 1
         per_class = times * self._per_class
         wanted = [(label, i) for label in range(len(self._names)) for i in range(per_class)]
@@ -152,7 +157,10 @@ class SyntheticSet:
         if len(missing) < len(mine):
             say(f"{len(mine) - len(missing)} of {len(mine)} images exist already.")
         if missing:
-            self._draw_missing(missing, self._copy_filter(index), self._real_images)
+            if self._settings.keep == "soft":  # it is asked at the end, and refuses few groups now
+                train = self._split["train"]
+                check_groups(self._image_set.labels[train], self._groups[train], len(self._names))
+            self._draw_missing(missing, self._copy_filter(index))
         return sum(not self._path_of(*key).exists() for key in wanted)
 
     def finish(self) -> None:
@@ -168,7 +176,9 @@ class SyntheticSet:
                 manifest["calibration"] = read_json(self._folder / _CALIBRATION, _MADE_BY)
             if (self._folder / _GUIDANCE).exists():
                 manifest["guidance"] = read_json(self._folder / _GUIDANCE, _MADE_BY)
-            images = self._chosen()
+            images = self._read()
+            manifest["drawn"] = len(images) + len(notes)
+            images = self._chosen(images)
             if self._settings.start == "real":
                 manifest["varied_from"] = self._originals(images)
             manifest["data_hash"] = images.data_hash
@@ -179,9 +189,9 @@ class SyntheticSet:
         shutil.rmtree(self.target, ignore_errors=True)
         self._folder.rename(self.target)
 
-    def _chosen(self) -> ImageSet:
+    def _chosen(self, images: ImageSet) -> ImageSet:
         """The images of the set; those that it does not keep are deleted."""
-        images, real = self._read(), self._real_images
+        real = self._real_images
         if real is None or self._settings.keep in ("all", "confirmed"):
             return images
         if self._settings.keep == "soft":
@@ -219,7 +229,8 @@ class SyntheticSet:
         for name in self._names:
             make_folder(new / folder_name(name))
         manifest = {"fingerprint": self._made_from.as_record()}
-        write_json(new / MANIFEST, {**manifest, "calibration": None, "rejected": []})
+        empty: dict[str, Any] = {"calibration": None, "rejected": [], "drawn": 0}
+        write_json(new / MANIFEST, {**manifest, **empty})
         try:
             new.rename(self._folder)  # fails if another process has begun the set, which then wins
             return
@@ -229,17 +240,12 @@ class SyntheticSet:
         remedy = f"delete {self._folder} and rerun `{_MADE_BY}`"
         self._made_from.check(begun["fingerprint"], str(self._folder), remedy)
 
-    def _draw_missing(
-        self,
-        missing: list[tuple[int, int]],
-        copies: CopyFilter | None,
-        real: RealImages | None,
-    ) -> None:
+    def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
         """Write these images, and a note for each draw that was left out."""
         training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
-            for label, index, attempt, image, why in self._attempts(missing, copies, real):
+            for label, index, attempt, image, why in self._attempts(missing, copies):
                 if not self._folder.exists():
                     raise StageError(
                         f"{self._folder} is gone: expected the set that is being drawn. Another "
@@ -253,10 +259,7 @@ class SyntheticSet:
                 advance(1, "")
 
     def _attempts(
-        self,
-        wanted: list[tuple[int, int]],
-        copies: CopyFilter | None,
-        real: RealImages | None,
+        self, wanted: list[tuple[int, int]], copies: CopyFilter | None
     ) -> Iterator[tuple[int, int, int, np.ndarray, Copy | float | None]]:
         """Each draw of each image, until one is kept.
 
@@ -274,7 +277,8 @@ class SyntheticSet:
                 images = np.stack([image for *_, image in batch])
                 originals = [None] * len(batch) if copies is None else copies.find(images)
                 doubts: list[float | None] = [None] * len(batch)
-                if real is not None and self._settings.keep == "confirmed":
+                if self._settings.keep == "confirmed":
+                    real = cast(RealImages, self._real_images)
                     doubts = real.doubts(images, np.array([label for label, *_ in batch]))
                 for (label, index, image), copied, doubt in zip(
                     batch, originals, doubts, strict=True

@@ -49,11 +49,9 @@ def test_interval_of_few_groups_says_how_little_is_known():
     values, of_image = np.array([1.0, 0, 0, 0, 1, 1, 1, 0]), np.repeat([0, 1], 4)
 
     low, high = grouped_interval(values, of_image, 100, 0)
-    difference = grouped_interval(values[:4], of_image[:4], 100, 0, (-1.0, 1.0))
 
     missed = 1 - 0.025**0.5
     assert (low, high) == pytest.approx((0.25 * (1 - missed), 0.75 + 0.25 * missed))
-    assert difference == pytest.approx((0.25 - 0.975 * 1.25, 0.25 + 0.975 * 0.75))
 
 
 def test_interval_is_the_same_drawn_in_batches(monkeypatch):
@@ -225,6 +223,21 @@ def test_interval_covers_the_difference_of_the_recipes(seeds):
         found += row["p_value"] < 0.05
     assert covered >= 184
     assert found <= 16
+
+
+def test_class_of_few_groups_has_the_interval_of_few_groups():
+    """Other groups say nothing of a class that they have no image of."""
+    rng = np.random.default_rng(3)
+    labels = np.repeat([0, 1], [10, 390])
+    groups = np.arange(400) // 2
+    correct = {
+        TrainedOn("A", regime): [(rng.random(400) < 0.7) * 1.0] for regime in ("real", "both")
+    }
+    (row,) = compare_regimes(correct, labels, ["a", "b"], groups, 0)
+    few = {key: [of[0][:10]] for key, of in correct.items()}
+    (alone,) = compare_regimes(few, labels[:10], ["a", "b"], groups[:10], 0)
+    expected = alone["sensitivity"]["a"]["interval"]
+    np.testing.assert_allclose(row["sensitivity"]["a"]["interval"], expected, atol=1e-9)
 
 
 def test_sets_of_a_sweep_are_compared_with_the_main_ones_alone(correct):

@@ -27,8 +27,8 @@ def test_accuracy_of_each_value_by_hand():
 
 
 def test_ages_become_bands():
-    ages = ["19", "20", "39.5", "60Y", "081Y", "unknown", ""]
-    found = by_subgroup({}, np.arange(7), {"age": ages})["age"]
+    ages = ["19", "20", "39.5", "60Y", "081Y", "unknown", "", "nan", "inf", "-1"]
+    found = by_subgroup({}, np.arange(10), {"age": ages})["age"]
     assert {band: row["images"] for band, row in found.items()} == {
         "under 20": 1, "20 to 39": 2, "60 to 79": 1, "80 and over": 1,
     }  # fmt: skip

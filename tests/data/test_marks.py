@@ -1,6 +1,7 @@
 """Synthetic images say so, and are not taken for real ones."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from kerasmed.cli.main import main
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.marks import SOURCE_TYPE, Mark, is_marked, mark_of, write_marked_png
+from kerasmed.data.marks import SOURCE_TYPE, SYNTHETIC, Mark, is_marked, mark_of, write_marked_png
 from kerasmed.errors import DataError
 from kerasmed.study.run_folder import RunFolder
 
@@ -71,6 +72,20 @@ def test_marks_of_other_programs_are_recognised(tmp_path):
     found = [is_marked(info_of(path)) for path in sorted(tmp_path.iterdir())]
     assert found == [True, True, False]
     assert mark_of(tmp_path / "a.png") is None
+
+
+def test_odd_tags_are_no_marks_and_reject_no_file():
+    assert not is_marked({"xmp": 5, "DigitalSourceType": (1, 2)})
+
+
+def test_drawn_set_is_marked_where_it_is_written(tmp_path):
+    images = phantom_set(per_class=4, size=24)
+    drawn = replace(images, notes={SYNTHETIC: len(images)}).subset([0, 5])
+    drawn.to_directory(tmp_path / "drawn")
+    paths = sorted((tmp_path / "drawn").rglob("*.png"))
+    assert [mark_of(path).set_id for path in paths] == [drawn.data_hash[:16]] * 2
+    (drawn + images).to_directory(tmp_path / "mixed")
+    assert not any(map(mark_of, (tmp_path / "mixed").rglob("*.png")))
 
 
 def test_marked_images_are_refused_unless_allowed(tmp_path):

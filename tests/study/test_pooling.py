@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import numpy as np
@@ -17,6 +18,19 @@ from kerasmed.study.result_files import json_schema
 from kerasmed.study.run_folder import RunFolder
 
 
+def with_seed(run: RunFolder, seed: int) -> None:
+    """Make a copied study look like one of another seed, its CNNs named accordingly."""
+    record = run.record()
+    record["config"]["seed"] = record["seed"] = seed
+    for stage in record["stages"].values():
+        if "seed" in stage["fingerprint"]["settings"]:
+            stage["fingerprint"]["settings"]["seed"] = seed
+    write_json(run.record_path, record)
+    path = run.evaluation / "predictions.csv"
+    path.write_text(re.sub(r"-s\d+", f"-s{seed}", path.read_text()))
+    accept_outputs(run.root)
+
+
 def answers(run: RunFolder, right: dict[str, float], seed: int) -> None:
     """Rewrite what the CNNs of a study name its test images, right so often."""
     rng = np.random.default_rng(seed)
@@ -25,7 +39,7 @@ def answers(run: RunFolder, right: dict[str, float], seed: int) -> None:
     wrong = {"clear": "ground_glass", "ground_glass": "clear"}
     for name, chance in right.items():
         for row in rows:
-            row[f"MobileNet-{name}-s0"] = (
+            row[f"MobileNet-{name}-s{run.record()['seed']}"] = (
                 row["class"] if rng.random() < chance else wrong[row["class"]]
             )
     with path.open("w", newline="") as file:
@@ -40,13 +54,18 @@ def studies(run_copy, tmp_path):
     """Three studies, the CNN of both at 95% and that of real images at 60%."""
     runs = [RunFolder(shutil.copytree(run_copy, tmp_path / f"s{i}")) for i in range(3)]
     for seed, run in enumerate(runs):
+        with_seed(run, seed)
         answers(run, {"real": 0.6, "synthetic": 0.6, "both": 0.95}, seed)
     return runs
 
 
 def accuracies(run: RunFolder, regime: str) -> float:
     rows = csv.DictReader((run.evaluation / "predictions.csv").read_text().splitlines())
-    return float(np.mean([row[f"MobileNet-{regime}-s0"] == row["class"] for row in rows]))
+    return float(
+        np.mean(
+            [row[f"MobileNet-{regime}-s{run.record()['seed']}"] == row["class"] for row in rows]
+        )
+    )
 
 
 def test_all_answers_of_all_studies_count(studies, tmp_path, capsys):
@@ -70,6 +89,24 @@ def test_studies_that_disagree_widen_the_interval(studies):
     before = width()
     answers(studies[0], {"both": 0.2}, 7)
     assert width() > 2 * before
+
+
+def test_studies_that_are_no_repetitions_are_refused(studies):
+    with_seed(studies[1], 0)
+    with pytest.raises(InputError, match=r"a seed of its own for each, received \[0, 0\]"):
+        compare_studies(studies[:2])
+    record = studies[2].record()
+    record["config"]["diffusion"]["max_images"] = 99
+    record["stages"]["diffusion"]["fingerprint"]["settings"]["diffusion"]["max_images"] = 99
+    write_json(studies[2].record_path, record)
+    with pytest.raises(InputError, match="the same settings in all but the seed"):
+        compare_studies([studies[0], studies[2]])
+
+
+def test_evaluation_without_predictions_is_refused(studies):
+    (studies[0].evaluation / "predictions.csv").unlink()
+    with pytest.raises(StageError, match=r"predictions.csv"):
+        compare_studies(studies[:2])
 
 
 def test_what_cannot_be_pooled_is_refused(studies, run_copy):

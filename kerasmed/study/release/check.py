@@ -7,18 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
-from kerasmed.data.marks import SOURCE_TYPE, mark_of
+from kerasmed.data.marks import SOURCE_TYPE, Mark, fields_of, mark_of
 from kerasmed.errors import MachineError, StageError
 from kerasmed.files import sha256_of
 from kerasmed.study.release.cards import CROISSANT, MARKDOWN
 
 _LISTED = ("labels.csv", "provenance.json", CROISSANT, *MARKDOWN)
-# What ``write_marked_png`` puts into a file; everything else is a leftover.
-_PNG_FIELDS = {
-    "XML:com.adobe.xmp", "xmp", "Software", "DigitalSourceType", "SyntheticSet", "SyntheticIndex",
-}  # fmt: skip
 # Absolute paths of the usual systems, and addresses of files.
 _PATH = re.compile(
     r"(?<![\w./:])(?:/(?:home|root|Users|tmp|var|mnt|media|data|opt|srv|scratch|work)/[\w.-]+"
@@ -48,7 +45,7 @@ def check_release(folder: Path) -> list[str]:
 
 def _sums(folder: Path, sums: Path) -> Iterator[str]:
     listed: dict[str, str] = {}
-    for line in sums.read_text(encoding="utf-8").splitlines():
+    for line in sums.read_text(encoding="utf-8", errors="replace").splitlines():
         digest, _, name = line.partition("  ")
         listed[name] = digest
     there = {
@@ -90,7 +87,7 @@ def _images(folder: Path) -> Iterator[str]:
     there = sorted(path for path in (folder / "images").rglob("*") if path.is_file())
     labels: list[str] = []
     if (folder / "labels.csv").is_file():
-        with (folder / "labels.csv").open(newline="", encoding="utf-8") as file:
+        with (folder / "labels.csv").open(newline="", encoding="utf-8", errors="replace") as file:
             labels = [row[0] for row in list(csv.reader(file))[1:] if row]
     names = {path.relative_to(folder).as_posix() for path in there}
     for name in sorted(names ^ set(labels)):
@@ -99,7 +96,8 @@ def _images(folder: Path) -> Iterator[str]:
     numbers: dict[str, str] = {}
     for path in there:
         name = path.relative_to(folder).as_posix()
-        found = _of_png(path) if path.suffix == ".png" else _of_dicom(path)
+        read = {".png": _of_png, ".dcm": _of_dicom}.get(path.suffix)
+        found = "not an image that a release writes" if read is None else read(path)
         if isinstance(found, str):
             yield f"{name}: {found}"
             continue
@@ -117,13 +115,20 @@ def _of_png(path: Path) -> tuple[str, str] | str:
         mark = mark_of(path)
         with Image.open(path) as image:
             image.load()  # fields may follow the pixels
-            fields = {str(key) for key in image.info} | ({"EXIF"} if image.getexif() else set())
+            fields = {str(key): value for key, value in image.info.items()}
+            if image.getexif():
+                fields["EXIF"] = ""
     except Exception as error:  # decoders raise any kind of exception on broken files
         return f"not readable ({type(error).__name__})"
     if mark is None:
         return "not marked as synthetic"
-    if unknown := sorted(fields - _PNG_FIELDS):
-        return f"holds metadata that a release does not write: {', '.join(unknown)}"
+    expected = fields_of(mark)
+    fields.pop("xmp", None)  # Pillow's second name of the XMP packet
+    other = sorted(
+        name for name in fields.keys() | expected if fields.get(name) != expected.get(name)
+    )
+    if other:
+        return f"holds metadata that a release does not write: {', '.join(other)}"
     return mark.set_id, mark.number
 
 
@@ -136,23 +141,29 @@ def _of_dicom(path: Path) -> tuple[str, str] | str:
             f"Cannot read {path}: DICOM files need the package pydicom; "
             "run pip install 'kerasmed[medical]'."
         ) from None
-    from kerasmed.study.release.dicom import ELEMENTS, PATIENT
+    from pydicom.datadict import keyword_for_tag
+
+    from kerasmed.study.release.dicom import dicom_of
 
     try:
         dataset = pydicom.dcmread(path)
+        if dataset.get("SyntheticData") != "YES":
+            return "not marked as synthetic"
+        of_set, _, number = str(dataset.get("PatientID", "")).rpartition("-")
+        pixels = dataset.pixel_array
+        pixels = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels
+        expected = dicom_of(pixels, Mark(str(dataset.get("Manufacturer", "")), of_set, number))
+        pairs = ((dataset, expected), (dataset.file_meta, expected.file_meta))
+        other = sorted(
+            keyword_for_tag(tag) or str(tag)
+            for own, written in pairs
+            for tag in own.keys() | written.keys()
+            if tag.element and own.get(tag) != written.get(tag)
+        )
     except Exception as error:
         return f"not readable ({type(error).__name__})"
-    if dataset.get("SyntheticData") != "YES":
-        return "not marked as synthetic"
-    names = {element.keyword or str(element.tag) for element in dataset}
-    if unknown := sorted(names - set(ELEMENTS)):
-        return f"holds elements that a release does not write: {', '.join(unknown)}"
-    if str(dataset.get("PatientName")) != PATIENT:
-        return "names a patient"
-    for name in ("PatientBirthDate", "PatientSex", "StudyDate", "ReferringPhysicianName"):
-        if str(dataset.get(name) or ""):
-            return f"{name} is not empty"
-    of_set, _, number = str(dataset.PatientID).rpartition("-")
+    if other:
+        return f"holds elements that a release does not write: {', '.join(other)}"
     return of_set, number
 
 

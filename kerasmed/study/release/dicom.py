@@ -2,7 +2,7 @@
 
 import uuid
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -10,36 +10,26 @@ from kerasmed.data.marks import Mark
 from kerasmed.errors import MachineError
 from kerasmed.files import written_aside
 
-# Every element of a file that ``write_dicom`` writes; ``check.py`` finds all others.
-ELEMENTS: Final = (
-    *("SpecificCharacterSet", "ImageType", "SyntheticData", "SOPClassUID", "SOPInstanceUID"),
-    *("StudyDate", "StudyTime", "AccessionNumber", "Modality", "ConversionType", "Manufacturer"),
-    *("ReferringPhysicianName", "StudyDescription", "DerivationDescription", "PatientName"),
-    *("PatientID", "PatientBirthDate", "PatientSex", "PatientIdentityRemoved"),
-    *("DeidentificationMethod", "ContributingEquipmentSequence", "StudyInstanceUID"),
-    *(
-        "SeriesInstanceUID",
-        "StudyID",
-        "SeriesNumber",
-        "InstanceNumber",
-        "PatientOrientation",
-        "Laterality",
-    ),
-    *("SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "Rows", "Columns"),
-    *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "BurnedInAnnotation"),
-    *("LossyImageCompression", "PixelData"),
-)
-PATIENT: Final = "SYNTHETIC^IMAGE"
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+_PATIENT: Final = "SYNTHETIC^IMAGE"
 
 
 def write_dicom(path: Path, pixels: np.ndarray, mark: Mark) -> None:
-    """Write one image, of a synthetic patient of its own.
+    """Write one image, see ``dicom_of``."""
+    dataset = dicom_of(pixels, mark)
+    with written_aside(path) as temporary:
+        dataset.save_as(temporary, enforce_file_format=True)
+
+
+def dicom_of(pixels: np.ndarray, mark: Mark) -> "Dataset":
+    """One image, of a synthetic patient of its own.
 
     Grey images are MONOCHROME2, others RGB, of 8 bits and uncompressed. All UIDs follow from the
     mark, so that the same release has the same ones.
 
     Args:
-        path: the file.
         pixels: uint8 (height, width, 3).
         mark: generator, set and number of the image.
 
@@ -63,6 +53,7 @@ def write_dicom(path: Path, pixels: np.ndarray, mark: Mark) -> None:
     is_grey = bool((pixels == pixels[..., :1]).all())
     dataset = Dataset()
     dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.FileMetaInformationVersion = b"\0\1"
     dataset.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
     dataset.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     dataset.file_meta.ImplementationClassUID = uid.UID(identifier("implementation"))
@@ -82,7 +73,7 @@ def write_dicom(path: Path, pixels: np.ndarray, mark: Mark) -> None:
         "ReferringPhysicianName": "",
         "StudyDescription": "Synthetic image of no patient",
         "DerivationDescription": "Drawn by a generative model; no scan or photograph of a person",
-        "PatientName": PATIENT,
+        "PatientName": _PATIENT,
         "PatientID": f"{mark.set_id}-{mark.number}",
         "PatientBirthDate": "",
         "PatientSex": "",
@@ -122,5 +113,4 @@ def write_dicom(path: Path, pixels: np.ndarray, mark: Mark) -> None:
     equipment.ContributionDescription = "Drew the image"
     dataset.ContributingEquipmentSequence = [equipment]
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
-    with written_aside(path) as temporary:
-        dataset.save_as(temporary, enforce_file_format=True)
+    return dataset

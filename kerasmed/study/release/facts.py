@@ -27,6 +27,7 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         withheld: number of images that the audit called copies.
     """
     record = run.record()
+    foreign = record["config"]["sampling"]["source"] is not None
     data = record["stages"]["data"]["result"]
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample")
     fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
@@ -48,19 +49,20 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "real": {role: data["roles"][role] for role in ("train", "test", "reserve")},
         "drawn": manifest["fingerprint"]["settings"],
         "guidance": manifest.get("guidance"),
-        "training": record["stages"].get("diffusion", {}).get("result"),
+        "training": None if foreign else record["stages"]["diffusion"]["result"],
         "learned_from": record["config"]["sampling"]["source_learned_from"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "outside": _read_if_there(run.evaluation / "outside.json"),
-        "subgroups": _read_if_there(run.evaluation / "subgroups.json"),
+        "subgroups": _without_names(_read_if_there(run.evaluation / "subgroups.json") or {}),
         "spaces": spaces,
         "variety": _variety(next(iter(spaces.values())), list(data["classes"])),
         "privacy": read_json(run.evaluation / "privacy.json", "kerasmed audit"),
         "verdicts": read_json(run.evaluation / "verdicts.json", "kerasmed audit"),
         "explained": _read_if_there(run.explanations / "summary.json"),
         "published": published[0] if published else None,
-        "provenance": _provenance(record, manifest),
+        "provenance": _provenance(record, manifest, foreign),
+        "split_was_edited": _split_was_edited(record),
     }
 
 
@@ -81,7 +83,26 @@ def without_paths(value: Any) -> Any:
     return value
 
 
-def _provenance(record: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+def _without_names(subgroups: dict[str, Any]) -> dict[str, Any]:
+    """Subgroups that have figures; sites and devices by numbers, which name no hospital."""
+    shown = {}
+    for column, values in subgroups.items():
+        measured = {v: row for v, row in values.items() if "not_computed" not in row["accuracy"]}
+        if column in ("site", "device"):
+            measured = {str(n): row for n, row in enumerate(measured.values(), 1)}
+        if measured:
+            shown[column] = measured
+    return shown
+
+
+def _split_was_edited(record: dict[str, Any]) -> bool:
+    """Whether the roles were changed by hand after the split."""
+    stages = record["stages"]
+    written, used = stages["data"]["outputs"], stages["evaluate"]["fingerprint"]["inputs"]
+    return used.get("split.json", written["split.json"]) != written["split.json"]
+
+
+def _provenance(record: dict[str, Any], manifest: dict[str, Any], foreign: bool) -> dict[str, Any]:
     """Where the set comes from, for programs.
 
     One hash stands for the whole split: one for each image would show who is in it.
@@ -91,7 +112,7 @@ def _provenance(record: dict[str, Any], manifest: dict[str, Any]) -> dict[str, A
         name: hashed for entry in stages.values() for name, hashed in entry["outputs"].items()
     }
     hashes = {
-        "denoiser": outputs.get("diffusion/denoiser.keras"),
+        "denoiser": None if foreign else outputs.get("diffusion/denoiser.keras"),
         "split": outputs["split.json"],
         "drawn_set": manifest["data_hash"],
     }

@@ -6,7 +6,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from kerasmed.audit.tables import trained_on
+from kerasmed.audit.tables import points_text, trained_on
+from kerasmed.data.entries import folder_name
 from kerasmed.text import text_for_markdown
 
 
@@ -25,11 +26,6 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
     environment.globals["trained_on"] = trained_on
     environment.filters["text"] = text_for_markdown
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
-    environment.filters["points"] = _points
+    environment.filters["folder_name"] = folder_name
+    environment.filters["points"] = points_text
     return environment.get_template(template).render(values)
-
-
-def _points(figure: Mapping[str, Any]) -> str:
-    """A difference in percentage points, with its interval."""
-    low, high = figure["interval"]
-    return f"{100 * figure['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from kerasmed.audit.tables import number_text, over_seeds_text, spaces_of, trained_on
+from kerasmed.audit.tables import (
+    number_text,
+    over_seeds_text,
+    points_text,
+    spaces_of,
+    trained_on,
+)
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
 from kerasmed.data.thumbnails import png_uri
@@ -72,7 +78,7 @@ def page_environment() -> Environment:
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}"
     environment.filters["figure"] = number_text
     environment.filters["over_seeds"] = over_seeds_text
-    environment.filters["points"] = _points
+    environment.filters["points"] = points_text
     environment.filters["most_changed"] = lambda of_classes: max(
         of_classes.items(), key=lambda item: abs(item[1]["difference"])
     )
@@ -124,12 +130,6 @@ def _draw_figures(
     draw_histograms(results["appearance"], run.figures / "histograms.png")
     draw_pairs(results["privacy"], synthetic, train, run.figures / "pairs.png")
     draw_attention(next(iter(results["summary"].values())), run.figures / "attention.png")
-
-
-def _points(figure: dict[str, Any]) -> str:
-    """A difference in percentage points, with its interval."""
-    low, high = figure["interval"]
-    return f"{100 * figure['difference']:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
 
 
 def _data_uri(path: Path) -> str:

@@ -82,8 +82,10 @@ def _in_evaluation(*names: str) -> Callable[[Config, RunFolder], list[Path]]:
     return lambda config, run: [run.evaluation / f"{name}.json" for name in names]
 
 
-def _outside_images(config: Config) -> list[Path]:
-    return [] if config.evaluation.outside is None else [config.evaluation.outside]
+def _evaluated_with(config: Config) -> list[Path]:
+    outside, source = config.evaluation.outside, config.data.source
+    tables = [source] if source is not None and source.suffix.lower() == ".csv" else []
+    return [*tables, *([] if outside is None else [outside])]  # a table may name subgroups
 
 
 def _evaluated(config: Config, run: RunFolder) -> list[Path]:
@@ -203,7 +205,7 @@ STAGES: dict[str, Stage] = {
             evaluate_classifiers,
             sections=("seed", "evaluation"),
             needs=("sampling", "export"),
-            inputs=_outside_images,
+            inputs=_evaluated_with,
             outputs=_evaluated,
         ),
         Stage(

@@ -98,7 +98,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
             "train": [str(file.path) for file in train.files],
         },
         (spec.name, features),
-        _copy_filter(run, len(synthetic)),
+        _copy_filter(run),
         lambda: _membership(config, run, train, reserve, groups),
         config.data.symmetry,
         config.seed,
@@ -138,7 +138,7 @@ def _variants(config: Config, run: RunFolder) -> Iterator[tuple[str, ImageSet]]:
         yield variant, read_synthetic(config, run, variant)
 
 
-def _copy_filter(run: RunFolder, images: int) -> CopyFilterRecord | None:
+def _copy_filter(run: RunFolder) -> CopyFilterRecord | None:
     """What the filter of the sampling did, if there was one."""
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample CONFIG")
     if manifest["calibration"] is None:
@@ -146,6 +146,6 @@ def _copy_filter(run: RunFolder, images: int) -> CopyFilterRecord | None:
     rejected = sum(note["reason"] == A_COPY for note in manifest["rejected"])
     return {
         "calibration": manifest["calibration"],
-        "drawn": images + rejected,
+        "drawn": manifest["drawn"],
         "rejected": rejected,
     }

@@ -18,8 +18,10 @@ from kerasmed.audit.tables import (
 )
 from kerasmed.audit.usefulness import test_images_in, usefulness
 from kerasmed.classify.config import SYNTHETIC_REGIMES, Regime
+from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.csv_table import subgroup_columns
 from kerasmed.data.image_set import ImageSet
+from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 from kerasmed.export.config import Precision
 from kerasmed.files import write_json, write_text
@@ -204,6 +206,17 @@ def _evaluate_subgroups(
         write_json(path, by_subgroup(correct, groups, values))
 
 
+def check_outside(config: Config) -> None:
+    """Refuse an outside set that cannot be listed.
+
+    Raises:
+        DataError: it is missing, or has another layout.
+    """
+    source = config.evaluation.outside
+    if source is not None:
+        open_source(DataConfig(source=source, official_split="merge"), least_classes=1)
+
+
 def _evaluate_outside(config: Config, run: RunFolder, image_set: ImageSet) -> None:
     """Test the CNNs on ``evaluation.outside``, if it is given.
 
@@ -214,8 +227,12 @@ def _evaluate_outside(config: Config, run: RunFolder, image_set: ImageSet) -> No
     path.unlink(missing_ok=True)
     if source is None:
         return
-    data = real_source(config, run).model_copy(update={"source": source, **image_set.formats})
-    images = read_test_images(data, config.split, image_set.class_names, run.cache / "outside")
+    # Another set has its own subsets and its own names of files.
+    data = real_source(config, run).model_copy(
+        update={"source": source, "official_split": "merge", **image_set.formats}
+    )
+    split = SplitConfig(patient=config.split.patient)
+    images = read_test_images(data, split, image_set.class_names, run.cache / "outside")
     both = identical_images(np.asarray(image_set.images), np.asarray(images.images))
     if both:
         raise DataError(

@@ -1,5 +1,6 @@
 """Cards of a release, for people and for programs."""
 
+import copy
 import csv
 import json
 import re
@@ -8,6 +9,10 @@ import mlcroissant
 import pytest
 import yaml
 
+from kerasmed.study.config import parse_config
+from kerasmed.study.inputs import read_synthetic
+from kerasmed.study.release.facts import _without_names, facts_of
+from kerasmed.study.release.templates import rendered
 from kerasmed.study.release.write import release
 from kerasmed.study.run_folder import RunFolder
 
@@ -70,4 +75,39 @@ def test_checklist_has_every_item_answered_or_asked(folder):
         numbers |= set(range(int(first), int(last or first) + 1))
     assert numbers == set(range(1, 45))
     assert "To be answered by the authors" in text
-    assert "20 Level of disjoint partitions | copies and near-copies" in text
+    assert (
+        "20 Level of disjoint partitions | patients were not known to the software; copies and"
+        in text
+    )
+
+
+def test_checklist_knows_how_the_roles_came_about(tiny_run):
+    run = RunFolder(tiny_run)
+    facts = facts_of(run, read_synthetic(parse_config(run.record()["config"], "test"), run), 0)
+    facts |= {"models": [], "despite": None, "licence": None, "by": None}
+
+    def item(number: int, **changes) -> str:
+        text = rendered("claim.md.j2", facts | changes)
+        return next(line for line in text.splitlines() if line.startswith(f"| {number} "))
+
+    def with_settings(section: str, **changes) -> dict:
+        record = copy.deepcopy(facts["record"])
+        record["config"][section] |= changes
+        return {"record": record}
+
+    assert "runs of 30 neighbouring files" in item(
+        20, **with_settings("split", group_by="neighbours")
+    )
+    assert "names of the files give" in item(20, **with_settings("split", group_by="pattern"))
+    assert "that the set itself names" in item(19, **with_settings("data", official_split="keep"))
+    assert "edited by hand" in item(19, split_was_edited=True)
+    assert not facts["split_was_edited"]
+
+
+def test_sites_have_numbers_and_ages_their_bands():
+    row = {"images": 30, "groups": 30, "accuracy": {"A real": {}}}
+    few = {"images": 3, "groups": 3, "accuracy": {"not_computed": "few"}}
+    found = {"site": {"Ward 3": row, "Clinic": row}, "age": {"20 to 39": row, "under 20": few}}
+    assert _without_names({**found, "sex": {"F": few}}) == {
+        "site": {"1": row, "2": row}, "age": {"20 to 39": row},
+    }  # fmt: skip

@@ -145,8 +145,9 @@ def test_image_that_was_tampered_with_is_found_though_the_sums_fit(copy, act, pr
 @pytest.mark.parametrize(
     ("element", "value", "problem"),
     [
-        ("PatientName", "Doe^Jane", "names a patient"),
-        ("PatientBirthDate", "19700101", "PatientBirthDate is not empty"),
+        ("PatientName", "Doe^Jane", "does not write: PatientName"),
+        ("PatientBirthDate", "19700101", "does not write: PatientBirthDate"),
+        ("StudyDescription", "Jane Doe 1970", "does not write: StudyDescription"),
         ("InstitutionName", "Ward 3", "does not write: InstitutionName"),
         ("SyntheticData", "NO", "not marked as synthetic"),
     ],
@@ -174,6 +175,42 @@ def test_planted_path_is_found(copy, path):
     assert any(line.startswith("CLAIM.md: names a path") for line in lines)
     if "/" in path:
         assert any(line.startswith("provenance.json: names a path") for line in lines)
+
+
+def test_nested_and_missing_elements_of_dicom_are_found(copy):
+    folder = copy("dicom")
+    one, two = sorted((folder / "images").rglob("*.dcm"))[:2]
+    dataset = pydicom.dcmread(one)
+    dataset.ContributingEquipmentSequence[0].InstitutionName = "Ward 3"
+    dataset.save_as(one)
+    dataset = pydicom.dcmread(two)
+    del dataset.PatientID
+    dataset.save_as(two)
+    sum_again(folder)
+    lines = check_release(folder)
+    assert any("does not write: ContributingEquipmentSequence" in line for line in lines)
+    assert any(line.startswith(two.relative_to(folder).as_posix()) for line in lines)
+
+
+def test_changed_text_of_a_mark_and_foreign_files_are_found(copy):
+    folder = copy()
+    path = first(folder)
+    mark, info = mark_of(path), PngInfo()
+    with Image.open(path) as image:
+        info.add_itxt(
+            "XML:com.adobe.xmp", image.info["XML:com.adobe.xmp"].replace("rdf:about", "x")
+        )
+        for key in ("Software", "DigitalSourceType", "SyntheticSet", "SyntheticIndex"):
+            info.add_text(key, image.info[key])
+        image.load()
+        image.save(path, pnginfo=info)
+    assert mark_of(path) == mark
+    (folder / "images" / ".DS_Store").write_bytes(b"\xff")
+    (folder / "labels.csv").write_bytes((folder / "labels.csv").read_bytes() + b"\xff\xfe\n")
+    sum_again(folder)
+    lines = check_release(folder)
+    assert any("does not write: XML:com.adobe.xmp" in line for line in lines)
+    assert "images/.DS_Store: not an image that a release writes" in lines
 
 
 def test_missing_and_broken_cards_are_found(copy):
@@ -204,6 +241,7 @@ def test_folder_that_is_no_release_is_refused(tmp_path):
     [
         (["release", "run"], "takes RUN and DIR, or --check DIR"),
         (["release", "run", "--check", "x"], "--check takes one folder and nothing else"),
+        (["release", "--format", "dicom", "--check", "x"], "--check takes one folder and nothing"),
     ],
 )
 def test_arguments_that_do_not_go_together_are_refused(arguments, message, capsys):

@@ -351,7 +351,7 @@ def test_draws_that_classifiers_doubt_are_drawn_again_and_listed(run, config, mo
     assert sorted(reasons.values()) == ["a copy of a training image", "not confirmed"]
     assert [note["probability"] for note in notes if note["reason"] == "not confirmed"] == [0.1]
     assert before.keys() == pixels_of(run).keys()
-    assert _copy_filter(run, 44)["rejected"] == 1
+    assert _copy_filter(run)["rejected"] == 1
 
 
 def test_classifiers_that_learned_from_real_images_decide(run, config):
@@ -443,6 +443,29 @@ def test_choice_that_was_interrupted_goes_on(run, config):
     assert again.draw() == 0
     again.finish()
     assert again.is_finished()
+
+
+def test_process_that_was_killed_at_the_very_end_only_renames(run, config):
+    """The draws that a set does not keep are gone by then, and are not missed."""
+    asking = keeping(config, run, "coverage", candidates=2)
+    drawing = synthetic_set.SyntheticSet(asking, run, None)
+    drawing.draw()
+    drawing.finish()
+    drawing.target.rename(drawing._folder)
+    again = synthetic_set.SyntheticSet(asking, run, None)
+    assert again.draw() == 0
+    again.finish()
+    assert len(read_synthetic(asking, run)) == 2 * again._per_class
+    assert again.is_finished()
+    manifest = json.loads((run.synthetic / "manifest.json").read_text())
+    assert manifest["drawn"] == 4 * again._per_class + len(manifest["rejected"])
+
+
+def test_candidates_without_a_choice_are_refused(config):
+    values = config.model_dump()
+    values["sampling"]["variants"] = {"more": {"candidates": 5}}
+    with pytest.raises(ConfigError, match=r"candidates is for sampling\.keep: coverage"):
+        parse_config(values, "test")
 
 
 def guided(config, run, **more) -> Config:
