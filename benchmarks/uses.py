@@ -45,6 +45,7 @@ from kerasmed.runtime.hardware import machine
 from kerasmed.runtime.versions import versions
 from kerasmed.study.config import Config, load_config
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.text import counted
 
 TIMES = 2  # images of each class in a set, over those of the largest class of `train`
 CANDIDATES = 2  # times as many are drawn, to choose from
@@ -279,23 +280,48 @@ def pool(folders: list[Path]) -> None:
     by_set: dict[str, list[Draw]] = {}
     for drawn in map(Draw, folders):
         by_set.setdefault(drawn.set, []).append(drawn)
-    for name, draws in by_set.items():
-        losses = {use: np.mean([drawn.losses[use] for drawn in draws]) for use in BASELINES}
-        baseline = min(losses, key=losses.__getitem__)
-        classes = sorted(set(draws[0].labels.tolist()))
-        print(f"\n{name}, {len(draws)} draws; baseline: {baseline}\n")
-        print("| use | accuracy % | points | balanced | least of a class |\n|---|---|---|---|---|")
-        for use in draws[0].right:
-            accuracy = np.mean([drawn.right[use].mean() for drawn in draws])
-            whole = difference(draws, use, baseline, classes)
-            of_class = {c: difference(draws, use, baseline, [c]).value for c in classes}
-            low, high = whole.interval()
-            worst = min(of_class, key=of_class.__getitem__)
-            print(
-                f"| {use} | {100 * accuracy:.1f} | {100 * whole.value:+.1f} ({100 * low:+.1f} to "
-                f"{100 * high:+.1f}) | {100 * np.mean(list(of_class.values())):+.1f} | "
-                f"{draws[0].classes[worst]} {100 * of_class[worst]:+.1f} |"
-            )
+    baselines = {
+        name: min(BASELINES, key=lambda use: np.mean([d.losses[use] for d in draws]))
+        for name, draws in by_set.items()
+    }
+    heads = [
+        f"{name}, {counted(len(draws), 'draw')}, from {baselines[name]}"
+        for name, draws in by_set.items()
+    ]
+    uses = list(dict.fromkeys(use for draws in by_set.values() for use in draws[0].right))
+    print("Accuracy in %, and points from the best use without synthetic images (95% interval)\n")
+    print(f"| use | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
+    for use in uses:
+        columns = [_points(draws, use, baselines[name]) for name, draws in by_set.items()]
+        print(f"| {use} | {' | '.join(columns)} |")
+    print("\nPoints in balanced accuracy, and of the class that loses most\n")
+    print(f"| use | {' | '.join(heads)} |\n|{'---|' * (len(heads) + 1)}")
+    for use in uses:
+        columns = [_classes(draws, use, baselines[name]) for name, draws in by_set.items()]
+        print(f"| {use} | {' | '.join(columns)} |")
+
+
+def _points(draws: list[Draw], use: str, baseline: str) -> str:
+    if use not in draws[0].right:
+        return "-"
+    accuracy = np.mean([drawn.right[use].mean() for drawn in draws])
+    classes = sorted(set(draws[0].labels.tolist()))
+    figure = difference(draws, use, baseline, classes)
+    low, high = figure.interval()
+    if use == baseline:
+        return f"{100 * accuracy:.1f}"
+    points = f"{100 * figure.value:+.1f} ({100 * low:+.1f} to {100 * high:+.1f})"
+    return f"{100 * accuracy:.1f}; {points}"
+
+
+def _classes(draws: list[Draw], use: str, baseline: str) -> str:
+    if use not in draws[0].right or use == baseline:
+        return "-"
+    classes = sorted(set(draws[0].labels.tolist()))
+    of_class = {c: difference(draws, use, baseline, [c]).value for c in classes}
+    worst = min(of_class, key=of_class.__getitem__)
+    balanced = np.mean(list(of_class.values()))
+    return f"{100 * balanced:+.1f}; {draws[0].classes[worst]} {100 * of_class[worst]:+.1f}"
 
 
 def main() -> None:

@@ -63,9 +63,10 @@ class ClassifierConfig(Section):
     head_inverse_regularisation: Rate = 0.01
     finetune_learning_rate: Rate = 1e-4
     dropout: Dropout = 0.0
-    # `both`: how much of each batch is synthetic, and what a synthetic image weighs in the loss.
+    # `both`: how much of each batch is synthetic, and what a synthetic image weighs in the loss. A
+    # quarter did the least harm where synthetic images do not help (docs/uses_experiments.md).
     synthetic_fraction: Fraction | None = Field(
-        default=None, description="each image as often as any other if null"
+        default=0.25, description="each image as often as any other if null"
     )
     synthetic_weight: Rate = 1.0
     # `pretrained` learns from synthetic images first and from real ones then, and `real_twice`, its

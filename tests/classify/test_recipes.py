@@ -1,9 +1,12 @@
 """Which images a CNN learns from, and when."""
 
 import pytest
+from classify.small_network import small_network
 from conftest import phantom_set
 
+from kerasmed.classify import network
 from kerasmed.classify.config import ClassifierConfig
+from kerasmed.classify.model import ImageClassifier
 from kerasmed.classify.recipes import phases_of, recipes_of
 from kerasmed.errors import ConfigError
 from kerasmed.study.config import parse_config
@@ -27,6 +30,17 @@ def test_a_regime_says_which_images_come_when(regime, images):
         [id(SETS[name]) for name in names] for names in images
     ]
     assert sum(phase.settings.finetune_epochs for phase in phases) == 7
+
+
+def test_a_quarter_of_what_both_shows_is_synthetic(tmp_path, monkeypatch):
+    monkeypatch.setattr(network, "build_network", small_network)
+    small = {"weights": "none", "input_size": 32, "batch_size": 8, "augment": "none"}
+    model = ImageClassifier.from_preset("MobileNet", SETS["train"], **small)
+    many = phantom_set(per_class=40)
+    together, sources = model._together(SETS["train"], None, many)
+    shown = sources.shown()
+    assert shown[len(SETS["train"]) :].sum() / shown.sum() == pytest.approx(0.25)
+    assert len(together) == len(shown) == 86
 
 
 def test_the_ceiling_learns_from_train_and_reserve():
