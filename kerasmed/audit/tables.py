@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -88,14 +89,15 @@ def predictions_csv(images: "ImageSet", probabilities: Mapping[str, np.ndarray])
     """CSV with one line for each test image: what it shows, and what each CNN names it.
 
     Args:
-        images: the test images, with groups.
+        images: the test images, with groups; they are named below the folder of all of them.
         probabilities: float (n, classes) of each CNN, by its name.
     """
     named = {name: of_network.argmax(axis=1) for name, of_network in probabilities.items()}
     names, groups = images.class_names, images.groups
+    root = os.path.commonpath([file.path.parent for file in images.files])
     rows = (
         {
-            "image": file.name,
+            "image": file.name.removeprefix(root).lstrip("/\\"),
             "group": None if groups is None else groups[row],
             "class": names[images.labels[row]],
             **{name: names[predicted[row]] for name, predicted in named.items()},

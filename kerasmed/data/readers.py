@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.data import raster
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.picture import Choices, Picture
 from kerasmed.errors import DataError, DataWarning, InputError, KerasmedError, MachineError
 
@@ -118,7 +119,8 @@ def read_images_of(
             continue
         check_range(picture, path)
         for note in picture.notes:
-            warnings.warn(f"Some files: {note}.", DataWarning, stacklevel=2)
+            if note != SYNTHETIC:  # a network may look at a drawn image too
+                warnings.warn(f"Some files: {note}.", DataWarning, stacklevel=2)
         yield picture.frame, reduce_image(picture.image, size)
         if wanted is not None:
             return

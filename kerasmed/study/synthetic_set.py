@@ -147,10 +147,10 @@ class SyntheticSet:
     def draw(self, index: int = 1, shards: int = 1) -> int:
         """Draw one shard; returns how many images of the whole set are still missing."""
         self._begin()
-        if "data_hash" in read_json(self._folder / MANIFEST, _MADE_BY):
-            return 0  # complete, and what it does not keep may be deleted already
-        times = self._settings.candidates if self._settings.keep == "coverage" else 1
-        per_class = times * self._per_class
+        chooses = self._settings.keep == "coverage"
+        if chooses and "data_hash" in read_json(self._folder / MANIFEST, _MADE_BY):
+            return 0  # complete, and the draws that it does not keep are deleted
+        per_class = self._per_class * (self._settings.candidates if chooses else 1)
         wanted = [(label, i) for label in range(len(self._names)) for i in range(per_class)]
         mine = wanted[index - 1 :: shards]
         missing = [key for key in mine if not self._path_of(*key).exists()]

@@ -4,6 +4,7 @@ import csv
 import io
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -64,10 +65,11 @@ def test_comparisons_name_both_sides():
 
 
 def test_predictions_name_image_group_class_and_each_answer(phantoms):
-    images = replace(phantoms, groups=np.arange(len(phantoms)) // 2)
+    below = [replace(file, path=Path("/a/run") / file.path) for file in phantoms.files]
+    images = replace(phantoms, groups=np.arange(len(phantoms)) // 2, files=tuple(below))
     always = np.tile([0.2, 0.8], (len(images), 1))
     lines = read(predictions_csv(images, {"always": always, "right": images.targets}))
-    assert [line["image"] for line in lines] == [file.name for file in images.files]
+    assert [line["image"] for line in lines] == [file.name for file in phantoms.files]
     assert [line["group"] for line in lines[:3]] == ["0", "0", "1"]
     assert {line["always"] for line in lines} == {images.class_names[1]}
     assert [line["right"] for line in lines] == [line["class"] for line in lines]
