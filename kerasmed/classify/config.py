@@ -7,13 +7,16 @@ from pydantic import Field, field_validator, model_validator
 from kerasmed.settings import Count, Fraction, Rate, Section
 
 Regime = Literal[
-    "real", "real_twice", "real_best", "synthetic", "both", "pretrained", "real_all"
+    "real", "real_twice", "real_best", "synthetic", "both", "pretrained", "best", "real_all"
 ]  # fmt: skip
 
 _TWO_PHASES: tuple[Regime, ...] = ("pretrained", "real_twice", "real_best")
 
 # Those that learn from a synthetic set.
 SYNTHETIC_REGIMES: tuple[Regime, ...] = ("synthetic", "both", "pretrained")
+
+# What `best` chooses from, besides these: those that learn from the role `train` alone.
+PLAIN_REGIMES: tuple[Regime, ...] = ("real", "real_twice", "real_best")
 
 Strength = Literal["none", "light", "medium", "strong"]
 
@@ -104,6 +107,18 @@ class ClassifierConfig(Section):
         if len(set(values)) < len(values):
             raise ValueError(f"expected each once, received {values}; remove the repetitions")
         return values
+
+    @model_validator(mode="after")
+    def best_has_a_choice(self) -> "ClassifierConfig":
+        """Refuse `best` where there is nothing to choose from."""
+        kinds = (PLAIN_REGIMES, SYNTHETIC_REGIMES)
+        if "best" in self.train_on and any(set(kind).isdisjoint(self.train_on) for kind in kinds):
+            raise ValueError(
+                "best chooses among the other regimes of train_on: expected one of "
+                f"{', '.join(PLAIN_REGIMES)} and one of {', '.join(SYNTHETIC_REGIMES)}, received "
+                f"{', '.join(self.train_on)}; add what is missing, or remove best"
+            )
+        return self
 
     @model_validator(mode="after")
     def two_phases_have_an_epoch_each(self) -> "ClassifierConfig":

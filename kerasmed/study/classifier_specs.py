@@ -53,6 +53,11 @@ def trained_path(spec: ClassifierSpec, run: RunFolder) -> Path:
     return run.classifiers / spec.name / "model.keras"
 
 
+def training_record(spec: ClassifierSpec, run: RunFolder) -> Path:
+    """Path of a CNN's training record, next to its ``model.keras``."""
+    return run.classifiers / spec.name / "training.json"
+
+
 def exported_path(spec: ClassifierSpec, run: RunFolder, precision: Precision = "fp32") -> Path:
     """Path of a CNN's ONNX file of that precision."""
     return precision_path(run.exported / f"{spec.name}.onnx", precision)

@@ -19,6 +19,7 @@ from kerasmed.data.splits import ROLES, Split
 from kerasmed.data.thumbnails import png_uri
 from kerasmed.explain.summary import FIGURES, figure_texts
 from kerasmed.files import read_json, write_text
+from kerasmed.study.best_classifiers import sentence
 from kerasmed.study.report.figures import (
     REGIMES,
     draw_accuracy,
@@ -62,6 +63,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
             roles=ROLES,
             regimes=REGIMES,
             spaces=spaces_of(results["fidelity"]),
+            choices=_choices(run),
             explanations=_read_explanations(run.explanations, image_set),
             figures=run.figures,
             **results,
@@ -106,6 +108,17 @@ def _read_results(run: RunFolder) -> dict[str, Any]:
         results[name] = read_json(path, "kerasmed evaluate") if path.exists() else None
     results["summary"] = read_json(run.explanations / "summary.json", "kerasmed explain")
     return results
+
+
+def _choices(run: RunFolder) -> list[str]:
+    """What `best` chose for each backbone."""
+    trained = run.finished_stages()["classifiers"]["result"]["classifiers"]
+    chosen = {
+        name.partition("-best-")[0]: result["chosen"]
+        for name, result in trained.items()
+        if "chosen" in result
+    }
+    return [sentence(backbone, choice) for backbone, choice in chosen.items()]
 
 
 def _draw_figures(

@@ -36,7 +36,7 @@ from kerasmed.study.synthetic_set import MANIFEST
 
 # The audit uses the features of the first CNN in this order.
 _EXTRACTORS: tuple[Regime, ...] = (
-    "real", "real_twice", "real_best", "real_all", "pretrained", "both", "synthetic",
+    "real", "real_twice", "real_best", "real_all", "best", "pretrained", "both", "synthetic",
 )  # fmt: skip
 
 

@@ -3,8 +3,10 @@
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
+import numpy as np
 from typing_extensions import TypedDict
 
+from kerasmed.audit.choice import Choice
 from kerasmed.audit.extractors import named_extractors
 from kerasmed.classify.config import SYNTHETIC_REGIMES
 from kerasmed.classify.recipes import Phase, phases_of, recipes_of
@@ -18,9 +20,15 @@ from kerasmed.progress import say
 from kerasmed.result_types import NotNegative
 from kerasmed.runtime.backend import load_keras
 from kerasmed.settings import Count, Rate, UnitInterval
-from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, trained_path
+from kerasmed.study.best_classifiers import choose_best, chosen_spec
+from kerasmed.study.classifier_specs import (
+    ClassifierSpec,
+    classifier_specs,
+    trained_path,
+    training_record,
+)
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import images_per_class, load_split, read_synthetic
+from kerasmed.study.inputs import images_per_class, load_grouped_split, read_synthetic
 from kerasmed.study.run_folder import RunFolder
 
 
@@ -53,6 +61,8 @@ class ClassifierTraining(RuntimeRecord):
     """Of `real_best`: the recipe with the lowest validation loss."""
     recipe_losses: NotRequired[dict[str, NotNegative]]
     """Of `real_best`: the validation loss of each recipe."""
+    chosen: NotRequired[Choice]
+    """Of `best`: what was chosen, and by what margin."""
 
 
 class TrainingRecord(TypedDict):
@@ -112,11 +122,13 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     check_classifiers(config)
     specs = classifier_specs(config)
     weights = {name: _version_of_weights(config, name) for name in config.classifiers.backbones}
-    image_set, split = load_split(config, run)
+    image_set, split, groups = load_grouped_split(config, run)
     validation = image_set.subset(split["validation"])
-    images_per_epoch = _images_per_epoch(config, image_set.counts(split["train"]))
+    images_per_epoch = images_per_epoch_of(config, image_set.counts(split["train"]))
+    to_train = [spec for spec in specs if spec.trained_on != "best"]
     missing = 0
-    for number, spec in enumerate(specs):
+    minutes: list[float] = []
+    for number, spec in enumerate(to_train):
         phases = phases_of_spec(spec, config, run, image_set, split)
         hashes = [images.data_hash for phase in phases for images in phase.sets()]
         settings = {
@@ -140,15 +152,28 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
         if number % shards != index - 1:
             missing += 1
             continue
-        say(f"classifier {number + 1} of {len(specs)}: {spec.name}")
+        say(f"classifier {number + 1} of {len(to_train)}: {spec.name}")
         result = _train(spec, config, run, runtime, phases, validation, images_per_epoch)
         if this_worker().is_chief:
             record = {"fingerprint": made_from.as_record(), "result": result}
             write_json(training_record(spec, run), record)
+        minutes.append(result["minutes"] / _trainings(spec))
+        left = sum(map(_trainings, to_train[number + 1 :: shards]))
+        if left:
+            say(f"at this rate about {np.mean(minutes) * left:.0f} minutes for the CNNs left")
+    if not missing and this_worker().is_chief:
+        choose_best(specs, run, validation, groups[split["validation"]])
     return missing
 
 
-def _images_per_epoch(config: Config, real: dict[str, int]) -> int | None:
+def _trainings(spec: ClassifierSpec) -> float:
+    """How many trainings of the set length a CNN takes."""
+    return (
+        6.5 if spec.trained_on == "real_best" else 1.0
+    )  # six recipes, one twice as long and one half
+
+
+def images_per_epoch_of(config: Config, real: dict[str, int]) -> int | None:
     """Images in an epoch of every CNN under ``equal_steps``; None if each image is shown once."""
     if not config.classifiers.equal_steps:
         return None
@@ -197,15 +222,11 @@ def _version_of_weights(config: Config, backbone: str) -> str:
     return weights if weights in ("imagenet", "none") else sha256_of(Path(weights))
 
 
-def training_record(spec: ClassifierSpec, run: RunFolder) -> Path:
-    """Path of a CNN's training record, next to its ``model.keras``."""
-    return run.classifiers / spec.name / "training.json"
-
-
 def phases_of_spec(
     spec: ClassifierSpec, config: Config, run: RunFolder, image_set: ImageSet, split: Split
 ) -> list[Phase]:
     """The images that a CNN is trained on, one phase after the other."""
+    spec = chosen_spec(spec, run)
     sets = {"train": image_set.subset(split["train"])}
     if spec.trained_on == "real_all":
         sets["reserve"] = image_set.subset(split["reserve"])

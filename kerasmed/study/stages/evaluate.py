@@ -254,7 +254,7 @@ def _accuracy_on_synthetic(
     spec: ClassifierSpec, engine: OnnxClassifier, synthetic: ImageSet | None
 ) -> float | None:
     """Accuracy of a CNN trained on real images only; None for others or without a set."""
-    if synthetic is None or spec.trained_on in SYNTHETIC_REGIMES:
+    if synthetic is None or spec.trained_on in (*SYNTHETIC_REGIMES, "best"):
         return None
     predicted = engine.predict(synthetic.images).argmax(axis=1)
     return float((predicted == synthetic.labels).mean())

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from functools import reduce
 from operator import add
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed import __version__
+from kerasmed.audit.tables import trained_on
 from kerasmed.classify.config import Regime
 from kerasmed.data.config import Formats
 from kerasmed.data.image_set import ImageSet
@@ -23,16 +24,18 @@ from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import Sha256, Whole
 from kerasmed.runtime.backend import load_keras
 from kerasmed.settings import Count
+from kerasmed.study.best_classifiers import chosen_spec
 from kerasmed.study.classifier_specs import (
     ClassifierSpec,
     classifier_specs,
     exported_path,
     trained_path,
+    training_record,
 )
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split
 from kerasmed.study.run_folder import RunFolder
-from kerasmed.study.stages.classifiers import phases_of_spec, training_record
+from kerasmed.study.stages.classifiers import phases_of_spec
 
 # Keys of a sidecar that the stage records.
 _RECORDED = ("parity", "float_layers", "int8_check", "transposes", "not_exported")
@@ -47,6 +50,8 @@ class Sidecar(FileMetadata):
     """What it was trained on."""
     variant: str | None
     """Name of the synthetic set it was trained on; null for the main one, and for real images."""
+    chosen: NotRequired[str]
+    """Of `best`: the regime that was chosen, and the synthetic set if it is not the main one."""
     seed: Whole
     """Seed of its training."""
     n_train: Count
@@ -163,6 +168,9 @@ def _export_classifier(
         "data_hash": image_set.data_hash,
         "formats": image_set.formats,
     }
+    if spec.trained_on == "best":
+        original = chosen_spec(spec, run)
+        metadata["chosen"] = trained_on(original.trained_on, original.variant)
     path = exported_path(spec, run)
     model = load_model(trained_path(spec, run), compile=False)
     sidecars = {path.stem: model.export(path, images, **metadata)}
