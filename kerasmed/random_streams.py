@@ -53,6 +53,8 @@ class Purpose(IntEnum):
     CLASSIFIER_SYNTHETIC_ORDER = 41
     MEMORISATION_CHOICE = 42
     COVERING_ORDER = 43
+    WORTH_INTERVAL = 44
+    CURVE_GROUPS = 45
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -47,49 +47,57 @@ class ClassifierConfig(Section):
     """The CNNs: which backbones, trained on what, and how."""
 
     backbones: Annotated[list[str], Field(min_length=1)] = ["MobileNetV2"]
+    """Networks of Keras Applications, without their top."""
     train_on: Annotated[list[Regime], Field(min_length=1)] = ["real", "synthetic", "both"]
+    """Regimes: what CNNs learn from."""
     seeds: Count = 1
-    # "imagenet", "none" or a path, for all backbones or one for each.
+    """Trainings of each CNN, each with its own seed."""
     weights: str | dict[str, str] = "imagenet"
-    input_size: InputSize | None = Field(default=None, description="the backbone's own if null")
+    """"imagenet", "none" or a path, for all backbones or one for each."""
+    input_size: InputSize | None = None
+    """Height and width to which images are enlarged; the backbone's own if null."""
     batch_size: Count = 16
+    """Images per step."""
     finetune_epochs: Epochs = 10
-    patience: Count = Field(
-        default=5, description="epochs of the second half without a lower validation loss"
-    )
-    # An epoch shows as many images as `train` and the main synthetic set have together, so all CNNs
-    # of a study train for the same number of steps, whatever is added to it. If false, an epoch
-    # shows the CNN's own set once, and a larger set also means longer training.
+    """Epochs of the training after the head."""
+    patience: Count = 5
+    """Epochs without a lower validation loss after which the second half of a training ends."""
     equal_steps: bool = True
-    # scikit-learn's C of the logistic regression on frozen features, with which the training of a
-    # pretrained network starts.
+    """An epoch shows as many images as `train` and the main synthetic set have together, so all
+    CNNs of a study train for the same number of steps, whatever is added to it. If false, an epoch
+    shows the CNN's own set once, and a larger set also means longer training."""
     head_inverse_regularisation: Rate = 0.01
+    """C, as scikit-learn has it, of the logistic regression on frozen features, with which the
+    training of a pretrained network starts."""
     finetune_learning_rate: Rate = 1e-4
+    """Highest learning rate; it warms up and falls along a cosine."""
     dropout: Dropout = 0.0
-    # `both`: how much of each batch is synthetic, and what a synthetic image weighs in the loss. A
-    # quarter did the least harm where synthetic images do not help (docs/uses_experiments.md).
-    synthetic_fraction: Fraction | None = Field(
-        default=0.25, description="each image as often as any other if null"
-    )
+    """Fraction of the pooled features that are dropped before the last layer."""
+    synthetic_fraction: Fraction | None = 0.25
+    """Of `both`: how much of each batch is synthetic. A quarter did the least harm where synthetic
+    images do not help. If null, each image is shown as often as any other."""
     synthetic_weight: Rate = 1.0
-    # `pretrained` learns from synthetic images first and from real ones then, and `real_twice`, its
-    # control, from real ones both times. The second time the rate begins anew.
-    first_phase: Fraction = Field(default=0.5, description="fraction of the steps")
-    second_learning_rate: Rate | None = Field(
-        default=None, description="finetune_learning_rate if null"
-    )
-    second_finetune_fraction: PositiveFraction | None = Field(
-        default=None, description="finetune_fraction if null"
-    )
+    """What a synthetic image weighs in the loss; a real one weighs 1."""
+    first_phase: Fraction = 0.5
+    """Fraction of the steps of the first phase. `pretrained` learns from synthetic images in it and
+    then from real ones, and `real_twice`, its control, from real ones both times."""
+    second_learning_rate: Rate | None = None
+    """Highest learning rate of the second phase; `finetune_learning_rate` if null."""
+    second_finetune_fraction: PositiveFraction | None = None
+    """Fraction of the layers that the second phase trains; `finetune_fraction` if null."""
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability mass that is spread over all classes."""
     class_weights: bool = True
-    # Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry.
+    """Whether rarer classes weigh more in the loss."""
     augment: Strength = "medium"
+    """Colours, small turns, zooms and shifts; flips and quarter turns come from data.symmetry."""
     mixing: Mixing = "none"
-    # Fraction of the backbone's layers, counted from its output, that the second phase trains.
+    """MixUp or CutMix of the images of a batch."""
     finetune_fraction: PositiveFraction = 1.0
-    # Settings that differ for some backbones, such as {ResNet50: {input_size: 64}}.
+    """Fraction of the backbone's layers, counted from its output, that is trained after the
+    head."""
     by_backbone: dict[str, BackboneConfig] = {}
+    """Settings that differ for some backbones, such as {ResNet50: {input_size: 64}}."""
 
     def of_backbone(self, backbone: str) -> "ClassifierConfig":
         """The settings for one backbone only, with its own values applied."""

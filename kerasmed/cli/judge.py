@@ -88,6 +88,26 @@ def compare(
 
 
 @app.command()
+def worth(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Say how many further real images the synthetic set is worth.
+
+    Trains the first CNN on growing numbers of real images alone, each worth.draws times, and finds
+    the number that reaches the accuracy of the training images together with the set. It says first
+    how long that takes. `kerasmed report CONFIG` then shows it.
+    """
+    from kerasmed.audit.worth import worth_sentence
+    from kerasmed.files import read_json
+
+    _, run = run_one_stage("worth", config, assignments, data, out)
+    print(worth_sentence(read_json(run.evaluation / "worth.json", "kerasmed worth CONFIG")))
+
+
+@app.command()
 def explain(
     target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
     images: Annotated[

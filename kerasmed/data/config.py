@@ -17,29 +17,33 @@ class PhantomConfig(Section):
     """Computed images that stand in for real ones."""
 
     family: Literal["mri", "smear", "ct"] = "mri"
+    """What they imitate."""
     per_class: Count = 300
+    """Images of each class."""
 
 
 class DicomConfig(Section):
     """How grey values of DICOM files are mapped to 0 to 255."""
 
-    # Centre and width, in units after the rescaling (Hounsfield units in CT), instead of the files'
-    # own windows. Without it, each file's first usable window applies, or data.grey_range.
     window: tuple[float, Rate] | None = None
+    """Centre and width, in units after the rescaling (Hounsfield units in CT), instead of the
+    files' own windows. Without it, each file's first usable window applies, or data.grey_range."""
     frames: Literal["refuse", "split"] = "refuse"
+    """"refuse" rejects a file of several frames, "split" uses each of them."""
 
 
 class NiftiConfig(Section):
     """Which slices of a NIfTI volume are used, and how their values are mapped to 0 to 255."""
 
     axis: Literal["sagittal", "coronal", "axial"] = "axial"
-    # First and last slice, as fractions of the volume from its left, back or lower end.
+    """The direction that the slices are perpendicular to."""
     slices: tuple[UnitInterval, UnitInterval] = (0.0, 1.0)
-    # "refuse" rejects a file of four dimensions, "split" uses each of its volumes.
+    """First and last slice, as fractions of the volume from its left, back or lower end."""
     frames: Literal["refuse", "split"] = "refuse"
-    # "set" maps values by the range of the whole set. "volume" maps them by the 0.1st and 99.9th
-    # percentiles of each volume, for scanners whose units differ.
+    """"refuse" rejects a file of four dimensions, "split" uses each of its volumes."""
     range: Literal["set", "volume"] = "set"
+    """"set" maps values by the range of the whole set. "volume" maps them by the 0.1st and 99.9th
+    percentiles of each volume, for scanners whose units differ."""
 
     @field_validator("slices")
     @classmethod
@@ -58,13 +62,15 @@ class Formats(Section):
     """Choices that a file format leaves open."""
 
     dicom: DicomConfig = DicomConfig()
+    """Grey values of DICOM files."""
     nifti: NiftiConfig = NiftiConfig()
-    # Values shown black and white, after the file's rescaling. They apply where a file holds more
-    # than 8 bits a channel and names no range (PNG and TIFF of 16 bits, NIfTI, DICOM without a
-    # window). Without them, the 0.1st and 99.9th percentiles of the training images apply.
+    """Slices of NIfTI volumes."""
     grey_range: tuple[float, float] | None = None
-    # The value that replaces NaN; if null, NaN is shown black.
+    """Values shown black and white, after the file's rescaling. They apply where a file holds more
+    than 8 bits a channel and names no range (PNG and TIFF of 16 bits, NIfTI, DICOM without a
+    window). Without them, the 0.1st and 99.9th percentiles of the training images apply."""
     nan_value: float | None = None
+    """The value that replaces NaN; if null, NaN is shown black."""
 
     @field_validator("grey_range")
     @classmethod
@@ -76,27 +82,29 @@ class Formats(Section):
 class DataConfig(Formats):
     """Where the images come from, and their size."""
 
-    # A folder of class folders, a .csv with the columns path, label and optionally patient, or an
-    # .npz with the layout of MedMNIST.
     source: Path | None = None
+    """A folder of class folders, a .csv with the columns path, label and optionally patient, or an
+    .npz with the layout of MedMNIST."""
     phantoms: PhantomConfig | None = None
-    class_names: Annotated[list[str], Field(min_length=2)] | None = Field(
-        default=None, description="Names of the labels 0, 1, ... of an .npz, which stores no names."
-    )
+    """Computed images in place of a source."""
+    class_names: Annotated[list[str], Field(min_length=2)] | None = None
+    """Names of the labels 0, 1, ... of an .npz, which stores no names."""
     image_size: Annotated[int, Field(ge=16, le=512)] = 64
+    """Height and width, in pixels, to which every image is brought."""
     on_bad_image: Literal["stop", "skip"] = "stop"
-    # For folders such as train/ and test/ with the same class folders inside. "merge" pools them
-    # and splits the set anew, "keep" gives the set's own test images the role `test`. An .npz or a
-    # table with a column `split` is merged, with a notice, unless this is "keep".
+    """Whether a file that cannot be read stops the study, or is left out."""
     official_split: Literal["refuse", "merge", "keep"] = "refuse"
-    # Masks are images of few values whose name is another's with a suffix, or that lie in a folder
-    # such as masks/.
+    """For folders such as train/ and test/ with the same class folders inside. "merge" pools them
+    and splits the set anew, "keep" gives the set's own test images the role `test`. An .npz or a
+    table with a column `split` is merged, with a notice, unless this is "keep"."""
     masks: Literal["leave_out", "keep"] = "leave_out"
-    # Images that say of themselves that a program made them, as kerasmed's say (docs/data.md).
+    """Masks are images of few values whose name is another's with a suffix, or that lie in a folder
+    such as masks/."""
     synthetic: Literal["refuse", "allow"] = "refuse"
-    # Flips and turns that leave an image a valid image of its class. "mirror" is left to right,
-    # "dihedral" also upside down and quarter turns. The generator and the CNNs train with them.
+    """Images that say of themselves that a program made them, as kerasmed's say (docs/data.md)."""
     symmetry: Literal["none", "mirror", "dihedral"] = "none"
+    """Flips and turns that leave an image a valid image of its class. "mirror" is left to right,
+    "dihedral" also upside down and quarter turns. The generator and the CNNs train with them."""
 
     @property
     def formats(self) -> dict[str, Any]:
@@ -124,22 +132,24 @@ class SplitConfig(Section):
     """Fractions of each class. Images outside train and test get the role `reserve`."""
 
     train: Fraction = 0.2
-    validation: Fraction = Field(default=0.1, description="Fraction of the images of train.")
+    """Fraction from which the diffusion model and the CNNs learn, including validation."""
+    validation: Fraction = 0.1
+    """Fraction of `train` that stops and calibrates trainings."""
     test: Fraction = 0.2
-    # What forms a group, in addition to duplicates: the images of a patient whom a table or a DICOM
-    # header names, or whom `pattern` finds in the path; or runs of neighbouring files.
+    """Fraction on which the CNNs are tested."""
     group_by: Literal["patient", "pattern", "neighbours"] = "patient"
-    # "together" trusts the patients that a table or header names. "ignore" is for files that name
-    # one placeholder for all images.
+    """What forms a group, in addition to duplicates: the images of a patient whom a table or a
+    DICOM header names, or whom `pattern` finds in the path; or runs of neighbouring files."""
     patient: Literal["together", "ignore"] = "together"
-    pattern: str | None = Field(
-        default=None, description="Regular expression whose first group is the patient."
-    )
+    """"together" trusts the patients that a table or header names. "ignore" is for files that name
+    one placeholder for all images."""
+    pattern: str | None = None
+    """Regular expression whose first group is the patient."""
     run_length: Annotated[int, Field(ge=2)] = 30
-    # Near-duplicates differ in at most this many of the 256 bits of their perceptual hashes.
-    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = Field(
-        default=32, description="If null, only images of equal pixels are duplicates."
-    )
+    """Files of a run, of `group_by: neighbours`."""
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)] | None = 32
+    """Near-duplicates differ in at most this many of the 256 bits of their perceptual hashes. If
+    null, only images of equal pixels are duplicates."""
 
     @model_validator(mode="after")
     def leaves_a_reserve(self) -> "SplitConfig":

@@ -35,34 +35,53 @@ class DiffusionConfig(Section):
     # The first of these limits that is reached ends the training.
     BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
 
-    # Supplies the options of this section that the file omits; see PRESETS.
     preset: Literal["cpu", "small", "base", "large"] = "cpu"
+    """Supplies the options of this section that the file omits; see PRESETS."""
     widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
+    """Channels of each level; each level halves height and width."""
     blocks: Count = 1
+    """Residual blocks of each level."""
     patch_size: Literal[1, 2, 4, 8] = 2
+    """Pixels that the first convolution takes together, along each side."""
     predict: Literal["x0", "v"] = "x0"
+    """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    # Probability of scaling, rotating and shifting an image, each. The network receives what was
-    # done, and draws images without any of it.
+    """Dropout within the residual blocks."""
     augment: UnitInterval = 0.0
+    """Probability of scaling, rotating and shifting an image, each. The network receives what was
+    done, and draws images without any of it."""
     label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Probability that the network learns an image without its label, for guidance."""
     min_snr_gamma: Rate = 5.0
+    """Largest weight of a noise level in the loss (Min-SNR, arXiv:2303.09556)."""
     min_snr_floor: Annotated[float, Field(ge=0)] = 0.05
+    """Least weight of a noise level in the loss."""
     batch_size: Count = 16
+    """Images per step."""
     learning_rate: Rate = 1e-3
+    """Learning rate after the warm-up."""
     warmup_steps: Count = 200
-    # Fraction of the budget, at its end, over which the learning rate falls to nearly 0.
+    """Steps over which the learning rate rises."""
     cooldown: UnitInterval = 0.0
+    """Fraction of the budget, at its end, over which the learning rate falls to nearly 0."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     clip_norm: Rate = 1.0
+    """Greatest norm of the gradient."""
     ema_decay: Fraction = 0.9995
+    """Decay of the average of the weights that draws images."""
     max_minutes: Rate | None = 60.0
-    max_images: Count | None = Field(default=None, description="images shown in total")
-    max_epochs: Count | None = Field(default=None, description="times that each image is shown")
-    # Steps between two checkpoints, each with its validation loss; previews count checkpoints.
+    """Minutes of training. The first limit that is reached ends it."""
+    max_images: Count | None = None
+    """Images shown in total."""
+    max_epochs: Count | None = None
+    """Times that each image is shown."""
     checkpoint_steps: Count = 200
+    """Steps between two checkpoints, each with its validation loss; previews count checkpoints."""
     preview_every: Count = 10
-    patience: Count = Field(default=50, description="checkpoints without a lower validation loss")
+    """Checkpoints between two previews."""
+    patience: Count = 50
+    """Checkpoints without a lower validation loss after which the training ends."""
 
     @model_validator(mode="before")
     @classmethod
@@ -139,39 +158,46 @@ class VariantConfig(Section):
 class SamplingConfig(Section):
     """The synthetic set, and further ones to compare it with."""
 
-    per_class: Count | None = Field(default=None, description="set by times_real if null")
-    times_real: Rate = Field(default=1.0, description="times the largest class of role `train`")
+    per_class: Count | None = None
+    """Images of each class; `times_real` sets them if null."""
+    times_real: Rate = 1.0
+    """Images of each class, as a multiple of the largest class of the role `train`."""
     solver: Solver = "unipc"
-    steps: SolverSteps | None = Field(default=None, description="the solver's own if null")
-    # 1 is unguided, at half the cost. "auto" is the least scale at which classifiers that learned
-    # from real images name draws as they are labelled as often as real images.
+    """How noise is removed from step to step."""
+    steps: SolverSteps | None = None
+    """Steps of the solver; its own default if null."""
     guidance_scale: Guidance = 1.0
+    """1 is unguided, at half the cost. "auto" is the least scale at which classifiers that learned
+    from real images name draws as they are labelled as often as real images."""
     batch_size: Count = 32
+    """Images that the denoiser draws at once."""
     engine: Literal["onnx", "keras"] = "onnx"
-    # Draw an image again if it copies a training image, also mirrored, rotated, shifted or blended.
+    """What runs the denoiser: onnxruntime, or Keras."""
     copy_filter: bool = True
-    # "confirmed" draws an image again until classifiers that learned from other real images give
-    # its class at least `keep_probability`. "soft" keeps all, and CNNs learn the probabilities that
-    # those classifiers give, in place of the label. "coverage" draws `candidates` times as many and
-    # keeps those nearest to the training images, as many for each.
+    """Draw an image again if it copies a training image, also mirrored, rotated, shifted or
+    blended."""
     keep: Keep = "all"
+    """"confirmed" draws an image again until classifiers that learned from other real images give
+    its class at least `keep_probability`. "soft" keeps all, and CNNs learn the probabilities that
+    those classifiers give, in place of the label. "coverage" draws `candidates` times as many and
+    keeps those nearest to the training images, as many for each."""
     keep_probability: Fraction = 0.5
+    """Least probability of the class, of `keep: confirmed`."""
     candidates: Candidates = 3
-    # "real" draws variations of the training images: each is noised, and denoised again in this
-    # fraction of the steps. They are close to their originals by intent, so no copies are looked
-    # for, and `kerasmed release` refuses them.
+    """Draws for each image that is kept, of `keep: coverage`."""
     start: Start = "noise"
+    """"real" draws variations of the training images: each is noised, and denoised again in the
+    fraction `strength` of the steps. They are close to their originals by intent, so no copies are
+    looked for, and `kerasmed release` refuses them."""
     strength: Fraction = 0.5
-    # A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
-    # CNNs are trained on each of them too.
+    """Fraction of the steps in which a variation is denoised, of `start: real`."""
     variants: dict[Annotated[str, Field(pattern=NAME)], VariantConfig] = {}
-    source: Path | None = Field(
-        default=None, description="images of another program, which are taken instead of drawn"
-    )
-    source_learned_from: Literal["train", "unknown"] = Field(
-        default="unknown",
-        description="what the other program learned from: the role `train` alone, or not known",
-    )
+    """A sweep: further sets by name, such as {x3: {times_real: 3}, guided: {guidance_scale: 2}}.
+    CNNs are trained on each of them too."""
+    source: Path | None = None
+    """Images of another program, which are taken instead of drawn."""
+    source_learned_from: Literal["train", "unknown"] = "unknown"
+    """What the other program learned from: the role `train` alone, or not known."""
 
     @model_validator(mode="after")
     def drawn_or_taken(self) -> "SamplingConfig":

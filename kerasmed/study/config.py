@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from kerasmed.audit.config import AuditConfig, EvaluationConfig
+from kerasmed.audit.config import AuditConfig, EvaluationConfig, WorthConfig
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.diffusion.config import DiffusionConfig, SamplingConfig
@@ -24,7 +24,9 @@ class Config(Section):
     """A whole experiment."""
 
     name: Annotated[str, Field(pattern=NAME)]
+    """Name of the study, and of its run folder below `runs/`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Fixes all random choices."""
     data: DataConfig
     split: SplitConfig = SplitConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
@@ -32,6 +34,7 @@ class Config(Section):
     classifiers: ClassifierConfig = ClassifierConfig()
     export: ExportConfig = ExportConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
+    worth: WorthConfig = WorthConfig()
     audit: AuditConfig = AuditConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()

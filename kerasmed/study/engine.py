@@ -16,13 +16,16 @@ from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 
 
-def stages_of(config: Config) -> list[Stage]:
-    """The stages of a study: all of them, or those that a synthetic set from elsewhere needs."""
-    return [
-        stage
-        for stage in STAGES.values()
-        if stage.name != "diffusion" or config.sampling.source is None
-    ]
+def stages_of(config: Config, run: RunFolder) -> list[Stage]:
+    """The stages of a study: all but those that it does not need.
+
+    A synthetic set from elsewhere needs no denoiser. The worth is measured if it is asked for, and
+    kept up to date once it was.
+    """
+    left_out = set() if config.sampling.source is None else {"diffusion"}
+    if not (config.worth.in_study or "worth" in run.finished_stages()):
+        left_out.add("worth")
+    return [stage for name, stage in STAGES.items() if name not in left_out]
 
 
 def perform(stage: Stage, config: Config, run: RunFolder) -> Mapping[str, Any]:
@@ -163,6 +166,8 @@ def _needs(stage: Stage, config: Config, run: RunFolder) -> tuple[str, ...]:
     A synthetic set of another program needs no denoiser, and CNNs trained on real images only need
     no synthetic set.
     """
+    if stage.name == "report" and "worth" in run.finished_stages():
+        return (*stage.needs, "worth")
     if stage.name == "sampling" and config.sampling.source is not None:
         return ("data",)
     only_real = set(SYNTHETIC_REGIMES).isdisjoint(config.classifiers.train_on)

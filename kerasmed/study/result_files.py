@@ -18,6 +18,7 @@ from kerasmed.audit.privacy import Privacy
 from kerasmed.audit.rules import Verdict
 from kerasmed.audit.subgroups import Subgroups
 from kerasmed.audit.usefulness import Usefulness
+from kerasmed.audit.worth import Worth
 from kerasmed.data.splits import SplitFile
 from kerasmed.errors import InputError
 from kerasmed.explain.records import ExplanationRecord
@@ -39,6 +40,7 @@ from kerasmed.study.stages.explain import ExplainResult
 from kerasmed.study.stages.export import ExportedFile, ExportRecord, Sidecar
 from kerasmed.study.stages.report import ReportResult
 from kerasmed.study.stages.sampling import SamplingResult
+from kerasmed.study.stages.worth import CurveRecord, WorthResult
 from kerasmed.study.synthetic_set import Manifest
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
@@ -90,6 +92,7 @@ class FinishedStages(TypedDict, total=False):
     classifiers: StageEntry[ClassifiersResult]
     export: StageEntry[dict[str, ExportedFile]]
     evaluate: StageEntry[EvaluateResult]
+    worth: NotRequired[StageEntry[WorthResult]]
     explain: StageEntry[ExplainResult]
     audit: StageEntry[AuditResult]
     report: StageEntry[ReportResult]
@@ -140,6 +143,7 @@ def _in_evaluation(name: str, content: Any, written_by: str, holds: str) -> Resu
 
 
 _EVALUATE, _AUDIT = "kerasmed evaluate CONFIG", "kerasmed audit CONFIG"
+_WORTH = "kerasmed worth CONFIG"
 
 RESULT_FILES: dict[str, ResultFile] = {
     "run": ResultFile(RunRecord, ("run.json",), "every stage", "settings, and each finished stage"),
@@ -188,6 +192,12 @@ RESULT_FILES: dict[str, ResultFile] = {
     ),
     "curves": _in_evaluation(
         "curves", dict[str, Curves], _EVALUATE, "ROC curves and reliability of each CNN"
+    ),
+    "worth": _in_evaluation(
+        "worth", Worth, _WORTH, "what the synthetic set is worth in real images, once measured"
+    ),
+    "learning_curve": ResultFile(
+        CurveRecord, ("worth/*.json",), _WORTH, "what a CNN of the learning curve names test images"
     ),
     "leakage": _in_evaluation(
         "leakage",

@@ -82,6 +82,11 @@ class RunFolder:
         return self.root / "exported"
 
     @property
+    def worth(self) -> Path:
+        """What each CNN of the learning curve names the test images."""
+        return self.root / "worth"
+
+    @property
     def evaluation(self) -> Path:
         """Metrics of the classifiers, fidelity and privacy."""
         return self.root / "evaluation"

@@ -18,6 +18,7 @@ from kerasmed.study.stage import Stage
 from kerasmed.study.stages import STAGES
 from kerasmed.study.stages.classifiers import check_classifiers
 from kerasmed.study.stages.evaluate import check_outside
+from kerasmed.study.stages.worth import check_worth
 
 if TYPE_CHECKING:
     from kerasmed.study.ray_executor import RayCluster
@@ -109,8 +110,10 @@ def _run_stages(
     # Mistakes that would otherwise end the study after hours.
     check_classifiers(config)
     check_outside(config)
+    if config.worth.in_study:
+        check_worth(config)
     finished = run.finished_stages()
-    stages = stages_of(config)
+    stages = stages_of(config, run)
     for stage in stages:
         if stage.name in finished:
             check_unchanged(stage, config, run)

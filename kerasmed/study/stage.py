@@ -83,9 +83,13 @@ class Stage:
 
 
 def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings without those that may change within a study: distribution and preview interval."""
+    """Settings without those that may change within a study, since they change no result."""
     deciding = dict(settings)
-    for section, key in (("runtime", "distribution"), ("diffusion", "preview_every")):
+    for section, key in (
+        ("runtime", "distribution"),
+        ("diffusion", "preview_every"),
+        ("worth", "in_study"),
+    ):
         if section in deciding:
             deciding[section] = {k: v for k, v in deciding[section].items() if k != key}
     return deciding

@@ -54,6 +54,7 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "outside": _read_if_there(run.evaluation / "outside.json"),
+        "worth": _read_if_there(run.evaluation / "worth.json"),
         "subgroups": _without_names(_read_if_there(run.evaluation / "subgroups.json") or {}),
         "spaces": spaces,
         "variety": _variety(next(iter(spaces.values())), list(data["classes"])),

@@ -7,6 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from kerasmed.audit.tables import points_text, trained_on
+from kerasmed.audit.worth import worth_sentence
 from kerasmed.data.entries import folder_name
 from kerasmed.text import text_for_markdown
 
@@ -23,7 +24,7 @@ def rendered(template: str, values: Mapping[str, Any]) -> str:
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
-    environment.globals["trained_on"] = trained_on
+    environment.globals |= {"trained_on": trained_on, "worth_sentence": worth_sentence}
     environment.filters["text"] = text_for_markdown
     environment.filters["percent"] = lambda value: f"{100 * value:.1f}%"
     environment.filters["folder_name"] = folder_name

@@ -66,6 +66,28 @@ def draw_training(history: Path, path: Path) -> None:
     _save(figure, path)
 
 
+def draw_worth(worth: dict[str, Any], path: Path) -> None:
+    """The learning curve of real images alone, and the accuracy that the synthetic set reaches."""
+    points = worth["curve"]
+    sizes = [point["images"] for point in points]
+    means = np.array([point["accuracy"] for point in points])
+    ends = np.array([point["interval"] for point in points]).T
+    figure = Figure(figsize=(7, 3.5))
+    axes = figure.subplots()
+    lengths = np.maximum(np.abs(ends - means), 0)
+    axes.errorbar(sizes, means, lengths, fmt="o", color="C0", capsize=3, label="real images alone")
+    axes.plot(sizes, [point["fitted"] for point in points], color="C0")
+    use = trained_on(worth["regime"], worth["variant"])
+    axes.axhline(worth["accuracy"]["value"], color="C1", label=text_for_figure(use))
+    axes.axhspan(*worth["accuracy"]["interval"], color="C1", alpha=0.15, linewidth=0)
+    axes.axvline(worth["train"], color="grey", linestyle=":", label="all of train")
+    axes.set(xlabel="real images", ylabel="accuracy", xscale="log")
+    axes.set_xticks(sizes, [f"{size:,}" for size in sizes], minor=False)
+    axes.tick_params(axis="x", which="minor", bottom=False, labelbottom=False)
+    axes.legend(fontsize=8)
+    _save(figure, path)
+
+
 def draw_classifier_training(histories: list[Path], path: Path) -> None:
     """Validation loss of each CNN by epoch, over both phases."""
     figure = Figure(figsize=(7, 3))

@@ -14,6 +14,7 @@ from kerasmed.audit.tables import (
     spaces_of,
     trained_on,
 )
+from kerasmed.audit.worth import worth_sentence
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import ROLES, Split
 from kerasmed.data.thumbnails import png_uri
@@ -32,6 +33,7 @@ from kerasmed.study.report.figures import (
     draw_spectra,
     draw_strength,
     draw_training,
+    draw_worth,
 )
 from kerasmed.study.report.fonts import fonts_for
 from kerasmed.study.report.pictures import draw_grid, draw_means, draw_pairs
@@ -87,7 +89,7 @@ def page_environment() -> Environment:
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES
-    environment.globals["trained_on"] = trained_on
+    environment.globals |= {"trained_on": trained_on, "worth_sentence": worth_sentence}
     return environment
 
 
@@ -106,6 +108,8 @@ def _read_results(run: RunFolder) -> dict[str, Any]:
     for name in ("outside", "subgroups"):  # where the user gives what they need
         path = run.evaluation / f"{name}.json"
         results[name] = read_json(path, "kerasmed evaluate") if path.exists() else None
+    path = run.evaluation / "worth.json"
+    results["worth"] = read_json(path, "kerasmed worth CONFIG") if path.exists() else None
     results["summary"] = read_json(run.explanations / "summary.json", "kerasmed explain")
     return results
 
@@ -135,6 +139,8 @@ def _draw_figures(
     names = run.finished_stages()["classifiers"]["result"]["classifiers"]
     histories = [run.classifiers / name / "history.csv" for name in names]
     draw_classifier_training(histories, run.figures / "classifiers.png")
+    if results["worth"] is not None:
+        draw_worth(results["worth"], run.figures / "worth.png")
     draw_grid(train, run.figures / "real.png")
     draw_grid(synthetic, run.figures / "synthetic.png")
     draw_means(train, synthetic, run.figures / "means.png")

@@ -23,6 +23,7 @@ from kerasmed.study.stages.export import export_classifiers, export_shard
 from kerasmed.study.stages.leakage import measure_leakage
 from kerasmed.study.stages.report import write_report
 from kerasmed.study.stages.sampling import draw_samples, draw_shard
+from kerasmed.study.stages.worth import measure_worth, worth_shard
 
 # Several shards per processor, so that all end together. Each takes a second or two to start.
 _SHARDS_PER_CPU = 4
@@ -38,6 +39,10 @@ def _by_explained_image(config: Config, cpus: int) -> int:
 
 def _by_classifier(config: Config, cpus: int) -> int:
     return len(classifier_specs(config))
+
+
+def _by_curve(config: Config, cpus: int) -> int:
+    return config.worth.draws
 
 
 def _files_of(weights: str | dict[str, str]) -> list[Path]:
@@ -207,6 +212,16 @@ STAGES: dict[str, Stage] = {
             needs=("sampling", "export"),
             inputs=_evaluated_with,
             outputs=_evaluated,
+        ),
+        Stage(
+            "worth",
+            "kerasmed worth CONFIG",
+            measure_worth,
+            sections=("seed", "worth", "runtime"),
+            needs=("evaluate",),
+            inputs=_classifier_weights,
+            outputs=_in_evaluation("worth"),
+            sharding=Sharding(worth_shard, _by_curve, 1, 3.0, wants_gpu=True),
         ),
         Stage(
             "explain",

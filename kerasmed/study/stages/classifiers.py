@@ -1,5 +1,6 @@
 """The stage that trains the CNNs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired
 
@@ -121,7 +122,7 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
     check_classifiers(config)
     specs = classifier_specs(config)
-    weights = {name: _version_of_weights(config, name) for name in config.classifiers.backbones}
+    weights = {name: version_of_weights(config, name) for name in config.classifiers.backbones}
     image_set, split, groups = load_grouped_split(config, run)
     validation = image_set.subset(split["validation"])
     images_per_epoch = images_per_epoch_of(config, image_set.counts(split["train"]))
@@ -130,22 +131,9 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     minutes: list[float] = []
     for number, spec in enumerate(to_train):
         phases = phases_of_spec(spec, config, run, image_set, split)
-        hashes = [images.data_hash for phase in phases for images in phase.sets()]
-        settings = {
-            "classifiers": config.classifiers.of_backbone(spec.backbone).model_dump(
-                mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone", "weights"}
-            ),
-            "data": {"symmetry": config.data.symmetry, "image_size": image_set.image_size},
-            # As in the settings: another machine's choice for "auto" does not change the network.
-            "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
-            "images_per_epoch": images_per_epoch,
-        }
-        inputs = {
-            "weights": weights[spec.backbone],
-            "training images": " then ".join(hashes),
-            "validation images": validation.data_hash,
-        }
-        made_from = Fingerprint(settings, inputs)
+        made_from = fingerprint_of(
+            config, spec.backbone, weights[spec.backbone], phases, validation, images_per_epoch
+        )
         check_agreed(made_from)
         if _is_trained(spec, run, made_from):
             continue
@@ -164,6 +152,34 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     if not missing and this_worker().is_chief:
         choose_best(specs, run, validation, groups[split["validation"]])
     return missing
+
+
+def fingerprint_of(
+    config: Config,
+    backbone: str,
+    weights: str,
+    phases: Sequence[Phase],
+    validation: ImageSet,
+    images_per_epoch: int | None,
+) -> Fingerprint:
+    """The settings and images that a CNN is trained with; ``weights`` as their version."""
+    of_backbone = config.classifiers.of_backbone(backbone)
+    settings = {
+        "classifiers": of_backbone.model_dump(
+            mode="json", exclude={"backbones", "train_on", "seeds", "by_backbone", "weights"}
+        ),
+        "data": {"symmetry": config.data.symmetry, "image_size": validation.image_size},
+        # As in the settings: another machine's choice for "auto" does not change the network.
+        "runtime": config.runtime.model_dump(mode="json", exclude={"distribution"}),
+        "images_per_epoch": images_per_epoch,
+    }
+    hashes = [images.data_hash for phase in phases for images in phase.sets()]
+    inputs = {
+        "weights": weights,
+        "training images": " then ".join(hashes),
+        "validation images": validation.data_hash,
+    }
+    return Fingerprint(settings, inputs)
 
 
 def _trainings(spec: ClassifierSpec) -> float:
@@ -214,7 +230,7 @@ def _train(
     return {**runtime.as_record(), **result}
 
 
-def _version_of_weights(config: Config, backbone: str) -> str:
+def version_of_weights(config: Config, backbone: str) -> str:
     """SHA-256 of the file of weights; "imagenet" and "none" stay as they are."""
     from kerasmed.classify.backbones import weights_for
 

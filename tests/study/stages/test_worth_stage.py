@@ -1,0 +1,98 @@
+"""What the synthetic set is worth, as a stage of a study."""
+
+import numpy as np
+import pytest
+from jsonschema import Draft202012Validator
+
+from kerasmed.audit.worth import worth_sentence
+from kerasmed.classify import training
+from kerasmed.cli.main import main
+from kerasmed.errors import ConfigError
+from kerasmed.files import read_json
+from kerasmed.study.config import load_config
+from kerasmed.study.inputs import load_grouped_split
+from kerasmed.study.result_files import json_schema
+from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stages import worth as stage
+from kerasmed.study.stages.worth import check_worth
+
+
+def test_a_study_is_valued_after_an_interruption_and_says_so(
+    tiny_config, run_copy, capsys, monkeypatch
+):
+    arguments = [str(tiny_config), "--out", str(run_copy)]
+    arguments += ["--set", "worth.times_train=[]", "--set", "worth.draws=2"]
+    run = RunFolder(run_copy)
+    train_classifier = training.train_classifier
+    monkeypatch.setattr(training, "train_classifier", _FailsTheSecondTime(train_classifier))
+    with pytest.raises(ZeroDivisionError):
+        main(["worth", *arguments])
+    (first,) = run.worth.glob("*.json")
+    written = first.stat().st_mtime_ns
+    monkeypatch.setattr(training, "train_classifier", train_classifier)
+    capsys.readouterr()
+
+    assert main(["worth", *arguments]) == 0
+    printed = capsys.readouterr()
+    assert "3 CNNs to train, each about as long as MobileNet-real-s0" in printed.err
+    assert first.stat().st_mtime_ns == written
+    assert len(list(run.worth.iterdir())) == 4
+    worth = read_json(run.evaluation / "worth.json", "")
+    assert printed.out.strip() == worth_sentence(worth)
+    Draft202012Validator(json_schema("worth")).validate(worth)
+    Draft202012Validator(json_schema("learning_curve")).validate(read_json(first, ""))
+    train = run.record()["stages"]["data"]["result"]["roles"]["train"]
+    assert worth["train"] == sum(train.values())
+    assert [point["trainings"] for point in worth["curve"]] == [2, 1, 2]
+
+    assert main(["study", *arguments]) == 0  # only the report is written anew
+    assert "worth: already finished" in capsys.readouterr().err
+    assert worth_sentence(worth) in run.report.read_text()
+    release = run_copy.parent / "release"
+    assert main(["release", str(run_copy), str(release)]) == 0
+    assert worth_sentence(worth)[:40] in (release / "DATASHEET.md").read_text()
+
+
+class _FailsTheSecondTime:
+    def __init__(self, train_classifier):
+        self.train_classifier, self.calls = train_classifier, 0
+
+    def __call__(self, *arguments):
+        self.calls += 1
+        return self.train_classifier(*arguments) if self.calls == 1 else 1 / 0
+
+
+def test_draws_keep_groups_together_and_grow_beyond_train(tiny_config, tiny_run):
+    config = load_config(tiny_config, ["worth.times_train=[0.5]"])
+    image_set, split, groups = load_grouped_split(config, RunFolder(tiny_run))
+    groups = np.char.add("g", (np.arange(len(groups)) // 2).astype(str))  # pairs
+    points = stage._points(config, image_set, split)
+    for point in points:
+        rows = stage._drawn(point, 0, image_set, split, groups)
+        again = stage._drawn(point, 0, image_set, split, groups)
+        assert rows.tolist() == again.tolist()
+        assert not np.isin(rows, [*split["test"], *split["validation"]]).any()
+        counts = np.bincount(image_set.labels[rows], minlength=2)
+        assert np.all(np.abs(counts - point.wanted) <= 2)
+        if sum(point.wanted) > len(split["train"]):
+            assert np.isin(split["train"], rows).all()
+    first, second = (stage._drawn(point, 0, image_set, split, groups) for point in points[:2])
+    assert first.tolist() != second.tolist()
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["classifiers.train_on=[synthetic, both]"],
+        ["classifiers.train_on=[real, real_all]"],
+        ["worth.regime=pretrained"],
+    ],
+)
+def test_a_set_that_cannot_be_valued_is_refused_before_anything_runs(tiny_config, settings):
+    with pytest.raises(ConfigError, match="expected real and"):
+        check_worth(load_config(tiny_config, settings))
+
+
+def test_real_images_alone_are_no_use_of_a_set(tiny_config):
+    with pytest.raises(ConfigError, match=r"worth\.regime"):
+        load_config(tiny_config, ["worth.regime=real"])
