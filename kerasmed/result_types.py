@@ -1,4 +1,4 @@
-"""Types that several result files use; docs/result_files.md explains the files.
+"""Types that several result files use; docs/reference/result_files.md explains the files.
 
 The type of each file is next to the code that writes it. The text below a key is its description in
 the JSON schema that ``kerasmed schema`` prints.

@@ -13,7 +13,7 @@ import pytest
 from kerasmed.study.result_files import json_schema
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
 EXAMPLES = {
     f"{page.name} {number}": code
     for page in PAGES
@@ -24,15 +24,15 @@ EXAMPLES = {
 # What an example prints, beyond ending without an error.
 PRINTS = {
     "README.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
-    "embedding.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
-    "embedding.md 2": r"\[\[[\d. e-]+\]",
-    "explanations.md 1": r"'top_overlap': ",
+    "embed_a_classifier.md 1": r"\{'clear': [\d.e-]+, 'ground_glass': [\d.e-]+\}",
+    "embed_a_classifier.md 2": r"\[\[[\d. e-]+\]",
+    "explain_predictions.md 1": r"'top_overlap': ",
     "result_files.md 1": r"\{'real': [\d.]+, 'synthetic': [\d.]+, 'both': [\d.]+\}",
-    "library.md 1": r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, .*'accuracy': ",
+    "in_python.md 1": r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, .*'accuracy': ",
 }
 # Another size or length of an example that would take minutes, as (what it says, what runs).
 QUICKER = {
-    "library.md 1": [
+    "in_python.md 1": [
         ("size=64", "size=16"),
         ('"small", roles.train', '"cpu", roles.train, widths=[8]'),
         ("epochs=200", "epochs=1"),
@@ -48,9 +48,16 @@ QUICKER = {
 }
 
 
-def test_readme_names_every_page():
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"(docs/{page.name})" in readme for page in ROOT.glob("docs/*.md"))
+def test_list_of_pages_and_site_name_every_page():
+    pages = [page.relative_to(ROOT / "docs").as_posix() for page in ROOT.glob("docs/*/*.md")]
+    listed = (ROOT / "docs" / "README.md").read_text()
+    navigation = (ROOT / "docs" / "site" / "mkdocs.yml").read_text()
+    assert [page for page in pages if f"({page})" not in listed] == []
+    assert [page for page in pages if f": docs/{page}\n" not in navigation] == []
+
+
+def test_readme_is_short():
+    assert len((ROOT / "README.md").read_text().split()) <= 900
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -90,12 +97,12 @@ def quicker(name: str, code: str) -> str:
 def test_each_python_example_runs_by_itself(name, workplace, capsys):
     exec(quicker(name, EXAMPLES[name]), {})
     assert re.search(PRINTS.get(name, ""), capsys.readouterr().out)
-    assert name != "library.md 1" or (workplace / "why.png").exists()
+    assert name != "in_python.md 1" or (workplace / "why.png").exists()
 
 
 def test_library_page_runs_on_jax_up_to_the_export(workplace):
     pytest.importorskip("jax")
-    code, _ = quicker("library.md 1", EXAMPLES["library.md 1"]).split("ddpm.export")
+    code, _ = quicker("in_python.md 1", EXAMPLES["in_python.md 1"]).split("ddpm.export")
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "KERAS_BACKEND": "jax"},
@@ -104,7 +111,7 @@ def test_library_page_runs_on_jax_up_to_the_export(workplace):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(PRINTS["library.md 1"], done.stdout)
+    assert re.search(PRINTS["in_python.md 1"], done.stdout)
 
 
 def test_first_steps_are_short_and_run(workplace, monkeypatch, capsys):
@@ -123,7 +130,9 @@ def test_examples_are_found():
 
 
 def test_glossary_is_sorted_and_each_term_has_a_page():
-    rows = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8").splitlines()[5:]
+    rows = (
+        (ROOT / "docs" / "reference" / "glossary.md").read_text(encoding="utf-8").splitlines()[5:]
+    )
     terms = [row.split(" | ")[0].removeprefix("| ") for row in rows]
     assert terms == sorted(terms, key=str.casefold)
     assert all(re.search(r"\]\([^)]+\.md[^)]*\) \|$", row) for row in rows)

@@ -12,7 +12,7 @@ from kerasmed.cli.main import app
 ROOT = Path(__file__).parents[1]
 TEXTS = sorted(
     path
-    for pattern in ("*.md", "*.cfg", "Makefile", "docs/*.md", "docs/notebooks/*.ipynb",
+    for pattern in ("*.md", "*.cfg", "Makefile", "docs/**/*.md", "docs/notebooks/*.ipynb",
                     "configs/*.yaml", "exported/*.md", "kerasmed/**/*", "tests/**/*.py",
                     "benchmarks/*.py", "benchmarks/results/**/*")
     for path in ROOT.glob(pattern)

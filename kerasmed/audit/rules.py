@@ -80,11 +80,11 @@ class Bar:
 _WANTED = 0.9  # chance of green that a set of real images should have
 _DEVIATIONS = 1.96  # standard errors from a figure to the end of its interval
 
-# Set by the error rates of made-up and real sets with known faults (docs/error_rates.md).
+# Set by the error rates of made-up and real sets with known faults (docs/evidence/error_rates.md).
 USEFUL = Bar(green=0.93, red=0.85, perfect=1.0)
 REALISTIC = Bar(green=0.8, red=0.5, perfect=1.0)
 VARIED = Bar(green=0.85, red=0.5, perfect=1.0)
-# Ratio of coverages where half of the kinds of images of a class are missing (docs/error_rates.md).
+# Ratio of coverages where half of the kinds of images of a class are missing (the same page).
 HALF_MISSING = 0.83
 LABELLED = Bar(green=0.9, red=0.75, perfect=1.0)
 NEAR = Bar(green=-0.2, red=-0.5, perfect=0.0)  # of the excess distance, with its sign turned

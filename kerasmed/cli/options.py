@@ -25,7 +25,7 @@ def parse_folder(value: str) -> Path:
     if "://" in value:
         raise ConfigError(
             f"--out: expected a folder, received {value}; mount the object store, or copy the run "
-            "folder with the store's own tool (docs/machines.md)."
+            "folder with the store's own tool (docs/tutorials/on_a_cluster.md)."
         )
     return Path(value)
 

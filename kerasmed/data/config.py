@@ -101,7 +101,7 @@ class DataConfig(Formats):
     """Masks are images of few values whose name is another's with a suffix, or that lie in a folder
     such as masks/."""
     synthetic: Literal["refuse", "allow"] = "refuse"
-    """Images that say of themselves that a program made them, as kerasmed's say (docs/data.md)."""
+    """Whether images that are marked as synthetic, as kerasmed's are, are taken for real ones."""
     symmetry: Literal["none", "mirror", "dihedral"] = "none"
     """Flips and turns that leave an image a valid image of its class. "mirror" is left to right,
     "dihedral" also upside down and quarter turns. The generator and the CNNs train with them."""

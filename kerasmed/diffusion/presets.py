@@ -3,7 +3,7 @@
 from typing import Any
 
 # Differences from the defaults of DiffusionConfig, which are the preset "cpu". Without augmentation
-# the larger networks memorise a few hundred images (docs/diffusion.md).
+# the larger networks memorise a few hundred images (docs/experiments/diffusion_model.md).
 PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {},
     "small": {
