@@ -40,10 +40,13 @@ test-newest: | .venv-newest/bin/python
 
 setup: .venv/installed
 
+PROSE := README.md CONTRIBUTING.md CHANGELOG.md $(wildcard docs/*.md docs/*/*.md)
+
 check: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/proselint check --config docs/site/proselint.json $(PROSE)
 	$(MAKE) test
 	$(MAKE) docs
 

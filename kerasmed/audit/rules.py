@@ -21,11 +21,29 @@ COPIES_TO_NOTICE, NOTICED = 0.01, 0.95
 COPYING = -3.0
 
 
+Question = Literal["useful", "faithful", "private"]
+
+_HEADLINES: dict[tuple[Question, Light], str] = {
+    ("useful", "green"): "Synthetic images can stand in for the real ones.",
+    ("useful", "amber"): "Synthetic images come close to the real ones, or may do so.",
+    ("useful", "red"): "Synthetic images cannot stand in for the real ones.",
+    ("useful", "grey"): "It is not known whether they can stand in for real ones.",
+    ("faithful", "green"): "The images look real, and are as varied as real ones.",
+    ("faithful", "amber"): "In some respects the images differ from real ones, or may do so.",
+    ("faithful", "red"): "The images differ clearly from real ones.",
+    ("faithful", "grey"): "There are too few images or patients to say whether they look real.",
+    ("private", "green"): "Nothing indicates that they reveal a training image.",
+    ("private", "amber"): "Something indicates that they may reveal training images: look closer.",
+    ("private", "red"): "They reveal training images: do not pass them on.",
+    ("private", "grey"): "A few copies would not be noticed among so few images.",
+}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """One answer."""
 
-    question: Literal["useful", "faithful", "private"]
+    question: Question
     """Whether the synthetic set is that."""
     light: Light
     """Its traffic light; grey where it could not be answered."""
@@ -33,6 +51,11 @@ class Verdict:
     """Sentences with the numbers."""
     rule: str
     """The rule for each light."""
+
+
+def headline(question: Question, light: Light) -> str:
+    """An answer in one sentence without numbers, for readers who are no statisticians."""
+    return _HEADLINES[question, light]
 
 
 @dataclass(frozen=True)

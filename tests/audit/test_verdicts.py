@@ -1,10 +1,12 @@
 """The traffic lights."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 from scipy.stats import t
 
-from kerasmed.audit.rules import HALF_MISSING, VARIED, Bar
+from kerasmed.audit.rules import HALF_MISSING, VARIED, Bar, Light, headline
 from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 
 
@@ -198,3 +200,10 @@ def test_interval_of_a_ratio_to_nothing_is_not_spelled_out():
     verdict = judge_fidelity(fidelity)
     assert "a ratio of 0.00 (it could be anything)." in verdict.answer
     assert verdict.light == "grey"
+
+
+@pytest.mark.parametrize("question", ["useful", "faithful", "private"])
+def test_every_light_has_a_headline_of_its_own(question):
+    headlines = {headline(question, light) for light in get_args(Light)}
+    assert len(headlines) == 4
+    assert all(text.endswith(".") for text in headlines)

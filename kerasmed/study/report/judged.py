@@ -10,7 +10,7 @@ from kerasmed.files import write_text
 from kerasmed.study.report.figures import draw_histograms, draw_spectra, draw_strength
 from kerasmed.study.report.fonts import fonts_for
 from kerasmed.study.report.page import page_environment
-from kerasmed.study.report.pictures import draw_grid, draw_means, draw_pairs
+from kerasmed.study.report.pictures import draw_grid, draw_means, draw_pairs, six_of
 from kerasmed.text import printable
 
 
@@ -46,6 +46,7 @@ def render_judged(
             },
             spaces=spaces_of(results["fidelity"]),
             figures=figures,
+            six={"real": six_of(roles.train), "synthetic": six_of(synthetic)},
             **results,
         )
     )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
+from kerasmed.audit.rules import headline
 from kerasmed.audit.tables import (
     number_text,
     over_seeds_text,
@@ -36,7 +37,7 @@ from kerasmed.study.report.figures import (
     draw_worth,
 )
 from kerasmed.study.report.fonts import fonts_for
-from kerasmed.study.report.pictures import draw_grid, draw_means, draw_pairs
+from kerasmed.study.report.pictures import draw_grid, draw_means, draw_pairs, six_of
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.text import printable
 
@@ -68,6 +69,7 @@ def render_report(run: RunFolder, image_set: ImageSet, split: Split, synthetic: 
             choices=_choices(run),
             explanations=_read_explanations(run.explanations, image_set),
             figures=run.figures,
+            six={"real": six_of(image_set.subset(split["train"])), "synthetic": six_of(synthetic)},
             **results,
         )
     )
@@ -89,7 +91,10 @@ def page_environment() -> Environment:
     environment.filters["picture"] = _data_uri
     environment.filters["figures_of_explanations"] = figure_texts
     environment.globals["explanation_figures"] = FIGURES
-    environment.globals |= {"trained_on": trained_on, "worth_sentence": worth_sentence}
+    environment.filters["first_sentence"] = lambda text: text.partition(". ")[0].rstrip(".") + "."
+    environment.globals |= {
+        "trained_on": trained_on, "worth_sentence": worth_sentence, "headline": headline,
+    }  # fmt: skip
     return environment
 
 

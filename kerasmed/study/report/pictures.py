@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
+from kerasmed.data.thumbnails import png_uri
 from kerasmed.files import written_aside
 
 _COLUMNS = 8
@@ -45,6 +46,18 @@ def draw_grid(images: ImageSet, path: Path) -> None:
         for column, row in enumerate(rows[chosen]):
             grid[label, column] = _enlarge(np.asarray(images.images[row]))
     _save_tiles(grid, path)
+
+
+def six_of(images: ImageSet) -> list[tuple[str, str]]:
+    """Six images of all classes in turn, as class and data URI; not selected."""
+    classes = len(images.class_names)
+    chosen = []
+    for number in range(6):
+        label, turn = number % classes, number // classes
+        rows = np.flatnonzero(images.labels == label)
+        row = rows[(2 * turn + 1) * len(rows) // (2 * -(-6 // classes))]
+        chosen.append((images.class_names[label], png_uri(np.asarray(images.images[row]))))
+    return chosen
 
 
 def draw_pairs(privacy: dict[str, Any], synthetic: ImageSet, train: ImageSet, path: Path) -> None:
