@@ -5,6 +5,7 @@
 # make setup   only the virtual environment
 # make check   lint, types, tests and documentation, as in continuous integration
 # make docs    the documentation as a site, at site/index.html
+# make screenshots  the pictures of pages in the documentation, after make demo
 # make bench   the benchmarks
 # make clean   delete the environment, the runs and the site
 #
@@ -18,7 +19,7 @@ NEWEST_PYTHON ?= $(shell for p in python3.13 python3.12 python3.11; do \
 	$$p -c '' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all test-newest setup check docs bench clean
+.PHONY: demo test test-all test-newest setup check docs screenshots bench clean
 
 demo: .venv/installed
 	$(BIN)/kerasmed demo
@@ -54,6 +55,9 @@ check: .venv/installed-dev
 # warnings would not count as errors.
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict -f docs/site/mkdocs.yml
+
+screenshots: .venv/installed-dev
+	$(BIN)/python docs/site/screenshots.py
 
 bench: .venv/installed-dev
 	$(BIN)/python -m pytest benchmarks --benchmark-only --benchmark-columns=median,iqr,rounds

@@ -54,6 +54,7 @@ TINY = {
     "sampling": {"steps": 3, "batch_size": 8},
     "classifiers": {
         "backbones": ["MobileNet"],
+        "train_on": ["real", "synthetic", "both"],
         "weights": "none",
         "input_size": 32,
         "finetune_epochs": 3,

@@ -48,7 +48,7 @@ class ClassifierConfig(Section):
 
     backbones: Annotated[list[str], Field(min_length=1)] = ["MobileNetV2"]
     """Networks of Keras Applications, without their top."""
-    train_on: Annotated[list[Regime], Field(min_length=1)] = ["real", "synthetic", "both"]
+    train_on: Annotated[list[Regime], Field(min_length=1)] = ["real", "synthetic", "both", "best"]
     """Regimes: what CNNs learn from."""
     seeds: Count = 1
     """Trainings of each CNN, each with its own seed."""

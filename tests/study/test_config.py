@@ -49,7 +49,7 @@ def test_defaults_fill_what_the_file_leaves_out(experiment):
     assert config.data.dicom.window is None
     assert config.data.nifti.slices == (0.0, 1.0)
     assert config.sampling.solver == "unipc"
-    assert config.classifiers.train_on == ["real", "synthetic", "both"]
+    assert config.classifiers.train_on == ["real", "synthetic", "both", "best"]
 
 
 def test_values_in_the_file_win_over_defaults(write):
