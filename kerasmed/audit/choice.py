@@ -47,7 +47,7 @@ def choose_regime(
     losses: Mapping[TrainedOn, float],
     groups: np.ndarray,
 ) -> Choice:
-    """The regime whose CNNs are used: one without synthetic images unless another is surely better.
+    """The regime whose CNNs are used: one without synthetic images unless another clearly helps.
 
     The candidates are the regimes with synthetic images. One is chosen if the lower end of its gain
     is above 0, and of several the one whose lower end is highest. These very CNNs are used

@@ -25,8 +25,8 @@ class WorthConfig(Section):
     in_study: bool = False
     """`kerasmed worth CONFIG` measures it, and a study does so too if this is true."""
     regime: Regime | None = None
-    """The use of the synthetic set that is valued. If null, `best` if the study has it, or else the
-    use with the lowest loss on the validation images."""
+    """The use of the synthetic set that is valued. If null, the one that `best` chose, or, where it
+    chose none, the one with the lowest loss on the validation images."""
     times_train: list[Rate] = [0.25, 0.5, 2, 4]
     """Numbers of real images, as multiples of those of the role `train`; five of each class, all of
     `train`, and all real images but the test images are always on the curve."""
@@ -37,9 +37,10 @@ class WorthConfig(Section):
     @classmethod
     def uses_synthetic_images(cls, regime: Regime | None) -> Regime | None:
         """Refuse a regime that does not learn from a synthetic set."""
-        uses = (*SYNTHETIC_REGIMES, "best")
-        if regime is not None and regime not in uses:
-            raise ValueError(f"expected one of {', '.join(uses)}, received {regime}; correct it")
+        if regime is not None and regime not in SYNTHETIC_REGIMES:
+            raise ValueError(
+                f"expected one of {', '.join(SYNTHETIC_REGIMES)}, received {regime}; correct it"
+            )
         return regime
 
 

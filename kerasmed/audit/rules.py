@@ -33,7 +33,10 @@ _HEADLINES: dict[tuple[Question, Light], str] = {
     ("faithful", "red"): "The images differ clearly from real ones.",
     ("faithful", "grey"): "There are too few images or patients to say whether they look real.",
     ("private", "green"): "Nothing indicates that they reveal a training image.",
-    ("private", "amber"): "Something indicates that they may reveal training images: look closer.",
+    (
+        "private",
+        "amber",
+    ): "They may reveal training images, or not everything was checked: look closer.",
     ("private", "red"): "They reveal training images: do not pass them on.",
     ("private", "grey"): "A few copies would not be noticed among so few images.",
 }

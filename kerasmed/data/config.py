@@ -36,7 +36,7 @@ class NiftiConfig(Section):
     """Which slices of a NIfTI volume are used, and how their values are mapped to 0 to 255."""
 
     axis: Literal["sagittal", "coronal", "axial"] = "axial"
-    """The direction that the slices are perpendicular to."""
+    """Orientation of the slices."""
     slices: tuple[UnitInterval, UnitInterval] = (0.0, 1.0)
     """First and last slice, as fractions of the volume from its left, back or lower end."""
     frames: Literal["refuse", "split"] = "refuse"

@@ -36,9 +36,9 @@ class DiffusionConfig(Section):
     BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
 
     preset: Literal["cpu", "small", "base", "large"] = "cpu"
-    """Supplies the options of this section that the file omits; see PRESETS."""
+    """Size of the network; it sets the options of this section that the file omits."""
     widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
-    """Channels of each level; each level halves height and width."""
+    """Channels of each level; each further level halves height and width."""
     blocks: Count = 1
     """Residual blocks of each level."""
     patch_size: Literal[1, 2, 4, 8] = 2

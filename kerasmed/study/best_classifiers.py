@@ -12,8 +12,10 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.files import read_json, sha256_of, write_json, written_aside
 from kerasmed.fingerprint import Fingerprint
 from kerasmed.progress import say
+from kerasmed.runtime.backend import load_keras
 from kerasmed.study.classifier_specs import ClassifierSpec, trained_path, training_record
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.text import counted
 
 _MADE_BY = "kerasmed train classifier CONFIG"
 
@@ -55,25 +57,26 @@ def chosen_spec(spec: ClassifierSpec, run: RunFolder) -> ClassifierSpec:
 
 def sentence(backbone: str, choice: Choice) -> str:
     """What was chosen, and by what margin."""
-    named = trained_on(choice["regime"], choice["variant"])
-    on = f"{choice['groups']} groups of validation images"
-    plain = choice["without_synthetic"]
+    named, plain = trained_on(choice["regime"], choice["variant"]), choice["without_synthetic"]
     highest = max(choice["gains"], key=lambda gain: gain["lower_end"])
-    margin = (
-        f"{trained_on(highest['regime'], highest['variant'])} gains {100 * highest['gain']:+.1f} "
-        f"points over {plain}, at least {100 * highest['lower_end']:+.1f}"
+    verdict = (
+        "No use of synthetic images clearly helps" if choice["regime"] == plain else "It helps"
     )
-    if choice["regime"] == plain:
-        return (
-            f"{backbone}: best is {named}. On {on} no use of synthetic images is surely better: "
-            f"{margin}."
-        )
-    return f"{backbone}: best is {named}. On {on}, {margin}."
+    corrected = f"corrected for {counted(len(choice['gains']), 'candidate')}"
+    return (
+        f"{backbone}: best is a copy of {named}. {verdict} on {choice['groups']} groups of "
+        f"validation images: {trained_on(highest['regime'], highest['variant'])} gains "
+        f"{100 * highest['gain']:.1f} points over {plain} (one-sided 95% lower bound "
+        f"{100 * highest['lower_end']:+.1f}, {corrected})."
+    )
 
 
 def _choice(
     candidates: Sequence[ClassifierSpec], run: RunFolder, validation: ImageSet, groups: np.ndarray
 ) -> Choice:
+    load_keras()
+    import keras
+
     from kerasmed.saved_models import load_model
 
     correct: dict[TrainedOn, list[np.ndarray]] = {}
@@ -83,6 +86,7 @@ def _choice(
         key = TrainedOn(spec.backbone, spec.trained_on, spec.variant)
         is_right = model.predict(validation).argmax(axis=1) == validation.labels
         correct.setdefault(key, []).append(is_right.astype(float))
+        keras.backend.clear_session()
         loss = read_json(training_record(spec, run), _MADE_BY)["result"]["validation_loss"]
         losses.setdefault(key, []).append(loss)
     means = {key: float(np.mean(of_seeds)) for key, of_seeds in losses.items()}

@@ -1,4 +1,4 @@
-"""The choice among regimes: real images alone unless synthetic ones surely help."""
+"""The choice among regimes: real images alone unless synthetic ones clearly help."""
 
 import numpy as np
 import pytest

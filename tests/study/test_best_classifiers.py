@@ -35,7 +35,7 @@ def test_best_joins_a_finished_study_as_a_copy(tiny_config, run_copy, capsys):
     assert main(["export", *arguments]) == 0
     exported = OnnxClassifier(run.exported / "MobileNet-best-s0.onnx")
     assert exported.metadata["trained_on"] == "best"
-    assert exported.metadata["chosen"] == choice["regime"]
+    assert exported.metadata["chosen"] == {"regime": choice["regime"], "variant": None}
     image_set, split = load_split(load_config(tiny_config), run)
     images = image_set.subset(split["test"]).images
     twin = OnnxClassifier(run.exported / f"MobileNet-{choice['regime']}-s0.onnx")
@@ -76,9 +76,9 @@ def test_the_sentence_says_what_was_chosen_and_by_what_margin():
     }  # fmt: skip
 
     assert sentence("VGG16", choice) == (
-        "VGG16: best is both sure. On 60 groups of validation images, both sure gains +4.0 points "
-        "over real, at least +1.0."
+        "VGG16: best is a copy of both sure. It helps on 60 groups of validation images: both sure "
+        "gains 4.0 points over real (one-sided 95% lower bound +1.0, corrected for 1 candidate)."
     )
     gain["lower_end"] = -0.01
     lost = sentence("VGG16", {**choice, "regime": "real", "variant": None})
-    assert lost.startswith("VGG16: best is real. On 60 groups of validation images no use of")
+    assert lost.startswith("VGG16: best is a copy of real. No use of synthetic images clearly")

@@ -28,7 +28,8 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
     """
     record = run.record()
     foreign = record["config"]["sampling"]["source"] is not None
-    data = record["stages"]["data"]["result"]
+    stages = record["stages"]
+    data = stages["data"]["result"]
     manifest = read_json(run.synthetic / MANIFEST, "kerasmed sample")
     fidelity = read_json(run.evaluation / "fidelity.json", "kerasmed audit")
     published = [
@@ -54,7 +55,7 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
         "outside": _read_if_there(run.evaluation / "outside.json"),
-        "worth": _read_if_there(run.evaluation / "worth.json"),
+        "worth": _read_if_there(run.evaluation / "worth.json") if "worth" in stages else None,
         "subgroups": _without_names(_read_if_there(run.evaluation / "subgroups.json") or {}),
         "spaces": spaces,
         "variety": _variety(next(iter(spaces.values())), list(data["classes"])),

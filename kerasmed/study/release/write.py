@@ -72,6 +72,8 @@ def release(
         )
     check_inputs(STAGES["audit"], config, run)
     check_finished(STAGES["audit"], config, run)
+    if "worth" in run.finished_stages():  # the data sheet states it
+        check_finished(STAGES["worth"], config, run)
     _refuse_red(run, despite)
     synthetic = read_synthetic(config, run)
     withheld = _copies(run)

@@ -19,7 +19,7 @@ REGIMES = {
     "synthetic": "synthetic images alone",
     "both": "these real images and the synthetic ones",
     "pretrained": "synthetic images first, and then these real ones, in as many steps in all",
-    "best": "what does best on the validation images: synthetic images only if they surely help",
+    "best": "what does best on the validation images; synthetic images only if they clearly help",
     "real_all": "all real images except the test images: the ceiling",
 }
 

@@ -50,12 +50,12 @@ def draw_grid(images: ImageSet, path: Path) -> None:
 
 def six_of(images: ImageSet) -> list[tuple[str, str]]:
     """Six images of all classes in turn, as class and data URI; not selected."""
-    classes = len(images.class_names)
+    labels = np.unique(images.labels)
     chosen = []
     for number in range(6):
-        label, turn = number % classes, number // classes
+        label, turn = labels[number % len(labels)], number // len(labels)
         rows = np.flatnonzero(images.labels == label)
-        row = rows[(2 * turn + 1) * len(rows) // (2 * -(-6 // classes))]
+        row = rows[(2 * turn + 1) * len(rows) // (2 * -(-6 // len(labels)))]
         chosen.append((images.class_names[label], png_uri(np.asarray(images.images[row]))))
     return chosen
 

@@ -72,7 +72,9 @@ def _synthetic_sets(config: Config, run: RunFolder) -> list[Path]:
 
 
 def _trained_classifiers(config: Config, run: RunFolder) -> list[Path]:
-    return [trained_path(spec, run) for spec in classifier_specs(config)]
+    # Those of `best` are copies of others, which may change when candidates are added.
+    specs = [spec for spec in classifier_specs(config) if spec.trained_on != "best"]
+    return [trained_path(spec, run) for spec in specs]
 
 
 def _exported_classifiers(config: Config, run: RunFolder) -> list[Path]:

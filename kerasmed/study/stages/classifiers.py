@@ -29,8 +29,14 @@ from kerasmed.study.classifier_specs import (
     training_record,
 )
 from kerasmed.study.config import Config
-from kerasmed.study.inputs import images_per_class, load_grouped_split, read_synthetic
+from kerasmed.study.inputs import (
+    images_per_class,
+    load_grouped_split,
+    load_split,
+    read_synthetic,
+)
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.text import counted
 
 
 class ClassifierTraining(RuntimeRecord):
@@ -103,6 +109,9 @@ def train_classifiers(config: Config, run: RunFolder) -> ClassifiersResult:
     train_shard(config, run)
     if not this_worker().is_chief:  # only the chief writes the records
         return {}
+    image_set, split, groups = load_grouped_split(config, run)
+    chosen_on = split["validation"]
+    choose_best(classifier_specs(config), run, image_set.subset(chosen_on), groups[chosen_on])
     records = {
         spec.name: read_json(training_record(spec, run), "kerasmed train classifier CONFIG")
         for spec in classifier_specs(config)
@@ -121,12 +130,11 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     """
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
     check_classifiers(config)
-    specs = classifier_specs(config)
     weights = {name: version_of_weights(config, name) for name in config.classifiers.backbones}
-    image_set, split, groups = load_grouped_split(config, run)
+    image_set, split = load_split(config, run)
     validation = image_set.subset(split["validation"])
     images_per_epoch = images_per_epoch_of(config, image_set.counts(split["train"]))
-    to_train = [spec for spec in specs if spec.trained_on != "best"]
+    to_train = [spec for spec in classifier_specs(config) if spec.trained_on != "best"]
     missing = 0
     minutes: list[float] = []
     for number, spec in enumerate(to_train):
@@ -146,11 +154,11 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             record = {"fingerprint": made_from.as_record(), "result": result}
             write_json(training_record(spec, run), record)
         minutes.append(result["minutes"] / _trainings(spec))
-        left = sum(map(_trainings, to_train[number + 1 :: shards]))
+        mine = to_train[number + shards :: shards]
+        left = [other for other in mine if not training_record(other, run).exists()]
         if left:
-            say(f"at this rate about {np.mean(minutes) * left:.0f} minutes for the CNNs left")
-    if not missing and this_worker().is_chief:
-        choose_best(specs, run, validation, groups[split["validation"]])
+            about = np.mean(minutes) * sum(map(_trainings, left))
+            say(f"about {about:.0f} minutes are left for {counted(len(left), 'CNN')}, at this rate")
     return missing
 
 

@@ -10,7 +10,6 @@ import numpy as np
 from typing_extensions import TypedDict
 
 from kerasmed import __version__
-from kerasmed.audit.tables import trained_on
 from kerasmed.classify.config import Regime
 from kerasmed.data.config import Formats
 from kerasmed.data.image_set import ImageSet
@@ -41,6 +40,15 @@ from kerasmed.study.stages.classifiers import phases_of_spec
 _RECORDED = ("parity", "float_layers", "int8_check", "transposes", "not_exported")
 
 
+class Chosen(TypedDict):
+    """The CNN that one of the regime ``best`` is a copy of."""
+
+    regime: Regime
+    """What it was trained on."""
+    variant: str | None
+    """Name of the synthetic set; null for the main one, and for real images."""
+
+
 class Sidecar(FileMetadata):
     """What an exported CNN is (``exported/*.json``)."""
 
@@ -50,8 +58,8 @@ class Sidecar(FileMetadata):
     """What it was trained on."""
     variant: str | None
     """Name of the synthetic set it was trained on; null for the main one, and for real images."""
-    chosen: NotRequired[str]
-    """Of `best`: the regime that was chosen, and the synthetic set if it is not the main one."""
+    chosen: NotRequired[Chosen]
+    """Of `best`: what it is a copy of."""
     seed: Whole
     """Seed of its training."""
     n_train: Count
@@ -170,7 +178,7 @@ def _export_classifier(
     }
     if spec.trained_on == "best":
         original = chosen_spec(spec, run)
-        metadata["chosen"] = trained_on(original.trained_on, original.variant)
+        metadata["chosen"] = {"regime": original.trained_on, "variant": original.variant}
     path = exported_path(spec, run)
     model = load_model(trained_path(spec, run), compile=False)
     sidecars = {path.stem: model.export(path, images, **metadata)}

@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from kerasmed.progress import say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative, Whole
 from kerasmed.settings import Count
+from kerasmed.study.best_classifiers import chosen_spec
 from kerasmed.study.classifier_specs import ClassifierSpec, classifier_specs, training_record
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import load_grouped_split
@@ -66,12 +66,13 @@ class WorthResult(TypedDict):
 class _Point:
     """A CNN of the curve: how many real images of each class it is to learn from, and its draw."""
 
+    backbone: str
     wanted: tuple[int, ...]
     draw: int
 
     @property
     def name(self) -> str:
-        return f"{sum(self.wanted)}-d{self.draw}"
+        return f"{self.backbone}-{sum(self.wanted)}-d{self.draw}"
 
     def record(self, run: RunFolder) -> Path:
         return run.worth / f"{self.name}.json"
@@ -81,10 +82,22 @@ def check_worth(config: Config) -> None:
     """Refuse a study whose set cannot be valued.
 
     Raises:
-        ConfigError: no CNN learns from real images alone, or none from the set in this way.
+        ConfigError: no CNN learns from real images alone, or none from the set in this way; or
+            trainings are of different lengths, or divided among workers.
     """
+    if not config.classifiers.equal_steps:
+        raise ConfigError(
+            "worth compares trainings of equal length: expected classifiers.equal_steps: true, "
+            "received false; train the CNNs with it in another run folder."
+        )
+    if config.runtime.distribution == "multi_worker":
+        raise ConfigError(
+            "worth trains each CNN in one process: expected runtime.distribution none or mirrored, "
+            "received multi_worker; run `kerasmed worth CONFIG --set runtime.distribution=none`, "
+            "and set worth.in_study: false for the workers."
+        )
     regimes, asked = config.classifiers.train_on, config.worth.regime
-    uses = [regime for regime in regimes if regime in (*SYNTHETIC_REGIMES, "best")]
+    uses = [regime for regime in regimes if regime in SYNTHETIC_REGIMES]
     if "real" not in regimes or not uses or asked not in (None, *uses):
         raise ConfigError(
             f"worth: expected real and {asked or 'both'} in classifiers.train_on, received "
@@ -110,7 +123,7 @@ def measure_worth(config: Config, run: RunFolder) -> WorthResult:
         # Whole groups seldom add up to the wanted number.
         images = round(float(np.mean([count for count, _ in of_draws])))
         curve[images] = np.array([*curve.get(images, []), *(right for _, right in of_draws)])
-    use = _valued_use(config, run, of_uses)
+    use = _valued_use(config, run)
     worth = worth_of(
         curve,
         train,
@@ -132,8 +145,7 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     from kerasmed.classify.training import train_classifier
 
     check_worth(config)
-    alone = config.runtime.model_copy(update={"distribution": "none"})
-    runtime = resolve_runtime(alone, cpu_bfloat16=False)
+    runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
     backbone = config.classifiers.backbones[0]
     settings, weights = (
         config.classifiers.of_backbone(backbone),
@@ -151,7 +163,7 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
         phases = [Phase(image_set.subset(drawn(point)), settings)]
         trained = fingerprint_of(config, backbone, weights, phases, validation, images_per_epoch)
         made_from = Fingerprint(
-            {**trained.settings, "seed": config.seed},
+            {**trained.settings, "backbone": backbone, "seed": config.seed},
             {**trained.inputs, "test images": test.data_hash},
         )
         if _is_made(point, run, made_from):
@@ -215,7 +227,7 @@ def _points(config: Config, image_set: ImageSet, split: Split) -> list[_Point]:
     if len(split["reserve"]):
         kept.append(everything)
     return [
-        _Point(tuple(wanted.tolist()), draw)
+        _Point(config.classifiers.backbones[0], tuple(wanted.tolist()), draw)
         for wanted in kept
         for draw in range(config.worth.draws)
     ]
@@ -241,7 +253,8 @@ def _drawn(
         rows = pool[group_of == group]
         counts = np.bincount(labels[rows], minlength=len(wanted))
         most = counts.argmax()
-        if taken[most] == 0 or taken[most] + counts[most] / 2 <= wanted[most]:
+        brings_a_class = ((counts > 0) & (taken == 0)).any()
+        if brings_a_class or taken[most] + counts[most] / 2 <= wanted[most]:
             taken = taken + counts
             kept.append(rows)
     return np.sort(np.concatenate(kept))
@@ -258,12 +271,15 @@ def _right(config: Config, run: RunFolder) -> dict[Use, np.ndarray]:
     return {use: np.array(of_seeds) for use, of_seeds in right.items()}
 
 
-def _valued_use(config: Config, run: RunFolder, of_uses: Mapping[Use, np.ndarray]) -> Use:
+def _valued_use(config: Config, run: RunFolder) -> Use:
     """The use of the synthetic set that is valued; see ``worth.regime``."""
-    asked = config.worth.regime or ("best" if ("best", None) in of_uses else None)
+    asked = config.worth.regime
     losses: dict[Use, list[float]] = {}
     for spec in _of_first_backbone(config):
-        if spec.trained_on == asked or (asked is None and spec.trained_on in SYNTHETIC_REGIMES):
+        chosen = chosen_spec(spec, run)
+        if asked is None and spec.trained_on == "best" and chosen.trained_on in SYNTHETIC_REGIMES:
+            return chosen.trained_on, chosen.variant
+        if spec.trained_on in ([asked] if asked else SYNTHETIC_REGIMES):
             loss = read_json(training_record(spec, run), _MADE_BY)["result"]["validation_loss"]
             losses.setdefault((spec.trained_on, spec.variant), []).append(loss)
     return min(losses, key=lambda use: float(np.mean(losses[use])))

@@ -62,22 +62,44 @@ class _FailsTheSecondTime:
         return self.train_classifier(*arguments) if self.calls == 1 else 1 / 0
 
 
-def test_draws_keep_groups_together_and_grow_beyond_train(tiny_config, tiny_run):
+def test_draws_take_whole_groups_of_every_class_and_grow_beyond_train(tiny_config, tiny_run):
     config = load_config(tiny_config, ["worth.times_train=[0.5]"])
-    image_set, split, groups = load_grouped_split(config, RunFolder(tiny_run))
-    groups = np.char.add("g", (np.arange(len(groups)) // 2).astype(str))  # pairs
+    image_set, split, _ = load_grouped_split(config, RunFolder(tiny_run))
+    # Groups of four neighbours in the role, some with images of both classes.
+    groups = np.empty(len(image_set), dtype="<U20")
+    for role, rows in split.items():
+        groups[rows] = [f"{role}{at // 4}" for at in range(len(rows))]
     points = stage._points(config, image_set, split)
+    assert [point.draw for point in points] == [0, 1, 2] * 3
     for point in points:
         rows = stage._drawn(point, 0, image_set, split, groups)
-        again = stage._drawn(point, 0, image_set, split, groups)
-        assert rows.tolist() == again.tolist()
+        assert rows.tolist() == stage._drawn(point, 0, image_set, split, groups).tolist()
         assert not np.isin(rows, [*split["test"], *split["validation"]]).any()
+        is_drawn = np.isin(np.arange(len(image_set)), rows)
+        for group in np.unique(groups[rows]):
+            assert is_drawn[groups == group].all()
         counts = np.bincount(image_set.labels[rows], minlength=2)
-        assert np.all(np.abs(counts - point.wanted) <= 2)
+        assert counts.all()
+        assert np.abs(counts - point.wanted).max() <= 6
         if sum(point.wanted) > len(split["train"]):
             assert np.isin(split["train"], rows).all()
     first, second = (stage._drawn(point, 0, image_set, split, groups) for point in points[:2])
     assert first.tolist() != second.tolist()
+
+
+def test_a_class_that_only_mixed_groups_hold_is_drawn_all_the_same(tiny_config, tiny_run):
+    config = load_config(tiny_config, ["worth.times_train=[]"])
+    image_set, split, _ = load_grouped_split(config, RunFolder(tiny_run))
+    labels = image_set.labels[split["train"]]
+    groups = np.full(len(image_set), "other", dtype="<U20")
+    # Each image of class 1 is in a group with two of class 0.
+    zeros, ones = (split["train"][labels == label] for label in (0, 1))
+    for number, row in enumerate(ones[: len(zeros) // 2]):
+        groups[[row, *zeros[2 * number : 2 * number + 2]]] = f"g{number}"
+    for draw in range(5):
+        point = stage._Point("MobileNet", (2, 2), draw)
+        rows = stage._drawn(point, 0, image_set, {**split, "reserve": split["reserve"]}, groups)
+        assert np.bincount(image_set.labels[rows], minlength=2).all()
 
 
 @pytest.mark.parametrize(
@@ -86,10 +108,12 @@ def test_draws_keep_groups_together_and_grow_beyond_train(tiny_config, tiny_run)
         ["classifiers.train_on=[synthetic, both]"],
         ["classifiers.train_on=[real, real_all]"],
         ["worth.regime=pretrained"],
+        ["classifiers.equal_steps=false"],
+        ["runtime.distribution=multi_worker"],
     ],
 )
 def test_a_set_that_cannot_be_valued_is_refused_before_anything_runs(tiny_config, settings):
-    with pytest.raises(ConfigError, match="expected real and"):
+    with pytest.raises(ConfigError, match=r"expected .*received"):
         check_worth(load_config(tiny_config, settings))
 
 
