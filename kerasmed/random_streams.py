@@ -53,6 +53,7 @@ class Purpose(IntEnum):
     CLASSIFIER_SYNTHETIC_ORDER = 41
     MEMORISATION_CHOICE = 42
     COVERING_ORDER = 43
+    ORIENTATION = 44
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:
