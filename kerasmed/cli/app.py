@@ -9,7 +9,7 @@ from kerasmed import __version__
 
 # The commands of `kerasmed --help`, in the order in which a user needs them.
 WORKFLOW = {
-    "Start here": ("demo", "study"),
+    "Start here": ("demo", "init", "study"),
     "Data": ("data",),
     "Models": ("train", "sample", "export"),
     "Evidence": ("evaluate", "explain", "audit", "judge", "compare", "report"),

@@ -15,7 +15,8 @@ _MOST_IMAGES = 2000
 _LEAST_GROUPS = 100
 _FOLDS = 5
 # Pixels along an edge of what the classifier sees.
-_EDGE = 12
+_EDGE = 8
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Accuracy that the upper end of the 95% interval must not exceed; 0.5 is chance.
 _NEAR_CHANCE = 0.65
 
@@ -43,12 +44,12 @@ class Orientation:
 def measure_orientation(images: ImageSet, groups: np.ndarray) -> Orientation:
     """Whether mirrored, upturned and turned images look like those of the set.
 
-    A logistic regression on 12 x 12 grey pixels distinguishes images from their changed versions,
+    A logistic regression on 8 x 8 grey pixels distinguishes images from their changed versions,
     in cross-validation by group. The outer eighth is left out, where scale bars and markers are. It
     cannot see what is rare or small, so its answer is a suggestion.
 
     Args:
-        images: the set, of a size that is a multiple of 16.
+        images: the set, of a size that is a multiple of 32.
         groups: (n,), equal for images that belong together.
 
     Example:
@@ -77,10 +78,12 @@ def measure_orientation(images: ImageSet, groups: np.ndarray) -> Orientation:
 
 
 def _small(images: np.ndarray) -> np.ndarray:
-    """The middle of each image in grey, of mean 0 and deviation 1: float32 (n, 12, 12)."""
-    margin, block = images.shape[1] // 8, images.shape[1] // 16
-    middle = images[:, margin:-margin, margin:-margin].astype(np.float32)
-    small = middle.reshape(-1, _EDGE, block, _EDGE, block, 3).mean(axis=(2, 4, 5))
+    """The middle of each image in grey, of mean 0 and deviation 1: float32 (n, 8, 8)."""
+    margin = images.shape[1] // 8
+    # Brightness as in JPEG, whose coarser colours are shifted by half a pixel.
+    grey = images[:, margin:-margin, margin:-margin].astype(np.float32) @ _LUMA
+    block = grey.shape[1] // _EDGE
+    small = grey.reshape(-1, _EDGE, block, _EDGE, block).mean(axis=(2, 4))
     small -= small.mean(axis=(1, 2), keepdims=True)
     return small / (small.std(axis=(1, 2), keepdims=True) + 1)
 

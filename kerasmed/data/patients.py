@@ -17,7 +17,7 @@ _MOST_FORMS = 8
 _EXAMPLES = 3
 
 _TOKENS = re.compile(r"[A-Za-z]+|[0-9]+|[^A-Za-z0-9]+")
-# A day or a month, such as 20150619 or 2015-06, which several patients share.
+# A day or a month, such as 20150619 or 2015-06, which is no patient.
 _DATE = re.compile(r"(19|20)\d\d[-_. ]?(0[1-9]|1[0-2])([-_. ]?(0[1-9]|[12]\d|3[01]))?$")
 
 
@@ -32,7 +32,7 @@ class PatientPattern:
         named: number of files that name one.
         files: number of all files.
         in_several_classes: number of patients with images of several classes.
-        examples: path and patient of some files.
+        examples: some patients, each with the paths of two of its files.
     """
 
     pattern: str
@@ -40,7 +40,7 @@ class PatientPattern:
     named: int
     files: int
     in_several_classes: int
-    examples: tuple[tuple[str, str], ...]
+    examples: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 def find_patient_pattern(paths: Sequence[str], class_names: Sequence[str]) -> PatientPattern | None:
@@ -60,8 +60,10 @@ def find_patient_pattern(paths: Sequence[str], class_names: Sequence[str]) -> Pa
     Example:
         >>> names = [f"ill/person{i // 2}_{i}.png" for i in range(20)]
         >>> found = find_patient_pattern(names, ["ill"] * 20)
-        >>> found.pattern, found.patients, found.examples[0]
-        ('(person\\\\d+)[^/]*$', 10, ('ill/person0_0.png', 'person0'))
+        >>> found.pattern, found.patients
+        ('(person\\\\d+)[^/]*$', 10)
+        >>> found.examples[0]
+        ('person0', ('ill/person0_0.png', 'ill/person0_1.png'))
     """
     for above, is_patient in _folders(paths):
         if _repeat(is_patient, class_names):
@@ -143,23 +145,23 @@ def _described(
     pattern: str, named: str, paths: Sequence[str], class_names: Sequence[str]
 ) -> PatientPattern | None:
     """The pattern with what it finds, or None if that is too few files."""
-    classes_of: dict[str, set[str]] = {}
-    examples: dict[str, str] = {}
-    found = 0
-    for path, class_name in zip(paths, class_names, strict=True):
-        match = re.search(named, path)
-        if match is not None:
-            found += 1
-            classes_of.setdefault(match[1], set()).add(class_name)
-            examples.setdefault(match[1], path)
+    rows_of: dict[str, list[int]] = {}
+    for row, path in enumerate(paths):
+        if (match := re.search(named, path)) is not None:
+            rows_of.setdefault(match[1], []).append(row)
+    found = sum(map(len, rows_of.values()))
     if found < _NAMED * len(paths):
         return None
-    spread = [*examples][:: max(1, len(examples) // _EXAMPLES)][:_EXAMPLES]
+    several = [patient for patient, rows in rows_of.items() if len(rows) > 1]
+    examples = several[:: max(1, len(several) // _EXAMPLES)][:_EXAMPLES]
+    classes_of = ({class_names[row] for row in rows} for rows in rows_of.values())
     return PatientPattern(
         pattern=pattern,
-        patients=len(classes_of),
+        patients=len(rows_of),
         named=found,
         files=len(paths),
-        in_several_classes=sum(len(classes) > 1 for classes in classes_of.values()),
-        examples=tuple((examples[patient], patient) for patient in spread),
+        in_several_classes=sum(len(classes) > 1 for classes in classes_of),
+        examples=tuple(
+            (patient, tuple(paths[row] for row in rows_of[patient][:2])) for patient in examples
+        ),
     )

@@ -56,7 +56,8 @@ def test_pattern_of_patients_who_are_named(name):
     assert len(set(names)) == 30
     assert all(names[4 * p : 4 * p + 4] == 4 * [names[4 * p]] for p in range(30))
     assert len(patients.examples) == 3
-    assert all(re.search(pattern, path)[1] == name for path, name in patients.examples)
+    for patient, examples in patients.examples:
+        assert [re.search(pattern, path)[1] for path in examples] == [patient, patient]
 
 
 RANDOM = np.random.default_rng(0)
