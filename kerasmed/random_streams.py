@@ -55,6 +55,7 @@ class Purpose(IntEnum):
     COVERING_ORDER = 43
     WORTH_INTERVAL = 44
     CURVE_GROUPS = 45
+    ORIENTATION = 46
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

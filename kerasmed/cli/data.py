@@ -8,6 +8,7 @@ import typer
 from kerasmed.cli.app import data_app
 from kerasmed.cli.options import Assignments, ConfigPath, DataOption, OutOption
 from kerasmed.cli.runs import run_one_stage
+from kerasmed.errors import ConfigError
 
 
 @data_app.command("list")
@@ -46,7 +47,10 @@ def data_fetch(
 
 @data_app.command("check")
 def data_check(
-    source: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders, .csv or .npz.")],
+    source: Annotated[
+        Path,
+        typer.Argument(metavar="DIR|CONFIG", help="Class folders, .csv, .npz or experiment file."),
+    ],
     as_json: Annotated[bool, typer.Option("--json", help="Print all findings as JSON.")] = False,
     assignments: Assignments = None,
     out: Annotated[
@@ -56,12 +60,19 @@ def data_check(
 ) -> None:
     """Report counts, copies, outliers and shortcuts of a set, with a page of thumbnails."""
     from kerasmed.cli.tables import print_findings
-    from kerasmed.study.config import override
+    from kerasmed.study.config import load_config, override
     from kerasmed.study.data_check import check_data
 
-    values = {"name": "check", "data": {"source": str(source)}}
-    config = override(values, assignments, source="--set")
-    folder = out or Path("runs") / f"check-{source.resolve().name}"
+    name = source.resolve().name
+    if source.suffix in (".yaml", ".yml") and not source.is_dir():
+        config = load_config(source, assignments)
+        name = config.name
+    else:
+        values = {"name": "check", "data": {"source": str(source)}}
+        config = override(values, assignments, source="--set")
+    if config.data.source is None:
+        raise ConfigError(f"{source} names no images to check: set data.source, or give a folder.")
+    folder = out or Path("runs") / f"check-{name}"
     findings = check_data(config.data, config.split, folder)
     print_findings(findings, as_json)
     if not as_json:

@@ -6,17 +6,9 @@ from importlib.util import find_spec
 from io import TextIOWrapper
 from typing import Any
 
+from kerasmed.cli import data, judge, models, study, train  # noqa: F401 (register the commands)
 from kerasmed.cli.app import app
 from kerasmed.errors import DataWarning, KerasmedError, missing_package
-
-# Each module registers its commands; `kerasmed --help` lists them in this order.
-# isort: off
-from kerasmed.cli import study  # noqa: F401
-from kerasmed.cli import data  # noqa: F401
-from kerasmed.cli import train  # noqa: F401
-from kerasmed.cli import models  # noqa: F401
-from kerasmed.cli import judge  # noqa: F401
-# isort: on
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,6 +1,7 @@
-"""Commands on a whole study: demo, study, report, release; and schema, doctor."""
+"""Commands on a whole study: demo, init, study, report, release; and schema, doctor."""
 
 import json
+import shlex
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,14 @@ from typing import Annotated
 import typer
 
 from kerasmed.cli.app import app
-from kerasmed.cli.options import Assignments, ConfigPath, DataOption, OutOption, parse_shard
+from kerasmed.cli.options import (
+    Assignments,
+    ConfigPath,
+    DataOption,
+    OutOption,
+    parse_shard,
+    refuse_other_keys,
+)
 from kerasmed.cli.runs import run_one_stage, run_whole_study
 from kerasmed.errors import ConfigError, StageError
 from kerasmed.text import counted
@@ -31,6 +39,30 @@ def demo(
 
     with resources.as_file(resources.files("kerasmed.study") / "demo.yaml") as path:
         run_whole_study(path, assignments, None, out)
+
+
+@app.command()
+def init(
+    source: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders, .csv or .npz.")],
+    assignments: Assignments = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File to write (default: <name of DIR>.yaml)."),
+    ] = None,
+) -> None:
+    """Look at your images and write a commented experiment file for them.
+
+    It says what it found: classes, files, sizes, patients in names of files, and which flips look
+    harmless. --set takes data.*, such as data.dicom.frames=split, and the file keeps it.
+    """
+    from kerasmed.study.init import default_path, init
+
+    refuse_other_keys(assignments, "data.", whom="kerasmed init")
+    path = out or default_path(source)
+    print("\n".join(init(source, path, assignments)))
+    print(f"Wrote {path}. Read the lines marked CHECK, then:")
+    print(f"  kerasmed data check {shlex.quote(str(path))}")
+    print(f"  kerasmed study {shlex.quote(str(path))}")
 
 
 @app.command()

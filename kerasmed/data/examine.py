@@ -113,8 +113,8 @@ def examine(measurements: Measurements, duplicates: Duplicates) -> Findings:
         "imbalance": round(float(counts.max() / counts.min()), 2),
         "patients": len(patients) if (measurements.patients != "").all() else None,
         "unreadable": measurements.unreadable.tolist(),
-        "sizes": _sizes(measurements),
-        "kinds": _kinds(measurements),
+        "sizes": sizes_of(measurements),
+        "kinds": kinds_of(measurements),
         "duplicates": describe_duplicates(measurements, duplicates),
         "brightness_outliers": _brightness_outliers(measurements),
         "shortcuts": _shortcuts(measurements, duplicates),
@@ -142,7 +142,8 @@ def _across_labels(pairs: np.ndarray, measurements: Measurements) -> list[list[s
     return [measurements.names[pair].tolist() for pair in differ]
 
 
-def _sizes(measurements: Measurements) -> Sizes:
+def sizes_of(measurements: Measurements) -> Sizes:
+    """The sizes of the images as stored."""
     sizes = np.stack([measurements.appearance["width"], measurements.appearance["height"]], axis=1)
     different, counts = np.unique(sizes, axis=0, return_counts=True)
     area = different.astype(np.int64).prod(axis=1)
@@ -155,7 +156,7 @@ def _sizes(measurements: Measurements) -> Sizes:
     }
 
 
-def _kinds(measurements: Measurements) -> dict[str, dict[str, int]]:
+def kinds_of(measurements: Measurements) -> dict[str, dict[str, int]]:
     """Images of each class by format and pixel layout."""
     kinds: dict[str, dict[str, int]] = {}
     for kind, class_name in zip(measurements.appearance["kind"], measurements.classes, strict=True):

@@ -44,7 +44,7 @@ def group_images(
     if settings.patient == "together":
         links.append(_pairs_of_equal(file.patient for file in files))
     if settings.group_by == "pattern":
-        links.append(_pairs_of_equal(_named_patients(files, str(settings.pattern), root)))
+        links.append(_pairs_of_equal(named_patients(files, str(settings.pattern), root)))
     if settings.group_by == "neighbours":
         links.append(_pairs_of_equal(neighbour_runs(files, settings.run_length)))
     groups = linked_groups(np.concatenate(links), len(files)).tolist()
@@ -94,7 +94,12 @@ def _frames_of_one_file(files: tuple[ImageFile, ...]) -> list[str | None]:
     ]
 
 
-def _named_patients(files: tuple[ImageFile, ...], pattern: str, root: Path) -> list[str]:
+def named_patients(files: tuple[ImageFile, ...], pattern: str, root: Path) -> list[str]:
+    """The patient of each image, whom ``split.pattern`` finds in its path.
+
+    Raises:
+        DataError: the pattern finds no patient in a path.
+    """
     patients = []
     for file in files:
         path = relative_path(file.path, root)

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from PIL import Image
 
 from kerasmed.data.config import DataConfig, SplitConfig
 from kerasmed.data.duplicates import Duplicates, find_duplicates
-from kerasmed.data.entries import relative_path
+from kerasmed.data.entries import relative_path, root_of
 from kerasmed.data.examine import Findings, examine
+from kerasmed.data.groups import named_patients
 from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
@@ -50,10 +52,15 @@ def check_data(data: DataConfig, split: SplitConfig, folder: Path) -> DataCheck:
         The findings of ``examine``, with the source, the remarks and the grey range.
 
     Raises:
-        DataError: the source has an unknown layout, or no image in it can be read.
+        DataError: the source has an unknown layout, no image in it can be read, or
+            ``split.pattern`` finds no patient in a path.
     """
     measurements = read_measurements(data, folder / "cache" / "measurements")
     measurements.refuse_empty(data)
+    if split.pattern is not None:
+        root = root_of(Path(str(data.source)))
+        patients = named_patients(measurements.files(root), split.pattern, root)
+        measurements = replace(measurements, patients=np.array(patients, np.str_))
     duplicates = find_duplicates(measurements, split.near_duplicate_bits)
     grey_range = measurements.common_range()
     findings: DataCheck = {
