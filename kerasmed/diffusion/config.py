@@ -152,7 +152,7 @@ class UpscalerConfig(TrainingConfig):
 
     SECTION: ClassVar[str] = "upscaler"
 
-    widths: Annotated[list[Count], Field(min_length=1)] = [64, 128, 192]
+    widths: Annotated[list[Count], Field(min_length=1)] = [48, 96, 128]
     # Patches as wide as a pixel of the small image.
     patch_size: Literal[1, 2, 4, 8] = 4
     predict: Literal["x0", "v"] = "v"
