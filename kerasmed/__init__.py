@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from kerasmed.data.image_set import ImageSet, Roles
     from kerasmed.diffusion import callbacks
     from kerasmed.diffusion.model import DiffusionModel
+    from kerasmed.diffusion.upscaler import Upscaler
     from kerasmed.explain.explanation import Explanation
     from kerasmed.explain.kernel_shap import KernelShapExplainer
     from kerasmed.explain.lime import LimeExplainer
     from kerasmed.explain.occlusion import OcclusionExplainer
     from kerasmed.inference.classifier import OnnxClassifier
     from kerasmed.inference.denoiser import OnnxDenoiser
+    from kerasmed.inference.upscaler import OnnxUpscaler
     from kerasmed.saved_models import load_model
     from kerasmed.study.judging import Verdicts, judge
 
@@ -33,7 +35,9 @@ __all__ = [
     "OcclusionExplainer",
     "OnnxClassifier",
     "OnnxDenoiser",
+    "OnnxUpscaler",
     "Roles",
+    "Upscaler",
     "Verdicts",
     "callbacks",
     "judge",
@@ -52,7 +56,9 @@ _HOMES = {
     "OcclusionExplainer": "kerasmed.explain.occlusion",
     "OnnxClassifier": "kerasmed.inference.classifier",
     "OnnxDenoiser": "kerasmed.inference.denoiser",
+    "OnnxUpscaler": "kerasmed.inference.upscaler",
     "Roles": "kerasmed.data.image_set",
+    "Upscaler": "kerasmed.diffusion.upscaler",
     "Verdicts": "kerasmed.study.judging",
     "callbacks": "kerasmed.diffusion.callbacks",
     "judge": "kerasmed.study.judging",
@@ -60,7 +66,7 @@ _HOMES = {
     "metrics": "kerasmed.metrics",
 }
 # These need Keras. The first of them that is used registers all of kerasmed's Keras objects.
-_KERAS = {"DiffusionModel", "ImageClassifier", "callbacks", "load_model"}
+_KERAS = {"DiffusionModel", "ImageClassifier", "Upscaler", "callbacks", "load_model"}
 
 
 def __getattr__(name: str) -> Any:

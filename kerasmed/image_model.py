@@ -1,4 +1,4 @@
-"""What the two Keras models have in common: their images, and a training that can go on."""
+"""What the Keras models have in common: their images, and a training that can go on."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -56,6 +56,13 @@ class Purpose(IntEnum):
     WORTH_INTERVAL = 44
     CURVE_GROUPS = 45
     ORIENTATION = 46
+    UPSCALER_WEIGHTS = 50
+    UPSCALER_ORDER = 51
+    UPSCALER_SAMPLE = 52
+    UPSCALER_STREAM = 53
+    UPSCALER_VALIDATION = 54
+    UPSCALED_IMAGE = 55
+    UPSCALER_PARITY = 56
 
 
 def random_stream(seed: int, purpose: Purpose, *keys: int) -> np.random.Generator:

@@ -6,9 +6,10 @@ import keras
 
 from kerasmed.classify.model import ImageClassifier
 from kerasmed.diffusion.model import DiffusionModel
+from kerasmed.diffusion.upscaler import Upscaler
 from kerasmed.runtime.backend import load_saved_model
 
-__all__ = ["DiffusionModel", "ImageClassifier", "load_model"]
+__all__ = ["DiffusionModel", "ImageClassifier", "Upscaler", "load_model"]
 
 
 def load_model(path: str | Path, compile: bool = True) -> keras.Model:
@@ -30,4 +31,4 @@ def load_model(path: str | Path, compile: bool = True) -> keras.Model:
         >>> len(ddpm.sample(per_class=2, steps=3, verbose=0))
         4
     """
-    return load_saved_model(path, DiffusionModel, ImageClassifier, compile=compile)
+    return load_saved_model(path, DiffusionModel, ImageClassifier, Upscaler, compile=compile)

@@ -28,6 +28,7 @@ PRINTS = {
     "embed_a_classifier.md 2": r"\[\[[\d. e-]+\]",
     "explain_predictions.md 1": r"'top_overlap': ",
     "result_files.md 1": r"\{'real': [\d.]+, 'synthetic': [\d.]+, 'both': [\d.]+\}",
+    "upscaler.md 1": r"ImageSet\(\d+ images of 64 x 64 pixels",
     "in_python.md 1": r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, .*'accuracy': ",
 }
 # Another size or length of an example that would take minutes, as (what it says, what runs).
@@ -39,6 +40,11 @@ QUICKER = {
         ("per_class=500", "per_class=2"),
         ('"MobileNetV2", roles.train', '"MobileNet", roles.train, weights="none", input_size=32'),
         ('classifiers=["MobileNetV2"]', "classifiers=[]"),
+    ],
+    "upscaler.md 1": [
+        ("size=256", "size=64"),
+        ('symmetry="mirror"', 'symmetry="mirror", widths=[8], crop_size=16, batch_size=4'),
+        ("epochs=50", "epochs=1"),
     ],
     "first_steps.py": [
         ('"cpu", roles.train', '"cpu", roles.train, widths=[8]'),

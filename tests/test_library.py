@@ -8,6 +8,7 @@ import sys
 from operator import attrgetter
 
 import pytest
+from conftest import phantom_set
 
 import kerasmed
 
@@ -29,12 +30,25 @@ def test_names_are_found_listed_and_nothing_else():
         _ = kerasmed.Nothing
 
 
+@pytest.fixture(scope="module")
+def upscaler_file(tmp_path_factory):
+    """An exported upscaler."""
+    images = phantom_set(size=16)
+    upscaler = kerasmed.Upscaler.from_images(images, widths=[8], crop_size=16, batch_size=2)
+    upscaler.compile()
+    upscaler.fit(images, steps_per_epoch=1, verbose=0)
+    path = tmp_path_factory.mktemp("upscaler") / "upscaler.onnx"
+    upscaler.export(path)
+    return path
+
+
 @pytest.mark.parametrize(
     "name", [*sorted({*kerasmed.__all__} - {"callbacks"}), "callbacks.Checkpoints",
              "callbacks.Preview"]
 )  # fmt: skip
-def test_example_of_each_public_name_runs(name, tiny_run, tmp_path, monkeypatch):
+def test_example_of_each_public_name_runs(name, tiny_run, upscaler_file, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    shutil.copyfile(upscaler_file, "upscaler.onnx")
     shutil.copyfile(tiny_run / "exported" / "MobileNet-real-s0.onnx", "cnn.onnx")
     for suffix in (".keras", ".onnx"):
         shutil.copyfile(tiny_run / "diffusion" / f"denoiser{suffix}", f"denoiser{suffix}")
@@ -62,7 +76,8 @@ def test_modules_of_metrics_are_found():
 def test_keras_objects_are_registered_by_the_first_name_that_needs_keras():
     code = (
         "import kerasmed as km, keras; km.DiffusionModel\n"
-        "for name in ('DiffusionModel', 'ImageClassifier', 'EmaAdamW', 'ClippedAdam'):\n"
+        "names = 'DiffusionModel', 'Upscaler', 'ImageClassifier', 'EmaAdamW', 'ClippedAdam'\n"
+        "for name in names:\n"
         "    assert keras.saving.get_registered_object('kerasmed>' + name), name"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,7 +1,7 @@
 """Settings of the denoiser, its training and the sampling."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from pydantic import (
@@ -26,32 +26,28 @@ Start = Literal["noise", "real"]
 # At 0 the class would have no effect.
 Guidance = Annotated[float, Field(gt=0)] | Literal["auto"]
 
-ATTENTION_HEADS = 4
+# How many times wider the upscaler makes an image.
+FACTOR = 4
 
 
-class DiffusionConfig(Section):
-    """The denoiser and its training."""
+class TrainingConfig(Section):
+    """What the denoiser and the upscaler have in common: a U-Net, and how it is trained."""
 
+    # The name of the section in the experiment file, for messages.
+    SECTION: ClassVar[str]
+    # Heads of the self-attention at the lowest level; 0 for a network of convolutions only.
+    ATTENTION_HEADS: ClassVar[int] = 0
     # The first of these limits that is reached ends the training.
     BUDGET: ClassVar[set[str]] = {"max_minutes", "max_images", "max_epochs", "patience"}
 
-    preset: Literal["cpu", "small", "base", "large"] = "cpu"
-    """Size of the network; it sets the options of this section that the file omits."""
-    widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
+    widths: Annotated[list[Count], Field(min_length=1)]
     """Channels of each level; each further level halves height and width."""
     blocks: Count = 1
     """Residual blocks of each level."""
-    patch_size: Literal[1, 2, 4, 8] = 2
+    patch_size: Literal[1, 2, 4, 8]
     """Pixels that the first convolution takes together, along each side."""
-    predict: Literal["x0", "v"] = "x0"
-    """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Dropout within the residual blocks."""
-    augment: UnitInterval = 0.0
-    """Probability of scaling, rotating and shifting an image, each. The network receives what was
-    done, and draws images without any of it."""
-    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
-    """Probability that the network learns an image without its label, for guidance."""
     min_snr_gamma: Rate = 5.0
     """Largest weight of a noise level in the loss (Min-SNR, arXiv:2303.09556)."""
     min_snr_floor: Annotated[float, Field(ge=0)] = 0.05
@@ -83,38 +79,30 @@ class DiffusionConfig(Section):
     patience: Count = 50
     """Checkpoints without a lower validation loss after which the training ends."""
 
-    @model_validator(mode="before")
-    @classmethod
-    def fill_from_preset(cls, values: Any) -> Any:
-        """Take the options that the file omits from the preset."""
-        # Validation refuses whatever is not a section or not a preset.
-        if not isinstance(values, dict):
-            return values
-        return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
-
     @model_validator(mode="after")
-    def floor_is_below_gamma(self) -> "DiffusionConfig":
+    def floor_is_below_gamma(self) -> Self:
         """Refuse weights of the loss whose least exceeds the largest."""
         if self.min_snr_floor > self.min_snr_gamma:
             raise ValueError(
-                "diffusion.min_snr_floor must not exceed diffusion.min_snr_gamma; received "
-                f"{self.min_snr_floor} and {self.min_snr_gamma}"
+                f"{self.SECTION}.min_snr_floor must not exceed {self.SECTION}.min_snr_gamma; "
+                f"received {self.min_snr_floor} and {self.min_snr_gamma}"
             )
         return self
 
     @model_validator(mode="after")
-    def heads_divide_and_training_ends(self) -> "DiffusionConfig":
-        """Refuse widths that the attention cannot divide, and a training without an end."""
-        if self.widths[-1] % ATTENTION_HEADS:
-            raise ValueError(
-                f"the last of diffusion.widths must be a multiple of {ATTENTION_HEADS}, the number "
-                f"of attention heads; received {self.widths}"
-            )
+    def training_ends(self) -> Self:
+        """Refuse a training without an end."""
         if self.max_minutes is None and self.max_images is None and self.max_epochs is None:
             raise ValueError(
-                "give one of diffusion.max_minutes, diffusion.max_images and diffusion.max_epochs"
+                f"give one of {self.SECTION}.max_minutes, {self.SECTION}.max_images and "
+                f"{self.SECTION}.max_epochs"
             )
         return self
+
+    @property
+    def stride(self) -> int:
+        """Pixels of an image in each direction that make one position of the lowest level."""
+        return self.patch_size * 2 ** (len(self.widths) - 1)
 
     def check_image_size(self, image_size: int) -> None:
         """Refuse images that the levels of the network cannot halve.
@@ -122,13 +110,12 @@ class DiffusionConfig(Section):
         Raises:
             ValueError: naming the sizes that fit.
         """
-        stride = self.patch_size * 2 ** (len(self.widths) - 1)
         # With a single pixel on the lowest level, tf2onnx 1.17 writes a graph that does not run.
-        if image_size % stride or image_size < 2 * stride:
+        if image_size % self.stride or image_size < 2 * self.stride:
             raise ValueError(
-                f"data.image_size must be a multiple of {stride} "
-                f"(diffusion.patch_size * 2 ** (len(diffusion.widths) - 1)), {2 * stride} or more; "
-                f"received {image_size}; change one of the three"
+                f"data.image_size must be a multiple of {self.stride} "
+                f"({self.SECTION}.patch_size * 2 ** (len({self.SECTION}.widths) - 1)), "
+                f"{2 * self.stride} or more; received {image_size}; change one of the three"
             )
 
     def budget(self) -> str:
@@ -139,6 +126,88 @@ class DiffusionConfig(Section):
             (self.max_epochs, "epochs"),
         )
         return " or ".join(f"{limit:,.12g} {unit}" for limit, unit in limits if limit is not None)
+
+
+class DiffusionConfig(TrainingConfig):
+    """The denoiser and its training."""
+
+    SECTION: ClassVar[str] = "diffusion"
+    ATTENTION_HEADS: ClassVar[int] = 4
+
+    preset: Literal["cpu", "small", "base", "large"] = "cpu"
+    """Size of the network; it sets the options of this section that the file omits."""
+    widths: Annotated[list[Count], Field(min_length=1)] = [32, 64, 128, 192]
+    """Channels of each level; each further level halves height and width."""
+    patch_size: Literal[1, 2, 4, 8] = 2
+    """Pixels that the first convolution takes together, along each side."""
+    predict: Literal["x0", "v"] = "x0"
+    """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
+    augment: UnitInterval = 0.0
+    """Probability of scaling, rotating and shifting an image, each. The network receives what was
+    done, and draws images without any of it."""
+    label_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.15
+    """Probability that the network learns an image without its label, for guidance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_from_preset(cls, values: Any) -> Any:
+        """Take the options that the file omits from the preset."""
+        # Validation refuses whatever is not a section or not a preset.
+        if not isinstance(values, dict):
+            return values
+        return {**PRESETS.get(str(values.get("preset", "cpu")), {}), **values}
+
+    @model_validator(mode="after")
+    def heads_divide(self) -> Self:
+        """Refuse widths that the attention cannot divide."""
+        if self.widths[-1] % self.ATTENTION_HEADS:
+            raise ValueError(
+                f"the last of diffusion.widths must be a multiple of {self.ATTENTION_HEADS}, the "
+                f"number of attention heads; received {self.widths}"
+            )
+        return self
+
+
+class UpscalerConfig(TrainingConfig):
+    """The upscaler and its training."""
+
+    SECTION: ClassVar[str] = "upscaler"
+
+    widths: Annotated[list[Count], Field(min_length=1)] = [48, 96, 128]
+    """Channels of each level; each further level halves height and width."""
+    patch_size: Literal[1, 2, 4, 8] = 4
+    """Patches as wide as a pixel of the small image."""
+    predict: Literal["x0", "v"] = "v"
+    """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
+    crop_size: Count = 64
+    """Height and width of the crops that it learns from."""
+    base_noise: Rate = 0.2
+    """Greatest deviation of the noise on small images, in units of PixelRange, in which pixels have
+    a deviation of one half. The network receives the deviation."""
+
+    def check_image_size(self, image_size: int) -> None:
+        """Refuse images that the levels of the network cannot halve, or smaller than a crop.
+
+        Raises:
+            ValueError: naming the sizes that fit.
+        """
+        super().check_image_size(image_size)
+        if self.crop_size > image_size:
+            raise ValueError(
+                "upscaler.crop_size must not exceed data.image_size; received "
+                f"{self.crop_size} and {image_size}"
+            )
+
+    @model_validator(mode="after")
+    def crops_fit(self) -> Self:
+        """Refuse crops that the levels of the network cannot halve."""
+        if self.crop_size % max(self.stride, FACTOR) or self.crop_size < 2 * self.stride:
+            raise ValueError(
+                f"upscaler.crop_size must be a multiple of {max(self.stride, FACTOR)} "
+                "(upscaler.patch_size * 2 ** (len(upscaler.widths) - 1)), "
+                f"{2 * self.stride} or more; received {self.crop_size}"
+            )
+        return self
 
 
 class VariantConfig(Section):

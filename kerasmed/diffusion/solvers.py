@@ -19,18 +19,25 @@ DrawNoise = Callable[[], np.ndarray]
 Solver = Callable[[Denoise, np.ndarray, np.ndarray, DrawNoise], np.ndarray]
 
 
-_GREATEST_SIGMA = 80.0
+GREATEST_SIGMA = 80.0
 # The last prediction is extrapolated from it and the latest one at no less than so many times its
 # noise: two that are closer would multiply the network's errors.
 _FAR_ENOUGH = 1.4
 
 
-def sampling_timesteps(steps: int) -> np.ndarray:
+def sampling_timesteps(
+    steps: int, greatest: float = GREATEST_SIGMA, least: float = 0.0
+) -> np.ndarray:
     """``steps`` timesteps from the noisiest to the cleanest, even in the logarithm of sigma.
 
     Sigma is the ratio of the noise's to the signal's amplitude. Each step then reduces it by the
     same factor, so structure of every scale meets as many steps. Over Gaussian structure, 15 steps
     of UniPC draw every scale from 0.05 up at its true deviation within 2%.
+
+    Args:
+        steps: how many.
+        greatest: sigma of the first.
+        least: sigma of the last; that of the schedule's cleanest timestep if it is below.
 
     Returns:
         int64 (steps,), distinct and falling.
@@ -44,7 +51,7 @@ def sampling_timesteps(steps: int) -> np.ndarray:
             "correct sampling.steps."
         )
     sigma = _sigmas()
-    falling = np.geomspace(_GREATEST_SIGMA, sigma[0], steps)
+    falling = np.geomspace(greatest, max(least, sigma[0]), steps)
     rising = np.interp(np.log(falling), np.log(sigma), np.arange(NUM_TIMESTEPS))[::-1]
     timesteps = rising.round().astype(np.int64)
     # Many steps can round to the same timestep; they are moved apart.

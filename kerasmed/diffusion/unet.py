@@ -1,6 +1,7 @@
-"""The denoiser: a class-conditional U-Net on image patches.
+"""The denoiser and the upscaler: class-conditional U-Nets on image patches.
 
-Its inputs are a noisy image, a timestep and a label; its output is the clean image.
+Their inputs are a noisy image, a timestep and a label, those of the upscaler also a small image;
+their output is the clean image.
 """
 
 import math
@@ -10,7 +11,7 @@ import keras
 from keras import ops
 
 from kerasmed.diffusion.augmentation import PARAMETERS
-from kerasmed.diffusion.config import ATTENTION_HEADS, DiffusionConfig
+from kerasmed.diffusion.config import FACTOR, DiffusionConfig, TrainingConfig, UpscalerConfig
 from kerasmed.diffusion.schedule import LAST_ANGLE, NUM_TIMESTEPS
 from kerasmed.runtime.backend import load_keras
 
@@ -99,23 +100,23 @@ def attention_block(x, heads: int):
     return x + attention(normalized, normalized)
 
 
-def _condition(timesteps, labels, augmentation, num_classes: int, width: int):
-    """Embedding of timestep, class and, if it is not None, augmentation: (batch, width)."""
+def _condition(timesteps, labels, further, num_classes: int, width: int, further_name: str = ""):
+    """Embedding of timestep, class and, if it is not None, of further numbers: (batch, width)."""
     condition = keras.layers.Dense(width, activation="silu")(TimestepEmbedding(128)(timesteps))
     condition = keras.layers.Dense(width)(condition)
-    # Class and augmentation start at least at the scale of the timestep embedding. Keras's own
+    # Class and further numbers start at least at the scale of the timestep embedding. Keras's own
     # initialisers give a seventh of it or less, and the network is slow to respond to them.
     condition = condition + keras.layers.Embedding(
         num_classes + 1, width, keras.initializers.RandomNormal(stddev=0.5)
     )(labels)
-    if augmentation is not None:
+    if further is not None:
         condition = condition + keras.layers.Dense(
-            width, use_bias=False, kernel_initializer="lecun_normal", name=AUGMENTATION_LAYER
-        )(augmentation)
+            width, use_bias=False, kernel_initializer="lecun_normal", name=further_name
+        )(further)
     return keras.layers.Activation("silu")(condition)
 
 
-def _down_and_up(x, condition, settings: DiffusionConfig):
+def _down_and_up(x, condition, settings: TrainingConfig):
     """The levels from the widest image to the narrowest and back, joined by skip connections."""
     widths, blocks, numbers = settings.widths, settings.blocks, count()
     skips = [x]
@@ -126,7 +127,8 @@ def _down_and_up(x, condition, settings: DiffusionConfig):
             x = residual_block(x, condition, width, settings.dropout, next(numbers))
             skips.append(x)
 
-    x = attention_block(x, ATTENTION_HEADS)
+    if settings.ATTENTION_HEADS:
+        x = attention_block(x, settings.ATTENTION_HEADS)
     x = residual_block(x, condition, widths[-1], settings.dropout, next(numbers))
 
     for level, width in reversed(list(enumerate(widths))):
@@ -189,10 +191,60 @@ def build_denoiser(
         inputs.append(augmentation)
 
     # The order in which layers are created decides the random draws of their weights.
-    condition = _condition(timesteps, labels, augmentation, num_classes, 2 * max(widths))
+    condition = _condition(
+        timesteps, labels, augmentation, num_classes, 2 * max(widths), AUGMENTATION_LAYER
+    )
     x = keras.layers.Conv2D(widths[0], patch_size, strides=patch_size)(noisy_images)
     x = _down_and_up(x, condition, settings)
     x = _pixels(x, noisy_images, condition, max(1, widths[0] // 2), patch_size)
     if settings.predict == "v":
         x = VelocityToImage(dtype="float32")(noisy_images, timesteps, x)
     return keras.Model(inputs, x, name="denoiser")
+
+
+def build_upscaler(num_classes: int, settings: UpscalerConfig) -> keras.Model:
+    """An untrained upscaler, of convolutions only, for images of any size.
+
+    Args:
+        num_classes: number of classes.
+        settings: ``widths``, ``blocks``, ``patch_size`` and ``dropout`` describe the network.
+
+    Returns:
+        A model from ``noisy_images`` float32 (batch, height, width, 3), ``timesteps`` int32
+        (batch,), ``labels`` int32 (batch,), ``base_images`` float32 (batch, height / 4, width / 4,
+        3) and ``base_noise`` float32 (batch,), the deviation of the noise in them, to clean images,
+        float32 (batch, height, width, 3). Height and width are multiples of ``settings.stride``.
+    """
+    load_keras()
+    widths, patch_size = settings.widths, settings.patch_size
+    noisy_images = keras.Input((None, None, 3), name="noisy_images")
+    timesteps = keras.Input((), name="timesteps", dtype="int32")
+    labels = keras.Input((), name="labels", dtype="int32")
+    base_images = keras.Input((None, None, 3), name="base_images")
+    base_noise = keras.Input((), name="base_noise")
+
+    noise_level = keras.layers.Reshape((1,))(base_noise) * (1.0 / settings.base_noise)
+    condition = _condition(
+        timesteps, labels, noise_level, num_classes, 2 * max(widths), "base_noise_embedding"
+    )
+    x = keras.layers.Conv2D(widths[0], patch_size, strides=patch_size)(noisy_images)
+    base = keras.layers.Conv2D(widths[0], 3, padding="same")(base_images)
+    if patch_size < FACTOR:
+        base = keras.layers.UpSampling2D(FACTOR // patch_size, interpolation="nearest")(base)
+    x = _down_and_up(x + base, condition, settings)
+    x = _pixels(x, noisy_images, condition, max(1, widths[0] // 2), patch_size)
+    if settings.predict == "v":
+        x = VelocityToImage(dtype="float32")(noisy_images, timesteps, x)
+    inputs = [noisy_images, timesteps, labels, base_images, base_noise]
+    return keras.Model(inputs, x, name="upscaler")
+
+
+def reach(settings: UpscalerConfig) -> int:
+    """Pixels from a pixel to the farthest input that changes it in ``build_upscaler``, at most."""
+    blocks, last = settings.blocks, len(settings.widths) - 1
+    pixels = 0
+    for level in range(last + 1):
+        blocks_here = 2 * blocks + (level == 0) + (level == last)
+        # A block has two convolutions of 3x3. A level begins with a mean, and ends with a copy.
+        pixels += (2 * blocks_here + 1) * settings.patch_size * 2**level
+    return pixels + 2 * max(FACTOR, settings.patch_size)  # convolutions of pixels and of the base

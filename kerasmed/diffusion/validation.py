@@ -8,22 +8,20 @@ import numpy as np
 from keras import ops
 
 from kerasmed.diffusion.batches import Batch
-from kerasmed.diffusion.generate import Denoiser
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
 from kerasmed.parallel.workers import this_worker
 
 PREDICTED_AT_ONCE = 32
 _LEVELS = 4
-_INPUTS = ("noisy_images", "timesteps", "labels")
 
 
 def validation_losses(
-    denoiser: Denoiser, batch: Batch, error: Callable[[Any, Any], Any]
+    denoiser: Callable[..., np.ndarray], batch: Batch, error: Callable[[Any, Any], Any]
 ) -> dict[str, float]:
     """The weighted mean error of predicted clean images, over all timesteps and by quarters.
 
     Args:
-        denoiser: predicts clean images.
+        denoiser: predicts clean images from the batch's inputs.
         batch: inputs, clean images and weights, see ``validation_batch``.
         error: from clean and predicted images to an error of each pixel (batch, height, width).
 
@@ -36,7 +34,7 @@ def validation_losses(
     for start in range(0, len(clean), PREDICTED_AT_ONCE):
         # The last chunk starts over at the beginning, so that all have the same size.
         chunk = np.arange(start, start + PREDICTED_AT_ONCE) % len(clean)
-        predicted = denoiser(*(inputs[name][chunk] for name in _INPUTS))
+        predicted = denoiser(*(array[chunk] for array in inputs.values()))
         errors = ops.convert_to_numpy(error(clean[chunk], predicted))
         losses.append(errors.reshape(len(chunk), -1).mean(axis=1) * weights[chunk, 0, 0])
     of_images = np.concatenate(losses)[: len(clean)]

@@ -1,6 +1,7 @@
-"""Denoisers as ONNX, checked against Keras. Needs TensorFlow."""
+"""Denoisers and upscalers as ONNX, checked against Keras. Needs TensorFlow."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from kerasmed.files import written_aside
 from kerasmed.fingerprint import Fingerprint
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.metadata import FORMAT
-from kerasmed.inference.pixels import PixelRange
+from kerasmed.inference.pixels import DetailRange, PixelRange
+from kerasmed.inference.upscaler import OnnxUpscaler
 from kerasmed.random_streams import Purpose, random_stream
 
 # Greatest allowed difference from Keras, relative to the largest value (at least 1).
@@ -42,35 +44,60 @@ def export_denoiser(
     Raises:
         ModelFileError: onnxruntime and Keras disagree by more than TOLERANCE.
     """
-    size = model.input[0].shape[1]
-    metadata = {
-        "kerasmed_version": __version__,
-        "format": FORMAT,
+    own = {
         "kind": "denoiser",
-        "image_size": size,
+        "image_size": model.input[0].shape[1],
         "pixel_mean": list(pixels.mean),
         "pixel_scale": pixels.scale,
-        "opset": OPSET,
-        **metadata,
     }
+    return _export(model, {**own, **metadata}, path, OnnxDenoiser, denoiser_parity)
+
+
+def export_upscaler(
+    model: keras.Model, ranges: DetailRange, metadata: dict[str, Any], path: Path
+) -> dict[str, Any]:
+    """Write a float32 upscaler as ONNX, for images of any size; see ``export_denoiser``.
+
+    Args:
+        model: a float32 upscaler, see ``build_upscaler``.
+        ranges: ranges of its small images and detail.
+        metadata: further metadata of the file: ``image_size``, ``stride`` and others that
+            ``Upscaler.export`` gives.
+        path: path of the ONNX file.
+    """
+    own = {
+        "kind": "upscaler",
+        "pixel_mean": list(ranges.pixels.mean),
+        "pixel_scale": ranges.pixels.scale,
+        "detail_scale": ranges.scale,
+    }
+    return _export(model, {**own, **metadata}, path, OnnxUpscaler, upscaler_parity)
+
+
+def _export(
+    model: keras.Model,
+    own: dict[str, Any],
+    path: Path,
+    open_file: Callable[[Path, str], OnnxDenoiser | OnnxUpscaler],
+    parity: Callable[[Path, keras.Model], float],
+) -> dict[str, Any]:
+    metadata = {"kerasmed_version": __version__, "format": FORMAT, "opset": OPSET, **own}
     made_from = Fingerprint(metadata, {"weights": _hash_of(model)}).digest()
-    kept = _metadata_of(path)
+    kept = _metadata_of(path, open_file)
     if kept.get("fingerprint") == made_from:
         return kept
     metadata["fingerprint"] = made_from
 
-    def serve(noisy_images, timesteps, labels):
-        return {"clean_images": model([noisy_images, timesteps, labels], training=False)}
+    def serve(*inputs):
+        return {"clean_images": model(list(inputs), training=False)}
 
     signature = [
-        tf.TensorSpec((None, size, size, 3), tf.float32, name="noisy_images"),
-        tf.TensorSpec((None,), tf.int32, name="timesteps"),
-        tf.TensorSpec((None,), tf.int32, name="labels"),
+        tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in model.inputs
     ]
     proto = convert(serve, signature, model.weights)
     with written_aside(path) as temporary:
         write_model(proto, metadata, temporary)
-        difference = denoiser_parity(temporary, model)
+        difference = parity(temporary, model)
         if not difference <= TOLERANCE:  # NaN is refused too
             raise ModelFileError(
                 f"{path.name}: expected onnxruntime to agree with Keras within {TOLERANCE}, "
@@ -89,10 +116,12 @@ def _hash_of(model: keras.Model) -> str:
     return digest.hexdigest()
 
 
-def _metadata_of(path: Path) -> dict[str, Any]:
-    """The metadata of a file; empty if it is missing or not a denoiser."""
+def _metadata_of(
+    path: Path, open_file: Callable[[Path, str], OnnxDenoiser | OnnxUpscaler]
+) -> dict[str, Any]:
+    """The metadata of a file; empty if it is missing or of another kind."""
     try:
-        return OnnxDenoiser(path, "cpu").metadata
+        return open_file(path, "cpu").metadata
     except ModelFileError:
         return {}
 
@@ -103,7 +132,33 @@ def denoiser_parity(path: Path, model: keras.Model) -> float:
     rng = random_stream(0, Purpose.DENOISER_PARITY)
     noise = rng.standard_normal((3, size, size, 3), dtype=np.float32)
     arguments = (noise, np.array([0, 500, 999], np.int32), np.array([0, 1, 0], np.int32))
+    return _difference(model, OnnxDenoiser(path, "cpu"), arguments)
+
+
+def upscaler_parity(path: Path, model: keras.Model) -> float:
+    """As ``denoiser_parity``, of an upscaler file, on images that are wider than high."""
+    file = OnnxUpscaler(path, "cpu")
+    height, width = 2 * file.metadata["stride"], 3 * file.metadata["stride"]
+    factor = file.metadata["image_size"] // file.metadata["base_size"]
+    rng = random_stream(0, Purpose.UPSCALER_PARITY)
+    arguments = (
+        rng.standard_normal((3, height, width, 3), dtype=np.float32),
+        np.array([0, 500, 999], np.int32),
+        np.array([0, 1, 0], np.int32),
+        rng.standard_normal((3, height // factor, width // factor, 3), dtype=np.float32),
+        np.array([0, 0.1, 0.2], np.float32),
+    )
+    return _difference(model, file, arguments)
+
+
+def _difference(
+    model: keras.Model, file: OnnxDenoiser | OnnxUpscaler, arguments: tuple[np.ndarray, ...]
+) -> float:
     with tf.device("CPU"):  # a GPU rounds convolutions more coarsely
         expected = keras.ops.convert_to_numpy(model(list(arguments), training=False))
-    received = OnnxDenoiser(path, "cpu")(*arguments)
+    received = file(*arguments)
     return float(np.abs(expected - received).max() / max(1.0, np.abs(expected).max()))
+
+
+# Of each kind of file.
+PARITY = {"denoiser": denoiser_parity, "upscaler": upscaler_parity}

@@ -13,6 +13,7 @@ from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.inference.precisions import precision_path
 from kerasmed.inference.session import open_session
+from kerasmed.inference.upscaler import OnnxUpscaler
 from kerasmed.random_streams import Purpose, random_stream
 
 if TYPE_CHECKING:
@@ -27,12 +28,21 @@ _COMPLETE_DENOISER = {
     *("class_names", "data_hash", "format", "image_size", "kerasmed_version", "opset", "parity"),
     *("pixel_mean", "pixel_scale"),
 }
+_COMPLETE_UPSCALER = {
+    *_COMPLETE_DENOISER - {"data_hash"},
+    *("base_size", "detail_scale", "greatest_base_noise", "reach", "stride"),
+}
+# Kinds of files that draw images.
+_DRAWING: dict[str, tuple[type[OnnxDenoiser | OnnxUpscaler], set[str]]] = {
+    "denoiser": (OnnxDenoiser, _COMPLETE_DENOISER),
+    "upscaler": (OnnxUpscaler, _COMPLETE_UPSCALER),
+}
 
 
 def verify_file(
     path: Path, open_trained: Callable[[Path], "keras.Model | None"] = lambda _: None
 ) -> dict[str, str]:
-    """The checks of a classifier or denoiser file, and the result of each.
+    """The checks of a classifier, denoiser or upscaler file, and the result of each.
 
     They cover the ONNX standard, the metadata, and parity with the Keras model if there is one. For
     a classifier they also cover the sidecar with its SHA-256 and the outputs on noise images.
@@ -46,10 +56,12 @@ def verify_file(
     """
     session, provider = open_session(path, "cpu")
     results = {"runs on": provider, "ONNX standard": _check_standard(path)}
-    if session.get_modelmeta().custom_metadata_map.get("kerasmed.kind") == '"denoiser"':
-        metadata = OnnxDenoiser(path, "cpu").metadata
-        results["metadata"] = _check_metadata(metadata, _COMPLETE_DENOISER, path)
-        results["parity"] = _check_denoiser_parity(metadata, path, open_trained(path))
+    kind = session.get_modelmeta().custom_metadata_map.get("kerasmed.kind", "").strip('"')
+    if kind in _DRAWING:
+        open_file, complete = _DRAWING[kind]
+        metadata = open_file(path, "cpu").metadata
+        results["metadata"] = _check_metadata(metadata, complete, path)
+        results["parity"] = _check_drawing_parity(metadata, path, open_trained(path))
         return results
     engine = OnnxClassifier(path, provider="cpu")
     results["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
@@ -162,17 +174,15 @@ def _check_parity(
     return f"with Keras on {len(images)} noise images: {summary}"
 
 
-def _check_denoiser_parity(
-    metadata: dict[str, Any], path: Path, model: "keras.Model | None"
-) -> str:
+def _check_drawing_parity(metadata: dict[str, Any], path: Path, model: "keras.Model | None") -> str:
     if model is None:
         return f"as stated at export: {metadata['parity']} (no Keras model to check against)"
-    from kerasmed.export.denoisers import TOLERANCE, denoiser_parity
+    from kerasmed.export.denoisers import PARITY, TOLERANCE
 
-    difference = denoiser_parity(path, model)
+    difference = PARITY[metadata["kind"]](path, model)
     if not difference <= TOLERANCE:
         raise ModelFileError(
-            f"{path}: expected agreement with its Keras model within {TOLERANCE}, received "
-            f"{difference:.2g}; the network was trained again since, export it again."
+            f"{path}: expected agreement with its Keras model within {TOLERANCE}, "
+            f"received {difference:.2g}; the network was trained again since, export it again."
         )
     return f"with Keras on noise: {difference:.2g}"

@@ -6,5 +6,6 @@ therefore use it after ``pip install --no-deps kerasmed``.
 
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.inference.denoiser import OnnxDenoiser
+from kerasmed.inference.upscaler import OnnxUpscaler
 
-__all__ = ["OnnxClassifier", "OnnxDenoiser"]
+__all__ = ["OnnxClassifier", "OnnxDenoiser", "OnnxUpscaler"]

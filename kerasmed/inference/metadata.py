@@ -64,7 +64,7 @@ def read_metadata(session: onnxruntime.InferenceSession, path: Path, kind: str) 
     Args:
         session: a session of the file.
         path: its path, for messages.
-        kind: "classifier" or "denoiser".
+        kind: "classifier", "denoiser" or "upscaler".
 
     Raises:
         ModelFileError: the file was not written by kerasmed, is of another kind, is from a later
@@ -111,12 +111,27 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
+def _are_numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_number, value))
+
+
 # Required metadata of each kind of file, and the check of each value.
 _REQUIRED: dict[str, dict[str, Callable[[Any], bool]]] = {
     "classifier": {"class_names": _are_names, "input_size": _is_size},
     "denoiser": {
         "image_size": _is_size,
-        "pixel_mean": lambda value: isinstance(value, list) and all(map(_is_number, value)),
+        "pixel_mean": _are_numbers,
         "pixel_scale": _is_number,
+    },
+    "upscaler": {
+        "class_names": _are_names,
+        "image_size": _is_size,
+        "base_size": _is_size,
+        "stride": _is_size,
+        "reach": _is_size,
+        "pixel_mean": _are_numbers,
+        "pixel_scale": _is_number,
+        "detail_scale": _is_number,
+        "greatest_base_noise": _is_number,
     },
 }

@@ -1,4 +1,4 @@
-"""The pixel range inside the diffusion model; everything outside it uses 0 to 255."""
+"""The pixel ranges inside the diffusion models; everything outside them uses 0 to 255."""
 
 from dataclasses import dataclass
 
@@ -53,4 +53,34 @@ class PixelRange:
     def to_uint8(self, images: np.ndarray) -> np.ndarray:
         """Images float (..., 3) of the model's range, clipped: uint8, 0 to 255."""
         levels = images * np.float32(self.scale) + np.asarray(self.mean, np.float32)
+        return np.rint(np.clip(levels, 0.0, 255.0)).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class DetailRange:
+    """The ranges inside an upscaler: of small images, and of the detail that they lack.
+
+    Detail is the difference of an image from its enlarged small image. It is scaled to a deviation
+    of one half, as pixels are.
+
+    Attributes:
+        pixels: range of the small images.
+        scale: grey levels in one unit of detail.
+    """
+
+    pixels: PixelRange
+    scale: float
+
+    def to_model(self, images: np.ndarray, enlarged: np.ndarray) -> np.ndarray:
+        """Detail of images uint8 (..., 3) over enlarged ones, float, 0 to 255: float32."""
+        return ((images - enlarged) / np.float32(self.scale)).astype(np.float32)
+
+    def clip(self, detail: np.ndarray, enlarged: np.ndarray) -> np.ndarray:
+        """The nearest detail that makes grey levels from 0 to 255."""
+        scale = np.float32(self.scale)
+        return np.clip(detail, -enlarged / scale, (255 - enlarged) / scale)
+
+    def to_uint8(self, detail: np.ndarray, enlarged: np.ndarray) -> np.ndarray:
+        """Images with this detail, clipped: uint8, 0 to 255."""
+        levels = enlarged + detail * np.float32(self.scale)
         return np.rint(np.clip(levels, 0.0, 255.0)).astype(np.uint8)

@@ -3,6 +3,7 @@ import pytest
 
 from kerasmed.diffusion.batches import (
     NoisyBatches,
+    NoisyImages,
     loss_weights,
     noisy_batch,
     validation_batch,
@@ -51,19 +52,21 @@ def test_validation_shows_each_image_with_its_label_at_timesteps_from_end_to_end
 
 def test_batch_depends_only_on_seed_and_step(phantoms):
     settings = DiffusionConfig(batch_size=8)
-    whole = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=3)
+    whole = NoisyBatches(phantoms, NoisyImages(2, PIXELS, settings, "mirror"), seed=3)
     for _ in range(4):
         whole[_]
-    resumed = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=3, first_step=4)
+    resumed = NoisyBatches(
+        phantoms, NoisyImages(2, PIXELS, settings, "mirror"), seed=3, first_step=4
+    )
     for key in ("noisy_images", "timesteps", "labels"):
         np.testing.assert_array_equal(whole[5][0][key], resumed[1][0][key])
-    other = NoisyBatches(phantoms, PIXELS, settings, "mirror", seed=4)
+    other = NoisyBatches(phantoms, NoisyImages(2, PIXELS, settings, "mirror"), seed=4)
     assert not np.array_equal(whole[5][0]["timesteps"], other[5][0]["timesteps"])
 
 
 def test_shards_of_a_batch_are_the_whole_one(phantoms):
     settings = DiffusionConfig(batch_size=8)
-    arguments = (phantoms, PIXELS, settings, "mirror", 3, 4)
+    arguments = (phantoms, NoisyImages(2, PIXELS, settings, "mirror"), 3, 4)
     inputs, clean, weights = NoisyBatches(*arguments)[2]
     shards = [NoisyBatches(*arguments, shard=(index, 2))[2] for index in (0, 1)]
     for key, whole in inputs.items():
@@ -73,17 +76,15 @@ def test_shards_of_a_batch_are_the_whole_one(phantoms):
 
 
 def test_an_epoch_shows_every_image_once(phantoms):
-    batches = NoisyBatches(
-        phantoms, PIXELS, DiffusionConfig(batch_size=10, label_dropout=0), "none", 0
-    )
-    clean = np.concatenate([batches.pixels.to_uint8(batches[i][1]) for i in range(2)])
+    settings = DiffusionConfig(batch_size=10, label_dropout=0)
+    batches = NoisyBatches(phantoms, NoisyImages(2, PIXELS, settings, "none"), 0)
+    clean = np.concatenate([PIXELS.to_uint8(batches[i][1]) for i in range(2)])
     assert {image.tobytes() for image in clean} == {image.tobytes() for image in phantoms.images}
 
 
 @pytest.mark.parametrize(("dropout", "fraction"), [(0.0, 0.0), (0.3, 0.3)])
 def test_labels_are_dropped_at_the_given_rate(phantoms, dropout, fraction):
-    batches = NoisyBatches(
-        phantoms, PIXELS, DiffusionConfig(batch_size=100, label_dropout=dropout), "none", 0
-    )
+    settings = DiffusionConfig(batch_size=100, label_dropout=dropout)
+    batches = NoisyBatches(phantoms, NoisyImages(2, PIXELS, settings, "none"), 0)
     labels = np.concatenate([batches[i][0]["labels"] for i in range(10)])
     assert abs((labels == 2).mean() - fraction) < 0.05

@@ -13,7 +13,7 @@ import pytest
 from conftest import no_levels, phantom_set
 from PIL import Image
 
-from kerasmed.diffusion import averaged, model, unet
+from kerasmed.diffusion import denoising_model, model, unet
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.model import load_diffusion_model
 from kerasmed.diffusion.recorder import Recorder
@@ -130,8 +130,8 @@ def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
 
 def test_several_threads_feed_the_same_batches_in_the_same_order(phantoms, tmp_path, monkeypatch):
     _train(phantoms, tmp_path / "one", **RECIPE)
-    monkeypatch.setattr(model, "list_gpus", lambda: ["gpu:0"])
-    monkeypatch.setattr(model, "cpu_cores", lambda: 3)
+    monkeypatch.setattr(denoising_model, "list_gpus", lambda: ["gpu:0"])
+    monkeypatch.setattr(denoising_model, "cpu_cores", lambda: 3)
     _train(phantoms, tmp_path / "three", **RECIPE)
     _assert_same_checkpoint(tmp_path / "one", tmp_path / "three", 6)
 
@@ -409,10 +409,9 @@ def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, monkeypatch, p
     runtime = Runtime("tensorflow", "CPU", precision, jit)
     built = []
     build = unet.build_denoiser
-    for module in (model, averaged):
-        monkeypatch.setattr(
-            module, "build_denoiser", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
-        )
+    monkeypatch.setattr(
+        model, "build_denoiser", lambda *a, **k: built.append(build(*a, **k)) or built[-1]
+    )
     result = _train(phantoms, tmp_path, runtime, steps=3)
     assert (result["precision"], result["jit_compile"]) == (precision, jit)
     trained, validates = built[:2]
