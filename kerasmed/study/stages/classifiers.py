@@ -1,5 +1,6 @@
 """The stage that trains the CNNs."""
 
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -149,11 +150,12 @@ def train_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
             missing += 1
             continue
         say(f"classifier {number + 1} of {len(to_train)}: {spec.name}")
+        started = time.monotonic()
         result = _train(spec, config, run, runtime, phases, validation, images_per_epoch)
         if this_worker().is_chief:
             record = {"fingerprint": made_from.as_record(), "result": result}
             write_json(training_record(spec, run), record)
-        minutes.append(result["minutes"] / _trainings(spec))
+        minutes.append((time.monotonic() - started) / 60 / _trainings(spec))
         mine = to_train[number + shards :: shards]
         left = [other for other in mine if not training_record(other, run).exists()]
         if left:

@@ -17,25 +17,50 @@ from kerasmed.study.stages import worth as stage
 from kerasmed.study.stages.worth import check_worth
 
 
+class _Reader:
+    """Stands in for a CNN: it is right about so many of the test images."""
+
+    def __init__(self, count):
+        self.count = count
+
+    def predict(self, images):
+        chosen = np.where(np.arange(len(images)) < self.count, images.labels, 1 - images.labels)
+        return np.eye(2)[chosen]
+
+
+class _Training:
+    """Stands in for the training of CNNs, which learn more from more images; one may fail."""
+
+    def __init__(self, fails_at=None):
+        self.fails_at, self.learned_from = fails_at, []
+
+    def __call__(self, backbone, phases, validation, symmetry, seed, runtime, folder, epoch):
+        if len(self.learned_from) == self.fails_at:
+            raise ZeroDivisionError
+        folder.mkdir(parents=True)
+        self.learned_from.append(len(phases[0].images))
+        return _Reader(12 + len(phases[0].images) // 8 + seed), {"minutes": 0.1}
+
+
 def test_a_study_is_valued_after_an_interruption_and_says_so(
     tiny_config, run_copy, capsys, monkeypatch
 ):
     arguments = [str(tiny_config), "--out", str(run_copy)]
     arguments += ["--set", "worth.times_train=[]", "--set", "worth.draws=2"]
     run = RunFolder(run_copy)
-    train_classifier = training.train_classifier
-    monkeypatch.setattr(training, "train_classifier", _FailsTheSecondTime(train_classifier))
+    monkeypatch.setattr(training, "train_classifier", _Training(fails_at=1))
     with pytest.raises(ZeroDivisionError):
         main(["worth", *arguments])
     (first,) = run.worth.glob("*.json")
     written = first.stat().st_mtime_ns
-    monkeypatch.setattr(training, "train_classifier", train_classifier)
+    rest = _Training()
+    monkeypatch.setattr(training, "train_classifier", rest)
     capsys.readouterr()
 
     assert main(["worth", *arguments]) == 0
     printed = capsys.readouterr()
     assert "3 CNNs to train, each about as long as MobileNet-real-s0" in printed.err
-    assert first.stat().st_mtime_ns == written
+    assert (len(rest.learned_from), first.stat().st_mtime_ns) == (3, written)
     assert len(list(run.worth.iterdir())) == 4
     worth = read_json(run.evaluation / "worth.json", "")
     assert printed.out.strip() == worth_sentence(worth)
@@ -44,6 +69,7 @@ def test_a_study_is_valued_after_an_interruption_and_says_so(
     train = run.record()["stages"]["data"]["result"]["roles"]["train"]
     assert worth["train"] == sum(train.values())
     assert [point["trainings"] for point in worth["curve"]] == [2, 1, 2]
+    assert worth["curve"][0]["accuracy"] == pytest.approx((13 + 14) / 2 / 24)
 
     assert main(["study", *arguments]) == 0  # only the report is written anew
     assert "worth: already finished" in capsys.readouterr().err
@@ -53,13 +79,18 @@ def test_a_study_is_valued_after_an_interruption_and_says_so(
     assert worth_sentence(worth)[:40] in (release / "DATASHEET.md").read_text()
 
 
-class _FailsTheSecondTime:
-    def __init__(self, train_classifier):
-        self.train_classifier, self.calls = train_classifier, 0
-
-    def __call__(self, *arguments):
-        self.calls += 1
-        return self.train_classifier(*arguments) if self.calls == 1 else 1 / 0
+def test_another_first_backbone_has_a_curve_of_its_own(tiny_config, tiny_run, tmp_path):
+    config = load_config(tiny_config, ["worth.times_train=[]"])
+    image_set, split, _ = load_grouped_split(config, RunFolder(tiny_run))
+    other = load_config(tiny_config, ["classifiers.backbones=[VGG16, MobileNet]"])
+    paths = {
+        point.record(RunFolder(tmp_path))
+        for of_study in (config, other)
+        for point in stage._points(of_study, image_set, split)
+    }
+    assert len(paths) == len(stage._points(config, image_set, split)) + len(
+        stage._points(other, image_set, split)
+    )
 
 
 def test_draws_take_whole_groups_of_every_class_and_grow_beyond_train(tiny_config, tiny_run):
