@@ -83,7 +83,7 @@ def test_notebook_holds_code_and_no_results(path):
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_linked_and_its_links_are_there(path):
-    for page in (ROOT / "README.md", ROOT / "docs" / "library.md"):
+    for page in (ROOT / "docs" / "README.md", ROOT / "docs" / "tutorials" / "in_python.md"):
         links = re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8"))
         assert path in [(page.parent / link).resolve() for link in links]
     navigation = (ROOT / "docs" / "site" / "mkdocs.yml").read_text(encoding="utf-8")

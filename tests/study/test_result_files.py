@@ -16,7 +16,7 @@ from kerasmed.metrics.classification import classification_metrics
 from kerasmed.study.result_files import DRAFT, RESULT_FILES, json_schema
 from kerasmed.study.stages import STAGES
 
-PAGE = Path(__file__).parents[2] / "docs" / "result_files.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "result_files.md"
 
 
 def kinds_of(path: Path) -> list[str]:
