@@ -138,16 +138,13 @@ def validation_crops(image_set: ImageSet, drawn: NoisyCrops, seed: int) -> Batch
     """
     drawn = replace(drawn, symmetry="none")
     rows = validation_rows(len(image_set))
-    timesteps = random_stream(seed, Purpose.UPSCALER_VALIDATION, 0).permutation(
-        spread_timesteps(len(rows))
+    order, *streams = (
+        random_stream(seed, Purpose.UPSCALER_VALIDATION, number) for number in range(len(rows) + 1)
     )
+    timesteps = order.permutation(spread_timesteps(len(rows)))
     crops = [
-        drawn.draw(
-            image_set.images[row],
-            int(image_set.labels[row]),
-            random_stream(seed, Purpose.UPSCALER_VALIDATION, number),
-        )
-        for number, row in enumerate(rows, 1)
+        drawn.draw(image_set.images[row], int(image_set.labels[row]), rng)
+        for row, rng in zip(rows, streams, strict=True)
     ]
     return drawn.batch(
         [crop._replace(timestep=int(t)) for crop, t in zip(crops, timesteps, strict=True)]

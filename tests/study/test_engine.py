@@ -133,7 +133,10 @@ def test_weights_that_changed_are_refused_and_weights_that_are_gone_are_not(tmp_
 def test_study_adds_networks_and_refuses_to_leave_some_out(tmp_path):
     run, stage = RunFolder(tmp_path), STAGES["classifiers"]
     _run(run, *ALL[:5])
-    for key, value in (("seeds", 2), ("train_on", ["real", "synthetic", "both", "best", "real_all"])):
+    for key, value in (
+        ("seeds", 2),
+        ("train_on", ["real", "synthetic", "both", "best", "real_all"]),
+    ):
         more = _changed("classifiers", key, value)
         check_unchanged(stage, more, run)
         assert not is_current(stage, more, run)
