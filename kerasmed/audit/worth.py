@@ -209,8 +209,8 @@ def _why_not(accuracies: Accuracies, at_train: int, is_flat: bool) -> str | None
         return "each size was trained once, so how much trainings differ is not known"
     if is_flat:
         return (
-            "the curve is flat: that all further real images raise the accuracy is itself not "
-            "beyond chance"
+            "even all further real images do not raise the accuracy beyond chance, so no number "
+            "of them can be read off"
         )
     return None
 
