@@ -25,7 +25,7 @@ Question = Literal["useful", "faithful", "private"]
 
 _HEADLINES: dict[tuple[Question, Light], str] = {
     ("useful", "green"): "Synthetic images can stand in for the real ones.",
-    ("useful", "amber"): "Synthetic images come close to the real ones, or may do so.",
+    ("useful", "amber"): "Synthetic images fall somewhat short of real ones, or it is not certain.",
     ("useful", "red"): "Synthetic images cannot stand in for the real ones.",
     ("useful", "grey"): "It is not known whether they can stand in for real ones.",
     ("faithful", "green"): "The images look real, and are as varied as real ones.",
