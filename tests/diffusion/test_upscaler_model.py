@@ -200,6 +200,7 @@ print(loaded.upscale(model.reduce(large), steps=2, verbose=0))
 """
 
 
+@pytest.mark.slow  # the denoiser, whose code it has in common, is trained on JAX in every run
 def test_it_learns_and_draws_on_jax(tmp_path):
     pytest.importorskip("jax")
     done = subprocess.run(
