@@ -1,8 +1,9 @@
 """What the diffusion model and the upscaler have in common: how they are trained and averaged."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
 import keras
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from kerasmed.data.arrays import check_labels, check_pixels
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import endless
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.diffusion.averaged import AveragedDenoiser
 from kerasmed.diffusion.batches import Batch, Drawn, NoisyBatches, noisy_stream
 from kerasmed.diffusion.checkpoints import Checkpoints
@@ -26,6 +28,7 @@ from kerasmed.image_model import CountBatches, ImageModel
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import check_agreed, this_worker
+from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, initial_weights
 from kerasmed.runtime.backend import list_gpus, precision_policy
 from kerasmed.runtime.hardware import cpu_cores
@@ -85,6 +88,20 @@ class DenoisingModel(ImageModel):
     def _validation_batch(self, images: ImageSet) -> Batch:
         """A fixed batch to validate on."""
         raise NotImplementedError
+
+    def _drawn_set(
+        self, title: str | None, drawn: Iterable[tuple[int, int, np.ndarray]], labels: np.ndarray
+    ) -> ImageSet:
+        """Images of these labels as they are drawn, marked as synthetic; a title shows progress."""
+        showing = progress_bar(title, len(labels), "images") if title else nullcontext(None)
+        images = np.empty((len(labels), self.image_size, self.image_size, 3), np.uint8)
+        with showing as advance:
+            for row, (_, _, image) in enumerate(drawn):
+                images[row] = image
+                if advance is not None:
+                    advance(1, "")
+        drawn_set = ImageSet.from_arrays(images, labels, self.class_names)
+        return replace(drawn_set, notes={SYNTHETIC: len(images)})
 
     @classmethod
     def _settings_for(cls, image_size: int, settings: Any) -> Any:

@@ -1,8 +1,6 @@
 """The diffusion model: a Keras model that learns to remove noise and then draws images."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +8,6 @@ import keras
 import numpy as np
 
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.marks import SYNTHETIC
 from kerasmed.diffusion.batches import Batch, NoisyImages, validation_batch
 from kerasmed.diffusion.config import DiffusionConfig
 from kerasmed.diffusion.denoising_model import DenoisingModel
@@ -19,7 +16,6 @@ from kerasmed.diffusion.presets import PRESETS
 from kerasmed.diffusion.solvers import DEFAULT_STEPS, SOLVERS, sampling_timesteps
 from kerasmed.diffusion.unet import build_denoiser
 from kerasmed.errors import InputError
-from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose
 from kerasmed.runtime.backend import load_saved_model
 
@@ -151,16 +147,8 @@ class DiffusionModel(DenoisingModel):
             self.denoiser(), self.pixel_range, wanted, len(self.class_names), self.image_size,
             seed, solver, timesteps, guidance_scale, batch_size,
         )  # fmt: skip
-        showing = progress_bar("Sampling", len(wanted), "images") if verbose else nullcontext(None)
-        images = np.empty((len(wanted), self.image_size, self.image_size, 3), np.uint8)
-        with showing as advance:
-            for row, (_, _, image) in enumerate(drawn):
-                images[row] = image
-                if advance is not None:
-                    advance(1, "")
         numbers = np.array([label for label, _ in wanted])
-        drawn_set = ImageSet.from_arrays(images, numbers, self.class_names)
-        return replace(drawn_set, notes={SYNTHETIC: len(images)})
+        return self._drawn_set("Sampling" if verbose else None, drawn, numbers)
 
     def export(self, filepath: str | Path, **metadata: Any) -> dict[str, Any]:
         """Write the averaged network as ONNX, checked against Keras; ``OnnxDenoiser`` runs it.

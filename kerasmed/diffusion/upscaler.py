@@ -1,8 +1,6 @@
 """The upscaler: a Keras model that draws an image four times as wide as a given one."""
 
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -12,7 +10,6 @@ import numpy as np
 from kerasmed.data.arrays import check_pixels
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import as_image_set
-from kerasmed.data.marks import SYNTHETIC
 from kerasmed.diffusion.batches import Batch
 from kerasmed.diffusion.config import FACTOR, UpscalerConfig
 from kerasmed.diffusion.crops import NoisyCrops, reduce_images, validation_crops
@@ -27,7 +24,6 @@ from kerasmed.diffusion.upscale import (
 )
 from kerasmed.errors import InputError
 from kerasmed.inference.pixels import DetailRange, PixelRange
-from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose
 
 # Standard deviation of detail in the network's units.
@@ -205,15 +201,7 @@ class Upscaler(DenoisingModel):
             network, self.ranges, small.images, self._wanted(small.labels, None), seed,
             upscaling_timesteps(DEFAULT_STEPS if steps is None else steps), base_noise, batch_size,
         )  # fmt: skip
-        showing = progress_bar("Upscaling", len(small), "images") if verbose else nullcontext(None)
-        large = np.empty((len(small), self.image_size, self.image_size, 3), np.uint8)
-        with showing as advance:
-            for row, (_, _, image) in enumerate(drawn):
-                large[row] = image
-                if advance is not None:
-                    advance(1, "")
-        drawn_set = ImageSet.from_arrays(large, small.labels, self.class_names)
-        return replace(drawn_set, notes={SYNTHETIC: len(large)})
+        return self._drawn_set("Upscaling" if verbose else None, drawn, small.labels)
 
     def export(self, filepath: str | Path, **metadata: Any) -> dict[str, Any]:
         """Write the averaged network as ONNX, checked against Keras; ``OnnxUpscaler`` runs it.
