@@ -106,9 +106,16 @@ def test_each_python_example_runs_by_itself(name, workplace, capsys):
     assert name != "in_python.md 1" or (workplace / "why.png").exists()
 
 
-def test_library_page_runs_on_jax_up_to_the_export(workplace):
+@pytest.mark.parametrize(
+    ("end", "printed"),
+    [
+        ("cnn = ", r"(?s)Roles\(train \d.*4 images of 16 x 16 pixels: clear 2, "),
+        pytest.param("ddpm.export", PRINTS["in_python.md 1"], marks=pytest.mark.slow),
+    ],
+)
+def test_library_page_runs_on_jax_up_to_the_export(workplace, end, printed):
     pytest.importorskip("jax")
-    code, _ = quicker("in_python.md 1", EXAMPLES["in_python.md 1"]).split("ddpm.export")
+    code, _ = quicker("in_python.md 1", EXAMPLES["in_python.md 1"]).split(end)
     done = subprocess.run(
         [sys.executable, "-c", code],
         env={**os.environ, "KERAS_BACKEND": "jax"},
@@ -117,9 +124,10 @@ def test_library_page_runs_on_jax_up_to_the_export(workplace):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert re.search(PRINTS["in_python.md 1"], done.stdout)
+    assert re.search(printed, done.stdout)
 
 
+@pytest.mark.slow
 def test_first_steps_are_short_and_run(workplace, monkeypatch, capsys):
     code = (ROOT / "docs" / "examples" / "first_steps.py").read_text(encoding="utf-8")
     assert len(code.splitlines()) < 40

@@ -59,6 +59,7 @@ def test_export_in_every_precision_and_test_of_each(tiny_config, real_run, tmp_p
         assert not list(folder.glob("*.int8.*"))
 
 
+@pytest.mark.slow
 def test_network_that_fails_the_gate_does_not_stop_the_others(
     tiny_config, run_copy, monkeypatch, capsys
 ):

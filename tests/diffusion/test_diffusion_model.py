@@ -101,7 +101,8 @@ print(*[losses_of(m.fit(images, epochs=4, initial_epoch=2, verbose=0)) for m in 
 
 @pytest.mark.parametrize(
     ("backend", "dtype"),
-    [("tensorflow", "float32"), ("jax", "float32"),
+    [("tensorflow", "float32"),
+     pytest.param("jax", "float32", marks=pytest.mark.slow),
      pytest.param("tensorflow", "mixed_float16", marks=pytest.mark.slow)],
 )  # fmt: skip
 def test_saved_model_trains_on_as_one_that_was_never_saved(backend, dtype, tmp_path):

@@ -403,6 +403,7 @@ def test_budget_that_ends_before_the_first_checkpoint_is_said(
     assert ("lower diffusion.checkpoint_steps" in messages) == late
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("precision", "jit"), [("mixed_bfloat16", True), ("mixed_float16", False)])
 @pytest.mark.usefixtures("whole")
 def test_mixed_precision_and_xla_are_what_ran(phantoms, tmp_path, monkeypatch, precision, jit):
@@ -440,9 +441,8 @@ print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, 
 """
 
 
-@pytest.mark.parametrize(
-    "precision", ["float32", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 @pytest.mark.usefixtures("whole")
 def test_the_same_code_trains_on_jax(precision, phantoms, tmp_path):
     pytest.importorskip("jax")

@@ -76,7 +76,9 @@ def _losses(folder: Path) -> list[list[float]]:
 @pytest.mark.parametrize(
     ("backend", "network", "tolerance"),
     [
-        pytest.param("tensorflow", DENOISER, 1e-4, id="tensorflow-denoiser"),
+        pytest.param(
+            "tensorflow", DENOISER, 1e-4, id="tensorflow-denoiser", marks=pytest.mark.slow
+        ),
         pytest.param("tensorflow", CNN, 1e-3, id="tensorflow-cnn", marks=pytest.mark.slow),
         pytest.param("jax", DENOISER, 1e-4, id="jax-denoiser", marks=pytest.mark.slow),
         pytest.param("jax", CNN, 1e-3, id="jax-cnn", marks=pytest.mark.slow),

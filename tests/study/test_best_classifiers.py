@@ -47,6 +47,7 @@ def test_best_joins_a_finished_study_as_a_copy(tiny_config, run_copy, capsys):
     assert "best" in [row["trained_on"] for row in rows]
 
 
+@pytest.mark.slow
 def test_best_is_copied_anew_when_it_was_chosen_from_others(tiny_config, run_copy):
     arguments = [str(tiny_config), "--out", str(run_copy), "--set", BEST]
     assert main(["train", "classifier", *arguments]) == 0

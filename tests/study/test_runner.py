@@ -11,6 +11,7 @@ import pytest
 from kerasmed.cli.main import main
 
 
+@pytest.mark.slow
 def test_sweep_adds_sets_and_networks_and_keeps_what_is_there(tiny_config, run_copy):
     drawn, trained = run_copy / "synthetic" / "manifest.json", run_copy / "classifiers"
     before = {path: path.stat().st_mtime_ns for path in (drawn, *trained.glob("*/model.keras"))}
@@ -68,6 +69,7 @@ def _assert_same_images(run: Path, other: Path) -> None:
         assert (run / path.relative_to(other)).read_bytes() == path.read_bytes()
 
 
+@pytest.mark.slow
 def test_two_processes_draw_the_set_that_one_draws(tiny_config, tiny_run, run_copy):
     _without(run_copy, ["synthetic"], {"sampling"})
 
