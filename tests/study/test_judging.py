@@ -187,7 +187,7 @@ def test_unlabelled_images_are_taken_for_one_class(folders, trained, capsys):
     assert run(folders, str(folders / "real"), str(flat)) == 0
 
     output = capsys.readouterr()
-    assert "Unlabelled images: all are taken for one class" in output.out + output.err
+    assert "Unlabelled images: all count as one class" in output.out + output.err
     assert "Useful: grey" in output.out
 
 
