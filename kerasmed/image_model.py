@@ -126,7 +126,7 @@ class ImageModel(keras.Model):
     def _check_exports(self) -> None:
         if (backend := keras.backend.backend()) != "tensorflow":
             raise MachineError(
-                f"The export to ONNX works on TensorFlow, received {backend}; save the model, and "
+                f"The export to ONNX needs TensorFlow, received {backend}; save the model, and "
                 "load and export it without KERAS_BACKEND."
             )
 

@@ -123,9 +123,9 @@ def _between_classes(reserve: list[Sample]) -> Figure:
     corrected = between.corrected()
     if not corrected.quantile(0.025) > _ROUNDING:
         raise InputError(
-            "Distance of classes: expected classes of real images that lie apart in these "
-            f"features, received a kernel distance of {corrected.value:.3g}, within chance of 0; "
-            "compare in features that separate the classes."
+            "Distance of classes: expected classes of real images that differ in these features, "
+            f"received a kernel distance of {corrected.value:.3g}, within chance of 0; compare "
+            "in features that separate the classes."
         )
     return between
 

@@ -34,22 +34,23 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
     noticed = copies["noticed"][f"{COPIES_TO_NOTICE:g}"]
     answer = (
         f"{found} of {copies['images']} synthetic images are called copies of a training image, "
-        f"and {fresh['copies']} of {fresh['images']} real images that it was not trained on (p "
-        f"{copies['p_value']:.2g}). Of copies planted in the set the search finds "
-        f"{percent(hidden['found'])} or more ({hidden['alteration']}); it would notice "
-        f"{percent(noticed)} of sets like this one with {percent(COPIES_TO_NOTICE)} copies."
+        f"and {fresh['copies']} of {fresh['images']} real images that the model was not trained on "
+        f"(p {copies['p_value']:.2g}). The search finds at least {percent(hidden['found'])} of "
+        f"planted copies (fewest: {hidden['alteration']}). It would notice {percent(noticed)} of "
+        f"sets like this one with {percent(COPIES_TO_NOTICE)} copies."
     )
     if copies["filter"] is None:
-        answer += " Copies were not filtered out while the images were drawn."
+        answer += " No copy filter was used while the images were drawn."
     else:
         drawn, rejected = copies["filter"]["drawn"], copies["filter"]["rejected"]
-        answer += f" The filter had left out {rejected} of {drawn} that were drawn."
+        answer += f" The copy filter rejected {rejected} of {drawn} draws."
     if "levels" in membership:
         attack = _declared_attack(membership)
         low, high = attack["interval"]
         answer += (
-            " Whoever has the model itself tells training images from others with an area under "
-            f"the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
+            " With the model itself, an attacker distinguishes training images from others with an "
+            f"area under the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is "
+            "guessing)."
         )
     elif "not_asked" in membership:
         answer += f" Not tested: {membership['not_asked']}"

@@ -25,11 +25,11 @@ Question = Literal["useful", "faithful", "private"]
 
 _HEADLINES: dict[tuple[Question, Light], str] = {
     ("useful", "green"): "Synthetic images can stand in for the real ones.",
-    ("useful", "amber"): "Synthetic images fall somewhat short of real ones, or it is not certain.",
+    ("useful", "amber"): "Synthetic images are somewhat less useful than real ones, or may be.",
     ("useful", "red"): "Synthetic images cannot stand in for the real ones.",
-    ("useful", "grey"): "It is not known whether they can stand in for real ones.",
+    ("useful", "grey"): "It is not known whether synthetic images can stand in for real ones.",
     ("faithful", "green"): "The images look real, and are as varied as real ones.",
-    ("faithful", "amber"): "In some respects the images differ from real ones, or may do so.",
+    ("faithful", "amber"): "The images differ from real ones in some respects, or may differ.",
     ("faithful", "red"): "The images differ clearly from real ones.",
     ("faithful", "grey"): "There are too few images or patients to say whether they look real.",
     ("private", "green"): "Nothing indicates that they reveal a training image.",
@@ -57,7 +57,7 @@ class Verdict:
 
 
 def headline(question: Question, light: Light) -> str:
-    """An answer in one sentence without numbers, for readers who are no statisticians."""
+    """An answer in one sentence without numbers, for readers who are not statisticians."""
     return _HEADLINES[question, light]
 
 
@@ -123,33 +123,33 @@ def percent(fraction: float) -> str:
 
 _BY_CHANCE = f"{percent(COPIES_BY_CHANCE)} (binomial test, 5%)"
 _GREY = (
-    "Grey where there are too few groups: the interval holds the limit of green, and is so wide "
-    "that a set of real images would clear it in less than 90% of studies."
+    "Grey if there are too few groups: the interval contains the limit of green, and is so wide "
+    "that even real images would clear the limit in less than 90% of studies."
 )
 # Of phantoms, smears and MRI slices.
 _MEASURED = "Green, measured with 180 test and 360 synthetic images of known faults"
 USEFUL_RULE = (
-    "The accuracy of CNNs trained on synthetic images alone, over that of the same CNNs trained on "
-    "the training images of the diffusion model: the mean over the networks, with a 95% interval "
-    f"over groups of test images and seeds. Green if all of it is at least {USEFUL.green:.2f}, red "
-    f"if all of it is below {USEFUL.red:.2f}, otherwise amber. So a true ratio of "
-    f"{USEFUL.green:.2f} is green in at most 2.5% of studies. {_MEASURED}: sets with 20% wrong "
-    f"labels in 0 to 2%, real images in 33 to 98%. Green needs two seeds or more. {_GREY} "
-    "A network that does not beat guessing when it is trained on real images is left out: the "
+    "The accuracy of CNNs trained only on synthetic images, divided by that of the same CNNs "
+    "trained on the training images of the diffusion model. It is the mean over the networks, with "
+    "a 95% interval over groups of test images and seeds. Green if the whole interval is at least "
+    f"{USEFUL.green:.2f}, red if the whole interval is below {USEFUL.red:.2f}, otherwise amber. So "
+    f"a true ratio of {USEFUL.green:.2f} is green in at most 2.5% of studies. {_MEASURED}: sets "
+    "with 20% wrong labels in 0 to 2%, real images in 33 to 98%. Green needs two seeds or more. "
+    f"{_GREY} A network that does not beat guessing when trained on real images is left out: the "
     "interval of its accuracy must lie above the fraction of the most frequent class. At most "
-    "amber where one of the others does not beat guessing when trained on synthetic images."
+    "amber if another network does not beat guessing when trained on synthetic images."
 )
 FAITHFUL_RULE = (
-    "In the features of a network that was not trained on these images, with 95% intervals over "
-    "groups. Realism: the fraction of synthetic images that lie among reserve images (precision), "
-    "over that of the training images. Variety: the fraction of the reserve images of each class "
-    "that have a synthetic image near them (coverage), over that of as many training images. Green "
-    f"from {REALISTIC.green:.2f} and {VARIED.green:.2f}, red below {VARIED.red:.1f}. Labels: the "
-    "fraction of synthetic images that a logistic regression on these features, which learned from "
-    "reserve images, names as they are labelled, over that of the training images: green from "
-    f"{LABELLED.green:.1f}, red below {LABELLED.red:.2f}. Distance: the kernel distance "
-    "of synthetic images to reserve images of the same class, over that between two "
-    "classes of real images, less the same figure of the training images: green up to "
+    "Four figures, in the features of a network that was not trained on these images, with 95% "
+    "intervals over groups. Each compares the synthetic images with the training images. Realism: "
+    "the fraction of images that lie among reserve images (precision), green from "
+    f"{REALISTIC.green:.2f} times that of the training images, red below {REALISTIC.red:.1f}. "
+    "Variety: the fraction of the reserve images of each class that have such an image near them "
+    f"(coverage), green from {VARIED.green:.2f} times, red below {VARIED.red:.1f}. Labels: the "
+    "fraction of images whose label agrees with a logistic regression on these features, trained "
+    f"on reserve images, green from {LABELLED.green:.1f} times, red below {LABELLED.red:.2f}. "
+    "Distance: the kernel distance to reserve images of the same class, over that between two "
+    "classes of real images, less the same figure of the training images, green up to "
     f"{-NEAR.green:.1f}, red beyond {-NEAR.red:.1f}. The whole interval must be on that side, and "
     f"the worst figure decides. {_GREY} The distance is grey with fewer than "
     f"{GROUPS_FOR_DISTANCES} groups of a class. At most amber in the features of a CNN that was "
@@ -158,19 +158,17 @@ FAITHFUL_RULE = (
     "29%, and otherwise mostly grey."
 )
 PRIVATE_RULE = (
-    "Copies are searched for by another method than the filter that the set was drawn with: an "
-    "image is one if its nearest training image is much nearer than its nearest other real image. "
-    "Red: an image has the pixels of a real one; or more than "
-    f"{_BY_CHANCE} of the set are copies, and more than among real images (Fisher's exact test, "
-    f"5%); or more than {percent(COPIES_IF_MEMORISED)} of the "
-    "images that were drawn were copies by the filter. Amber: copies are more frequent in the set "
-    "than among real images that it was not trained on (Fisher's exact test, 5%); or more than "
-    f"{_BY_CHANCE} of the images that were drawn were copies by the filter; or the synthetic "
-    f"images crowd around the training images (C_T in pixels below {COPYING:g}); or the loss of "
-    "the model tells training images from others (95% interval of the area under the curve above "
+    "The search for copies uses another method than the copy filter of the sampling: an image is a "
+    "copy if its nearest training image is much nearer than its nearest other real image. Red: an "
+    f"image has the pixels of a real one; or more than {_BY_CHANCE} of the set are copies, and "
+    "more than among real images (Fisher's exact test, 5%); or the filter rejected more than "
+    f"{percent(COPIES_IF_MEMORISED)} of the draws. Amber: copies are more frequent in the set than "
+    "among real images that the model was not trained on (Fisher's exact test, 5%); or the filter "
+    f"rejected more than {_BY_CHANCE} of the draws; or the synthetic images crowd around the "
+    f"training images (C_T in pixels below {COPYING:g}); or the loss of the model distinguishes "
+    "training images from others (95% interval of the area under the curve above "
     f"{MEMBERSHIP_REVEALED}, by the mean rank over all timesteps); or one of these could not be "
-    f"measured. Grey: of sets with {percent(COPIES_TO_NOTICE)} copies, altered in the way that "
-    f"hides them best, the test would notice fewer than {percent(NOTICED)}, as always with a few "
-    "hundred synthetic images. Green: none of these. "
-    "No light is a proof of privacy."
+    f"measured. Grey: the test would notice fewer than {percent(NOTICED)} of sets with "
+    f"{percent(COPIES_TO_NOTICE)} copies, altered in the way that hides them best, as always with "
+    "a few hundred synthetic images. Green: none of these. No light is a proof of privacy."
 )

@@ -75,9 +75,9 @@ def judge_usefulness(usefulness: Usefulness, assumed: bool = False) -> Verdict:
         for regime in ("real", "synthetic")
     )
     answer = (
-        "Trained on synthetic images alone, CNNs classify "
-        f"{percent(synthetic)} of the real test images correctly; trained on the training "
-        f"images of the diffusion model, {percent(real)}: a ratio of {_with_interval(ratio)}."
+        f"Trained only on synthetic images, CNNs classify {percent(synthetic)} of the real test "
+        "images correctly; trained on the training images of the diffusion model, "
+        f"{percent(real)}: a ratio of {_with_interval(ratio)}."
     )
     light = USEFUL.light(ratio)
     if light == "grey":
@@ -87,17 +87,17 @@ def judge_usefulness(usefulness: Usefulness, assumed: bool = False) -> Verdict:
     if light == "green" and (one_seed or guessers or assumed):
         light = "amber"
     if one_seed:
-        answer += " One seed each: how much another training would differ is not known."
+        answer += " One seed each, so the spread between trainings is not known."
     if assumed:
         answer += (
-            " It is only assumed that the generator did not learn from these images; name those "
-            "that it learned from."
+            " It is only assumed that the generator did not learn from these images: name its "
+            "training images."
         )
     if guessers:
         answer += f" Trained on synthetic images, these do not beat guessing: {_list(guessers)}."
     if len(learned) < len(networks):
         left_out = [n["backbone"] for n in networks if n not in learned]
-        answer += f" Left out, since they do not beat guessing: {_list(left_out)}."
+        answer += f" Left out, because they do not beat guessing: {_list(left_out)}."
     answer += "".join(map(_by_class, learned))
     return Verdict("useful", light, answer, USEFUL_RULE)
 
@@ -128,8 +128,8 @@ def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
         return Verdict("faithful", "grey", answer, FAITHFUL_RULE)
     synthetic, real = figures["synthetic_to_reserve"], figures["train_to_reserve"]
     answer = (
-        f"{percent(synthetic['precision'])} of the synthetic images lie among real ones (of "
-        f"other real images {percent(real['precision'])}): a ratio of "
+        f"{percent(synthetic['precision'])} of the synthetic images lie among real ones (other "
+        f"real images: {percent(real['precision'])}): a ratio of "
         f"{_with_interval(figures['relative']['precision'])}."
     )
     lights = [REALISTIC.light(figures["relative"]["precision"])]
@@ -144,8 +144,8 @@ def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
     if not fidelity["in_networks"]:
         light = "amber" if light == "green" else light
         answer += (
-            " That CNN was trained on the training images, so these figures flatter; set "
-            "audit.extractors to a network that was not."
+            " That CNN was trained on the training images, so these figures may be too good; set "
+            "audit.extractors to another network."
         )
     return Verdict("faithful", light, answer, FAITHFUL_RULE)
 
@@ -167,10 +167,10 @@ def _variety(figures: Mapping[str, Any]) -> tuple[Light, str]:
     worst = min(coverages, key=lambda name: coverages[name]["interval"][0])
     noticed = min(VARIED.chance_of_doubt(c, HALF_MISSING) for c in coverages.values())
     sentences = (
-        f" Of the real images of a class that other real images come near, synthetic ones come "
-        f"near {_with_interval(coverages[worst])} times as many (class {worst}, where least is "
-        f"certain). If half of the kinds of images of a class were missing, {percent(1 - noticed)} "
-        "of such studies would turn neither amber nor red."
+        f" Synthetic images come near {_with_interval(coverages[worst])} times as many real images "
+        f"of a class as other real images do (class {worst}, the least certain). If half of the "
+        f"kinds of images of a class were missing, {percent(1 - noticed)} of such studies would "
+        "turn neither amber nor red."
     )
     return _worst(lights), sentences + unknown
 
@@ -183,9 +183,9 @@ def _labels(figures: Mapping[str, Any]) -> tuple[Light, str]:
     if "not_computed" in labels:
         return "grey", f" {labels['not_computed']}"
     return LABELLED.light(labels["ratio"]), (
-        " A classifier that learned from reserve images names "
-        f"{percent(labels['synthetic'])} of the synthetic images as they are labelled (of the "
-        f"training images {percent(labels['train'])}): a ratio of "
+        " A classifier trained on reserve images agrees with the labels of "
+        f"{percent(labels['synthetic'])} of the synthetic images (training images: "
+        f"{percent(labels['train'])}): a ratio of "
         f"{_with_interval(labels['ratio'])}."
     )
 
@@ -193,7 +193,7 @@ def _labels(figures: Mapping[str, Any]) -> tuple[Light, str]:
 def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
     """Distance within the classes."""
     if len(figures["per_class"]) == 1:
-        return "green", " With one class there is no scale for distances, which do not count."
+        return "green", " With one class, distances have no scale and do not count."
     distances = figures["class_distances"]
     if "not_computed" in distances:
         return "grey", f" {distances['not_computed']}"
@@ -204,9 +204,9 @@ def _distance(figures: Mapping[str, Any]) -> tuple[Light, str]:
         light = "grey"
     synthetic, train = (round(distances[name], 2) + 0.0 for name in ("synthetic", "train"))
     return light, (
-        f" Synthetic images of a class are {synthetic:.2f} times as far from real "
-        f"ones of it as two real classes are from each other (other real images "
-        f"{train:.2f} times): a difference of {_with_interval(excess)}."
+        " The distance of synthetic images to real images of their class is "
+        f"{synthetic:.2f} times that between two real classes (other real images: {train:.2f} "
+        f"times): a difference of {_with_interval(excess)}."
     )
 
 

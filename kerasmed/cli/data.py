@@ -40,7 +40,7 @@ def data_fetch(
     result = verify(name, taken_from or fetch(name, out or Path("data") / name))
     print_counts(result["found"], result["published"])
     if not result["complete"]:
-        print("Fewer images than published: results of others may not apply to this copy.")
+        print("Fewer images than published: published results may not apply to this copy.")
     print(f"Licence: {known.licence}. Cite: {known.citation}.")
     print(f"Next: kerasmed study {known.config} --data {result['source']}")
 
@@ -71,7 +71,7 @@ def data_check(
         values = {"name": "check", "data": {"source": str(source)}}
         config = override(values, assignments, source="--set")
     if config.data.source is None:
-        raise ConfigError(f"{source} names no images to check: set data.source, or give a folder.")
+        raise ConfigError(f"{source} names no images to check: set data.source, or name a folder.")
     folder = out or Path("runs") / f"check-{name}"
     findings = check_data(config.data, config.split, folder)
     print_findings(findings, as_json)

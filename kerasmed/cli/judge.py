@@ -29,7 +29,10 @@ from kerasmed.errors import ConfigError
 
 @app.command()
 def evaluate(
-    target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG|MODEL.onnx", help="Experiment file, or an exported CNN."),
+    ],
     directory: Annotated[
         Path | None,
         typer.Argument(metavar="[DIR]", help="With MODEL.onnx: class folders, .csv or .npz."),
@@ -41,8 +44,8 @@ def evaluate(
 ) -> None:
     """Test the CNNs of a study on its test images, or one ONNX file on other images.
 
-    DIR may lack some classes of the model; metrics that cannot be computed are listed with the
-    reason. With a single class, only the sensitivity can be computed. With MODEL.onnx, --set takes
+    DIR may lack some classes of the model: the command lists metrics that it cannot compute, with
+    the reason. With a single class, it computes only the sensitivity. With MODEL.onnx, --set takes
     split.patient, split.group_by, split.pattern, split.run_length, data.official_split, data.masks,
     data.synthetic and data.on_bad_image.
     """
@@ -73,8 +76,8 @@ def compare(
 ) -> None:
     """Compare training regimes over several studies of the same images.
 
-    Each study, such as with another --set seed, has its own draw of training images, its own
-    generator and its own CNNs. The intervals are over the studies and over groups of test images.
+    The studies differ only in --set seed. Each has its own draw of training images, generator and
+    CNNs. The intervals are over the studies and over groups of test images.
     """
     from kerasmed.cli.tables import print_comparisons
     from kerasmed.files import write_json
@@ -94,11 +97,11 @@ def worth(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Say how many further real images the synthetic set is worth.
+    """Estimate how many further real images the synthetic set is worth.
 
-    Trains the first CNN on growing numbers of real images alone, each worth.draws times, and finds
-    the number that reaches the accuracy of the training images together with the set. It says first
-    how long that takes. `kerasmed report CONFIG` then shows it.
+    Trains the first CNN on growing numbers of real images, each worth.draws times. The worth is the
+    number that reaches the accuracy of the training images with the synthetic set. The command
+    first says how long it takes. `kerasmed report CONFIG` then shows the result.
     """
     from kerasmed.audit.worth import worth_sentence
     from kerasmed.files import read_json
@@ -109,7 +112,10 @@ def worth(
 
 @app.command()
 def explain(
-    target: Annotated[Path, typer.Argument(metavar="CONFIG|MODEL.onnx")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="CONFIG|MODEL.onnx", help="Experiment file, or an exported CNN."),
+    ],
     images: Annotated[
         list[str] | None,
         typer.Argument(metavar="[IMAGE]...", help="With MODEL.onnx: files, folders or patterns."),
@@ -129,7 +135,7 @@ def explain(
         ),
     ] = None,
 ) -> None:
-    """Explain some test images with every CNN of a study, or given images with one ONNX file.
+    """Explain test images with every CNN of a study, or your images with one ONNX file.
 
     An interrupted run continues where it stopped. With MODEL.onnx, --set takes explain.* and seed.
     """
@@ -194,17 +200,17 @@ def audit(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Measure fidelity and privacy of the synthetic set."""
+    """Measure fidelity and privacy, and answer: is the set useful, faithful and private?"""
     run_one_stage("audit", config, assignments, data, out)
 
 
 @app.command()
 def judge(
-    real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images.")],
+    real: Annotated[Path, typer.Argument(metavar="REAL", help="Real images of its classes.")],
     synthetic: Annotated[Path, typer.Argument(metavar="SYNTHETIC", help="The synthetic set.")],
     train: Annotated[
         Path | None,
-        typer.Option("--train", metavar="DIR", help="Images that the generator learned from."),
+        typer.Option("--train", metavar="DIR", help="Real images that the generator learned from."),
     ] = None,
     assignments: Assignments = None,
     out: Annotated[
@@ -217,11 +223,12 @@ def judge(
         ),
     ] = None,
 ) -> None:
-    """Say whether a synthetic set, from any program, is useful, faithful and private.
+    """Judge whether a synthetic set, from any program, is useful, faithful and private.
 
-    All three are class folders, a .csv or an .npz, or folders of unlabelled images, for which
-    usefulness is not answered. Without --train, REAL is split, and useful and private are amber at
-    best. --set takes data.*, split.*, classifiers.*, audit.extractors and seed.
+    REAL, SYNTHETIC and DIR are class folders, a .csv or an .npz. They may also be folders of
+    unlabelled images, for which usefulness is not answered. Without --train, REAL is split, and
+    useful and private are amber at best. --set takes data.*, split.*, classifiers.*,
+    audit.extractors and seed.
     """
     from kerasmed.cli.tables import print_verdicts
     from kerasmed.study.config import override

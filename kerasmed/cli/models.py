@@ -76,7 +76,7 @@ def export(
 
 @app.command()
 def predict(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported CNN.")],
     images: Annotated[
         list[str],
         typer.Argument(metavar="IMAGE...", help='Files, folders, "*.png", or - to read a list.'),
@@ -100,12 +100,12 @@ def predict(
     count, errors = print_predictions(rows, engine.class_names, as_json)
     refuse_unreadable(errors, count)
     if not count:
-        raise InputError("Images: expected at least one path, received none; give some.")
+        raise InputError("Images: expected at least one path, received none; name some.")
 
 
 @app.command()
 def serve(
-    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", help="An exported CNN.")],
     host: Annotated[
         str, typer.Option(help="Address to listen on; 0.0.0.0 admits other machines.")
     ] = "127.0.0.1",
@@ -117,7 +117,8 @@ def serve(
         float, typer.Option(help="Largest image, in megapixels.", min=0.001, max=89)
     ] = 50,
     max_waiting: Annotated[
-        int, typer.Option(help="Most requests at a time; others get status 503.", min=1)
+        int,
+        typer.Option(help="Maximum number of requests at a time; others get status 503.", min=1),
     ] = 64,
     provider: ProviderOption = "auto",
     precision: PrecisionOption = Precision.given,

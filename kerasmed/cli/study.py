@@ -34,7 +34,7 @@ def demo(
     out: OutOption = None,
     assignments: Assignments = None,
 ) -> None:
-    """Run a whole study on phantoms; takes minutes on two CPU cores."""
+    """Run a whole study on made-up images; takes minutes on two CPU cores."""
     from importlib import resources
 
     with resources.as_file(resources.files("kerasmed.study") / "demo.yaml") as path:
@@ -50,10 +50,10 @@ def init(
         typer.Option("--out", metavar="FILE", help="File to write (default: <name of DIR>.yaml)."),
     ] = None,
 ) -> None:
-    """Look at your images and write a commented experiment file for them.
+    """Read your images and write a commented experiment file for them.
 
-    It says what it found: classes, files, sizes, patients in names of files, and which flips look
-    harmless. --set takes data.*, such as data.dicom.frames=split, and the file keeps it.
+    The comments list classes, files, sizes, patients in file names, and flips that look harmless.
+    --set takes data.*, such as data.dicom.frames=split, and the file keeps the value.
     """
     from kerasmed.study.init import default_path, init
 
@@ -80,8 +80,8 @@ def study(
 ) -> None:
     """Run every unfinished stage in order, up to the report.
 
-    With --shard, N processes or machines with access to the run folder divide the synthetic images
-    and the CNNs among them. With --executor ray, Ray divides them.
+    With --shard, N processes or machines divide the synthetic images and the CNNs; all need access
+    to the run folder. With --executor ray, Ray divides them.
     """
     if shard is not None and executor != "local":
         raise ConfigError("--shard and --executor both divide the work; give only one of them.")
@@ -96,7 +96,7 @@ def report(
     data: DataOption = None,
     out: OutOption = None,
 ) -> None:
-    """Write the HTML report again from the results."""
+    """Write the HTML report from the results."""
     _, run = run_one_stage("report", config, assignments, data, out)
     print(run.report)
 
@@ -114,11 +114,11 @@ def release(
     ] = None,
     model: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME", help="A CNN to hand on too; can be repeated."),
+        typer.Option(metavar="NAME", help="Also hand on this CNN; can be repeated."),
     ] = None,
     despite: Annotated[
         str | None,
-        typer.Option(metavar="REASON", help="Why, although the light on privacy is red."),
+        typer.Option(metavar="REASON", help="Reason to release a set with a red light on privacy."),
     ] = None,
     licence: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Terms, such as CC BY 4.0.")
@@ -130,9 +130,9 @@ def release(
         Path | None, typer.Option(metavar="DIR", help="Only check a folder that was received.")
     ] = None,
 ) -> None:
-    """Write the synthetic set, marked and described, ready to pass on; or check one.
+    """Write the synthetic set, marked and described, to hand on; or check such a folder.
 
-    A network is left out unless it is named: the answer on privacy covers the images only.
+    Networks are left out unless named by --model: the answer on privacy covers only the images.
     """
     if check is not None:
         others = (run, directory, image_format, model or None, despite, licence, by)
@@ -151,7 +151,7 @@ def release(
     blanks = [f"--{name}" for name, value in (("licence", licence), ("by", by)) if value is None]
     print(f"Read {directory / 'DATASHEET.md'} before you pass it on.")
     if blanks:
-        print(f"The cards have blanks; {' and '.join(blanks)} would fill them.")
+        print(f"The cards have blanks: fill them with {' and '.join(blanks)}.")
 
 
 def _check_release(folder: Path) -> None:
@@ -162,8 +162,7 @@ def _check_release(folder: Path) -> None:
         print(problem)
     if problems:
         raise StageError(
-            f"{folder}: {counted(len(problems), 'problem')}; ask whoever released it for another "
-            "copy."
+            f"{folder}: {counted(len(problems), 'problem')}; ask the sender for another copy."
         )
     print(f"{folder}: marks, checksums and cards are in order.")
 
@@ -171,7 +170,7 @@ def _check_release(folder: Path) -> None:
 @app.command()
 def schema(
     name: Annotated[
-        str | None, typer.Argument(metavar="[NAME]", help="Kind of file; lists all if missing.")
+        str | None, typer.Argument(metavar="[NAME]", help="Kind of file (default: list all).")
     ] = None,
 ) -> None:
     """Print the JSON schema of a kind of result file, for programs that read it."""
@@ -186,7 +185,7 @@ def schema(
 
 @app.command()
 def doctor() -> None:
-    """Show what this machine has and what will really run on it."""
+    """Show what this machine has, and what really runs on it."""
     from kerasmed.cli.doctor import examine
     from kerasmed.cli.tables import print_pairs
 

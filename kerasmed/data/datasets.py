@@ -70,8 +70,8 @@ def find_dataset(name: str) -> Dataset:
     """
     if name not in DATASETS:
         raise DataError(
-            f"Unknown data set {name!r}: expected one of {', '.join(DATASETS)}; give a folder of "
-            "your own as --data, without fetching it."
+            f"Unknown data set {name!r}: expected one of {', '.join(DATASETS)}; or use your "
+            "own folder with --data, which needs no fetch."
         )
     return DATASETS[name]
 

@@ -68,7 +68,7 @@ def as_image_set(
         raise InputError(
             f"Images: expected {image_size} x {image_size} pixels of the classes "
             f"{list(class_names)}, received {x.image_size} x {x.image_size} of "
-            f"{list(x.class_names)}; read them so, or build a model for them."
+            f"{list(x.class_names)}; read them again, or build a model for them."
         )
     return x
 

@@ -89,7 +89,7 @@ def read_raster(
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise DataError(
             f"Cannot read {path}: expected at most {Image.MAX_IMAGE_PIXELS:,} pixels, received "
-            "more; cut it into fields or reduce it."
+            "more; crop or reduce it."
         ) from None
     except Exception as error:  # decoders raise any kind of exception on broken files
         plain = _without_metadata(content)

@@ -157,9 +157,9 @@ def _official_subsets(measurements: Measurements, data: DataConfig) -> str | Non
         return None
     subsets = ", ".join(f"{subset} {count}" for subset, count in counts.items())
     if data.official_split == "keep":
-        return f"The set comes divided ({subsets}): its test images are the role `test`."
+        return f"The set has its own split ({subsets}): its test images are the role `test`."
     return (
-        f"The set comes divided ({subsets}): all images are split anew; set "
+        f"The set has its own split ({subsets}): all images are split again; set "
         "data.official_split: keep to keep its own test images."
     )
 

@@ -226,8 +226,8 @@ def _read_entries(path: Path) -> list[dict[str, Any]]:
         if values.get("role") not in ROLES or not is_text:
             raise StageError(
                 f"{path}: expected {', '.join(_KEYS)} for each image and one of the roles "
-                f"{', '.join(ROLES)}, received {str(entry)[:200]}; correct the file, or split anew "
-                "with --out."
+                f"{', '.join(ROLES)}, received {str(entry)[:200]}; correct the file, or make a "
+                "new split with another --out."
             )
     return entries
 
@@ -242,7 +242,7 @@ def _check_apart(entries: list[dict[str, Any]], path: Path) -> None:
                 raise StageError(
                     f"{path}: {earlier['path']} has the role {earlier['role']!r} and "
                     f"{entry['path']} the role {entry['role']!r}, but they are {meaning}: expected "
-                    "one role for both; correct the file, or split anew with --out."
+                    "one role for both; correct the file, or make a new split with another --out."
                 )
 
 

@@ -139,8 +139,8 @@ class DiffusionModel(DenoisingModel):
             raise InputError(f"solver: expected one of {', '.join(SOLVERS)}, received {solver!r}.")
         if guidance_scale != 1.0 and not self.settings.label_dropout:
             raise InputError(
-                "guidance_scale: expected 1 for a model that always saw the class (label_dropout "
-                f"0), received {guidance_scale}."
+                "guidance_scale: expected 1 for a model that was trained with label_dropout 0, "
+                f"received {guidance_scale}."
             )
         timesteps = sampling_timesteps(DEFAULT_STEPS[solver] if steps is None else steps)
         drawn = generate_images(

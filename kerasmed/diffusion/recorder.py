@@ -112,8 +112,8 @@ class Recorder(Checkpoints):
         limit = self.settings.max_minutes
         if limit is not None and minutes > limit:
             say(
-                f"The training ends at a checkpoint, and the first comes after {minutes:.0f} "
-                f"minutes (diffusion.max_minutes: {limit:g}). For an earlier one, lower "
+                f"Training can end only at a checkpoint, and the first comes after {minutes:.0f} "
+                f"minutes (diffusion.max_minutes: {limit:g}). To end earlier, lower "
                 "diffusion.checkpoint_steps."
             )
 

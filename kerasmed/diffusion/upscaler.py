@@ -193,8 +193,8 @@ class Upscaler(DenoisingModel):
         small = self._small_set(images, labels)
         if not 0 <= base_noise <= self.settings.base_noise:
             raise InputError(
-                f"base_noise: expected 0 to {self.settings.base_noise}, up to which the model was "
-                f"trained, received {base_noise}."
+                f"base_noise: expected 0 to {self.settings.base_noise}, the maximum in training, "
+                f"received {base_noise}."
             )
         network = in_tiles(self.denoiser(), tile_size, reach(self.settings), self.settings.stride)
         drawn = upscale_images(

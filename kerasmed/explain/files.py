@@ -131,8 +131,8 @@ def _distinct_stems(paths: list[Path], explainers: Sequence[str]) -> list[str]:
             for path, stem, collided in zip(paths, stems, collides, strict=True)
         ]
     raise InputError(
-        f"Images: expected names that tell their overlays apart, received several like {stems[0]}; "
-        "explain them into different --out folders."
+        f"Images: expected different file names, received several like {stems[0]}, whose overlays "
+        "would overwrite each other; use a different --out folder for each."
     )
 
 

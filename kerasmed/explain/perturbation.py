@@ -63,8 +63,8 @@ def _check_probabilities(predicted: Any, count: int, classes: int | None) -> np.
         values = values if values.dtype.kind in "fiu" else values.astype(np.float64)
     except (TypeError, ValueError):  # ragged, or no numbers
         raise InputError(
-            f"Probabilities: expected {wanted}, received a {type(predicted).__name__} of "
-            "something else from the predict function; correct it."
+            f"Probabilities: expected {wanted}, received a {type(predicted).__name__} "
+            "without such numbers from the predict function; correct it."
         ) from None
     if (
         values.ndim != 2
@@ -85,7 +85,7 @@ def _check_probabilities(predicted: Any, count: int, classes: int | None) -> np.
     if wrong.any():
         raise InputError(
             f"Probabilities: expected {wanted}, received rows such as "
-            f"{values[wrong.argmax()].tolist()} from the predict function; put a softmax behind "
+            f"{values[wrong.argmax()].tolist()} from the predict function; apply a softmax to "
             "logits."
         )
     return values

@@ -43,8 +43,8 @@ def convert(
     """
     if (backend := keras.backend.backend()) != "tensorflow":
         raise MachineError(
-            f"The export to ONNX works on TensorFlow, received {backend}; unset KERAS_BACKEND and "
-            "repeat the command: what is trained is kept."
+            f"The export to ONNX needs TensorFlow, received {backend}; unset KERAS_BACKEND and "
+            "repeat the command. Trained models are kept."
         )
     weight_specs = [
         tf.TensorSpec(weight.shape, weight.dtype, name=f"weight_{i}")

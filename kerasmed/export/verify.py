@@ -168,7 +168,7 @@ def _check_parity(
     if tolerance is not None and not all(value <= tolerance for value in differences.values()):
         raise ModelFileError(
             f"{path}: expected agreement with its Keras model within {tolerance}, received "
-            f"{differences}; the network was trained again since, export it again."
+            f"{differences}; the network was trained again; export it again."
         )
     summary = ", ".join(f"{name} {value:.2g}" for name, value in differences.items())
     return f"with Keras on {len(images)} noise images: {summary}"
@@ -183,6 +183,6 @@ def _check_drawing_parity(metadata: dict[str, Any], path: Path, model: "keras.Mo
     if not difference <= TOLERANCE:
         raise ModelFileError(
             f"{path}: expected agreement with its Keras model within {TOLERANCE}, "
-            f"received {difference:.2g}; the network was trained again since, export it again."
+            f"received {difference:.2g}; the network was trained again; export it again."
         )
     return f"with Keras on noise: {difference:.2g}"

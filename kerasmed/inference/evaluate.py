@@ -80,7 +80,7 @@ def read_test_images(
     subsets = {entry.official for entry in listed.entries} - {None}
     if subset is None and "test" in subsets and len(subsets) > 1:
         say(
-            f"{data.source} comes divided, and all its images are tested; set "
+            f"{data.source} has its own split, and all its images are tested; set "
             "data.official_split: keep to test only its test images."
         )
     images = read_images(data, cache, "", least_classes=1, subset=subset)

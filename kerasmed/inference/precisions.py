@@ -25,7 +25,7 @@ def is_made_from(path: Path, metadata: dict[str, Any]) -> bool:
     with source.open("rb") as stream:
         same = metadata.get("float32_sha256") == hashlib.file_digest(stream, "sha256").hexdigest()
     if not same:
-        log.warning("%s was not made from %s and is left out; export it again", path, source.name)
+        log.warning("%s was not made from %s and is ignored; export it again", path, source.name)
     return same
 
 

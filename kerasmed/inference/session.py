@@ -97,7 +97,7 @@ def open_session(
     running = session.get_providers()[0]
     if provider != "auto" and running != PROVIDERS[provider].name:
         raise MachineError(
-            f"Provider {provider} was asked for but {running} runs: onnxruntime offers "
+            f"Provider: expected {provider}, but onnxruntime runs {running} and offers "
             f"{available}; {PROVIDERS[provider].remedy}, or use cpu."
         )
     log.info("%s runs on %s", path.name, running)

@@ -159,9 +159,9 @@ def _join(worker: Worker) -> None:
             )
     except Exception as error:
         raise MachineError(
-            f"Worker {worker.index} of {', '.join(worker.addresses)} did not meet the others: "
-            f"expected all of them to be started, received {brief(error)}; check that their ports "
-            "are open to each other, and start all of them again."
+            f"Worker {worker.index} of {', '.join(worker.addresses)} could not connect to the "
+            f"others: expected all of them to be started, received {brief(error)}; check that "
+            "their ports are open to each other, and start all of them again."
         ) from None
     _Joined.worker, _Joined.connected = worker, True
 
@@ -248,8 +248,8 @@ def naming_lost_workers() -> Iterator[None]:
             raise
         raise MachineError(
             f"Worker {worker.index} lost another one of {', '.join(worker.addresses)}: expected "
-            f"all of them until the end, received {brief(error)}; start all of them again, and "
-            "the training continues from its last checkpoint."
+            f"all of them to run until the end, received {brief(error)}; start all of them again, "
+            "and the training continues from its last checkpoint."
         ) from error
 
 

@@ -12,4 +12,6 @@ try:
     import python_multipart  # noqa: F401
     import uvicorn  # noqa: F401
 except ImportError as error:
-    raise MachineError(f"kerasmed serve needs {error.name}: install kerasmed[serve].") from None
+    raise MachineError(
+        f"kerasmed serve needs {error.name}; run pip install 'kerasmed[serve]'."
+    ) from None

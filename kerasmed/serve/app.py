@@ -188,7 +188,7 @@ def serve(model: OnnxClassifier, host: str, port: int, limits: Limits) -> None:
         listening = socket.create_server((host, port), family=family)
     except OSError as error:
         raise MachineError(
-            f"Cannot listen on {host}:{port}: {error.strerror}; take another --port or --host."
+            f"Cannot listen on {host}:{port}: {error.strerror}; choose another --port or --host."
         ) from None
     # Otherwise every answer waits 40 ms: asyncio sets it only for sockets that name their protocol.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

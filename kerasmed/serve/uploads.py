@@ -83,7 +83,7 @@ def _count_pixels(path: Path, suffix: str) -> int:
         return _BOMB
     except ModuleNotFoundError as error:
         raise MachineError(
-            f"{suffix} files need {error.name}; install kerasmed[medical]."
+            f"{suffix} files need {error.name}; run pip install 'kerasmed[medical]'."
         ) from None
     except Exception:  # decoders raise all kinds of exceptions for broken files
         raise HTTPException(

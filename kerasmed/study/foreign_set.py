@@ -68,6 +68,6 @@ def check_same_classes(real: ImageSet, synthetic: ImageSet) -> None:
     if synthetic.class_names != real.class_names:
         raise InputError(
             f"Synthetic set: expected the classes of the real images, {list(real.class_names)}, "
-            f"received {list(synthetic.class_names)}; rename its classes, or leave out the images "
-            "of a class that one of both lacks."
+            f"received {list(synthetic.class_names)}; rename its classes, or leave out the "
+            "classes that only one of the two has."
         )

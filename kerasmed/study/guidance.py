@@ -49,8 +49,8 @@ def choose_guidance(real: RealImages, draw: Draw, num_classes: int) -> Guidance:
             break
     best = max(named, key=lambda scale: (min(named[scale], real.sensitivity), -scale))
     say(
-        f"Guidance {best:g}: classifiers that learned from real images name {named[best]:.0%} of "
-        f"the draws as labelled, and {real.sensitivity:.0%} of real images rightly."
+        f"Guidance {best:g}: classifiers of real images agree with the labels of {named[best]:.0%} "
+        f"of the draws, and of {real.sensitivity:.0%} of real images."
     )
     return {
         "scale": best,

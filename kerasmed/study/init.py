@@ -101,7 +101,7 @@ def _given(data: DataConfig, without: Iterable[str] = ()) -> dict[str, Any]:
 
 
 def _of_divided_set(data: DataConfig) -> DataConfig:
-    """The settings, with ``official_split: merge`` if the set comes divided and none is given."""
+    """The settings, with ``official_split: merge`` if none is given for a split set."""
     if "official_split" in data.model_fields_set:
         return data
     merged = data.model_copy(update={"official_split": "merge"})
@@ -178,7 +178,7 @@ def _patients(measurements: Measurements) -> tuple[dict[str, Any], list[str]]:
     lines = []
     if patients and not unnamed:
         settings["patient"] = "ignore"
-        lines = ["All images name one and the same patient, which is taken for a placeholder."]
+        lines = ["All images name the same patient, which counts as a placeholder."]
     pattern = find_patient_pattern(*_files(measurements))
     if pattern is not None:
         settings |= {"group_by": "pattern", "pattern": pattern.pattern}
@@ -280,8 +280,8 @@ def _orientation(orientation: Orientation) -> str:
     accuracy = ", ".join(f"{name} {value:.0%}" for name, value in orientation.accuracy.items())
     return (
         "Flips and turns: a small classifier distinguishes changed images from originals, with an "
-        f"accuracy of: {accuracy} (chance: 50%). Suggested symmetry: {orientation.symmetry}. What "
-        "is rare or small escapes it; lighting or a scale bar may mislead it."
+        f"accuracy of: {accuracy} (chance: 50%). Suggested symmetry: {orientation.symmetry}. It "
+        "misses what is rare or small, and lighting or a scale bar may mislead it."
     )
 
 

@@ -266,7 +266,7 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
     data = {"real": config.data, "synthetic": drawn, "train": config.data}
     sets = {name: _read(path, data[name]) for name, path in paths.items()}
     if any(_is_unlabelled(path) for path in paths.values()):
-        say("Unlabelled images: all are taken for one class.")
+        say("Unlabelled images: all count as one class.")
         sets = {name: _without_labels(images) for name, images in sets.items()}
     for name, images in sets.items():
         say(f"{name}: {images}")

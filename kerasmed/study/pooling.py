@@ -33,22 +33,22 @@ def compare_studies(runs: Sequence[RunFolder]) -> list[Comparison]:
     if len(set(roots)) < max(2, len(roots)):
         raise InputError(
             f"Studies: expected two or more, each once, received {len(roots)} with "
-            f"{len(set(roots))} different folders; give others."
+            f"{len(set(roots))} different folders; name each folder once."
         )
     studies = [_Answers(run) for run in runs]
     if len({study.data_hash for study in studies}) > 1:
         raise InputError(
             "Studies: expected the same real images in all, received different ones; give studies "
-            "that differ in the seed alone."
+            "that differ only in the seed."
         )
     if len({study.settings for study in studies}) > 1:
         raise InputError(
-            "Studies: expected the same settings in all but the seed, received different ones; "
-            "pool those that are alike."
+            "Studies: expected the same settings except the seed, received different ones; compare "
+            "only studies with the same settings."
         )
     if len({study.seed for study in studies}) < len(studies):
         raise InputError(
-            f"Studies: expected a seed of its own for each, received "
+            f"Studies: expected a different seed for each, received "
             f"{[study.seed for study in studies]}; run them with --set seed=..."
         )
     common = [key for key in studies[0].correct if all(key in other.correct for other in studies)]

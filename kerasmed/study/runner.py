@@ -174,6 +174,6 @@ def _check_alive(run: RunFolder, others: Iterable[int], shards: int) -> None:
     for other in others:
         if not run.is_held(other, shards):
             raise MachineError(
-                f"Worker {other - 1} has ended too early: expected all {shards} workers to run "
+                f"Worker {other - 1} ended too early: expected all {shards} workers to run "
                 "until the end; read its output, and start all workers again."
             )

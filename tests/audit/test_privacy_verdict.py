@@ -60,9 +60,9 @@ def test_privacy_states_what_the_search_can_find():
 
     assert "2 of 400 synthetic images are called copies" in answer
     assert "1 of 300 real images" in answer
-    assert "finds 80.0% or more (brightened)" in answer
+    assert "finds at least 80.0% of planted copies (fewest: brightened)" in answer
     assert "0.55 (0.50 to 0.70" in answer
-    assert "were not filtered out" in judge_privacy(privacy(rejected=None)).answer
+    assert "No copy filter was used" in judge_privacy(privacy(rejected=None)).answer
 
 
 @pytest.mark.parametrize("figure", ["in_pixels", "membership"])

@@ -154,7 +154,8 @@ def test_fidelity_goes_by_the_worst_of_realism_variety_labels_and_distance(chang
 def test_fidelity_names_the_worst_class_and_what_such_a_study_would_miss():
     answer = judge_fidelity(faithful(coverage=estimate(0.9, 0.1))).answer
 
-    assert "0.90 (0.80 to 1.00) times as many (class b" in answer
+    assert "0.90 (0.80 to 1.00) times as many real images" in answer
+    assert "(class b, the least certain)" in answer
     missed = 1 - VARIED.chance_of_doubt(estimate(0.9, 0.1), HALF_MISSING)
     assert f"{100 * missed:.1f}% of such studies would turn neither amber nor red" in answer
 

@@ -242,7 +242,7 @@ def test_head_of_a_long_stream_is_fitted_to_one_epoch(phantoms, tmp_path):
 def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
     model = small(phantoms)
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(MachineError, match="works on TensorFlow, received jax"):
+    with pytest.raises(MachineError, match="needs TensorFlow, received jax"):
         model.export(tmp_path / "cnn.onnx")
 
 

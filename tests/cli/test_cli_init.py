@@ -106,7 +106,7 @@ def test_patients_of_a_table_are_trusted_but_not_a_placeholder(capsys):
 
     write_table(["ANONYMOUS"] * 24)
     assert main(["init", "scans.csv", "--out", "other.yaml"]) == 0
-    assert "taken for a placeholder" in capsys.readouterr().out
+    assert "counts as a placeholder" in capsys.readouterr().out
     assert load_config(Path("other.yaml")).split.patient == "ignore"
     assert main(["data", "split", "other.yaml"]) == 0
 
@@ -131,7 +131,7 @@ def test_divided_set_is_merged(layout, capsys):
 
     assert main(["init", "scans"]) == 0
 
-    assert "The set comes divided (train 12, test 12)" in capsys.readouterr().out.replace(
+    assert "The set has its own split (train 12, test 12)" in capsys.readouterr().out.replace(
         "test 12, train 12", "train 12, test 12"
     )
     assert load_config(Path("scans.yaml")).data.official_split == "merge"

@@ -237,7 +237,9 @@ def test_merged_parts_of_an_archive_are_reported(tmp_path, capsys):
 
     assert len(files) == 60
     [line] = record["remarks"]
-    assert line.startswith("The set comes divided (train 40, validation 6, test 14): all images")
+    assert line.startswith(
+        "The set has its own split (train 40, validation 6, test 14): all images"
+    )
     assert "set data.official_split: keep to keep its own test images" in capsys.readouterr().out
 
 

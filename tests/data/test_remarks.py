@@ -121,7 +121,7 @@ def test_classes_with_the_same_folders_inside_are_named(tmp_path):
 
     assert line.startswith("All class folders hold the same folders inside (a, b)")
     assert remarks_on(tmp_path / "set", tmp_path / "again", official_split="merge")[0].startswith(
-        "The set comes divided (train 8)"
+        "The set has its own split (train 8)"
     )
 
 

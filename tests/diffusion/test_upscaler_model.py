@@ -180,7 +180,7 @@ def test_denoiser_file_is_no_upscaler(trained, tmp_path):
 
 def test_export_needs_tensorflow(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(MachineError, match="works on TensorFlow, received jax; save the model"):
+    with pytest.raises(MachineError, match="needs TensorFlow, received jax; save the model"):
         trained.export(tmp_path / "upscaler.onnx")
 
 

@@ -167,7 +167,7 @@ def test_bad_predictions_and_fills_are_refused(image):
     def logits(images):
         return np.full((len(images), 2), 4.0)
 
-    with pytest.raises(InputError, match="put a softmax behind logits"):
+    with pytest.raises(InputError, match="apply a softmax to logits"):
         deletion_and_insertion(image, QUADRANTS, np.arange(4), 1, logits, 0, 0)
     with pytest.raises(InputError, match="received 'blur'"):
         deletion_and_insertion(image, QUADRANTS, np.arange(4), 1, _curved, "blur", 0)

@@ -362,5 +362,5 @@ def test_names_in_any_script_are_readable_in_the_file_and_read_back(model_path, 
 
 def test_export_on_another_backend_is_refused(monkeypatch):
     monkeypatch.setattr("keras.backend.backend", lambda: "jax")
-    with pytest.raises(MachineError, match="works on TensorFlow, received jax; unset"):
+    with pytest.raises(MachineError, match="needs TensorFlow, received jax; unset"):
         conversion.convert(None, [])

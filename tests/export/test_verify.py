@@ -55,7 +55,7 @@ def test_model_that_was_trained_again_is_noticed(in_run):
     kernel, bias = head.get_weights()
     head.set_weights([kernel, bias + np.float32([1, 0])])
     model.save(path)
-    with pytest.raises(ModelFileError, match="trained again since, export it again"):
+    with pytest.raises(ModelFileError, match="trained again; export it again"):
         verify_file(in_run, open_trained_model)
 
 
@@ -156,7 +156,7 @@ def test_a_denoiser_is_one_of_our_files_too(tiny_run, tmp_path):
     model = load_model(path.with_suffix(".keras"))
     model.set_weights([weight + np.float32(0.01) for weight in model.get_weights()])
     model.save(path.with_suffix(".keras"))
-    with pytest.raises(ModelFileError, match="trained again since, export it again"):
+    with pytest.raises(ModelFileError, match="trained again; export it again"):
         verify_file(path, open_trained_model)
     path.with_suffix(".keras").unlink()
     assert "as stated at export" in verify_file(path, open_trained_model)["parity"]

@@ -109,7 +109,9 @@ def test_provider_that_does_not_run_is_an_error_not_a_quiet_cpu(
     model_path, monkeypatch, provider, remedy
 ):
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(MachineError, match=f"{provider} was asked for but CPU.*{remedy}"):
+    with pytest.raises(
+        MachineError, match=f"expected {provider}, but onnxruntime runs CPU.*{remedy}"
+    ):
         OnnxClassifier(model_path, provider=provider)
 
 
@@ -301,7 +303,7 @@ def test_precision_of_another_training_is_not_taken(model_path, monkeypatch, cap
     assert OnnxClassifier(model_path, precision="auto").path == int8_path
     _set_metadata(model_path, seed=5)  # exported again, so the int8 file is out of date
     assert OnnxClassifier(model_path, precision="auto").path == model_path
-    assert "was not made from model.onnx and is left out" in caplog.text
+    assert "was not made from model.onnx and is ignored" in caplog.text
 
 
 def test_driver_without_a_working_cuda_means_the_cpu_and_prints_nothing(

@@ -140,7 +140,7 @@ def test_nobody_waits_for_a_worker_that_has_ended(tmp_path):
     run = RunFolder(tmp_path)
     with run.locked(1, 3), run.locked(2, 3):
         study._check_alive(run, [1, 2], 3)
-        with pytest.raises(MachineError, match="Worker 2 has ended too early"):
+        with pytest.raises(MachineError, match="Worker 2 ended too early"):
             study._check_alive(run, [2, 3], 3)
 
 
@@ -285,4 +285,4 @@ def test_workers_end_where_the_chief_does(backend, experiment, tmp_path):
     messages = [process.communicate(timeout=200)[1] for process in (chief, other)]
     assert chief.returncode != 0, messages[0]
     assert other.returncode == 2, messages[1]
-    assert "kerasmed: Worker 0 has ended too early" in messages[1]
+    assert "kerasmed: Worker 0 ended too early" in messages[1]

@@ -93,13 +93,13 @@ def test_studies_that_disagree_widen_the_interval(studies):
 
 def test_studies_that_are_no_repetitions_are_refused(studies):
     with_seed(studies[1], 0)
-    with pytest.raises(InputError, match=r"a seed of its own for each, received \[0, 0\]"):
+    with pytest.raises(InputError, match=r"a different seed for each, received \[0, 0\]"):
         compare_studies(studies[:2])
     record = studies[2].record()
     record["config"]["diffusion"]["max_images"] = 99
     record["stages"]["diffusion"]["fingerprint"]["settings"]["diffusion"]["max_images"] = 99
     write_json(studies[2].record_path, record)
-    with pytest.raises(InputError, match="the same settings in all but the seed"):
+    with pytest.raises(InputError, match="the same settings except the seed"):
         compare_studies([studies[0], studies[2]])
 
 

@@ -98,7 +98,9 @@ def test_checklist_knows_how_the_roles_came_about(tiny_run):
     assert "runs of 30 neighbouring files" in item(
         20, **with_settings("split", group_by="neighbours")
     )
-    assert "names of the files give" in item(20, **with_settings("split", group_by="pattern"))
+    assert "patients, as named in the paths" in item(
+        20, **with_settings("split", group_by="pattern")
+    )
     assert "that the set itself names" in item(19, **with_settings("data", official_split="keep"))
     assert "edited by hand" in item(19, split_was_edited=True)
     assert not facts["split_was_edited"]

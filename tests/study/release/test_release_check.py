@@ -228,7 +228,7 @@ def test_problems_end_with_exit_code_2(copy, capsys):
     assert main(["release", "--check", str(folder)]) == 2
     printed = capsys.readouterr()
     assert "listed in SHA256SUMS and missing" in printed.out
-    assert "2 problems; ask whoever released it" in printed.err
+    assert "2 problems; ask the sender" in printed.err
 
 
 def test_folder_that_is_no_release_is_refused(tmp_path):

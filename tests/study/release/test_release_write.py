@@ -186,7 +186,7 @@ def test_set_that_was_drawn_without_a_filter_says_so(run, copies, tmp_path):
     release(run, tmp_path / "set")
 
     sheet = sheet_of(tmp_path / "set")
-    assert "No filter for copies was used when the set was drawn." in sheet
+    assert "No copy filter was used while the set was drawn." in sheet
 
 
 def test_audit_that_could_not_look_for_copies_is_refused(run, copies, tmp_path):
@@ -232,7 +232,7 @@ def test_set_that_is_not_private_needs_a_reason_which_the_data_sheet_prints(
     reason = "The real images are public."
     command = ["release", str(run.root), str(tmp_path / "set"), "--despite", reason]
     assert main(command) == 0
-    assert f"state as their reason:** {reason}" in sheet_of(tmp_path / "set")
+    assert f"those who release it:** {reason}" in sheet_of(tmp_path / "set")
 
 
 def test_reason_without_need_is_refused(run, copies, tmp_path):
@@ -278,7 +278,7 @@ def test_provenance_has_settings_without_places(run, copies, tmp_path):
 def test_licence_and_publisher_fill_the_blanks(run, copies, tmp_path, capsys):
     command = ["release", str(run.root)]
     assert main([*command, str(tmp_path / "blank")]) == 0
-    assert "--licence and --by would fill them" in capsys.readouterr().out
+    assert "fill them with --licence and --by" in capsys.readouterr().out
     assert sheet_of(tmp_path / "blank").count("______") == 2
     named = ["--licence", "CC BY 4.0", "--by", "Ward 3"]
     assert main([*command, str(tmp_path / "set"), *named]) == 0
