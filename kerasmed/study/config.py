@@ -18,6 +18,7 @@ from kerasmed.explain.config import ExplainConfig
 from kerasmed.export.config import ExportConfig
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.settings import NAME, Section, describe_problems
+from kerasmed.study.cascade_config import UpscalingConfig, fitting_widths
 
 
 class Config(Section):
@@ -30,6 +31,7 @@ class Config(Section):
     data: DataConfig
     split: SplitConfig = SplitConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    upscaler: UpscalingConfig = UpscalingConfig()
     sampling: SamplingConfig = SamplingConfig()
     classifiers: ClassifierConfig = ClassifierConfig()
     export: ExportConfig = ExportConfig()
@@ -38,6 +40,33 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def base_size(self) -> int:
+        """Height and width of the images that the diffusion model draws."""
+        return self.upscaler.base_size(self.data.image_size)
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether an upscaler enlarges what the diffusion model draws."""
+        return self.base_size != self.data.image_size
+
+    @model_validator(mode="before")
+    @classmethod
+    def fill_levels_of_base(cls, values: Any) -> Any:
+        """Where the file names no widths, leave out levels that the small images do not allow."""
+        try:
+            given = dict(values.get("diffusion") or {})
+            diffusion = DiffusionConfig.model_validate(given)
+            upscaler = UpscalingConfig.model_validate(values.get("upscaler", {}))
+            size = DataConfig.model_validate(values.get("data")).image_size
+        except (AttributeError, TypeError, ValueError):
+            return values  # validation says what is wrong
+        base_size = upscaler.base_size(size)
+        if "widths" in given or base_size == size:
+            return values
+        widths = fitting_widths(diffusion, base_size)
+        return {**values, "diffusion": {**given, "widths": widths}}
 
     @model_validator(mode="after")
     def guidance_was_trained_for(self) -> "Config":
@@ -71,8 +100,19 @@ class Config(Section):
 
     @model_validator(mode="after")
     def size_fits_network(self) -> "Config":
-        """Refuse an image size that the network cannot halve at each of its levels."""
-        self.diffusion.check_image_size(self.data.image_size)
+        """Refuse an image size that a network cannot halve at each of its levels."""
+        if not self.is_cascade:
+            self.diffusion.check_image_size(self.data.image_size)
+            return self
+        self.upscaler.check_image_size(self.data.image_size)
+        try:
+            self.diffusion.check_image_size(self.base_size)
+        except ValueError as error:
+            raise ValueError(
+                f"the diffusion model draws images of {self.base_size} pixels, a quarter of "
+                f"data.image_size {self.data.image_size}, for the upscaler (upscaler.use), and for "
+                f"them {error}"
+            ) from None
         return self
 
 

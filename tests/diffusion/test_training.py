@@ -15,9 +15,9 @@ from PIL import Image
 
 from kerasmed.diffusion import denoising_model, model, unet
 from kerasmed.diffusion.config import DiffusionConfig
-from kerasmed.diffusion.model import load_diffusion_model
+from kerasmed.diffusion.model import DiffusionModel, load_diffusion_model
 from kerasmed.diffusion.recorder import Recorder
-from kerasmed.diffusion.training import train_denoiser
+from kerasmed.diffusion.training import train_model
 from kerasmed.errors import StageError
 from kerasmed.parallel.resolve import Runtime
 
@@ -41,8 +41,15 @@ def whole(few_layers):
 
 
 def _train(phantoms, folder, runtime=FLOAT32, validation=None, **changes):
-    return train_denoiser(
-        phantoms, validation or phantoms, _settings(**changes), "mirror", 0, runtime, folder
+    return train_model(
+        DiffusionModel,
+        phantoms,
+        validation or phantoms,
+        _settings(**changes),
+        "mirror",
+        0,
+        runtime,
+        folder,
     )
 
 
@@ -427,8 +434,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import phantom_set
 from kerasmed.diffusion.config import DiffusionConfig
+from kerasmed.diffusion.model import DiffusionModel
 from kerasmed.parallel.config import RuntimeConfig
-from kerasmed.diffusion.training import train_denoiser
+from kerasmed.diffusion.training import train_model
 from kerasmed.parallel.resolve import resolve_runtime
 
 settings = DiffusionConfig(
@@ -436,7 +444,8 @@ settings = DiffusionConfig(
 )
 runtime = resolve_runtime(RuntimeConfig(precision=sys.argv[3]))
 images, folder = phantom_set(), Path(sys.argv[2])
-print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, folder)))
+result = train_model(DiffusionModel, images, images, settings, "mirror", 0, runtime, folder)
+print(json.dumps(result))
 """
 
 
