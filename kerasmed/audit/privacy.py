@@ -18,6 +18,7 @@ from kerasmed.metrics.sample_size import computed_or_reason
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotComputed
+from kerasmed.settings import Count
 
 # At most this many training images, and as many others, are tested for membership.
 _MEMBERS = 500
@@ -60,6 +61,9 @@ class Privacy(TypedDict):
     """The search for copies."""
     membership: Membership | NotComputed | NotAsked
     """Whether the denoiser reveals its training images."""
+    base_size: NotRequired[Count]
+    """Height and width of the images that the denoiser was asked about, where an upscaler enlarges
+    what it draws. The upscaler itself was not asked."""
     in_pixels: Memorisation | NotComputed
     """Memorisation by distances of pixels, over flips and turns that change nothing."""
     in_features: Memorisation | NotComputed
