@@ -69,8 +69,9 @@ def fitting_widths(diffusion: DiffusionConfig, base_size: int) -> list[int]:
     The lowest level stays, which has the attention.
     """
     widths = list(diffusion.widths)
-    while len(widths) > _LEAST_LEVELS and base_size % (
-        diffusion.patch_size * 2 ** (len(widths) - 1)
-    ):
+    while len(widths) > _LEAST_LEVELS:
+        stride = diffusion.patch_size * 2 ** (len(widths) - 1)
+        if base_size % stride == 0 and base_size >= 2 * stride:
+            break
         del widths[-2]
     return widths

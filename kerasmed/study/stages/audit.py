@@ -104,7 +104,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         config.data.symmetry,
         config.seed,
     )
-    if config.is_cascade and config.sampling.source is None:
+    if config.is_cascade:
         privacy["base_size"] = config.base_size
     if config.sampling.start == "real":
         privacy["variations"] = "each image is a variation of a training image"

@@ -63,16 +63,21 @@ def train_upscaler(config: Config, run: RunFolder) -> dict[str, Any]:
         ConfigError: the study has no upscaler.
     """
     if not config.is_cascade:
-        raise ConfigError(
-            f"This study has no upscaler: the diffusion model draws images of "
-            f"{config.data.image_size} pixels itself (upscaler.use: {config.upscaler.use}). Set "
-            "upscaler.use: always, or a data.image_size above 128."
-        )
+        raise ConfigError(f"This study has no upscaler: {_why_none(config)}.")
     runtime = resolve_runtime(config.runtime)
     from kerasmed.diffusion.upscaler import Upscaler
 
     size, settings = config.data.image_size, config.upscaler.of_network()
     return _train(Upscaler, settings, size, runtime, config, run, run.upscaler)
+
+
+def _why_none(config: Config) -> str:
+    if config.sampling.source is not None:
+        return f"its synthetic images come from sampling.source {config.sampling.source}"
+    return (
+        f"the diffusion model draws images of {config.data.image_size} pixels itself; set "
+        "upscaler.use: always, or a data.image_size above 128"
+    )
 
 
 def _train(
