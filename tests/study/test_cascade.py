@@ -293,7 +293,13 @@ def test_upscaler_of_another_study_is_refused(run, config, monkeypatch, key, val
         Enlarger(path, config, image_set)
 
 
-def test_denoiser_is_a_file_of_another_kind(run, config):
+def test_size_of_what_is_drawn_cannot_change_in_a_finished_study(run, config):
+    values = {**config.model_dump(), "upscaler": {"use": "never"}}
+    with pytest.raises(StageError, match=r"`upscaler\.use` was always when this was made"):
+        check_unchanged(STAGES["diffusion"], parse_config(values, "test"), run)
+
+
+def test_file_of_another_network_is_refused(run, config):
     shutil.copyfile(run.diffusion / "denoiser.onnx", run.upscaler / "upscaler.onnx")
     with pytest.raises(StageError, match=r"upscaler/upscaler\.onnx` was "):
         check_unchanged(STAGES["upscaler"], config, run)

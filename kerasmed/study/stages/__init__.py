@@ -164,8 +164,7 @@ STAGES: dict[str, Stage] = {
             sections=("seed", "diffusion", "runtime"),
             needs=("data",),
             outputs=_denoisers,
-            # Whatever the setting is called that makes it draw small images.
-            of_cascade=lambda config: {"upscaler": {"use": "always"}},
+            of_cascade=lambda config: {"upscaler.use": "always"},  # also where "auto" means this
             together=True,
         ),
         Stage(
