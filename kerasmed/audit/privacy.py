@@ -24,7 +24,8 @@ from kerasmed.settings import Count
 _MEMBERS = 500
 # At most this many synthetic, and reserve, images are compared with all training images.
 _COMPARED = 4000
-_BATCH = 256
+# Pixels whose versions are compared at once: 256 images of 64 pixels.
+_PIXELS_AT_ONCE = 256 * 64**2
 
 
 class ComparedFiles(TypedDict):
@@ -187,5 +188,6 @@ def pixels_of_versions(images: np.ndarray, symmetry: str) -> np.ndarray:
         images: uint8 (n, size, size, 3).
         symmetry: See ``all_versions``.
     """
-    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    at_once = max(1, _PIXELS_AT_ONCE // images.shape[1] ** 2)
+    batches = (images[start : start + at_once] for start in range(0, len(images), at_once))
     return np.concatenate([comparison_pixels(all_versions(batch, symmetry)) for batch in batches])
