@@ -29,8 +29,8 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.data.image_set import ImageSet
     from kerasmed.diffusion.config import DiffusionConfig
     from kerasmed.diffusion.cost import TRAINING_PASSES, matrix_product_rate
-    from kerasmed.diffusion.model import load_diffusion_model
-    from kerasmed.diffusion.training import train_denoiser
+    from kerasmed.diffusion.model import DiffusionModel, load_diffusion_model
+    from kerasmed.diffusion.training import train_model
     from kerasmed.parallel.config import RuntimeConfig
 
     values = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
@@ -43,7 +43,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     files = tuple(ImageFile(Path(str(i)), str(i), "ab"[i % 2]) for i in range(64))
     image_set = ImageSet(images, np.arange(64, dtype=np.int32) % 2, ("a", "b"), files)
     runtime = resolve_runtime(RuntimeConfig())
-    result = train_denoiser(image_set, image_set, settings, "none", 0, runtime, folder)
+    result = train_model(DiffusionModel, image_set, image_set, settings, "none", 0, runtime, folder)
     history = (folder / "history.csv").read_text().splitlines()
     column = history[0].split(",").index("images_per_s")
     images_per_s = float(history[-1].split(",")[column])

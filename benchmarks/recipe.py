@@ -37,7 +37,8 @@ from kerasmed.study.stages import STAGES
 load_keras()  # before anything imports Keras, so that TensorFlow's notices stay off the output
 
 from kerasmed.classify.network import build_classifier, predict_outputs  # noqa: E402
-from kerasmed.diffusion.training import train_denoiser  # noqa: E402
+from kerasmed.diffusion.model import DiffusionModel  # noqa: E402
+from kerasmed.diffusion.training import train_model  # noqa: E402
 
 
 class Judge:
@@ -98,7 +99,8 @@ def save_grid(images: np.ndarray, labels: np.ndarray, path: Path) -> None:
 
 def train(judge: Judge, config: Config, minutes: float, folder: Path) -> dict:
     """Train a denoiser in the folder for so many minutes; the record of the training."""
-    return train_denoiser(
+    return train_model(
+        DiffusionModel,
         judge.train,
         judge.validation,
         config.diffusion.model_copy(update={"max_minutes": minutes}),

@@ -25,6 +25,7 @@ from PIL import Image
 from kerasmed.audit.fidelity import fidelity
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.config import FACTOR
+from kerasmed.diffusion.enlarge import reduce_images
 from kerasmed.runtime.hardware import machine
 from kerasmed.runtime.versions import versions
 
@@ -181,8 +182,6 @@ def main() -> None:
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
     load_keras()
-    from kerasmed.diffusion.crops import reduce_images
-
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.out)
     if "data" not in run.finished_stages():

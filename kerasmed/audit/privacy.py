@@ -18,12 +18,14 @@ from kerasmed.metrics.sample_size import computed_or_reason
 from kerasmed.progress import progress_bar
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotComputed
+from kerasmed.settings import Count
 
 # At most this many training images, and as many others, are tested for membership.
 _MEMBERS = 500
 # At most this many synthetic, and reserve, images are compared with all training images.
 _COMPARED = 4000
-_BATCH = 256
+# Pixels whose versions are compared at once: 256 images of 64 pixels.
+_PIXELS_AT_ONCE = 256 * 64**2
 
 
 class ComparedFiles(TypedDict):
@@ -60,6 +62,9 @@ class Privacy(TypedDict):
     """The search for copies."""
     membership: Membership | NotComputed | NotAsked
     """Whether the denoiser reveals its training images."""
+    base_size: NotRequired[Count]
+    """Height and width of the images that the denoiser was asked about, where an upscaler enlarges
+    what it draws. The upscaler itself was not asked."""
     in_pixels: Memorisation | NotComputed
     """Memorisation by distances of pixels, over flips and turns that change nothing."""
     in_features: Memorisation | NotComputed
@@ -183,5 +188,6 @@ def pixels_of_versions(images: np.ndarray, symmetry: str) -> np.ndarray:
         images: uint8 (n, size, size, 3).
         symmetry: See ``all_versions``.
     """
-    batches = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    at_once = max(1, _PIXELS_AT_ONCE // images.shape[1] ** 2)
+    batches = (images[start : start + at_once] for start in range(0, len(images), at_once))
     return np.concatenate([comparison_pixels(all_versions(batch, symmetry)) for batch in batches])

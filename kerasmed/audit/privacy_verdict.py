@@ -52,6 +52,11 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
             f"area under the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is "
             "guessing)."
         )
+        if "base_size" in privacy:
+            answer += (
+                f" This was tested on the diffusion model, at {privacy['base_size']} pixels, and "
+                "not on the upscaler."
+            )
     elif "not_asked" in membership:
         answer += f" Not tested: {membership['not_asked']}"
     red = _reasons_for_red(copies)

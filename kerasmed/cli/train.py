@@ -20,6 +20,17 @@ def train_diffusion(
     run_one_stage("diffusion", config, assignments, data, out)
 
 
+@train_app.command("upscaler")
+def train_upscaler(
+    config: ConfigPath,
+    assignments: Assignments = None,
+    data: DataOption = None,
+    out: OutOption = None,
+) -> None:
+    """Train the upscaler of a study of large images; an interrupted training continues."""
+    run_one_stage("upscaler", config, assignments, data, out)
+
+
 @app.command()
 def sample(
     config: ConfigPath,

@@ -104,8 +104,12 @@ class TrainingConfig(Section):
         """Pixels of an image in each direction that make one position of the lowest level."""
         return self.patch_size * 2 ** (len(self.widths) - 1)
 
-    def check_image_size(self, image_size: int) -> None:
+    def check_image_size(self, image_size: int, named: str = "data.image_size") -> None:
         """Refuse images that the levels of the network cannot halve.
+
+        Args:
+            image_size: height and width of the images.
+            named: what a message calls them.
 
         Raises:
             ValueError: naming the sizes that fit.
@@ -113,7 +117,7 @@ class TrainingConfig(Section):
         # With a single pixel on the lowest level, tf2onnx 1.17 writes a graph that does not run.
         if image_size % self.stride or image_size < 2 * self.stride:
             raise ValueError(
-                f"data.image_size must be a multiple of {self.stride} "
+                f"{named} must be a multiple of {self.stride} "
                 f"({self.SECTION}.patch_size * 2 ** (len({self.SECTION}.widths) - 1)), "
                 f"{2 * self.stride} or more; received {image_size}; change one of the three"
             )
@@ -185,17 +189,20 @@ class UpscalerConfig(TrainingConfig):
     """Greatest deviation of the noise on small images, in units of PixelRange, in which pixels have
     a deviation of one half. The network receives the deviation."""
 
-    def check_image_size(self, image_size: int) -> None:
+    def check_image_size(self, image_size: int, named: str = "data.image_size") -> None:
         """Refuse images that the levels of the network cannot halve, or smaller than a crop.
+
+        Args:
+            image_size, named: see ``TrainingConfig``.
 
         Raises:
             ValueError: naming the sizes that fit.
         """
-        super().check_image_size(image_size)
+        super().check_image_size(image_size, named)
         if self.crop_size > image_size:
             raise ValueError(
-                "upscaler.crop_size must not exceed data.image_size; received "
-                f"{self.crop_size} and {image_size}"
+                f"upscaler.crop_size must not exceed {named}; received {self.crop_size} and "
+                f"{image_size}"
             )
 
     @model_validator(mode="after")

@@ -18,30 +18,41 @@ _EDGE, _EDGE_ON_GPU = 2048, 8192
 _REPEATS, _ROUNDS = 4, 3
 
 
-def forward_flops(model: keras.Model) -> int:
+def forward_flops(model: keras.Model, input_shapes: list[tuple[int, ...]] | None = None) -> int:
     """Floating-point operations of the matrix products in one image's forward pass.
 
     A multiplication and its addition count as two. Only convolutions, dense layers and attention
     count; everything else is small in comparison.
 
     Args:
-        model: a functional model whose image inputs have fixed sizes.
+        model: a functional model.
+        input_shapes: shapes of its inputs, with a batch of 1; its own if None, of fixed sizes.
     """
-    return sum(_layer_flops(layer) for layer in model.layers)
+    if input_shapes is None:
+        input_shapes = [(1, *tensor.shape[1:]) for tensor in model.inputs]
+    layers = [layer for layer in model.layers if isinstance(layer, _COUNTED)]
+    outputs = keras.Function(model.inputs, [layer.output for layer in layers])
+    shapes = outputs.compute_output_shape(input_shapes)
+    return sum(_layer_flops(*pair) for pair in zip(layers, shapes, strict=True))
 
 
-def _layer_flops(layer: keras.Layer) -> int:
-    if isinstance(layer, keras.layers.Conv2DTranspose):  # each input position meets the kernel once
-        return 2 * int(np.prod(layer.input.shape[1:3])) * int(np.prod(layer.kernel.shape))
-    if isinstance(layer, keras.layers.Conv2D):
-        return 2 * int(np.prod(layer.output.shape[1:3])) * int(np.prod(layer.kernel.shape))
-    if isinstance(layer, keras.layers.Dense):
-        return 2 * int(np.prod(layer.kernel.shape))
+_COUNTED = (
+    keras.layers.Conv2DTranspose,
+    keras.layers.Conv2D,
+    keras.layers.Dense,
+    keras.layers.MultiHeadAttention,
+)
+
+
+def _layer_flops(layer: keras.Layer, output_shape: tuple[int, ...]) -> int:
+    positions, width = int(np.prod(output_shape[1:-1])), output_shape[-1]
     if isinstance(layer, keras.layers.MultiHeadAttention):
-        *positions, width = layer.output.shape[1:]
-        tokens = int(np.prod(positions))
-        return 2 * tokens * 4 * width * width + 2 * 2 * tokens * tokens * width
-    return 0
+        return 2 * positions * 4 * width * width + 2 * 2 * positions * positions * width
+    if isinstance(layer, keras.layers.Conv2DTranspose):  # each input position meets the kernel once
+        positions //= int(np.prod(layer.strides))
+    if isinstance(layer, keras.layers.Dense):
+        positions = 1
+    return 2 * positions * int(np.prod(layer.kernel.shape))
 
 
 def matrix_product_rate(dtype: str) -> float:

@@ -8,7 +8,6 @@ import numpy as np
 from PIL import Image
 
 from kerasmed.data.image_set import ImageSet
-from kerasmed.data.readers import reduce_image
 from kerasmed.data.symmetry import transform_at_random
 from kerasmed.diffusion.batches import Batch, noisy_batch, spread_timesteps, validation_rows
 from kerasmed.diffusion.config import FACTOR, UpscalerConfig
@@ -41,12 +40,6 @@ class Crop(NamedTuple):
     label: int
     base_noise: np.ndarray
     base_deviation: float
-
-
-def reduce_images(images: np.ndarray) -> np.ndarray:
-    """Images uint8 (n, size, size, 3) as a study would read them at a quarter of their size."""
-    size = images.shape[1] // FACTOR
-    return np.stack([reduce_image(Image.fromarray(image), size) for image in images])
 
 
 def base_of_crop(image: np.ndarray, top: int, left: int, size: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from kerasmed.diffusion.averaged import AveragedDenoiser
 from kerasmed.diffusion.batches import Batch, Drawn, NoisyBatches, noisy_stream
 from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.config import TrainingConfig
+from kerasmed.diffusion.cost import forward_flops
 from kerasmed.diffusion.optimizer import EmaAdamW
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.diffusion.validation import Validation, validation_losses
@@ -51,6 +52,8 @@ class DenoisingModel(ImageModel):
     """
 
     KIND: ClassVar[str]
+    # What a study calls the network, and its files.
+    FILE: ClassVar[str]
     SETTINGS: ClassVar[type[TrainingConfig]]
     WEIGHTS: ClassVar[Purpose]
 
@@ -88,6 +91,10 @@ class DenoisingModel(ImageModel):
     def _validation_batch(self, images: ImageSet) -> Batch:
         """A fixed batch to validate on."""
         raise NotImplementedError
+
+    def forward_flops(self) -> int:
+        """Arithmetic of a forward pass over one image or crop, as a step sees it."""
+        return forward_flops(self.network)
 
     def _drawn_set(
         self, title: str | None, drawn: Iterable[tuple[int, int, np.ndarray]], labels: np.ndarray

@@ -58,6 +58,7 @@ class DiffusionModel(DenoisingModel):
     """
 
     KIND = "Diffusion model"
+    FILE = "denoiser"
     SETTINGS: ClassVar[type[DiffusionConfig]] = DiffusionConfig
     WEIGHTS = Purpose.DENOISER_WEIGHTS
 

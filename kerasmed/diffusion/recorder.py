@@ -11,8 +11,8 @@ import numpy as np
 from keras import ops
 
 from kerasmed.diffusion.checkpoints import Checkpoints
-from kerasmed.diffusion.config import DiffusionConfig
-from kerasmed.diffusion.preview import Preview
+from kerasmed.diffusion.config import TrainingConfig
+from kerasmed.diffusion.preview import Preview, UpscalingPreview
 from kerasmed.errors import StageError
 from kerasmed.files import read_history, write_text
 from kerasmed.parallel.workers import from_chief, this_worker
@@ -28,7 +28,7 @@ class Recorder(Checkpoints):
     With several workers the chief does this and decides when the others stop.
 
     Args:
-        folder: the run folder's ``diffusion/``.
+        folder: the run folder's ``diffusion/`` or ``upscaler/``.
         settings: budget, rates and intervals.
         num_images: images that the network learns from.
         preview: draws the previews.
@@ -39,9 +39,9 @@ class Recorder(Checkpoints):
     def __init__(
         self,
         folder: Path,
-        settings: DiffusionConfig,
+        settings: TrainingConfig,
         num_images: int,
-        preview: Preview,
+        preview: Preview | UpscalingPreview,
         ran: dict[str, Any],
         created: float,
     ):
@@ -113,8 +113,8 @@ class Recorder(Checkpoints):
         if limit is not None and minutes > limit:
             say(
                 f"Training can end only at a checkpoint, and the first comes after {minutes:.0f} "
-                f"minutes (diffusion.max_minutes: {limit:g}). To end earlier, lower "
-                "diffusion.checkpoint_steps."
+                f"minutes ({self.settings.SECTION}.max_minutes: {limit:g}). To end earlier, "
+                f"lower {self.settings.SECTION}.checkpoint_steps."
             )
 
     def on_epoch_end(self, epoch, logs=None):
@@ -137,14 +137,16 @@ class Recorder(Checkpoints):
             "validation_loss": float(f"{validation_loss:.9g}"),
             "learning_rate": self._rate(),
             "images_per_s": round(images_per_s, 2),
-            "closer_to_train": math.nan,
         }
+        if self.preview.compares:
+            row["closer_to_train"] = math.nan
         self._refuse_nan(row["validation_loss"], step)
         self.rows.append(row)
         finished, checkpoint = self.finished(step), step // self.settings.checkpoint_steps
         if finished or checkpoint == 1 or checkpoint % self.settings.preview_every == 0:
             closer = self.preview.draw(self.model, _describe(row))
-            row["closer_to_train"] = math.nan if closer is None else closer
+            if closer is not None:
+                row["closer_to_train"] = closer
             say(f"Step {step}, {row['minutes']:.1f} min: {_describe(row)}")
         self._write_history()
         self._save(self.model, row["validation_loss"])
@@ -162,7 +164,8 @@ class Recorder(Checkpoints):
         raise StageError(
             f"The loss became {loss} between steps {first} and {step}, at the learning "
             f"rate {rate:g}: {self.describe_last()}. Start again in another --out "
-            "with a lower diffusion.learning_rate, or with runtime.precision: float32."
+            f"with a lower {self.settings.SECTION}.learning_rate, or with runtime.precision: "
+            "float32."
         )
 
     def take_best(self, model: keras.Model) -> dict[str, Any]:

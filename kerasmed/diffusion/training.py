@@ -1,4 +1,4 @@
-"""Training the denoiser of a study, which can be interrupted at any moment."""
+"""Training the networks of a study that draw images, which can be interrupted at any moment."""
 
 import time
 from contextlib import suppress
@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from kerasmed.data.image_set import ImageSet
-from kerasmed.diffusion.config import DiffusionConfig
-from kerasmed.diffusion.cost import forward_flops
-from kerasmed.diffusion.model import DiffusionModel, load_diffusion_model
-from kerasmed.diffusion.preview import Preview
+from kerasmed.diffusion.config import TrainingConfig
+from kerasmed.diffusion.denoising_model import DenoisingModel
+from kerasmed.diffusion.model import DiffusionModel
+from kerasmed.diffusion.preview import Preview, UpscalingPreview
 from kerasmed.diffusion.recorder import Recorder
 from kerasmed.errors import ModelFileError
 from kerasmed.files import written_aside
@@ -24,34 +24,38 @@ from kerasmed.parallel.devices import (
 from kerasmed.parallel.resolve import Runtime
 from kerasmed.parallel.workers import this_worker
 from kerasmed.progress import progress_bar, say
+from kerasmed.runtime.backend import load_saved_model
 
 # `fit` counts its epochs; the recorder ends the training.
 _ENDLESS = 10**9
 
 
-def train_denoiser(
+def train_model(
+    kind: type[DenoisingModel],
     train: ImageSet,
     validation: ImageSet,
-    settings: DiffusionConfig,
+    settings: TrainingConfig,
     symmetry: str,
     seed: int,
     runtime: Runtime,
     folder: Path,
 ) -> dict[str, Any]:
-    """Train, and write ``denoiser.keras``, the model with its best averaged weights, to the folder.
+    """Train, and write the model with its best averaged weights to the folder.
 
-    The best have the lowest loss on the validation images. The folder also receives
-    ``history.csv``, ``previews/`` and ``checkpoints/``; an interrupted training resumes from the
-    last checkpoint. With several workers on one folder, only the chief writes there.
+    The best have the lowest loss on the validation images. The file is ``denoiser.keras`` or
+    ``upscaler.keras``. The folder also receives ``history.csv``, ``previews/`` and
+    ``checkpoints/``; an interrupted training resumes from the last checkpoint. With several workers
+    on one folder, only the chief writes there.
 
     Args:
+        kind: ``DiffusionModel`` or ``Upscaler``.
         train: images to learn from.
         validation: similar images, which choose the best averaged weights.
         settings: network and recipe.
         symmetry: flips and turns to draw from, see ``data.symmetry``.
         seed: seed of weights, order, noise and timesteps.
         runtime: precision, XLA and devices, resolved.
-        folder: the run folder's ``diffusion/``.
+        folder: the run folder's ``diffusion/`` or ``upscaler/``.
 
     Returns:
         What ran when the training finished (backend, device, precision, XLA), parameters, steps,
@@ -63,29 +67,35 @@ def train_denoiser(
             an incomplete history; workers with different recipes; or a loss that is not finite.
     """
     created = time.monotonic()
-    check_batch(settings.batch_size, runtime, "diffusion.batch_size")
+    check_batch(settings.batch_size, runtime, f"{settings.SECTION}.batch_size")
     with on_all_devices(runtime.distribution):
         with mirrored_variables(runtime.distribution):
-            model = DiffusionModel(
+            model = kind(
                 train.image_size, train.class_names, settings, symmetry, seed,
                 dtype=runtime.precision,
             )  # fmt: skip
             model.compile(jit_compile=runtime.jit_compile)
         model.adapt(train)
-        gflop = forward_flops(model.network) / 1e9
+        gflop = model.forward_flops() / 1e9
         ran = {
             **runtime.as_record(),
             "precision": model.dtype_policy.name,
             "jit_compile": bool(model.jit_compile),
         }
+        of_what = "image" if kind is DiffusionModel else "crop"
         say(
-            f"Denoiser: {model.count_params():,} parameters, {gflop:.2f} GFLOP per image and "
-            f"forward pass, {len(train)} images, batch {settings.batch_size}, {ran['precision']}, "
-            f"XLA {'on' if ran['jit_compile'] else 'off'}, {runtime.backend} on {runtime.device}."
+            f"{kind.FILE.capitalize()}: {model.count_params():,} parameters, {gflop:.2f} GFLOP per "
+            f"{of_what} and forward pass, {len(train)} images, batch {settings.batch_size}, "
+            f"{ran['precision']}, XLA {'on' if ran['jit_compile'] else 'off'}, {runtime.backend} "
+            f"on {runtime.device}."
         )
-        preview = Preview(folder / "previews", train=train, validation=validation)
+        preview = (
+            Preview(folder / "previews", train=train, validation=validation)
+            if kind is DiffusionModel
+            else UpscalingPreview(folder / "previews", validation)
+        )
         recorder = Recorder(folder, settings, len(train), preview, ran, created)
-        with progress_bar("Training the denoiser", 100, "%") as recorder.advance:
+        with progress_bar(f"Training the {kind.FILE}", 100, "%") as recorder.advance:
             model.fit(
                 train,
                 epochs=_ENDLESS,
@@ -98,7 +108,7 @@ def train_denoiser(
             return {}
         with on_one_device():  # the other workers have returned
             summary = recorder.take_best(model)
-            _save(model, folder / "denoiser.keras")
+            _save(model, folder / f"{kind.FILE}.keras")
         say(
             f"Saved EMA weights from step {summary['exported_step']} (best validation loss "
             f"{summary['validation_loss']:.4f}); {summary['images_per_s']:.0f} images/s (median)."
@@ -113,7 +123,7 @@ def train_denoiser(
         }
 
 
-def _save(model: DiffusionModel, path: Path) -> None:
+def _save(model: DenoisingModel, path: Path) -> None:
     """Save a model with its best average, in float32 and without its optimiser.
 
     A file that holds the same average already stays as it is. Otherwise its hash would change, and
@@ -121,7 +131,7 @@ def _save(model: DiffusionModel, path: Path) -> None:
     """
     averages = model.inference_network().get_weights()
     with suppress(ModelFileError):
-        saved = load_diffusion_model(path).inference_network().get_weights()
+        saved = load_saved_model(path, type(model)).inference_network().get_weights()
         if len(saved) == len(averages) and all(map(np.array_equal, saved, averages)):
             return
     with written_aside(path) as temporary:

@@ -12,9 +12,10 @@ from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import as_image_set
 from kerasmed.diffusion.batches import Batch
 from kerasmed.diffusion.config import FACTOR, UpscalerConfig
-from kerasmed.diffusion.crops import NoisyCrops, reduce_images, validation_crops
+from kerasmed.diffusion.cost import forward_flops
+from kerasmed.diffusion.crops import NoisyCrops, validation_crops
 from kerasmed.diffusion.denoising_model import DenoisingModel
-from kerasmed.diffusion.enlarge import enlarge, padded
+from kerasmed.diffusion.enlarge import enlarge, padded, reduce_images
 from kerasmed.diffusion.unet import build_upscaler, reach
 from kerasmed.diffusion.upscale import (
     DEFAULT_STEPS,
@@ -25,6 +26,7 @@ from kerasmed.diffusion.upscale import (
 from kerasmed.errors import InputError
 from kerasmed.inference.pixels import DetailRange, PixelRange
 from kerasmed.random_streams import Purpose
+from kerasmed.runtime.backend import load_saved_model
 
 # Standard deviation of detail in the network's units.
 _DEVIATION = 0.5
@@ -72,6 +74,7 @@ class Upscaler(DenoisingModel):
     """
 
     KIND = "Upscaler"
+    FILE = "upscaler"
     SETTINGS: ClassVar[type[UpscalerConfig]] = UpscalerConfig
     WEIGHTS = Purpose.UPSCALER_WEIGHTS
 
@@ -142,6 +145,16 @@ class Upscaler(DenoisingModel):
 
     def _build_network(self, is_trained: bool) -> keras.Model:
         return build_upscaler(len(self.class_names), self.settings)
+
+    def forward_flops(self) -> int:
+        """Arithmetic of a forward pass over one crop."""
+        size = self.settings.crop_size
+        edges = {"noisy_images": size, "base_images": size // FACTOR}
+        shapes: list[tuple[int, ...]] = [
+            (1, edges[tensor.name], edges[tensor.name], 3) if tensor.name in edges else (1,)
+            for tensor in self.network.inputs
+        ]
+        return forward_flops(self.network, shapes)
 
     def _drawn(self, settings: UpscalerConfig) -> NoisyCrops:
         return NoisyCrops(self.ranges, settings, self.symmetry)
@@ -252,3 +265,12 @@ class Upscaler(DenoisingModel):
 
     def _small_set(self, images: Any, labels: Any) -> ImageSet:
         return as_image_set(images, labels, self.base_size, self.class_names)
+
+
+def load_upscaler(path: Path) -> Upscaler:
+    """The saved model of a file, uncompiled.
+
+    Raises:
+        ModelFileError: there is no such file, or it holds something else.
+    """
+    return load_saved_model(path, Upscaler)

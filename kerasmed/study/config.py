@@ -4,20 +4,21 @@ Relative paths in the file start at the working directory.
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from kerasmed.audit.config import AuditConfig, EvaluationConfig, WorthConfig
 from kerasmed.classify.config import ClassifierConfig
 from kerasmed.data.config import DataConfig, SplitConfig
-from kerasmed.diffusion.config import DiffusionConfig, SamplingConfig
+from kerasmed.diffusion.config import FACTOR, DiffusionConfig, SamplingConfig
 from kerasmed.errors import ConfigError
 from kerasmed.explain.config import ExplainConfig
 from kerasmed.export.config import ExportConfig
 from kerasmed.parallel.config import RuntimeConfig
 from kerasmed.settings import NAME, Section, describe_problems
+from kerasmed.study.cascade_config import UpscalingConfig, fitting_widths
 
 
 class Config(Section):
@@ -30,6 +31,7 @@ class Config(Section):
     data: DataConfig
     split: SplitConfig = SplitConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+    upscaler: UpscalingConfig = UpscalingConfig()
     sampling: SamplingConfig = SamplingConfig()
     classifiers: ClassifierConfig = ClassifierConfig()
     export: ExportConfig = ExportConfig()
@@ -38,6 +40,40 @@ class Config(Section):
     audit: AuditConfig = AuditConfig()
     explain: ExplainConfig = ExplainConfig()
     runtime: RuntimeConfig = RuntimeConfig()
+
+    @property
+    def base_size(self) -> int:
+        """Height and width of the images that the diffusion model draws."""
+        if self.sampling.source is not None:
+            return self.data.image_size  # nothing is drawn
+        return self.upscaler.base_size(self.data.image_size)
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether an upscaler enlarges what the diffusion model draws."""
+        return self.base_size != self.data.image_size
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def networks_fit_size(cls, values: Any, validated: ModelWrapValidatorHandler[Self]) -> Self:
+        """Refuse an image size that a network cannot halve at each of its levels.
+
+        Where the file names no widths, levels that small images do not allow are left out first.
+        """
+        config = validated(values)
+        given = values.get("diffusion", {}) if isinstance(values, dict) else None
+        if config.is_cascade and isinstance(given, dict) and "widths" not in given:
+            widths = fitting_widths(config.diffusion, config.base_size)
+            config = validated({**values, "diffusion": {**given, "widths": widths}})
+        if not config.is_cascade:
+            config.diffusion.check_image_size(config.data.image_size)
+            return config
+        config.upscaler.check_image_size(config.data.image_size)
+        try:
+            config.diffusion.check_image_size(config.base_size, f"data.image_size / {FACTOR}")
+        except ValueError as error:
+            raise ValueError(f"{error}, or set upscaler.use: never") from None
+        return config
 
     @model_validator(mode="after")
     def guidance_was_trained_for(self) -> "Config":
@@ -67,12 +103,6 @@ class Config(Section):
                 "settings name none: give classifiers.weights, or name a network or an ONNX file "
                 "in audit.extractors"
             )
-        return self
-
-    @model_validator(mode="after")
-    def size_fits_network(self) -> "Config":
-        """Refuse an image size that the network cannot halve at each of its levels."""
-        self.diffusion.check_image_size(self.data.image_size)
         return self
 
 

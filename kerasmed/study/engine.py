@@ -19,13 +19,22 @@ from kerasmed.study.stages import STAGES
 def stages_of(config: Config, run: RunFolder) -> list[Stage]:
     """The stages of a study: all but those that it does not need.
 
-    A synthetic set from elsewhere needs no denoiser. The worth is measured if it is asked for, and
-    kept up to date once it was.
+    The worth is measured if it is asked for, and kept up to date once it was.
     """
-    left_out = set() if config.sampling.source is None else {"diffusion"}
+    left_out = _without_networks(config)
     if not (config.worth.in_study or "worth" in run.finished_stages()):
         left_out.add("worth")
     return [stage for name, stage in STAGES.items() if name not in left_out]
+
+
+def _without_networks(config: Config) -> set[str]:
+    """Stages that train what a study does not draw with.
+
+    A synthetic set from elsewhere needs no network, and small images need no upscaler.
+    """
+    if config.sampling.source is not None:
+        return {"diffusion", "upscaler"}
+    return set() if config.is_cascade else {"upscaler"}
 
 
 def perform(stage: Stage, config: Config, run: RunFolder) -> Mapping[str, Any]:
@@ -163,18 +172,16 @@ def _marks(paths: list[Path], run: RunFolder) -> dict[str, str]:
 def _needs(stage: Stage, config: Config, run: RunFolder) -> tuple[str, ...]:
     """Names of the stages it needs.
 
-    A synthetic set of another program needs no denoiser, and CNNs trained on real images only need
-    no synthetic set.
+    CNNs trained on real images only need no synthetic set.
     """
     if stage.name == "report" and "worth" in run.finished_stages():
         return (*stage.needs, "worth")
-    if stage.name == "sampling" and config.sampling.source is not None:
-        return ("data",)
     only_real = set(SYNTHETIC_REGIMES).isdisjoint(config.classifiers.train_on)
     unneeded = stage.name in ("classifiers", "evaluate") and "sampling" not in run.finished_stages()
     if only_real and unneeded:
         return tuple(name for name in stage.needs if name != "sampling")
-    return stage.needs
+    left_out = _without_networks(config)
+    return tuple(name for name in stage.needs if name not in left_out)
 
 
 def _ancestors(stage: Stage, config: Config, run: RunFolder) -> list[str]:

@@ -117,13 +117,21 @@ def denoiser_path(config: Config, run: RunFolder) -> Path:
     Raises:
         StageError: the file does not exist.
     """
-    path = run.diffusion / f"denoiser.{config.sampling.engine}"
+    return _existing(run.diffusion / f"denoiser.{config.sampling.engine}", "diffusion")
+
+
+def upscaler_path(config: Config, run: RunFolder) -> Path:
+    """As ``denoiser_path``, of the upscaler."""
+    return _existing(run.upscaler / f"upscaler.{config.sampling.engine}", "upscaler")
+
+
+def _existing(path: Path, stage: str) -> Path:
     if not path.exists():
-        if config.sampling.engine == "keras":
-            raise StageError(f"Missing {path}: run `kerasmed train diffusion CONFIG`.")
+        if path.suffix == ".keras":
+            raise StageError(f"Missing {path}: run `kerasmed train {stage} CONFIG`.")
         raise StageError(
             f"Missing {path}: the training ran without TensorFlow, which the export needs. Run "
-            "`kerasmed train diffusion` again with KERAS_BACKEND=tensorflow, which only exports; "
+            f"`kerasmed train {stage}` again with KERAS_BACKEND=tensorflow, which only exports; "
             "or set sampling.engine: keras."
         )
     return path

@@ -88,6 +88,7 @@ class FinishedStages(TypedDict, total=False):
     data: StageEntry[DataResult]
     leakage: StageEntry[LeakageResult]
     diffusion: StageEntry[DiffusionResult]
+    upscaler: NotRequired[StageEntry[DiffusionResult]]
     sampling: StageEntry[SamplingResult]
     classifiers: StageEntry[ClassifiersResult]
     export: StageEntry[dict[str, ExportedFile]]

@@ -58,6 +58,11 @@ class RunFolder:
         return self.root / "diffusion"
 
     @property
+    def upscaler(self) -> Path:
+        """As ``diffusion``, of the upscaler."""
+        return self.root / "upscaler"
+
+    @property
     def synthetic(self) -> Path:
         """The main synthetic set: one folder per class (see ``folder_name``)."""
         return self.root / "synthetic"
@@ -199,7 +204,7 @@ class RunFolder:
 
 def trained_model_path(path: Path) -> Path:
     """Where the Keras model of an ONNX file is, if the file is still in its run folder."""
-    if path.with_suffix(".keras").exists():  # of a denoiser
+    if path.with_suffix(".keras").exists():  # of a denoiser or upscaler
         return path.with_suffix(".keras")
     stem = precision_path(path, "fp32").stem
     return path.resolve().parent.parent / "classifiers" / stem / "model.keras"

@@ -58,11 +58,12 @@ class Stage:
         command: the command that runs this stage only.
         run: does the work and returns the result to record.
         sections: the sections of the experiment file that it depends on.
-        needs: stages that must have finished before.
+        needs: stages that must have finished before, but for those that a study leaves out.
         outputs: files and folders that it writes and that later stages or the user read.
         inputs: files that the settings name and that it reads, such as pretrained weights.
         sharding: how it is divided among processes; None if one process does it all.
         additions: what can be added once it is finished; None if nothing can.
+        of_cascade: further settings that it depends on in a study with an upscaler.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
@@ -75,11 +76,15 @@ class Stage:
     inputs: Callable[[Config], list[Path]] = lambda config: []
     sharding: Sharding | None = None
     additions: Additions | None = None
+    of_cascade: Callable[[Config], dict[str, Any]] = lambda config: {}
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that determine the result of this stage."""
-        return deciding_settings(config.model_dump(mode="json", include=set(self.sections)))
+        settings = config.model_dump(mode="json", include=set(self.sections))
+        if config.is_cascade:
+            settings |= self.of_cascade(config)
+        return deciding_settings(settings)
 
 
 def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +93,7 @@ def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
     for section, key in (
         ("runtime", "distribution"),
         ("diffusion", "preview_every"),
+        ("upscaler", "preview_every"),
         ("worth", "in_study"),
     ):
         if section in deciding:

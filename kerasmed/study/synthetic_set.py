@@ -18,6 +18,7 @@ from kerasmed.audit.confirmation import check_groups
 from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.marks import Mark, write_marked_png
+from kerasmed.data.splits import Role
 from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
 from kerasmed.diffusion.generate import generate_images
 from kerasmed.errors import DataError, InputError, StageError
@@ -42,6 +43,7 @@ from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import Sha256, Whole
+from kerasmed.study.cascade import Draw, Enlarger, at_size, pixels_at
 from kerasmed.study.config import Config
 from kerasmed.study.guidance import Guidance, choose_guidance
 from kerasmed.study.inputs import (
@@ -49,6 +51,7 @@ from kerasmed.study.inputs import (
     images_per_class,
     load_grouped_split,
     read_synthetic,
+    upscaler_path,
 )
 from kerasmed.study.kept_draws import (
     UNCONFIRMED,
@@ -99,6 +102,9 @@ class Manifest(TypedDict):
 class SyntheticSet:
     """A synthetic set that is being drawn, in a temporary folder next to its final one.
 
+    In a study with an upscaler, all that decides which draws are kept looks at small images: a draw
+    that is left out is never enlarged.
+
     Args:
         config: the study's settings.
         run: the study's run folder.
@@ -121,10 +127,14 @@ class SyntheticSet:
                     **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
                     "timesteps": self._settings.timesteps().tolist(),
                 },
+                **({"upscaler": config.upscaler.of_drawing()} if config.is_cascade else {}),
             },
             {
                 "denoiser": sha256_of(denoiser_path(config, run)),
                 **mark_of_extractor(config, self._settings),
+                **(
+                    {"upscaler": sha256_of(upscaler_path(config, run))} if config.is_cascade else {}
+                ),
             },
         )
         self.target = run.synthetic_set(variant)
@@ -194,10 +204,11 @@ class SyntheticSet:
         real = self._real_images
         if real is None or self._settings.keep in ("all", "confirmed"):
             return images
+        small = at_size(images, self._config.base_size)
         if self._settings.keep == "soft":
-            write_soft_labels(images, real.probabilities(images.images), self._folder)
+            write_soft_labels(images, real.probabilities(small.images), self._folder)
         else:
-            kept = set(real.covered_by(images, self._per_class).tolist())
+            kept = set(real.covered_by(small, self._per_class).tolist())
             for position in set(range(len(images))) - kept:
                 images.files[position].path.unlink()
         return self._read()
@@ -242,21 +253,36 @@ class SyntheticSet:
 
     def _draw_missing(self, missing: list[tuple[int, int]], copies: CopyFilter | None) -> None:
         """Write these images, and a note for each draw that was left out."""
-        training = [self._image_set.files[at].name for at in self._split["train"]]
         name = "Sampling" if self._variant is None else f"Sampling {self._variant}"
         with progress_bar(name, len(missing), "images") as advance:
-            for label, index, attempt, image, why in self._attempts(missing, copies):
-                if not self._folder.exists():
-                    raise StageError(
-                        f"{self._folder} is gone: expected the set that is being drawn. Another "
-                        "process finished or deleted it; start this one again."
-                    )
-                path = self._path_of(label, index)
-                if why is not None:
-                    self._reject(path, attempt, why, training)
-                    continue
-                write_marked_png(path, image, self._mark(label, index))
+            for (label, index, _), image in self._at_full_size(self._kept(missing, copies)):
+                self._check_there()
+                write_marked_png(self._path_of(label, index), image, self._mark(label, index))
                 advance(1, "")
+
+    def _at_full_size(self, kept: Iterator[Draw]) -> Iterator[Draw]:
+        """Kept draws as they are, or enlarged by the upscaler of the study."""
+        if not self._config.is_cascade:
+            return kept
+        path = upscaler_path(self._config, self._run)
+        return Enlarger(path, self._config, self._image_set).enlarge(kept)
+
+    def _kept(self, wanted: list[tuple[int, int]], copies: CopyFilter | None) -> Iterator[Draw]:
+        """The draw of each image that is kept, by class, index and attempt."""
+        training = [self._image_set.files[at].name for at in self._split["train"]]
+        for label, index, attempt, image, why in self._attempts(wanted, copies):
+            if why is None:
+                yield (label, index, attempt), image
+            else:
+                self._check_there()
+                self._reject(self._path_of(label, index), attempt, why, training)
+
+    def _check_there(self) -> None:
+        if not self._folder.exists():
+            raise StageError(
+                f"{self._folder} is gone: expected the set that is being drawn. Another process "
+                "finished or deleted it; start this one again."
+            )
 
     def _attempts(
         self, wanted: list[tuple[int, int]], copies: CopyFilter | None
@@ -334,7 +360,7 @@ class SyntheticSet:
             *self._denoiser,
             wanted,
             len(self._names),
-            self._config.data.image_size,
+            self._config.base_size,
             self._config.seed,
             self._settings.solver,
             self._settings.timesteps(),
@@ -356,7 +382,9 @@ class SyntheticSet:
 
     def _original(self, label: int, index: int) -> np.ndarray:
         """The training image of which an image is a variation: each of the class in turn."""
-        return np.asarray(self._image_set.images[self._position_of_original(label, index)])
+        position = self._position_of_original(label, index)
+        image = np.asarray(self._image_set.images[position])
+        return pixels_at(image[None], self._config.base_size)[0]
 
     def _position_of_original(self, label: int, index: int) -> int:
         train = self._split["train"]
@@ -371,7 +399,7 @@ class SyntheticSet:
         """The copy filter; None if it is off, or if too few images calibrate it."""
         if not self._settings.copy_filter or self._settings.start == "real":
             return None
-        train, reserve = map(self._image_set.subset, (self._split["train"], self._split["reserve"]))
+        train, reserve = self._small_images("train"), self._small_images("reserve")
         search = CopySearch(np.asarray(train.images))
         path = self._folder / _CALIBRATION
         if not path.exists():
@@ -396,7 +424,7 @@ class SyntheticSet:
             )
 
     def _first_draws(self, wanted: list[tuple[int, int]], index: int) -> np.ndarray:
-        """First draws of these images: uint8 (n, size, size, 3), kept until the set is finished.
+        """First draws of these images, small: uint8 (n, size, size, 3), kept until the end.
 
         Each process draws the missing ones in an order of its own, so that processes running at the
         same time seldom draw the same image.
@@ -430,9 +458,13 @@ class SyntheticSet:
         """What draws are compared with; None if all are kept."""
         if not compares_draws(self._settings):
             return None
-        train = self._image_set.subset(self._split["train"])
         groups = self._groups[self._split["train"]]
+        train = self._small_images("train")
         return RealImages(self._config, self._settings, train, groups, self._run)
+
+    def _small_images(self, role: Role) -> ImageSet:
+        """The images of a role at the size that the denoiser draws."""
+        return at_size(self._image_set.subset(self._split[role]), self._config.base_size)
 
     def _reject(self, path: Path, attempt: int, why: Copy | float, training: list[str]) -> None:
         """Note a rejected image in a file of its own, since other processes are drawing too."""

@@ -44,7 +44,7 @@ def test_denoiser_that_restores_only_its_training_images_is_found_out(sets):
 
 def test_versions_in_batches_are_those_of_all_images_at_once(monkeypatch):
     images = phantom_set(per_class=5).images
-    monkeypatch.setattr(privacy, "_BATCH", 4)
+    monkeypatch.setattr(privacy, "_PIXELS_AT_ONCE", 4 * 16**2)
 
     np.testing.assert_array_equal(
         pixels_of_versions(images, "dihedral"), comparison_pixels(all_versions(images, "dihedral"))

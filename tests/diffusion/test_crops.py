@@ -8,8 +8,8 @@ from PIL import Image
 from kerasmed.data.readers import reduce_image
 from kerasmed.diffusion.batches import NoisyBatches
 from kerasmed.diffusion.config import UpscalerConfig
-from kerasmed.diffusion.crops import NoisyCrops, base_of_crop, reduce_images, validation_crops
-from kerasmed.diffusion.enlarge import enlarge, padded
+from kerasmed.diffusion.crops import NoisyCrops, base_of_crop, validation_crops
+from kerasmed.diffusion.enlarge import enlarge, padded, reduce_images
 from kerasmed.diffusion.schedule import add_noise
 from kerasmed.inference.pixels import DetailRange, PixelRange
 

@@ -14,10 +14,11 @@ from conftest import no_levels, phantom_set
 from PIL import Image
 
 from kerasmed.diffusion import denoising_model, model, unet
-from kerasmed.diffusion.config import DiffusionConfig
-from kerasmed.diffusion.model import load_diffusion_model
+from kerasmed.diffusion.config import DiffusionConfig, UpscalerConfig
+from kerasmed.diffusion.model import DiffusionModel, load_diffusion_model
 from kerasmed.diffusion.recorder import Recorder
-from kerasmed.diffusion.training import train_denoiser
+from kerasmed.diffusion.training import train_model
+from kerasmed.diffusion.upscaler import Upscaler, load_upscaler
 from kerasmed.errors import StageError
 from kerasmed.parallel.resolve import Runtime
 
@@ -41,8 +42,15 @@ def whole(few_layers):
 
 
 def _train(phantoms, folder, runtime=FLOAT32, validation=None, **changes):
-    return train_denoiser(
-        phantoms, validation or phantoms, _settings(**changes), "mirror", 0, runtime, folder
+    return train_model(
+        DiffusionModel,
+        phantoms,
+        validation or phantoms,
+        _settings(**changes),
+        "mirror",
+        0,
+        runtime,
+        folder,
     )
 
 
@@ -126,6 +134,35 @@ def test_resumed_training_equals_the_uninterrupted_one(phantoms, tmp_path):
     _assert_same_checkpoint(tmp_path / "whole", tmp_path / "resumed", 6)
     whole, resumed = _history(tmp_path / "whole"), _history(tmp_path / "resumed")
     assert [row[:1] + row[2:4] for row in whole] == [row[:1] + row[2:4] for row in resumed]
+
+
+def test_resumed_training_of_an_upscaler_equals_the_uninterrupted_one(phantoms, tmp_path):
+    def train(folder, max_images):
+        settings = UpscalerConfig(
+            widths=[8], crop_size=8, max_images=max_images, checkpoint_steps=3, batch_size=4,
+            preview_every=1, warmup_steps=2,
+        )  # fmt: skip
+        return train_model(Upscaler, phantoms, phantoms, settings, "mirror", 0, FLOAT32, folder)
+
+    result = train(tmp_path / "whole", 24)
+    train(tmp_path / "resumed", 12)
+    train(tmp_path / "resumed", 24)
+    _assert_same_checkpoint(tmp_path / "whole", tmp_path / "resumed", 6)
+    assert (result["steps"], result["precision"]) == (6, "float32")
+    assert load_upscaler(tmp_path / "whole" / "upscaler.keras").base_size == 4
+    header, *rows = _history(tmp_path / "whole")
+    assert len(rows) == 2
+    assert "closer_to_train" not in header
+    assert (tmp_path / "whole" / "previews" / "step-00000006.png").exists()
+
+
+def test_loss_of_an_upscaler_that_is_not_finite_names_its_section(phantoms, tmp_path):
+    settings = UpscalerConfig(
+        widths=[8], crop_size=8, max_images=24, checkpoint_steps=3, batch_size=4, warmup_steps=1,
+        learning_rate=1e30, clip_norm=1e30,
+    )  # fmt: skip
+    with pytest.raises(StageError, match=r"lower upscaler\.learning_rate"):
+        train_model(Upscaler, phantoms, phantoms, settings, "none", 0, FLOAT32, tmp_path)
 
 
 def test_several_threads_feed_the_same_batches_in_the_same_order(phantoms, tmp_path, monkeypatch):
@@ -428,8 +465,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from conftest import phantom_set
 from kerasmed.diffusion.config import DiffusionConfig
+from kerasmed.diffusion.model import DiffusionModel
 from kerasmed.parallel.config import RuntimeConfig
-from kerasmed.diffusion.training import train_denoiser
+from kerasmed.diffusion.training import train_model
 from kerasmed.parallel.resolve import resolve_runtime
 
 settings = DiffusionConfig(
@@ -437,7 +475,8 @@ settings = DiffusionConfig(
 )
 runtime = resolve_runtime(RuntimeConfig(precision=sys.argv[3]))
 images, folder = phantom_set(), Path(sys.argv[2])
-print(json.dumps(train_denoiser(images, images, settings, "mirror", 0, runtime, folder)))
+result = train_model(DiffusionModel, images, images, settings, "mirror", 0, runtime, folder)
+print(json.dumps(result))
 """
 
 

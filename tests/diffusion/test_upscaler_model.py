@@ -200,7 +200,7 @@ print(loaded.upscale(model.reduce(large), steps=2, verbose=0))
 """
 
 
-@pytest.mark.slow  # a page of the docs trains the denoiser on JAX, by code that both share
+@pytest.mark.slow  # a page of the docs trains the denoiser on JAX, by the same code
 def test_it_learns_and_draws_on_jax(tmp_path):
     pytest.importorskip("jax")
     done = subprocess.run(

@@ -42,11 +42,12 @@ print(json.dumps([runtime.distribution, runtime.replicas]))
 """
 DENOISER = """
 def train(runtime, folder):
-    from kerasmed.diffusion.training import train_denoiser
+    from kerasmed.diffusion.model import DiffusionModel
+    from kerasmed.diffusion.training import train_model
     settings = DiffusionConfig(
         widths=[8], max_images=96, checkpoint_steps=3, batch_size=8, warmup_steps=2, clip_norm=0.05
     )
-    train_denoiser(images, images, settings, "mirror", 0, runtime, folder)
+    train_model(DiffusionModel, images, images, settings, "mirror", 0, runtime, folder)
     load_model(folder / "denoiser.keras")
 """
 # From scratch, so that batch normalisation has to see the whole batch; at a low rate, since Adam

@@ -96,7 +96,8 @@ def croissant(facts: dict[str, Any], labels: Path) -> dict[str, Any]:
         }  # fmt: skip
 
     made = (
-        f"Every image was drawn by a class-conditional diffusion model (kerasmed "
+        "Every image was drawn by a class-conditional diffusion model"
+        f"{' and enlarged by an upscaler' if facts['upscaling'] else ''} (kerasmed "
         f"{facts['version']})."
         if facts["training"]
         else "Another program made the images, and kerasmed judged them."

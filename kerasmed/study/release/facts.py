@@ -10,6 +10,7 @@ from kerasmed.audit.rules import VARIED
 from kerasmed.audit.tables import spaces_of
 from kerasmed.data.datasets import DATASETS
 from kerasmed.data.image_set import ImageSet
+from kerasmed.diffusion.config import FACTOR
 from kerasmed.files import read_json
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.synthetic_set import MANIFEST
@@ -51,6 +52,7 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "drawn": manifest["fingerprint"]["settings"],
         "guidance": manifest.get("guidance"),
         "training": None if foreign else record["stages"]["diffusion"]["result"],
+        "upscaling": None if foreign else _upscaling(record),
         "learned_from": record["config"]["sampling"]["source_learned_from"],
         "metrics": read_json(run.evaluation / "metrics.json", "kerasmed evaluate"),
         "comparisons": read_json(run.evaluation / "comparisons.json", "kerasmed evaluate"),
@@ -97,6 +99,14 @@ def _without_names(subgroups: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
+def _upscaling(record: dict[str, Any]) -> dict[str, Any] | None:
+    """The training of the upscaler, where a study has one, and the size that it starts from."""
+    if "upscaler" not in record["stages"]:
+        return None
+    size = record["config"]["data"]["image_size"] // FACTOR
+    return record["stages"]["upscaler"]["result"] | {"base_size": size}
+
+
 def _split_was_edited(record: dict[str, Any]) -> bool:
     """Whether the roles were changed by hand after the split."""
     stages = record["stages"]
@@ -115,6 +125,7 @@ def _provenance(record: dict[str, Any], manifest: dict[str, Any], foreign: bool)
     }
     hashes = {
         "denoiser": None if foreign else outputs.get("diffusion/denoiser.keras"),
+        "upscaler": None if foreign else outputs.get("upscaler/upscaler.keras"),
         "split": outputs["split.json"],
         "drawn_set": manifest["data_hash"],
     }

@@ -50,7 +50,7 @@ def _save(figure: Figure, path: Path) -> None:
 
 
 def draw_training(history: Path, path: Path) -> None:
-    """Training and validation loss of the diffusion model, by step."""
+    """Training and validation loss of the diffusion model or the upscaler, by step."""
     rows = read_history(history)
     steps = [float(row["step"]) for row in rows]
     figure = Figure(figsize=(7, 3))

@@ -136,6 +136,8 @@ def _draw_figures(
     """Write ``figures/*.png``; ``train`` are the training images of the diffusion model."""
     if (run.diffusion / "history.csv").exists():  # not with a synthetic set of another program
         draw_training(run.diffusion / "history.csv", run.figures / "training.png")
+    if "upscaler" in run.finished_stages():
+        draw_training(run.upscaler / "history.csv", run.figures / "upscaler.png")
     draw_accuracy(results["metrics"], run.figures / "accuracy.png")
     draw_roc(results["curves"], run.figures / "roc.png")
     draw_reliability(results["curves"], run.figures / "reliability.png")

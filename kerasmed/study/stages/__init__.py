@@ -16,7 +16,7 @@ from kerasmed.study.stage import Additions, Sharding, Stage
 from kerasmed.study.stages.audit import audit_synthetic
 from kerasmed.study.stages.classifiers import train_classifiers, train_shard
 from kerasmed.study.stages.data import split_data
-from kerasmed.study.stages.diffusion import train_diffusion
+from kerasmed.study.stages.diffusion import train_diffusion, train_upscaler
 from kerasmed.study.stages.evaluate import evaluate_classifiers
 from kerasmed.study.stages.explain import explain_classifiers, explain_shard
 from kerasmed.study.stages.export import export_classifiers, export_shard
@@ -65,6 +65,10 @@ def _source_of_synthetic(config: Config) -> list[Path]:
 
 def _denoisers(config: Config, run: RunFolder) -> list[Path]:
     return [run.diffusion / "denoiser.keras", run.diffusion / "denoiser.onnx"]
+
+
+def _upscalers(config: Config, run: RunFolder) -> list[Path]:
+    return [run.upscaler / "upscaler.keras", run.upscaler / "upscaler.onnx"]
 
 
 def _synthetic_sets(config: Config, run: RunFolder) -> list[Path]:
@@ -160,6 +164,17 @@ STAGES: dict[str, Stage] = {
             sections=("seed", "diffusion", "runtime"),
             needs=("data",),
             outputs=_denoisers,
+            of_cascade=lambda config: {"upscaler.use": "always"},  # also where "auto" means this
+            together=True,
+        ),
+        Stage(
+            "upscaler",
+            "kerasmed train upscaler CONFIG",
+            train_upscaler,
+            sections=("seed", "runtime"),
+            needs=("data",),
+            outputs=_upscalers,
+            of_cascade=lambda config: {"upscaler": config.upscaler.of_network().model_dump()},
             together=True,
         ),
         Stage(
@@ -167,8 +182,9 @@ STAGES: dict[str, Stage] = {
             "kerasmed sample CONFIG",
             draw_samples,
             sections=("seed", "sampling"),
-            needs=("diffusion",),
+            needs=("data", "diffusion", "upscaler"),
             inputs=_source_of_synthetic,
+            of_cascade=lambda config: {"upscaler": config.upscaler.of_drawing()},
             outputs=_synthetic_sets,
             sharding=Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
             additions=Additions(

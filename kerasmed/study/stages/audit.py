@@ -27,6 +27,7 @@ from kerasmed.files import read_json, write_json, write_text
 from kerasmed.metrics.membership import Membership
 from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.result_types import Whole
+from kerasmed.study.cascade import at_size
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import denoiser_path, load_grouped_split, read_synthetic
@@ -103,6 +104,8 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         config.data.symmetry,
         config.seed,
     )
+    if config.is_cascade:
+        privacy["base_size"] = config.base_size
     if config.sampling.start == "real":
         privacy["variations"] = "each image is a variation of a training image"
     write_json(run.evaluation / "privacy.json", privacy)
@@ -130,6 +133,8 @@ def _membership(
     if config.sampling.source is not None:
         return WITHOUT_GENERATOR
     denoiser, pixels = open_denoiser(denoiser_path(config, run))
+    # In a study with an upscaler, the denoiser knows small images only.
+    train, reserve = (at_size(images, config.base_size) for images in (train, reserve))
     return membership_of_training_images(denoiser, pixels, train, reserve, groups, config.seed)
 
 

@@ -36,8 +36,8 @@ def test_the_denoiser_and_real_cnns_learn_from_train(study, monkeypatch):
     image_set, split = load_split(config, run)
     learned = []
     monkeypatch.setattr(
-        "kerasmed.diffusion.training.train_denoiser",
-        lambda train, validation, *_: learned.extend([train, validation]) or {},
+        "kerasmed.diffusion.training.train_model",
+        lambda kind, train, validation, *_: learned.extend([train, validation]) or {},
     )
     diffusion.train_diffusion(config, run)
     for images, role in zip(learned, ("train", "validation"), strict=True):
