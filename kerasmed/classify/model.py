@@ -170,7 +170,12 @@ class ImageClassifier(ImageModel):
             loss = keras.losses.CategoricalCrossentropy(
                 from_logits=True, label_smoothing=settings.label_smoothing
             )
-        metrics = list(weighted_metrics or ())
+        # Keras 3.15 would make a metric that it is given by name within the first step, and
+        # TensorFlow then traces that step twice.
+        metrics = [
+            keras.metrics.CategoricalAccuracy(metric) if metric == "accuracy" else metric
+            for metric in weighted_metrics or ()
+        ]
         super().compile(optimizer, loss, weighted_metrics=metrics, **kwargs)
         self.optimizer.build(self.trainable_variables)
 

@@ -119,6 +119,16 @@ print(*[test_model.losses_of(m.fit(images, **options)) for m in (model, loaded)]
 """
 
 
+def test_the_step_is_traced_once(phantoms, monkeypatch):
+    traced = []
+    train_step = ImageClassifier.train_step
+    monkeypatch.setattr(
+        ImageClassifier, "train_step", lambda *given: traced.append(1) or train_step(*given)
+    )
+    compiled(phantoms).fit(phantoms, epochs=2, verbose=0)
+    assert traced == [1]
+
+
 @pytest.mark.parametrize(
     ("backend", "dtype"),
     [("tensorflow", "float32"),
