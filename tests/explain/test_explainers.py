@@ -258,7 +258,7 @@ BAD = {
     "few rows": (lambda n: np.full((n - 1, 2), 0.5), r"the shape \(\d+, 2\) from the predict"),
     "one column": (lambda n: np.ones((n, 1)), r"the shape \(\d+, 1\) from the predict"),
     "1-D": (lambda n: np.full(n, 0.5), r"the shape \(\d+,\) from the predict"),
-    "logits": (lambda n: np.full((n, 2), 3.0), r"rows such as \[3.0, 3.0\] .* put a softmax"),
+    "logits": (lambda n: np.full((n, 2), 3.0), r"rows such as \[3.0, 3.0\] .* apply a softmax"),
     "negative": (lambda n: np.tile([-0.5, 1.5], (n, 1)), r"rows such as \[-0.5, 1.5\] .* softmax"),
 }
 
