@@ -23,6 +23,8 @@ def main() -> None:
     if browser is None or not (DEMO / "report.html").exists():
         sys.exit("screenshots: expected chromium and runs/demo; install it, and run `make demo`.")
     TARGET.mkdir(exist_ok=True)
+    for name in ("real.png", "synthetic.png"):
+        shutil.copyfile(DEMO / "figures" / name, TARGET / name)
     kerasmed = [sys.executable, "-m", "kerasmed"]
     with TemporaryDirectory() as folder:
         images = DEMO / "images" / "phantoms"

@@ -25,11 +25,11 @@ Question = Literal["useful", "faithful", "private"]
 
 _HEADLINES: dict[tuple[Question, Light], str] = {
     ("useful", "green"): "Synthetic images can stand in for the real ones.",
-    ("useful", "amber"): "Synthetic images are somewhat less useful than real ones, or may be.",
+    ("useful", "amber"): "Synthetic images may be somewhat less useful than real ones.",
     ("useful", "red"): "Synthetic images cannot stand in for the real ones.",
     ("useful", "grey"): "It is not known whether synthetic images can stand in for real ones.",
     ("faithful", "green"): "The images look real, and are as varied as real ones.",
-    ("faithful", "amber"): "The images differ from real ones in some respects, or may differ.",
+    ("faithful", "amber"): "The images may differ from real ones.",
     ("faithful", "red"): "The images differ clearly from real ones.",
     ("faithful", "grey"): "There are too few images or patients to say whether they look real.",
     ("private", "green"): "Nothing indicates that they reveal a training image.",

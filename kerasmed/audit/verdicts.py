@@ -22,6 +22,12 @@ from kerasmed.audit.tables import spaces_of
 from kerasmed.audit.usefulness import NetworkUsefulness, Usefulness
 from kerasmed.result_types import Estimate
 
+_REASONS = {
+    "realism": "some images look unlike real ones",
+    "variety": "they show fewer kinds of images",
+    "labels": "their labels agree less often with what they show",
+    "distance": "images of a class lie farther from the real ones of that class",
+}
 # Width of an interval of a ratio that says nothing, such as that of a fraction near 0.
 _ANYTHING = 100
 
@@ -132,12 +138,15 @@ def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
         f"real images: {percent(real['precision'])}): a ratio of "
         f"{_with_interval(figures['relative']['precision'])}."
     )
-    lights = [REALISTIC.light(figures["relative"]["precision"])]
-    for measure in (_variety, _labels, _distance):
-        light, sentences = measure(figures)
-        lights.append(light)
+    lights = {"realism": REALISTIC.light(figures["relative"]["precision"])}
+    measures = {"variety": _variety, "labels": _labels, "distance": _distance}
+    for name, measure in measures.items():
+        lights[name], sentences = measure(figures)
         answer += sentences
-    light = _worst(lights)
+    light = _worst(list(lights.values()))
+    if light in ("amber", "red"):
+        reasons = [_REASONS[name] for name, of_figure in lights.items() if of_figure == light]
+        answer = f"Why: {'; '.join(reasons)}. {answer}"
     if light == "grey":
         answer += _too_few(min(figures["groups"].values()), "reserve or training images")
     answer += f" In the {space}."

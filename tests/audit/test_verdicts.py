@@ -151,6 +151,15 @@ def test_fidelity_goes_by_the_worst_of_realism_variety_labels_and_distance(chang
     assert ("Too few groups for an answer: 40" in verdict.answer) == (light == "grey")
 
 
+def test_fidelity_says_first_what_decides():
+    amber = judge_fidelity(faithful(labels=estimate(0.8), precision=estimate(0.7)))
+    assert amber.answer.startswith(
+        "Why: some images look unlike real ones; their labels agree less often with what they "
+        "show. 80.0% of"
+    )
+    assert judge_fidelity(faithful()).answer.startswith("80.0% of")
+
+
 def test_fidelity_names_the_worst_class_and_what_such_a_study_would_miss():
     answer = judge_fidelity(faithful(coverage=estimate(0.9, 0.1))).answer
 
