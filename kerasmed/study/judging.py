@@ -275,7 +275,8 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
         roles = _split(sets["real"], config)
     else:
         others = _split(_not_among(sets["real"], known, config), config)
-        learned = _split(known, config)
+        # A tenth validates, by default, and the other roles are learned from.
+        learned = _split(known, config, train=0.9, test=0.05)
         roles = Roles(
             train=learned.train + learned.test + learned.reserve,
             validation=learned.validation,
@@ -318,8 +319,9 @@ def _without_labels(images: ImageSet) -> ImageSet:
     return replace(images, labels=labels, class_names=("all",), files=files)
 
 
-def _split(images: ImageSet, config: Config) -> Roles:
-    return images.split(seed=config.seed, **config.split.model_dump(exclude_unset=True))
+def _split(images: ImageSet, config: Config, **fractions: float) -> Roles:
+    settings = config.split.model_dump(exclude_unset=True)
+    return images.split(seed=config.seed, **{**settings, **fractions})
 
 
 def _not_among(images: ImageSet, known: ImageSet, config: Config) -> ImageSet:

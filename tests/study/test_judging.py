@@ -11,6 +11,7 @@ from kerasmed.cli.main import main
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import InputError
 from kerasmed.study import judging
+from kerasmed.study.config import parse_config
 
 
 class Network:
@@ -164,6 +165,17 @@ def test_command_leaves_out_real_images_that_the_generator_learned_from(
     assert (folders / "out" / "report.html").exists()
     assert run(folders, real, synthetic) == 2
     assert "which holds something" in capsys.readouterr().err
+
+
+def test_a_tenth_of_what_the_generator_learned_from_validates(folders, roles, monkeypatch):
+    monkeypatch.setattr(judging, "judge", lambda roles, *_, **__: roles)
+    sections = {"data": {"source": "real", "image_size": 16}, "diffusion": {"widths": [8]}}
+    config = parse_config({"name": "judged", **sections}, "test")
+    paths = (folders / "real", folders / "synthetic", folders / "learned")
+    received = judging.judge_folders(*paths, config)
+    learned = len(roles.train)
+    assert len(received.train) + len(received.validation) == learned
+    assert 0.05 < len(received.validation) / learned < 0.15
 
 
 def test_command_without_the_training_images_says_what_it_assumes(folders, trained, capsys):
