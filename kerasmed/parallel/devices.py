@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from typing import Any, TypeVar
 
 import keras
@@ -34,9 +35,15 @@ def mirrored_variables(distribution: Distribution) -> AbstractContextManager[Any
         return nullcontext()
     if distribution == "multi_worker":
         return workers.strategy().scope()
+    return _mirrored_strategy(tuple(name.upper() for name in list_devices())).scope()
+
+
+@cache
+def _mirrored_strategy(names: tuple[str, ...]) -> Any:
+    """One for all scopes, since a model is compiled in the strategy that it was built in."""
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy([name.upper() for name in list_devices()]).scope()
+    return tf.distribute.MirroredStrategy(list(names))
 
 
 @contextmanager
