@@ -6,6 +6,7 @@ Keras is imported inside functions, since importing it loads the backend.
 import importlib
 import logging
 import os
+import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -59,6 +60,9 @@ def load_keras(meet_others: Callable[[], None] | None = None) -> None:
     if loaded and meet_others is None:
         return
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if platform.machine() in ("x86_64", "AMD64"):
+        # TensorFlow itself uses oneDNN only on processors that multiply int8 or bfloat16.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     if threads := thread_limit():  # TensorFlow and XLA ignore OMP_NUM_THREADS and quotas
         for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "PJRT_NPROC"):
             os.environ.setdefault(name, str(threads))
