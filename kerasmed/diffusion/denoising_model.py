@@ -54,6 +54,7 @@ class DenoisingModel(ImageModel):
     KIND: ClassVar[str]
     # What a study calls the network, and its files.
     FILE: ClassVar[str]
+    LEARNS_FROM: ClassVar[str]
     SETTINGS: ClassVar[type[TrainingConfig]]
     WEIGHTS: ClassVar[Purpose]
 

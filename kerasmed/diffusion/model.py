@@ -59,6 +59,7 @@ class DiffusionModel(DenoisingModel):
 
     KIND = "Diffusion model"
     FILE = "denoiser"
+    LEARNS_FROM = "image"
     SETTINGS: ClassVar[type[DiffusionConfig]] = DiffusionConfig
     WEIGHTS = Purpose.DENOISER_WEIGHTS
 

@@ -82,12 +82,11 @@ def train_model(
             "precision": model.dtype_policy.name,
             "jit_compile": bool(model.jit_compile),
         }
-        of_what = "image" if kind is DiffusionModel else "crop"
         say(
             f"{kind.FILE.capitalize()}: {model.count_params():,} parameters, {gflop:.2f} GFLOP per "
-            f"{of_what} and forward pass, {len(train)} images, batch {settings.batch_size}, "
-            f"{ran['precision']}, XLA {'on' if ran['jit_compile'] else 'off'}, {runtime.backend} "
-            f"on {runtime.device}."
+            f"{kind.LEARNS_FROM} and forward pass, {len(train)} images, batch "
+            f"{settings.batch_size}, {ran['precision']}, XLA "
+            f"{'on' if ran['jit_compile'] else 'off'}, {runtime.backend} on {runtime.device}."
         )
         preview = (
             Preview(folder / "previews", train=train, validation=validation)

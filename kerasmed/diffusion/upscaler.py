@@ -75,6 +75,7 @@ class Upscaler(DenoisingModel):
 
     KIND = "Upscaler"
     FILE = "upscaler"
+    LEARNS_FROM = "crop"
     SETTINGS: ClassVar[type[UpscalerConfig]] = UpscalerConfig
     WEIGHTS = Purpose.UPSCALER_WEIGHTS
 

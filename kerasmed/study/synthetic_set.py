@@ -3,14 +3,13 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any, NotRequired, cast
 
 import numpy as np
-from PIL import Image
 from typing_extensions import TypedDict
 
 from kerasmed import __version__
@@ -19,8 +18,6 @@ from kerasmed.data.entries import folder_name
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.marks import Mark, write_marked_png
 from kerasmed.data.splits import Role
-from kerasmed.diffusion.denoisers import Denoiser, open_denoiser
-from kerasmed.diffusion.generate import generate_images
 from kerasmed.errors import DataError, InputError, StageError
 from kerasmed.files import (
     make_folder,
@@ -30,7 +27,6 @@ from kerasmed.files import (
     write_json,
 )
 from kerasmed.fingerprint import Fingerprint, FingerprintRecord
-from kerasmed.inference.pixels import PixelRange
 from kerasmed.metrics.copies import (
     CALIBRATED_ON,
     Calibration,
@@ -41,10 +37,10 @@ from kerasmed.metrics.copies import (
 )
 from kerasmed.metrics.sample_size import MINIMUM, require_images
 from kerasmed.progress import progress_bar, say
-from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import Sha256, Whole
-from kerasmed.study.cascade import Draw, Enlarger, at_size, pixels_at
+from kerasmed.study.cascade import Draw, Enlarger, at_size
 from kerasmed.study.config import Config
+from kerasmed.study.drawing import Drawing
 from kerasmed.study.guidance import Guidance, choose_guidance
 from kerasmed.study.inputs import (
     denoiser_path,
@@ -118,25 +114,23 @@ class SyntheticSet:
         self._names = self._image_set.class_names
         real = self._image_set.counts(self._split["train"])
         self._per_class = images_per_class(config, real, variant)
-        self._made_from = Fingerprint(
-            {
-                "seed": config.seed,
-                "images per class": self._per_class,
-                "classes": list(self._names),
-                "sampling": {
-                    **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
-                    "timesteps": self._settings.timesteps().tolist(),
-                },
-                **({"upscaler": config.upscaler.of_drawing()} if config.is_cascade else {}),
+        made_with = {
+            "seed": config.seed,
+            "images per class": self._per_class,
+            "classes": list(self._names),
+            "sampling": {
+                **self._settings.model_dump(exclude={"per_class", "times_real", "variants"}),
+                "timesteps": self._settings.timesteps().tolist(),
             },
-            {
-                "denoiser": sha256_of(denoiser_path(config, run)),
-                **mark_of_extractor(config, self._settings),
-                **(
-                    {"upscaler": sha256_of(upscaler_path(config, run))} if config.is_cascade else {}
-                ),
-            },
-        )
+        }
+        networks = {
+            "denoiser": sha256_of(denoiser_path(config, run)),
+            **mark_of_extractor(config, self._settings),
+        }
+        if config.is_cascade:
+            made_with["upscaler"] = config.upscaler.of_drawing()
+            networks["upscaler"] = sha256_of(upscaler_path(config, run))
+        self._made_from = Fingerprint(made_with, networks)
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
 
@@ -168,8 +162,8 @@ class SyntheticSet:
             say(f"{len(mine) - len(missing)} of {len(mine)} images exist already.")
         if missing:
             if self._settings.keep == "soft":  # it is asked at the end, and refuses few groups now
-                train = self._split["train"]
-                check_groups(self._image_set.labels[train], self._groups[train], len(self._names))
+                groups = self._groups[self._split["train"]]
+                check_groups(self._train.labels, groups, len(self._names))
             self._draw_missing(missing, self._copy_filter(index))
         return sum(not self._path_of(*key).exists() for key in wanted)
 
@@ -220,9 +214,9 @@ class SyntheticSet:
         """The training image of each variation."""
         originals = {}
         for file, label in zip(images.files, images.labels, strict=True):
-            original = self._position_of_original(int(label), int(file.path.stem))
+            original = self._drawing.position_of_original(int(label), int(file.path.stem))
             name = file.path.relative_to(self._folder).as_posix()
-            originals[name] = self._image_set.files[original].name
+            originals[name] = self._train.files[original].name
         return originals
 
     def _mark(self, label: int, image: int) -> Mark:
@@ -269,7 +263,7 @@ class SyntheticSet:
 
     def _kept(self, wanted: list[tuple[int, int]], copies: CopyFilter | None) -> Iterator[Draw]:
         """The draw of each image that is kept, by class, index and attempt."""
-        training = [self._image_set.files[at].name for at in self._split["train"]]
+        training = [file.name for file in self._train.files]
         for label, index, attempt, image, why in self._attempts(wanted, copies):
             if why is None:
                 yield (label, index, attempt), image
@@ -297,7 +291,7 @@ class SyntheticSet:
             StageError: no draw of an image is kept.
         """
         for attempt in range(_ATTEMPTS):
-            drawn = self._draws(wanted, attempt)
+            drawn = self._drawing.draws(wanted, attempt)
             wanted = []
             while batch := list(islice(drawn, _SEARCHED_AT_ONCE)):
                 images = np.stack([image for *_, image in batch])
@@ -337,39 +331,13 @@ class SyntheticSet:
         notes = self._folder.glob(_REJECTED.replace("*", f"{path.parent.name}-{path.stem}-*"))
         return [read_json(note, _MADE_BY)["reason"] for note in notes]
 
-    def _draws(
-        self, wanted: Sequence[tuple[int, int]], attempt: int
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Class, index and pixels of these images at this attempt, in the order they are drawn."""
-        missing = []
-        for key in wanted:
-            image = self._first_draw(*key) if attempt == 0 else None
-            if image is None:
-                missing.append((*key, attempt))
-            else:
-                yield *key, image
-        if not missing:
-            return
-        yield from self._generated(missing, self._guidance_scale)
-
-    def _generated(
-        self, wanted: Sequence[tuple[int, ...]], guidance_scale: float
-    ) -> Iterator[tuple[int, int, np.ndarray]]:
-        """Class, index and pixels of these classes, indices and attempts."""
-        return generate_images(
-            *self._denoiser,
-            wanted,
-            len(self._names),
-            self._config.base_size,
-            self._config.seed,
-            self._settings.solver,
-            self._settings.timesteps(),
-            guidance_scale,
-            self._settings.batch_size,
-            self._original if self._settings.start == "real" else None,
-        )
-
     @cached_property
+    def _drawing(self) -> Drawing:
+        return Drawing(
+            self._config, self._settings, denoiser_path(self._config, self._run), self._train,
+            self._folder / _FIRST_DRAWS, self._mark, self._guidance_scale,
+        )  # fmt: skip
+
     def _guidance_scale(self) -> float:
         """The scale of the settings, or for "auto" the one that the draws ask for."""
         scale, path = self._settings.guidance_scale, self._folder / _GUIDANCE
@@ -377,44 +345,29 @@ class SyntheticSet:
             return scale
         if not path.exists():
             real = cast(RealImages, self._real_images)  # there is one where this is asked
-            write_json(path, choose_guidance(real, self._generated, len(self._names)))
+            write_json(path, choose_guidance(real, self._drawing.draws_at, len(self._names)))
         return read_json(path, _MADE_BY)["scale"]
-
-    def _original(self, label: int, index: int) -> np.ndarray:
-        """The training image of which an image is a variation: each of the class in turn."""
-        position = self._position_of_original(label, index)
-        image = np.asarray(self._image_set.images[position])
-        return pixels_at(image[None], self._config.base_size)[0]
-
-    def _position_of_original(self, label: int, index: int) -> int:
-        train = self._split["train"]
-        of_class = train[self._image_set.labels[train] == label]
-        return int(of_class[index % len(of_class)])
-
-    @cached_property
-    def _denoiser(self) -> tuple[Denoiser, PixelRange]:
-        return open_denoiser(denoiser_path(self._config, self._run))
 
     def _copy_filter(self, index: int) -> CopyFilter | None:
         """The copy filter; None if it is off, or if too few images calibrate it."""
         if not self._settings.copy_filter or self._settings.start == "real":
             return None
-        train, reserve = self._small_images("train"), self._small_images("reserve")
-        search = CopySearch(np.asarray(train.images))
+        search = CopySearch(np.asarray(self._small_train.images))
         path = self._folder / _CALIBRATION
         if not path.exists():
             try:
-                write_json(path, self._calibrate(search, reserve.images, index))
+                write_json(path, self._calibrate(search, index))
             except InputError as error:
                 say(f"Copies are not searched for. {error}")
                 return None
         return CopyFilter(search, read_json(path, _MADE_BY)["threshold"])
 
-    def _calibrate(self, search: CopySearch, reserve: np.ndarray, index: int) -> Calibration:
+    def _calibrate(self, search: CopySearch, index: int) -> Calibration:
+        reserve = self._small("reserve").images
         require_images("Copies", {"reserve images": len(reserve)}, "add images")
         enough = min(CALIBRATED_ON, max(MINIMUM, self._per_class * len(self._names)))
         per_class = -(-enough // len(self._names))
-        drawn = self._first_draws(
+        drawn = self._drawing.first_draws(
             [(label, i) for label in range(len(self._names)) for i in range(per_class)], index
         )
         searched = sum(min(len(images), CALIBRATED_ON) for images in (reserve, drawn))
@@ -423,46 +376,23 @@ class SyntheticSet:
                 search, reserve, drawn, self._config.seed, lambda count: advance(count, "")
             )
 
-    def _first_draws(self, wanted: list[tuple[int, int]], index: int) -> np.ndarray:
-        """First draws of these images, small: uint8 (n, size, size, 3), kept until the end.
-
-        Each process draws the missing ones in an order of its own, so that processes running at the
-        same time seldom draw the same image.
-        """
-        batch_size = self._settings.batch_size
-        batches = [
-            wanted[start : start + batch_size] for start in range(0, len(wanted), batch_size)
-        ]
-        with progress_bar("First draws", len(wanted), "images") as advance:
-            for at in random_stream(index, Purpose.FIRST_DRAW_ORDER).permutation(len(batches)):
-                missing = [key for key in batches[at] if self._first_draw(*key) is None]
-                for label, i, image in self._draws(missing, attempt=0):
-                    write_marked_png(self._first_draw_path(label, i), image, self._mark(label, i))
-                advance(len(batches[at]), "")
-        drawn = (self._first_draw(*key) for key in wanted)
-        return np.stack([image for image in drawn if image is not None])
-
-    def _first_draw_path(self, label: int, image: int) -> Path:
-        return self._folder / _FIRST_DRAWS / f"{label}-{image:06d}.png"
-
-    def _first_draw(self, label: int, image: int) -> np.ndarray | None:
-        """The first draw of an image; None if it does not exist or cannot be read."""
-        try:
-            with Image.open(self._first_draw_path(label, image)) as opened:
-                return np.asarray(opened)
-        except OSError:  # Pillow's errors among them
-            return None
-
     @cached_property
     def _real_images(self) -> RealImages | None:
         """What draws are compared with; None if all are kept."""
         if not compares_draws(self._settings):
             return None
         groups = self._groups[self._split["train"]]
-        train = self._small_images("train")
-        return RealImages(self._config, self._settings, train, groups, self._run)
+        return RealImages(self._config, self._settings, self._small_train, groups, self._run)
 
-    def _small_images(self, role: Role) -> ImageSet:
+    @cached_property
+    def _train(self) -> ImageSet:
+        return self._image_set.subset(self._split["train"])
+
+    @cached_property
+    def _small_train(self) -> ImageSet:
+        return self._small("train")
+
+    def _small(self, role: Role) -> ImageSet:
         """The images of a role at the size that the denoiser draws."""
         return at_size(self._image_set.subset(self._split[role]), self._config.base_size)
 

@@ -128,14 +128,14 @@ def test_set_begun_with_other_timesteps_is_not_mixed(refused, tiny_config, run_c
 
 
 def test_shard_whose_set_was_finished_by_another_stops(refused, tiny_config, run_copy, monkeypatch):
-    from kerasmed.study import synthetic_set
+    from kerasmed.study import drawing
 
     def draw(*_):
         yield 0, 0, np.zeros((16, 16, 3), np.uint8)
         (run_copy / "synthetic.unfinished").rename(run_copy / "elsewhere")
         yield 0, 1, np.zeros((16, 16, 3), np.uint8)
 
-    monkeypatch.setattr(synthetic_set, "generate_images", draw)
+    monkeypatch.setattr(drawing, "generate_images", draw)
     off = "sampling.copy_filter=false"
     line = refused("sample", tiny_config, "--shard", "1/2", "--set", off, "--out", run_copy)
     assert "synthetic.unfinished is gone" in line

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasmed.errors import ConfigError, DataError, StageError
 from kerasmed.metrics.copies import Copy
-from kerasmed.study import synthetic_set
+from kerasmed.study import drawing, synthetic_set
 from kerasmed.study.config import Config, parse_config
 from kerasmed.study.engine import perform
 from kerasmed.study.inputs import load_split, read_synthetic
@@ -249,13 +249,13 @@ def test_set_in_its_place_is_whole_whenever_the_process_is_killed(run, config, m
 
 
 def test_draws_that_set_the_threshold_are_not_made_twice(run, config, monkeypatch):
-    generate, asked = synthetic_set.generate_images, []
+    generate, asked = drawing.generate_images, []
 
     def counted(denoiser, pixels, wanted, *rest):
         asked.extend(wanted)
         return generate(denoiser, pixels, wanted, *rest)
 
-    monkeypatch.setattr(synthetic_set, "generate_images", counted)
+    monkeypatch.setattr(drawing, "generate_images", counted)
     draw_samples(config, run)
     assert len(asked) == len(set(asked)) >= len(pixels_of(run))
 
@@ -264,13 +264,11 @@ def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypa
     values = config.model_dump()
     values["sampling"]["batch_size"] = 4
     config = parse_config(values, "test")
-    generate, asked, opened = synthetic_set.generate_images, [], []
-    monkeypatch.setattr(
-        synthetic_set, "generate_images", lambda *a: asked.extend(a[2]) or generate(*a)
-    )
-    opens = synthetic_set.open_denoiser
-    monkeypatch.setattr(synthetic_set, "open_denoiser", lambda *a: opened.append(1) or opens(*a))
-    write, written = synthetic_set.write_marked_png, []
+    generate, asked, opened = drawing.generate_images, [], []
+    monkeypatch.setattr(drawing, "generate_images", lambda *a: asked.extend(a[2]) or generate(*a))
+    opens = drawing.open_denoiser
+    monkeypatch.setattr(drawing, "open_denoiser", lambda *a: opened.append(1) or opens(*a))
+    write, written = drawing.write_marked_png, []
 
     def killed(path, *arguments):
         write(path, *arguments)
@@ -279,7 +277,7 @@ def test_processes_divide_the_draws_that_set_the_threshold(run, config, monkeypa
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(synthetic_set, "write_marked_png", killed)
+        patch.setattr(drawing, "write_marked_png", killed)
         with pytest.raises(KeyboardInterrupt):
             draw_shard(config, run, 2, 2)
     assert len(asked) == 12
@@ -303,7 +301,7 @@ def test_processes_that_begin_at_once_do_not_draw_the_same(run, config, monkeypa
         asked.append(tuple(wanted))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(synthetic_set, "generate_images", killed)
+    monkeypatch.setattr(drawing, "generate_images", killed)
     for index in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
             draw_shard(config, run, index, 3)
@@ -489,13 +487,13 @@ def test_guidance_is_the_least_at_which_draws_are_named_as_real_images_are(
     real = synthetic_set.RealImages
     monkeypatch.setattr(real, "named_as_labelled", lambda *_: next(answers))
     monkeypatch.setattr(real, "sensitivity", 0.8)
-    generate = synthetic_set.generate_images
+    generate = drawing.generate_images
 
     def watched(*arguments):
         scales.append(arguments[8])
         return generate(*arguments)
 
-    monkeypatch.setattr(synthetic_set, "generate_images", watched)
+    monkeypatch.setattr(drawing, "generate_images", watched)
     asking = guided(config, run)
     draw_samples(asking, run)
     chosen = json.loads((run.synthetic / "manifest.json").read_text())["guidance"]
