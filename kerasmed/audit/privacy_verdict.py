@@ -57,7 +57,8 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
                 f" This was tested on the diffusion model, at {privacy['base_size']} pixels, and "
                 "not on the upscaler."
             )
-    elif "not_asked" in membership:
+    answer += "".join(f" Not measured: {reason}" for reason in _not_measured(privacy))
+    if "not_asked" in membership:
         answer += f" Not tested: {membership['not_asked']}"
     red = _reasons_for_red(copies)
     if "variations" in privacy:
@@ -65,7 +66,7 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
     amber = _reasons_for_amber(copies, privacy, membership, assumed)
     light: Light = "red" if red else "amber" if amber else "green"
     if red + amber:
-        answer += f" Beware: {'; '.join(red + amber)}."
+        answer = f"Why: {'; '.join(red + amber)}. {answer}"
     if light == "green" and noticed < NOTICED:
         light = "grey"
         answer += " The set, or the reserve, is too small for an answer."
@@ -76,7 +77,8 @@ def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
     reasons = []
     for role, count in copies["identical"].items():
         if count:
-            reasons.append(f"{count} images have the pixels of a real image of the role {role}")
+            have = "image has" if count == 1 else "images have"
+            reasons.append(f"{count} {have} the pixels of a real image of the role {role}")
     if _beyond_chance(len(copies["found"]), copies["images"]) and _beyond_real_images(copies):
         reasons.append(f"more than {percent(COPIES_BY_CHANCE)} of the set are copies")
     if _rejected(copies) > COPIES_IF_MEMORISED:
@@ -98,14 +100,17 @@ def _reasons_for_amber(
         reasons.append("the images crowd around the training images")
     if assumed:
         reasons.append("it is only assumed that the generator did not learn from these images")
-    reasons += [
-        f"not everything could be measured ({figures['not_computed']})"
-        for figures in (privacy["in_pixels"], membership)
-        if "not_computed" in figures
-    ]
+    if _not_measured(privacy):
+        reasons.append("not everything could be measured")
     if "levels" in membership and _declared_attack(membership)["interval"][0] > MEMBERSHIP_REVEALED:
         reasons.append("the model reveals its training images")
     return reasons
+
+
+def _not_measured(privacy: Mapping[str, Any]) -> list[str]:
+    """Why a figure is missing."""
+    figures = privacy["in_pixels"], privacy["membership"]
+    return [of["not_computed"] for of in figures if "not_computed" in of]
 
 
 def _rejected(copies: dict[str, Any]) -> float:

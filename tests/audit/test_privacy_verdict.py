@@ -65,11 +65,23 @@ def test_privacy_states_what_the_search_can_find():
     assert "No copy filter was used" in judge_privacy(privacy(rejected=None)).answer
 
 
+def test_privacy_begins_with_why_it_is_in_doubt():
+    of_two = judge_privacy(privacy(identical=1, auc_low=0.61)).answer
+
+    assert of_two.startswith(
+        "Why: 1 image has the pixels of a real image of the role train; the model reveals its "
+        "training images. 0 of 400"
+    )
+    assert judge_privacy(privacy()).answer.startswith("0 of 400")
+
+
 @pytest.mark.parametrize("figure", ["in_pixels", "membership"])
 def test_privacy_is_not_green_where_a_figure_could_not_be_measured(figure):
     verdict = judge_privacy({**privacy(), figure: {"not_computed": "too few images."}})
 
-    assert (verdict.light, "too few images" in verdict.answer) == ("amber", True)
+    assert verdict.light == "amber"
+    assert verdict.answer.startswith("Why: not everything could be measured. ")
+    assert "Not measured: too few images." in verdict.answer
 
 
 def test_privacy_without_a_search_for_copies_is_not_answered():

@@ -142,10 +142,10 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
     Returns:
         How many CNNs of the curve are still missing.
     """
-    from kerasmed.classify.training import train_classifier
-
     check_worth(config)
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
+    from kerasmed.classify.training import train_classifier
+
     backbone = config.classifiers.backbones[0]
     settings, weights = (
         config.classifiers.of_backbone(backbone),
