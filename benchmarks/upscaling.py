@@ -22,7 +22,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from kerasmed.audit.fidelity import fidelity
+from kerasmed.audit.fidelity import Distances, fidelity
 from kerasmed.data.image_set import ImageSet
 from kerasmed.diffusion.config import FACTOR
 from kerasmed.diffusion.enlarge import reduce_images
@@ -41,6 +41,19 @@ def power_by_octave(images: np.ndarray) -> np.ndarray:
     radius = np.hypot(frequencies[:, None], frequencies[None])
     ends = 0.5 / 2 ** np.arange(4, -1, -1)
     return np.array([power[(radius > end / 2) & (radius <= end)].mean() for end in ends])
+
+
+def octaves_percent(images: np.ndarray, real: np.ndarray) -> list[int]:
+    """The power by octave, in percent of that of real images."""
+    return (100 * power_by_octave(images) / power_by_octave(real)).round().astype(int).tolist()
+
+
+def rounded(distances: Distances) -> dict:
+    return {
+        "kid": round(distances["kid"], 3),
+        "kid_interval": [round(end, 3) for end in distances["interval"]],
+        "coverage": round(distances["coverage"], 3),
+    }
 
 
 def bicubic(base: np.ndarray) -> np.ndarray:
@@ -96,7 +109,6 @@ class Judge:
         self.other_groups = groups[others]
         self.real_features = self.features(self.real.images)
         self.other_features = self.features(reserve.subset(others).images)
-        self.real_power = power_by_octave(self.real.images)
 
     def verdict(self, images: np.ndarray) -> dict:
         features = {
@@ -105,18 +117,12 @@ class Judge:
             "synthetic": self.features(images),
         }
         found = fidelity(features, {"reserve": self.other_groups, "train": self.groups})
-        distances, real = found["synthetic_to_reserve"], found["train_to_reserve"]
-        octaves = 100 * power_by_octave(images) / self.real_power
+        off = np.abs(images.astype(int) - self.real.images).mean()
         return {
-            "octaves_percent": octaves.round().astype(int).tolist(),
-            "kid": round(distances["kid"], 3),
-            "kid_interval": [round(end, 3) for end in distances["interval"]],
-            "kid_real": round(real["kid"], 3),
-            "coverage": round(distances["coverage"], 3),
-            "coverage_real": round(real["coverage"], 3),
-            "grey_levels_off": round(
-                float(np.abs(images.astype(int) - self.real.images).mean()), 2
-            ),
+            "octaves_percent": octaves_percent(images, self.real.images),
+            **rounded(found["synthetic_to_reserve"]),
+            "real": rounded(found["train_to_reserve"]),
+            "grey_levels_off": round(float(off), 2),
         }
 
 
