@@ -60,8 +60,9 @@ class Copies(TypedDict):
     """The ratio below which an image counts as a copy."""
     found: list[ImagePair]
     """The copies in the set."""
-    identical: dict[str, Whole]
-    """How many synthetic images have the pixels of a real one, also flipped or turned, by role."""
+    identical: dict[str, list[Whole]]
+    """Positions of the synthetic images that have the pixels of a real one, also flipped or turned,
+    by role."""
     fresh: FreshImages
     """The same search over real images."""
     p_value: UnitInterval

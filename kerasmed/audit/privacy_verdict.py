@@ -27,9 +27,40 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
         privacy: the content of ``privacy.json``.
         assumed: whether the images that the generator learned from are not known.
     """
-    copies, membership = privacy["copies"], privacy["membership"]
+    copies = privacy["copies"]
+    red = [privacy["variations"]] if "variations" in privacy else []
+    amber = _given_away(privacy)
     if "not_computed" in copies:
-        return Verdict("private", "grey", f"Not answered: {copies['not_computed']}", PRIVATE_RULE)
+        answer = f"Not answered: {copies['not_computed']}"
+        if not red + amber:
+            return Verdict("private", "grey", answer, PRIVATE_RULE)
+        answer = f"Copies were not searched for: {copies['not_computed']}"
+    else:
+        answer = _search(copies)
+        red += _reasons_for_red(copies)
+        amber = [*_reasons_for_amber(copies), *amber]
+    answer += _attack(privacy)
+    if assumed:
+        amber.append("it is only assumed that the generator did not learn from these images")
+    not_measured = [
+        figures["not_computed"]
+        for figures in (privacy["in_pixels"], privacy["membership"])
+        if "not_computed" in figures
+    ]
+    if not_measured:
+        amber.append("not everything could be measured")
+        answer += "".join(f" Not measured: {reason}" for reason in not_measured)
+    light: Light = "red" if red else "amber" if amber else "green"
+    if red + amber:
+        answer = f"Why: {'; '.join(red + amber)}. {answer}"
+    elif copies["noticed"][f"{COPIES_TO_NOTICE:g}"] < NOTICED:
+        light = "grey"
+        answer += " The set, or the reserve, is too small for an answer."
+    return Verdict("private", light, answer, PRIVATE_RULE)
+
+
+def _search(copies: Mapping[str, Any]) -> str:
+    """What the search for copies found, and what it can find."""
     found, fresh, hidden = len(copies["found"]), copies["fresh"], _best_hidden(copies["power"])
     noticed = copies["noticed"][f"{COPIES_TO_NOTICE:g}"]
     answer = (
@@ -40,45 +71,38 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
         f"sets like this one with {percent(COPIES_TO_NOTICE)} copies."
     )
     if copies["filter"] is None:
-        answer += " No copy filter was used while the images were drawn."
-    else:
-        drawn, rejected = copies["filter"]["drawn"], copies["filter"]["rejected"]
-        answer += f" The copy filter rejected {rejected} of {drawn} draws."
-    if "levels" in membership:
-        attack = _declared_attack(membership)
-        low, high = attack["interval"]
-        answer += (
-            " With the model itself, an attacker distinguishes training images from others with an "
-            f"area under the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is "
-            "guessing)."
-        )
-        if "base_size" in privacy:
-            answer += (
-                f" This was tested on the diffusion model, at {privacy['base_size']} pixels, and "
-                "not on the upscaler."
-            )
-    answer += "".join(f" Not measured: {reason}" for reason in _not_measured(privacy))
+        return f"{answer} No copy filter was used while the images were drawn."
+    drawn, rejected = copies["filter"]["drawn"], copies["filter"]["rejected"]
+    return f"{answer} The copy filter rejected {rejected} of {drawn} draws."
+
+
+def _attack(privacy: Mapping[str, Any]) -> str:
+    """What an attacker learns from the model itself."""
+    membership = privacy["membership"]
     if "not_asked" in membership:
-        answer += f" Not tested: {membership['not_asked']}"
-    red = _reasons_for_red(copies)
-    if "variations" in privacy:
-        red.append(privacy["variations"])
-    amber = _reasons_for_amber(copies, privacy, membership, assumed)
-    light: Light = "red" if red else "amber" if amber else "green"
-    if red + amber:
-        answer = f"Why: {'; '.join(red + amber)}. {answer}"
-    if light == "green" and noticed < NOTICED:
-        light = "grey"
-        answer += " The set, or the reserve, is too small for an answer."
-    return Verdict("private", light, answer, PRIVATE_RULE)
+        return f" Not tested: {membership['not_asked']}"
+    if "levels" not in membership:
+        return ""
+    attack = _declared_attack(membership)
+    low, high = attack["interval"]
+    answer = (
+        " With the model itself, an attacker distinguishes training images from others with an "
+        f"area under the curve of {attack['auc']:.2f} ({low:.2f} to {high:.2f}; 0.5 is guessing)."
+    )
+    if "base_size" in privacy:
+        answer += (
+            " This was tested on the diffusion model, at "
+            f"{privacy['base_size']} pixels, and not on the upscaler."
+        )
+    return answer
 
 
 def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
     reasons = []
-    for role, count in copies["identical"].items():
-        if count:
-            have = "image has" if count == 1 else "images have"
-            reasons.append(f"{count} {have} the pixels of a real image of the role {role}")
+    for role, positions in copies["identical"].items():
+        if positions:
+            have = "image has" if len(positions) == 1 else "images have"
+            reasons.append(f"{len(positions)} {have} the pixels of a real image of the role {role}")
     if _beyond_chance(len(copies["found"]), copies["images"]) and _beyond_real_images(copies):
         reasons.append(f"more than {percent(COPIES_BY_CHANCE)} of the set are copies")
     if _rejected(copies) > COPIES_IF_MEMORISED:
@@ -86,9 +110,7 @@ def _reasons_for_red(copies: dict[str, Any]) -> list[str]:
     return reasons
 
 
-def _reasons_for_amber(
-    copies: dict[str, Any], privacy: Mapping[str, Any], membership: dict[str, Any], assumed: bool
-) -> list[str]:
+def _reasons_for_amber(copies: dict[str, Any]) -> list[str]:
     reasons = []
     if _beyond_real_images(copies):
         reasons.append("the set holds more copies than chance")
@@ -96,21 +118,17 @@ def _reasons_for_amber(
         copies["filter"]["rejected"], copies["filter"]["drawn"]
     ):
         reasons.append("the model draws copies more often than chance")
-    if privacy["in_pixels"].get("c_t", 0.0) < COPYING:
-        reasons.append("the images crowd around the training images")
-    if assumed:
-        reasons.append("it is only assumed that the generator did not learn from these images")
-    if _not_measured(privacy):
-        reasons.append("not everything could be measured")
-    if "levels" in membership and _declared_attack(membership)["interval"][0] > MEMBERSHIP_REVEALED:
-        reasons.append("the model reveals its training images")
     return reasons
 
 
-def _not_measured(privacy: Mapping[str, Any]) -> list[str]:
-    """Why a figure is missing."""
-    figures = privacy["in_pixels"], privacy["membership"]
-    return [of["not_computed"] for of in figures if "not_computed" in of]
+def _given_away(privacy: Mapping[str, Any]) -> list[str]:
+    """What speaks against the set besides copies."""
+    reasons, membership = [], privacy["membership"]
+    if privacy["in_pixels"].get("c_t", 0.0) < COPYING:
+        reasons.append("the images crowd around the training images")
+    if "levels" in membership and _declared_attack(membership)["interval"][0] > MEMBERSHIP_REVEALED:
+        reasons.append("the model reveals its training images")
+    return reasons
 
 
 def _rejected(copies: dict[str, Any]) -> float:

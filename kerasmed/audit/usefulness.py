@@ -122,7 +122,7 @@ def usefulness(
 
 def test_images_in(synthetic: ImageSet, test: ImageSet) -> str | None:
     """Why no CNN can be tested: the synthetic set holds test images. None if it does not."""
-    count = identical_images(np.asarray(test.images), np.asarray(synthetic.images))
+    count = len(identical_images(np.asarray(test.images), np.asarray(synthetic.images)))
     if not count:
         return None
     have = "image has" if count == 1 else "images have"

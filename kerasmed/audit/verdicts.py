@@ -153,8 +153,8 @@ def judge_fidelity(fidelity: Mapping[str, Any]) -> Verdict:
     if not fidelity["in_networks"]:
         light = "amber" if light == "green" else light
         answer += (
-            " That CNN was trained on the training images, so these figures may be too good; set "
-            "audit.extractors to another network."
+            " That CNN learned from images that are compared here, so these figures may be too "
+            "good; set audit.extractors to another network."
         )
     return Verdict("faithful", light, answer, FAITHFUL_RULE)
 

@@ -216,8 +216,8 @@ class CopyDetector:
         return centred / np.maximum(np.linalg.norm(centred, axis=-1, keepdims=True), 1e-6)
 
 
-def identical_images(real: np.ndarray, synthetic: np.ndarray) -> int:
-    """Number of synthetic images with the pixels of a real one, also flipped or turned.
+def identical_images(real: np.ndarray, synthetic: np.ndarray) -> list[int]:
+    """Positions of synthetic images with the pixels of a real one, also flipped or turned.
 
     Args:
         real: uint8 (n, size, size, 3).
@@ -228,7 +228,7 @@ def identical_images(real: np.ndarray, synthetic: np.ndarray) -> int:
         for image in real
         for version in all_versions(image[None], "dihedral")[0]
     }
-    return sum(hash(image.tobytes()) in known for image in synthetic)
+    return [at for at, image in enumerate(synthetic) if hash(image.tobytes()) in known]
 
 
 def compared_groups(groups: np.ndarray, num_train: int, seed: int) -> np.ndarray:

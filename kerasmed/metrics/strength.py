@@ -18,8 +18,9 @@ class Ratio(TypedDict):
 
     ratio: NotNegative
     """1 if both are alike."""
-    interval: tuple[NotNegative, NotNegative]
-    """Its 95% interval, over resamples of the groups of either set."""
+    interval: tuple[NotNegative, NotNegative] | None
+    """Its 95% interval, over resamples of the groups of either set; null where one has a single
+    group."""
 
 
 class Band(Ratio):
@@ -109,12 +110,12 @@ def relative_strength(
     ]
     figures, of_reference = ([side.figures(w) for w in side.weights()] for side in sides)
     ratios = np.array(figures) / np.maximum(of_reference, 1e-12)  # one image has no deviation
+    results: list[Ratio] = [{"ratio": float(ratio), "interval": None} for ratio in ratios[0]]
     fewest = min(side.num_groups for side in sides)
-    low, high = expanded_interval(ratios[1:], fewest)
-    results: list[Ratio] = [
-        {"ratio": float(ratio), "interval": (float(start), float(end))}
-        for ratio, start, end in zip(ratios[0], low, high, strict=True)
-    ]
+    if fewest > 1:
+        low, high = expanded_interval(ratios[1:], fewest)
+        for result, start, end in zip(results, low, high, strict=True):
+            result["interval"] = float(start), float(end)
     *bands, brightness, contrast = results
     return {
         "bands": [

@@ -19,7 +19,7 @@ def privacy(
             "filter": None if rejected is None else {"rejected": rejected, "drawn": 400},
             "images": 400,
             "found": [{}] * copies,
-            "identical": {"train": identical, "reserve": 0},
+            "identical": {"train": list(range(identical)), "reserve": []},
             "fresh": {"images": 300, "copies": 1},
             "p_value": p_value,
             "power": [
@@ -84,7 +84,15 @@ def test_privacy_is_not_green_where_a_figure_could_not_be_measured(figure):
     assert "Not measured: too few images." in verdict.answer
 
 
-def test_privacy_without_a_search_for_copies_is_not_answered():
-    without_search = {**privacy(), "copies": {"not_computed": "too few."}}
+def test_privacy_without_a_search_for_copies_goes_by_the_rest():
+    no_search = {"copies": {"not_computed": "too few."}}
 
-    assert judge_privacy(without_search).light == "grey"
+    assert judge_privacy({**privacy(), **no_search}).light == "grey"
+    assert judge_privacy({**privacy(), **no_search}, assumed=True).light == "grey"
+    revealed = judge_privacy({**privacy(auc_low=0.61), **no_search})
+    assert revealed.light == "amber"
+    assert revealed.answer.startswith(
+        "Why: the model reveals its training images. Copies were not searched for: too few. With"
+    )
+    variations = {"variations": "each image is a variation of a training image"}
+    assert judge_privacy({**privacy(), **no_search, **variations}).light == "red"

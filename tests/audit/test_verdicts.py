@@ -176,7 +176,7 @@ def test_fidelity_in_features_that_learned_from_the_training_images_is_not_green
     verdict = judge_fidelity(fidelity)
 
     assert verdict.light == "amber"
-    assert "In the features of CNN. That CNN was trained on the training images" in verdict.answer
+    assert "In the features of CNN. That CNN learned from images that are" in verdict.answer
 
 
 def test_fidelity_that_was_not_computed_is_not_answered():

@@ -62,6 +62,12 @@ def test_set_against_itself_is_one_and_half_the_amplitude_a_quarter():
     assert halved["brightness"]["ratio"] == pytest.approx(1.0, rel=0.02)
 
 
+def test_one_group_has_no_interval():
+    images, labels = waves(40, 5, 30), np.zeros(30, int)
+    compared = relative_strength(images, labels, images, labels, np.zeros(30, int))
+    assert (compared["contrast"]["ratio"], compared["contrast"]["interval"]) == (1.0, None)
+
+
 def test_frequency_of_a_class_does_not_matter():
     images = np.concatenate([waves(40, 5, 30), waves(40, 9, 30)])
     labels = np.repeat([0, 1], 30)

@@ -63,7 +63,9 @@ def facts_of(run: RunFolder, released: ImageSet, withheld: int) -> dict[str, Any
         "variety": _variety(next(iter(spaces.values())), list(data["classes"])),
         "privacy": read_json(run.evaluation / "privacy.json", "kerasmed audit"),
         "verdicts": read_json(run.evaluation / "verdicts.json", "kerasmed audit"),
-        "explained": _read_if_there(run.explanations / "summary.json"),
+        "explained": _read_if_there(run.explanations / "summary.json")
+        if "explain" in stages
+        else None,
         "published": published[0] if published else None,
         "provenance": _provenance(record, manifest, foreign),
         "split_was_edited": _split_was_edited(record),

@@ -72,8 +72,8 @@ def release(
         )
     check_inputs(STAGES["audit"], config, run)
     check_finished(STAGES["audit"], config, run)
-    if "worth" in run.finished_stages():  # the data sheet states it
-        check_finished(STAGES["worth"], config, run)
+    for name in {"worth", "explain"} & run.finished_stages().keys():  # the data sheet states them
+        check_finished(STAGES[name], config, run)
     _refuse_red(run, despite)
     synthetic = read_synthetic(config, run)
     withheld = _copies(run)
@@ -119,13 +119,14 @@ def _refuse_red(run: RunFolder, despite: str | None) -> None:
 
 
 def _copies(run: RunFolder) -> set[int]:
-    """Positions of the synthetic images that the audit calls copies."""
+    """Positions of the synthetic images that are copies of real ones, by the audit."""
     copies = read_json(run.evaluation / "privacy.json", "kerasmed audit")["copies"]
     if "not_computed" in copies:
         raise StageError(
             f"The audit of {run.root} did not search for copies: {copies['not_computed']}"
         )
-    return {pair["synthetic"] for pair in copies["found"]}
+    found = {pair["synthetic"] for pair in copies["found"]}
+    return found.union(*copies["identical"].values())
 
 
 def _write_images(

@@ -173,7 +173,8 @@ def draw_strength(appearance: dict[str, Any], path: Path) -> None:
         strength = appearance["strength"][name]
         ratios = [*strength["bands"], strength["contrast"], strength["brightness"]]
         values = [ratio["ratio"] for ratio in ratios]
-        ends = [[abs(r["interval"][end] - r["ratio"]) for r in ratios] for end in (0, 1)]
+        intervals = [r["interval"] or (r["ratio"], r["ratio"]) for r in ratios]
+        ends = np.abs(np.transpose(intervals) - values)
         positions = [at + shift for at in range(len(ratios))]
         axes.errorbar(positions, values, ends, fmt="o", markersize=4, label=_SETS[name])
     bands = [

@@ -27,6 +27,7 @@ from kerasmed.files import read_json, write_json, write_text
 from kerasmed.metrics.membership import Membership
 from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.result_types import Whole
+from kerasmed.study.best_classifiers import chosen_spec
 from kerasmed.study.cascade import at_size
 from kerasmed.study.classifier_specs import classifier_specs, open_classifier
 from kerasmed.study.config import Config
@@ -37,7 +38,7 @@ from kerasmed.study.synthetic_set import MANIFEST
 
 # The audit uses the features of the first CNN in this order.
 _EXTRACTORS: tuple[Regime, ...] = (
-    "real", "real_twice", "real_best", "real_all", "best", "pretrained", "both", "synthetic",
+    "real", "real_twice", "real_best", "real_all", "pretrained", "both", "synthetic",
 )  # fmt: skip
 
 
@@ -70,7 +71,8 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
         "synthetic": read_synthetic(config, run),
     }
     groups = {"train": all_groups[split["train"]], "reserve": all_groups[split["reserve"]]}
-    spec = min(classifier_specs(config), key=lambda spec: _EXTRACTORS.index(spec.trained_on))
+    specs = classifier_specs(config)
+    spec = min(specs, key=lambda spec: _EXTRACTORS.index(chosen_spec(spec, run).trained_on))
     classifier = open_classifier(spec, run)
     pixels = {name: comparison_pixels(of_set.images) for name, of_set in sets.items()}
     features = features_of_sets(classifier, sets)

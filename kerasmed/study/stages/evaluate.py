@@ -235,7 +235,7 @@ def _evaluate_outside(config: Config, run: RunFolder, image_set: ImageSet) -> No
     )
     split = SplitConfig(patient=config.split.patient)
     images = read_test_images(data, split, image_set.class_names, run.cache / "outside")
-    both = identical_images(np.asarray(image_set.images), np.asarray(images.images))
+    both = len(identical_images(np.asarray(image_set.images), np.asarray(images.images)))
     if both:
         raise DataError(
             f"evaluation.outside: expected images that are not in the study, received {both} with "

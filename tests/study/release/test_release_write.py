@@ -142,6 +142,16 @@ def test_copies_are_withheld(run, copies, tmp_path):
     assert "3 copies of real images were left out" in sheet_of(tmp_path / "set")
 
 
+def test_images_with_the_pixels_of_any_real_image_are_withheld(run, copies, tmp_path):
+    path = run.evaluation / "privacy.json"
+    privacy = json.loads(path.read_text())
+    privacy["copies"]["identical"]["test"] = [1, 3]
+    write_json(path, privacy)
+    copies([3])
+
+    assert release(run, tmp_path / "set")["withheld"] == 2
+
+
 def test_folder_that_is_there_is_left_alone(run, copies, tmp_path):
     with pytest.raises(StageError, match="already exists"):
         release(run, tmp_path)
