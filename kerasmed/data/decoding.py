@@ -1,7 +1,6 @@
 """The pixels of a source at the size of a study, kept as a memory map with a manifest."""
 
 import json
-import secrets
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -17,7 +16,7 @@ from kerasmed.data.image_file import ImageFile
 from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.readers import check_range
-from kerasmed.data.reading import Decoded, made_from, pseudonym, read_source
+from kerasmed.data.reading import SALT, Decoded, made_from, pseudonym, read_source
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
@@ -103,7 +102,7 @@ class ImageWriter:
         self.lacks_range = False
         self._stream, self._size, self._root = stream, size, source.root
         self._stops_without_range = stops_without_range
-        self._salt = secrets.token_bytes(16)  # never stored, so guessed names cannot be verified
+        self._salt = SALT
         self._files: list[list] = []
         self._masks, self._notes = 0, Counter[str]()
         self.write_header()

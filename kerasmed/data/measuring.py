@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import secrets
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,7 +20,7 @@ from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import APPEARANCE, COLUMNS, LISTS, Measurements, name_in_set
 from kerasmed.data.picture import QUANTILE_LEVELS, Picture, distribution
 from kerasmed.data.raster import LEAST_DRAFT
-from kerasmed.data.reading import Collector, Decoded, made_from, pseudonym, read_source
+from kerasmed.data.reading import SALT, Collector, Decoded, made_from, pseudonym, read_source
 from kerasmed.data.sources import open_source
 from kerasmed.files import make_folder, written_aside
 from kerasmed.fingerprint import Fingerprint
@@ -132,7 +131,7 @@ class MeasurementTable:
 
     def __init__(self, root: Path):
         self._root = root
-        self._salt = secrets.token_bytes(16)  # never stored, so guessed names cannot be verified
+        self._salt = SALT
         self._chunks: list[dict[str, np.ndarray]] = []
         self._rows: list[tuple] = []
         self._bits: list[np.ndarray] = []

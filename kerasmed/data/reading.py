@@ -1,6 +1,7 @@
 """One pass over a source: every file is read and decoded once, on all cores, in bounded memory."""
 
 import hashlib
+import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -148,6 +149,11 @@ def _listing(paths: Sequence[Path]) -> str:
         line = f"{path}\0{stat.st_size} {stat.st_mtime_ns}\n"
         digest.update(line.encode(errors="surrogateescape"))  # names need not be UTF-8
     return digest.hexdigest()
+
+
+# Patients of sets that one process reads can be compared. It is never stored, so guessed names
+# cannot be verified.
+SALT = secrets.token_bytes(16)
 
 
 def pseudonym(patient: str | None, salt: bytes) -> str | None:

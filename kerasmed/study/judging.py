@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from pydantic import ValidationError
 
 from kerasmed.audit.appearance import AppearanceOfSets, appearance_of_sets
 from kerasmed.audit.comparison import TrainedOn
@@ -25,15 +26,24 @@ from kerasmed.data.image_set import ImageSet, Roles
 from kerasmed.data.measuring import measure_pixels
 from kerasmed.data.readers import is_hidden, read_image
 from kerasmed.data.symmetry import check_symmetry
-from kerasmed.errors import InputError
+from kerasmed.errors import ConfigError, InputError
 from kerasmed.files import write_json
 from kerasmed.metrics.memorisation import comparison_pixels
 from kerasmed.progress import say
 from kerasmed.runtime.backend import load_keras
+from kerasmed.settings import Section, describe_problems
 from kerasmed.study.config import Config
 from kerasmed.study.foreign_set import check_same_classes
 from kerasmed.study.report.judged import render_judged
 from kerasmed.text import counted
+
+SectionType = TypeVar("SectionType", bound=Section)
+
+# Settings of how a study mixes real and synthetic images.
+_UNUSED = {
+    *("train_on", "equal_steps", "synthetic_fraction", "synthetic_weight", "first_phase"),
+    *("second_learning_rate", "second_finetune_fraction"),
+}
 
 
 class Verdicts:
@@ -125,7 +135,9 @@ def judge(
     """
     check_symmetry(symmetry)
     _check_sets(roles, synthetic)
-    config = ClassifierConfig(backbones=list(classifiers) or ["MobileNetV2"], **settings)
+    if unused := sorted(_UNUSED & settings.keys()):
+        raise InputError(f"judge trains on real or on synthetic images alone: drop {unused}.")
+    config = _checked(ClassifierConfig, backbones=list(classifiers) or ["MobileNetV2"], **settings)
     groups = {name: _groups_of(real) for name, real in roles}
     compared = {name: groups[name] for name in ("reserve", "train")}
     useful, network = _usefulness(
@@ -135,10 +147,15 @@ def judge(
     features = {} if network is None else features_of_sets(network, sets)
     if not classifiers:
         config = config.model_copy(update={"weights": "none"})  # nothing that could be the default
-    audit = AuditConfig(
-        extractors=None if extractors is None else list(extractors),
-        extractor_weights=config.weights if config.weights != "none" else "imagenet",
-    )
+    audit = AuditConfig()
+    if extractors is not None:
+        weights = config.weights if isinstance(config.weights, dict) else {}
+        audit = _checked(
+            AuditConfig,
+            extractors=list(extractors),
+            extractor_weights={k: v for k, v in weights.items() if v != "none"}
+            or ("imagenet" if config.weights == "none" else config.weights),
+        )
     named = named_extractors(audit, config)
     pixels = {name: comparison_pixels(of_set.images) for name, of_set in sets.items()}
     features_of = "no CNN" if network is None else f"{classifiers[0]}, trained on real images"
@@ -167,6 +184,14 @@ def judge(
     }  # fmt: skip
     answers = verdicts(useful, fidelity, privacy, assumed=not train_is_known)
     return Verdicts(roles, synthetic, results, answers)
+
+
+def _checked(section: type[SectionType], **values: Any) -> SectionType:
+    """A section of settings; ``InputError`` where they are not valid."""
+    try:
+        return section(**values)
+    except ValidationError as error:
+        raise InputError(f"judge: {describe_problems(error)}") from None
 
 
 def _check_sets(roles: Roles, synthetic: ImageSet) -> None:
@@ -253,7 +278,8 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
         real: real images.
         synthetic: the synthetic set.
         train: the images that the generator learned from; those of ``real`` that are among them,
-            or near-duplicates, are left out. If None, ``real`` is split into all roles.
+            near-duplicates, or of the same patients, are left out. If None, ``real`` is split into
+            all roles.
         config: of which the sections ``data``, ``split``, ``classifiers``, ``audit`` and the seed
             count.
 
@@ -262,9 +288,13 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
         InputError: as for ``judge``.
     """
     paths = {"real": real, "synthetic": synthetic} | ({} if train is None else {"train": train})
-    drawn = config.data.model_copy(update={"synthetic": "allow"})
-    data = {"real": config.data, "synthetic": drawn, "train": config.data}
-    sets = {name: _read(path, data[name]) for name, path in paths.items()}
+    reference = "real" if train is None else "train"
+    sets = {reference: _read(paths[reference], config.data)}
+    shown = sets[reference].formats.get("grey_range")  # all sets are shown in this range
+    data = config.data.model_copy(update={"grey_range": tuple(shown)} if shown else {})
+    for name in paths.keys() - sets:
+        allowed = {"synthetic": "allow"} if name == "synthetic" else {}
+        sets[name] = _read(paths[name], data.model_copy(update=allowed))
     if any(_is_unlabelled(path) for path in paths.values()):
         say("Unlabelled images: all count as one class.")
         sets = {name: _without_labels(images) for name, images in sets.items()}
@@ -283,7 +313,12 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
             test=others.test,
             reserve=others.train + others.validation + others.reserve,
         )
-    settings = config.classifiers.model_dump(exclude={"backbones", "seeds", "train_on"})
+    if unused := sorted(_UNUSED & config.classifiers.model_fields_set):
+        raise ConfigError(
+            "judge trains on real or on synthetic images alone: expected settings of the CNNs, "
+            f"received classifiers.{', classifiers.'.join(unused)}; drop what has no effect."
+        )
+    settings = config.classifiers.model_dump(exclude={"backbones", "seeds", *_UNUSED})
     return judge(
         roles,
         sets["synthetic"],
@@ -325,7 +360,7 @@ def _split(images: ImageSet, config: Config, **fractions: float) -> Roles:
 
 
 def _not_among(images: ImageSet, known: ImageSet, config: Config) -> ImageSet:
-    """The images without those that are among known ones, or near-duplicates of them."""
+    """The images without those that are among known ones, near-duplicates, or of their patients."""
     together = measure_pixels(
         np.concatenate([known.images, images.images]), known.files + images.files
     )
@@ -335,9 +370,18 @@ def _not_among(images: ImageSet, known: ImageSet, config: Config) -> ImageSet:
     linked = pairs[is_known[pairs].any(axis=1)]
     leave_out = np.zeros(len(images), bool)
     leave_out[linked[linked >= len(known)] - len(known)] = True
+    patients = {file.patient for file in known.files} - {None}
+    if config.split.patient != "ignore":
+        leave_out |= [file.patient in patients for file in images.files]
+    if leave_out.all():
+        raise InputError(
+            "Real images: expected some that the generator did not learn from, received none: all "
+            "are among them, near-duplicates, or of the same patients; add others, or set "
+            "split.patient=ignore if the names of patients are placeholders."
+        )
     if leave_out.any():
         say(
             f"Left out of the real images: {counted(int(leave_out.sum()), 'image')} that the "
-            "generator learned from, or near-duplicates."
+            "generator learned from, near-duplicates, or of the same patients."
         )
     return images[~leave_out]

@@ -1,10 +1,12 @@
 """Any synthetic set is judged: from Python and by `kerasmed judge`."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from conftest import phantom_set
+from PIL import Image
 
 import kerasmed as km
 from kerasmed.cli.main import main
@@ -123,6 +125,15 @@ def test_sets_that_do_not_go_together_are_refused(roles, fresh):
         judged(roles, other)
 
 
+def test_settings_that_are_wrong_or_do_nothing_are_refused(roles, fresh):
+    with pytest.raises(InputError, match=r"judge: .*epochs"):
+        judged(roles, fresh, epochs=3)
+    with pytest.raises(InputError, match=r"drop \['synthetic_weight'\]"):
+        judged(roles, fresh, synthetic_weight=2.0)
+    weights = {"MobileNetV2": "none"}  # of the CNN, and of no extractor
+    assert km.judge(roles, fresh, classifiers=[], extractors=[], weights=weights)
+
+
 def test_one_class_is_judged_but_for_usefulness(phantoms, trained):
     one = ImageSet.from_arrays(np.asarray(phantoms.images), [0] * len(phantoms))
     roles = one[:220].split(train=0.4, test=0.2)
@@ -178,6 +189,38 @@ def test_a_tenth_of_what_the_generator_learned_from_validates(folders, roles, mo
     assert 0.05 < len(received.validation) / learned < 0.15
 
 
+def test_patients_that_the_generator_learned_from_are_left_out(phantoms):
+    files = [replace(file, patient=f"P{i // 4}") for i, file in enumerate(phantoms.files)]
+    images = replace(phantoms, files=tuple(files))
+    data = {"source": "real", "image_size": 16}
+    config = parse_config({"name": "judged", "data": data, "diffusion": {"widths": [8]}}, "test")
+    learned = images[np.arange(len(images)) % 8 == 0]  # one of every second patient
+    others = images[np.arange(len(images)) % 8 != 0]
+
+    left = judging._not_among(others, learned, config)
+
+    assert {file.patient for file in left.files} == {f"P{i}" for i in range(1, 70, 2)}
+    with pytest.raises(InputError, match=r"received none.*split\.patient=ignore"):
+        judging._not_among(images[1:3], learned, config)
+
+
+def test_all_sets_are_shown_in_the_range_of_the_first(tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for name, brightest in (("real", 4000), ("synthetic", 1000)):
+        for i in range(40):
+            path = tmp_path / name / "ab"[i % 2] / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(rng.integers(0, brightest, (16, 16), dtype=np.uint16)).save(path)
+    received = {}
+    monkeypatch.setattr(judging, "judge", lambda roles, other, *_, **__: received.update(s=other))
+    data = {"source": "real", "image_size": 16}
+    config = parse_config({"name": "judged", "data": data, "diffusion": {"widths": [8]}}, "test")
+
+    judging.judge_folders(tmp_path / "real", tmp_path / "synthetic", None, config)
+
+    assert 25 < received["s"].images.mean() < 40
+
+
 def test_command_without_the_training_images_says_what_it_assumes(folders, trained, capsys):
     import shutil
 
@@ -211,6 +254,10 @@ def test_unlabelled_images_are_taken_for_one_class(folders, trained, capsys):
         (["missing", "synthetic"], "missing"),
         (["real", "synthetic", "--set", "diffusion.widths=[8]"], "--set with judge takes data."),
         (["real", "synthetic", "--set", "classifiers.backbones=[MobilNet]"], "MobilNet"),
+        (
+            ["real", "synthetic", "--set", "classifiers.equal_steps=false"],
+            "classifiers.equal_steps",
+        ),
     ],
 )
 def test_bad_input_is_one_line(folders, arguments, expected, capsys, monkeypatch):
