@@ -9,6 +9,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from kerasmed.errors import MachineError
+
 
 def machine() -> dict[str, object]:
     """Processor, cores, memory and operating system, for the record of every figure."""
@@ -20,6 +22,26 @@ def machine() -> dict[str, object]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
     }
+
+
+def require_memory(needed: float, what: str) -> None:
+    """Refuse work that needs more memory than is free, which would end this process unasked.
+
+    Args:
+        needed: bytes.
+        what: the work, for the message.
+
+    Raises:
+        MachineError: less memory is free.
+    """
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if free < needed:
+        raise MachineError(
+            f"{what}: expected {needed / 2**30:.1f} GiB of free memory, received "
+            f"{free / 2**30:.1f}; close other programs, or use a machine with more memory."
+        )
 
 
 def cpu_fields() -> dict[str, str]:

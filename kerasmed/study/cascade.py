@@ -24,6 +24,7 @@ from kerasmed.errors import StageError
 from kerasmed.inference.pixels import DetailRange
 from kerasmed.inference.upscaler import OnnxUpscaler
 from kerasmed.runtime.backend import load_keras
+from kerasmed.runtime.hardware import require_memory
 from kerasmed.study.config import Config
 
 # Class, index and attempt of a draw, and its pixels.
@@ -32,6 +33,7 @@ Draw = tuple[tuple[int, int, int], np.ndarray]
 # These two bound the memory: the network sees no more than four images of 256 pixels at once.
 _PIXELS_AT_ONCE = 4 * 256**2
 _TILE_SIZE = 512
+_BYTES = 32  # that it takes at once for each pixel and channel of its first level
 
 
 def pixels_at(images: np.ndarray, size: int) -> np.ndarray:
@@ -54,10 +56,14 @@ class Enlarger:
 
     Raises:
         StageError: the file is an upscaler of another study.
+        MachineError: too little memory is free for the images that it sees at once.
     """
 
     def __init__(self, path: Path, config: Config, image_set: ImageSet):
         self._config = config
+        require_memory(
+            _PIXELS_AT_ONCE * config.upscaler.widths[0] * _BYTES, f"Drawing with {path.name}"
+        )
         self._network, self._ranges, own = _open(path)
         expected = {
             "class_names": list(image_set.class_names),

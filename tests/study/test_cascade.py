@@ -3,9 +3,11 @@
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jsonschema
 import numpy as np
+import psutil
 import pytest
 import yaml
 from conftest import TINY, phantom_set
@@ -14,7 +16,7 @@ from PIL import Image
 from kerasmed.audit.privacy import membership_of_training_images
 from kerasmed.cli.main import main
 from kerasmed.diffusion.enlarge import reduce_images
-from kerasmed.errors import ConfigError, StageError
+from kerasmed.errors import ConfigError, MachineError, StageError
 from kerasmed.inference.upscaler import OnnxUpscaler
 from kerasmed.metrics.copies import Copy
 from kerasmed.study import cascade, synthetic_set
@@ -291,6 +293,13 @@ def test_upscaler_of_another_study_is_refused(run, config, monkeypatch, key, val
     monkeypatch.setattr(cascade, "_open", other)
     with pytest.raises(StageError, match=f"another study: expected {key} .* received"):
         Enlarger(path, config, image_set)
+
+
+def test_too_little_memory_is_refused_before_anything_is_drawn(monkeypatch):
+    memory = SimpleNamespace(available=2**28)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    with pytest.raises(MachineError, match=r"upscaler\.onnx: expected 0\.4 GiB .* received 0\.2"):
+        Enlarger(Path("upscaler.onnx"), settings(256), phantom_set(per_class=1))
 
 
 def test_size_of_what_is_drawn_cannot_change_in_a_finished_study(run, config):
