@@ -50,7 +50,11 @@ def read(path: Path) -> dict:
 
 def is_settings(block: dict) -> bool:
     """Whether a block has the tag with which papermill marks the settings of a notebook."""
-    return "parameters" in block["metadata"].get("tags", [])
+    return has_tag(block, "parameters")
+
+
+def has_tag(block: dict, tag: str) -> bool:
+    return tag in block["metadata"].get("tags", [])
 
 
 def names_set_by(code: str) -> set[str]:
@@ -79,6 +83,13 @@ def test_notebook_holds_code_and_no_results(path):
     assert [block for block in code if is_settings(block)] == code[:1]
     settings, _ = TINY[path.stem]
     assert names_set_by(settings) == names_set_by("".join(code[0]["source"]))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_one_block_of_a_notebook_makes_its_picture_in_the_docs(path):
+    blocks = read(path)["cells"]
+    assert [b["cell_type"] for b in blocks if has_tag(b, "picture")] == ["code"]
+    assert (ROOT / "docs" / "images" / f"{path.stem}.png").exists()
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -128,3 +139,5 @@ def test_notebook_runs(path, image_folder, tmp_path):
         if "image/png" in output.get("data", ())
     ]  # fmt: skip
     assert len(pictures) >= 3
+    (block,) = (block for block in notebook.cells if has_tag(block, "picture"))
+    assert any("image/png" in output.get("data", ()) for output in block.outputs)

@@ -34,10 +34,8 @@ def named_extractors(audit: AuditConfig, classifiers: ClassifierConfig) -> list[
     """
     names, weights, key = audit.extractors, audit.extractor_weights, "audit.extractor_weights"
     if names is None:
-        pretrained = (
-            b for b in classifiers.backbones if classifiers.of_backbone(b).weights != "none"
-        )
-        names, weights, key = list(pretrained)[:1], classifiers.weights, "classifiers.weights"
+        names, weights = classifiers.pretrained()[:1], classifiers.weights
+        key = "classifiers.weights"
     return [_find(name, weights, key) for name in names]
 
 

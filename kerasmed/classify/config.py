@@ -108,6 +108,10 @@ class ClassifierConfig(Section):
         changes |= {"backbones": [backbone], "weights": weights, "by_backbone": {}}
         return self.model_copy(update=changes)
 
+    def pretrained(self) -> list[str]:
+        """The backbones that have pretrained weights."""
+        return [name for name in self.backbones if self.of_backbone(name).weights != "none"]
+
     @field_validator("backbones", "train_on")
     @classmethod
     def once_each(cls, values: list[str]) -> list[str]:

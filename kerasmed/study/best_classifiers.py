@@ -37,7 +37,10 @@ def choose_best(
             spec for spec in of_backbone if spec.trained_on in (*PLAIN_REGIMES, *SYNTHETIC_REGIMES)
         ]
         hashes = {spec.name: sha256_of(trained_path(spec, run)) for spec in candidates}
-        made_from = Fingerprint({}, {**hashes, "validation images": validation.data_hash})
+        made_from = Fingerprint(
+            {"validation groups": groups.tolist()},
+            {**hashes, "validation images": validation.data_hash},
+        )
         best = [spec for spec in of_backbone if spec.trained_on == "best"]
         if all(_is_made(spec, run, made_from) for spec in best):
             continue

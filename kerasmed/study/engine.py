@@ -135,11 +135,21 @@ def _made_from(stage: Stage, config: Config, run: RunFolder) -> Fingerprint:
 
 
 def _built_on(stage: Stage, config: Config, run: RunFolder) -> Fingerprint:
-    """What earlier stages give to a stage: their outputs as recorded, without the split."""
+    """What earlier stages give to a stage: their outputs as recorded, without the split.
+
+    Of the images it is what decides their pixels and how they may be turned.
+    """
     finished = run.finished_stages()
+    images = {}
+    if stage.name != "data" and "data" in finished:
+        images = {
+            "data_hash": finished["data"]["result"]["data_hash"],
+            "image_size": config.data.image_size,
+            "symmetry": config.data.symmetry,
+        }
     names = [name for name in _needs(stage, config, run) if name in finished and name != "data"]
     outputs = {key: mark for name in names for key, mark in finished[name]["outputs"].items()}
-    return Fingerprint({}, outputs)
+    return Fingerprint({"data": images}, outputs)
 
 
 def _outdated(stage: Stage, config: Config, run: RunFolder) -> list[Difference]:

@@ -131,9 +131,10 @@ def mark_of_extractor(config: Config, settings: SamplingConfig) -> dict[str, str
     """What identifies the network whose features are compared; nothing if all draws are kept."""
     if not compares_draws(settings):
         return {}
-    extractor = _extractor(config)
-    file = Path(extractor.weights or extractor.network)
-    return {"extractor": sha256_of(file) if file.is_file() else str(file)}
+    network, weights = _extractor(config)
+    file = Path(weights or network)
+    mark = sha256_of(file) if file.is_file() else str(file)
+    return {"extractor": mark if weights is None else f"{network} {mark}"}
 
 
 def _extractor(config: Config) -> Extractor:

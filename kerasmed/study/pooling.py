@@ -12,6 +12,7 @@ from kerasmed.study.classifier_specs import classifier_specs
 from kerasmed.study.config import parse_config
 from kerasmed.study.engine import check_finished
 from kerasmed.study.run_folder import RunFolder
+from kerasmed.study.stage import deciding_settings
 from kerasmed.study.stages import STAGES
 
 
@@ -84,8 +85,9 @@ class _Answers:
         config = parse_config(record["config"], str(run.record_path))
         check_finished(STAGES["evaluate"], config, run)
         self.data_hash, self.seed = record["data_hash"], config.seed
-        left_out = {"name", "seed", "runtime", "explain", "audit", "classifiers"}
-        settings = config.model_dump(mode="json", exclude=left_out)
+        left_out = {"name", "seed", "runtime", "explain", "audit", "export", "worth", "classifiers"}
+        settings = deciding_settings(config.model_dump(mode="json", exclude=left_out))
+        settings["data"].pop("source")  # a path, which `data_hash` makes sure of
         # CNNs may be added to a study; those that all have are compared.
         added = {"train_on", "backbones", "seeds", "by_backbone"}
         classifiers = config.classifiers.model_dump(mode="json", exclude=added)

@@ -63,7 +63,8 @@ class Stage:
         inputs: files that the settings name and that it reads, such as pretrained weights.
         sharding: how it is divided among processes; None if one process does it all.
         additions: what can be added once it is finished; None if nothing can.
-        of_cascade: further settings that it depends on in a study with an upscaler.
+        further: settings of other sections that it depends on.
+        of_cascade: the same, in a study with an upscaler.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
@@ -76,12 +77,13 @@ class Stage:
     inputs: Callable[[Config], list[Path]] = lambda config: []
     sharding: Sharding | None = None
     additions: Additions | None = None
+    further: Callable[[Config], dict[str, Any]] = lambda config: {}
     of_cascade: Callable[[Config], dict[str, Any]] = lambda config: {}
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that determine the result of this stage."""
-        settings = config.model_dump(mode="json", include=set(self.sections))
+        settings = config.model_dump(mode="json", include=set(self.sections)) | self.further(config)
         if config.is_cascade:
             settings |= self.of_cascade(config)
         return deciding_settings(settings)
@@ -94,6 +96,7 @@ def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:
         ("runtime", "distribution"),
         ("diffusion", "preview_every"),
         ("upscaler", "preview_every"),
+        ("sampling", "source_learned_from"),
         ("worth", "in_study"),
     ):
         if section in deciding:

@@ -1,5 +1,6 @@
 """A synthetic set that one or several processes are drawing."""
 
+import glob
 import hashlib
 import json
 import shutil
@@ -123,14 +124,15 @@ class SyntheticSet:
                 "timesteps": self._settings.timesteps().tolist(),
             },
         }
-        networks = {
+        files = {
             "denoiser": sha256_of(denoiser_path(config, run)),
+            "split.json": sha256_of(run.split_path),  # real images decide which draws are kept
             **mark_of_extractor(config, self._settings),
         }
         if config.is_cascade:
             made_with["upscaler"] = config.upscaler.of_drawing()
-            networks["upscaler"] = sha256_of(upscaler_path(config, run))
-        self._made_from = Fingerprint(made_with, networks)
+            files["upscaler"] = sha256_of(upscaler_path(config, run))
+        self._made_from = Fingerprint(made_with, files)
         self.target = run.synthetic_set(variant)
         self._folder = self.target.with_name(f"{self.target.name}.unfinished")
 
@@ -328,7 +330,8 @@ class SyntheticSet:
 
     def _reasons(self, path: Path) -> list[RejectedFor]:
         """Why each draw of an image was left out."""
-        notes = self._folder.glob(_REJECTED.replace("*", f"{path.parent.name}-{path.stem}-*"))
+        of_image = glob.escape(f"{path.parent.name}-{path.stem}")
+        notes = self._folder.glob(_REJECTED.replace("*", f"{of_image}-*"))
         return [read_json(note, _MADE_BY)["reason"] for note in notes]
 
     @cached_property

@@ -364,6 +364,20 @@ def test_data_leakage_leaves_out_seeds_that_cannot_be_split(
     assert "by group" in capsys.readouterr().out
 
 
+def test_data_leakage_without_any_split_by_group_is_refused(
+    tiny_config, tmp_path, monkeypatch, capsys
+):
+    folder = write_folder(tmp_path)
+
+    def make_split(*_):
+        raise DataError("too few groups")
+
+    monkeypatch.setattr(leakage, "make_split", make_split)
+    arguments = ["--data", str(folder), "--out", str(tmp_path / "run")]
+    assert main(["data", "leakage", str(tiny_config), *arguments]) == 2
+    assert "expected enough groups to split them anew" in capsys.readouterr().err
+
+
 def test_data_leakage_repeats_its_numbers(tiny_config, tiny_run, run_copy):
     before = json.loads((tiny_run / "evaluation" / "leakage.json").read_text())
     assert main(["data", "leakage", str(tiny_config), "--out", str(run_copy)]) == 0

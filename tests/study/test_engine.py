@@ -27,7 +27,7 @@ def _changed(section, key, value, config=CONFIG):
     return parse_config(values, "test")
 
 
-def _run(run, *names, config=CONFIG, content="first"):
+def _run(run, *names, config=CONFIG, content="first", data_hash="0"):
     """Run stages whose work is to write one file each."""
     for name in names:
         path = run.split_path if name == "data" else run.root / f"{name}.out"
@@ -35,7 +35,7 @@ def _run(run, *names, config=CONFIG, content="first"):
         def work(config, run, name=name, path=path):
             path.write_text(content)
             results = {
-                "data": {"data_hash": "0"},
+                "data": {"data_hash": data_hash},
                 "sampling": {"variants": dict.fromkeys(config.sampling.variants)},
                 "classifiers": {"classifiers": [spec.name for spec in classifier_specs(config)]},
             }
@@ -97,6 +97,36 @@ def test_stages_on_a_split_that_was_made_again_are_redone(tmp_path):
     _run(run, "data", content="second")
     check_unchanged(STAGES["diffusion"], CONFIG, run)
     assert not is_current(STAGES["diffusion"], CONFIG, run)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("symmetry", "dihedral"), ("image_size", 128), ("grey_range", [0, 9])]
+)
+def test_stages_on_images_that_are_read_differently_are_redone(tmp_path, monkeypatch, key, value):
+    run, config = RunFolder(tmp_path), _changed("data", key, value)
+    _run(run, *ALL)
+    _run(run, "data", config=config, data_hash="0" if key != "grey_range" else "1")
+    for name in ALL[1:]:
+        assert is_current(STAGES[name], CONFIG, run) == (key != "grey_range")
+        assert not is_current(STAGES[name], config, run)
+        check_unchanged(STAGES[name], config, run)
+
+
+def test_settings_of_other_sections_belong_to_the_stages_that_use_them():
+    foreign = _changed("sampling", "source", Path("theirs"))
+    known = _changed("sampling", "source_learned_from", "train", foreign)
+    other = _changed("classifiers", "backbones", ["MobileNet"])
+    more = _changed("classifiers", "backbones", ["MobileNetV2", "MobileNet"])
+    covering = _changed("sampling", "keep", "coverage")
+    by_other = _changed("classifiers", "backbones", ["VGG16"], covering)
+    for name, before, now, is_changed in (
+        ("audit", foreign, known, True), ("sampling", foreign, known, False),
+        ("leakage", CONFIG, other, True), ("leakage", CONFIG, more, False),
+        ("worth", CONFIG, other, True),
+        ("sampling", CONFIG, other, False), ("sampling", covering, by_other, True),
+    ):  # fmt: skip
+        stage = STAGES[name]
+        assert (stage.settings(before) != stage.settings(now)) == is_changed, name
 
 
 def test_changed_setting_of_a_finished_stage_is_refused_by_name(tmp_path):

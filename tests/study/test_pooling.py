@@ -103,6 +103,18 @@ def test_studies_that_are_no_repetitions_are_refused(studies):
         compare_studies([studies[0], studies[2]])
 
 
+def test_settings_that_change_no_answer_may_differ(studies):
+    for section, key, value in (("diffusion", "preview_every", 99), ("worth", "draws", 9)):
+        record = studies[1].record()
+        record["config"][section][key] = value
+        for stage in record["stages"].values():
+            settings = stage["fingerprint"]["settings"].get(section)
+            if settings is not None and key in settings:
+                settings[key] = value
+        write_json(studies[1].record_path, record)
+    assert compare_studies(studies[:2])
+
+
 def test_evaluation_without_predictions_is_refused(studies):
     (studies[0].evaluation / "predictions.csv").unlink()
     with pytest.raises(StageError, match=r"predictions.csv"):

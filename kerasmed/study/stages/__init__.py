@@ -11,6 +11,7 @@ from kerasmed.classify.config import ClassifierConfig
 from kerasmed.study.classifier_specs import classifier_specs, exported_path, trained_path
 from kerasmed.study.config import Config
 from kerasmed.study.inputs import variants_of
+from kerasmed.study.kept_draws import compares_draws
 from kerasmed.study.run_folder import RunFolder
 from kerasmed.study.stage import Additions, Sharding, Stage
 from kerasmed.study.stages.audit import audit_synthetic
@@ -42,12 +43,28 @@ def _by_classifier(config: Config, cpus: int) -> int:
 
 
 def _by_curve(config: Config, cpus: int) -> int:
-    return config.worth.draws
+    return config.worth.draws * (len(config.worth.times_train) + 2)  # and both ends
 
 
 def _files_of(weights: str | dict[str, str]) -> list[Path]:
     named = weights.values() if isinstance(weights, dict) else [weights]
     return [Path(name) for name in named if name not in ("imagenet", "none")]
+
+
+def _frozen_features(config: Config) -> dict[str, Any]:
+    """The network whose features the leakage is measured in."""
+    settings = map(config.classifiers.of_backbone, config.classifiers.pretrained()[:1])
+    keys = {"backbones", "weights", "input_size"}
+    return {"features": [of_one.model_dump(mode="json", include=keys) for of_one in settings]}
+
+
+def _compared_in(config: Config) -> dict[str, Any]:
+    """The network whose features draws are compared in, if any are."""
+    if not any(compares_draws(config.sampling.of_set(name)) for name in variants_of(config)):
+        return {}
+    if config.audit.extractors:
+        return {"compared in": [config.audit.extractors[0], config.audit.extractor_weights]}
+    return {"compared in": _frozen_features(config)["features"]}
 
 
 def _classifier_weights(config: Config) -> list[Path]:
@@ -153,6 +170,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed data leakage CONFIG",
             measure_leakage,
             sections=("seed",),
+            further=_frozen_features,
             needs=("data",),
             inputs=_classifier_weights,
             outputs=_in_evaluation("leakage"),
@@ -182,6 +200,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed sample CONFIG",
             draw_samples,
             sections=("seed", "sampling"),
+            further=_compared_in,
             needs=("data", "diffusion", "upscaler"),
             inputs=_source_of_synthetic,
             of_cascade=lambda config: {"upscaler": config.upscaler.of_drawing()},
@@ -236,6 +255,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed worth CONFIG",
             measure_worth,
             sections=("seed", "worth", "runtime"),
+            further=lambda config: {"backbone": config.classifiers.backbones[0]},
             needs=("evaluate",),
             inputs=_classifier_weights,
             outputs=_in_evaluation("worth"),
@@ -255,6 +275,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed audit CONFIG",
             audit_synthetic,
             sections=("seed", "audit"),
+            further=lambda config: {"learned from": config.sampling.source_learned_from},
             needs=("sampling", "evaluate"),
             inputs=_extractor_files,
             outputs=_in_evaluation("fidelity", "appearance", "privacy", "verdicts"),
@@ -264,6 +285,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed report CONFIG",
             write_report,
             sections=(),
+            outputs=lambda config, run: [run.report],
             needs=("leakage", "evaluate", "explain", "audit"),
         ),
     )

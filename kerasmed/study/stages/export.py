@@ -123,6 +123,7 @@ def export_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1
             },
             {
                 "real images": image_set.data_hash,
+                "split.json": sha256_of(run.split_path),  # int8 is checked on a role
                 "training.json": sha256_of(trained),
                 "model.keras": sha256_of(trained_path(spec, run)),
             },

@@ -35,10 +35,16 @@ def measure_leakage(config: Config, run: RunFolder) -> LeakageResult:
                 break
         return [(_trained_on(split), split["test"]) for split in drawn]
 
+    grouped = splits(group_names)
+    if not grouped:
+        raise DataError(
+            f"Leakage: expected enough groups to split them anew, received none of {_SEEDS} splits "
+            "with each class in each role; add images of other groups."
+        )
     features, features_of = _frozen_features(config, image_set)
     result: LeakageResult = {
         "features_of": features_of,
-        **leakage(features, image_set.labels, splits(group_names), splits(single_images)),
+        **leakage(features, image_set.labels, grouped, splits(single_images)[: len(grouped)]),
     }
     write_json(run.evaluation / "leakage.json", result)
     return result
@@ -50,7 +56,7 @@ def _trained_on(split: Split) -> np.ndarray:
 
 def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
     """Features of the first backbone with pretrained weights, or reduced pixels, and a name."""
-    for backbone in config.classifiers.backbones:
+    for backbone in config.classifiers.pretrained()[:1]:
         load_keras()
         from kerasmed.classify.backbones import weights_for
         from kerasmed.classify.network import build_classifier, predict_outputs

@@ -16,6 +16,7 @@ from kerasmed.data.splits import Split
 from kerasmed.errors import ConfigError
 from kerasmed.files import read_json, write_json
 from kerasmed.fingerprint import Fingerprint, FingerprintRecord
+from kerasmed.metrics.sample_size import require_groups
 from kerasmed.parallel.resolve import resolve_runtime
 from kerasmed.progress import say
 from kerasmed.random_streams import Purpose, random_stream
@@ -36,6 +37,7 @@ from kerasmed.text import counted
 _LEAST = 5  # images of each class, the shortest end of the curve
 _NEAR = 0.85  # a number that is at least so much of another one is left out
 _MADE_BY = "kerasmed worth CONFIG"
+_TRAINED_BY = "kerasmed train classifier CONFIG"
 
 Use = tuple[Regime, str | None]  # regime, and name of the synthetic set
 
@@ -141,6 +143,10 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
 
     Returns:
         How many CNNs of the curve are still missing.
+
+    Raises:
+        ConfigError: as for ``check_worth``.
+        InputError: the test images are of fewer than five groups.
     """
     check_worth(config)
     runtime = resolve_runtime(config.runtime, cpu_bfloat16=False)
@@ -152,6 +158,7 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
         version_of_weights(config, backbone),
     )
     image_set, split, groups = load_grouped_split(config, run)
+    require_groups("Worth", {"test images": len(np.unique(groups[split["test"]]))})
     validation, test = (image_set.subset(split[role]) for role in ("validation", "test"))
     images_per_epoch = images_per_epoch_of(config, image_set.counts(split["train"]))
 
@@ -195,7 +202,7 @@ def worth_shard(config: Config, run: RunFolder, index: int = 1, shards: int = 1)
 def _say_duration(count: int, config: Config, run: RunFolder) -> None:
     """What the CNNs of the curve will take, before the first of them."""
     real = next(spec for spec in classifier_specs(config) if spec.trained_on == "real")
-    minutes = read_json(training_record(real, run), _MADE_BY)["result"]["minutes"]
+    minutes = read_json(training_record(real, run), _TRAINED_BY)["result"]["minutes"]
     if count:
         say(
             f"learning curve: {counted(count, 'CNN')} to train, each about as long as {real.name}: "
@@ -280,7 +287,7 @@ def _valued_use(config: Config, run: RunFolder) -> Use:
         if asked is None and spec.trained_on == "best" and chosen.trained_on in SYNTHETIC_REGIMES:
             return chosen.trained_on, chosen.variant
         if spec.trained_on in ([asked] if asked else SYNTHETIC_REGIMES):
-            loss = read_json(training_record(spec, run), _MADE_BY)["result"]["validation_loss"]
+            loss = read_json(training_record(spec, run), _TRAINED_BY)["result"]["validation_loss"]
             losses.setdefault((spec.trained_on, spec.variant), []).append(loss)
     return min(losses, key=lambda use: float(np.mean(losses[use])))
 

@@ -7,7 +7,7 @@ from jsonschema import Draft202012Validator
 from kerasmed.audit.worth import worth_sentence
 from kerasmed.classify import training
 from kerasmed.cli.main import main
-from kerasmed.errors import ConfigError
+from kerasmed.errors import ConfigError, InputError
 from kerasmed.files import read_json
 from kerasmed.study.config import load_config
 from kerasmed.study.inputs import load_grouped_split
@@ -77,6 +77,21 @@ def test_a_study_is_valued_after_an_interruption_and_says_so(
     release = run_copy.parent / "release"
     assert main(["release", str(run_copy), str(release)]) == 0
     assert worth_sentence(worth)[:40] in (release / "DATASHEET.md").read_text()
+
+
+def test_too_few_groups_of_test_images_are_refused_before_anything_is_trained(
+    tiny_config, tiny_run, monkeypatch
+):
+    run, load = RunFolder(tiny_run), load_grouped_split
+    config = load_config(tiny_config, [])
+
+    def of_one_patient(*arguments):
+        image_set, split, groups = load(*arguments)
+        return image_set, split, np.zeros_like(groups)
+
+    monkeypatch.setattr(stage, "load_grouped_split", of_one_patient)
+    with pytest.raises(InputError, match=r"Worth: .*at least 5 groups.* received 1 of test"):
+        stage.worth_shard(config, run)
 
 
 def test_another_first_backbone_has_a_curve_of_its_own(tiny_config, tiny_run, tmp_path):
