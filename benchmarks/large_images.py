@@ -94,7 +94,7 @@ def draw_small(config: Config, run: RunFolder, labels: np.ndarray) -> np.ndarray
     started = time.monotonic()
     drawn = generate_images(
         *opened, wanted, len(counts), config.base_size, config.seed, settings.solver,
-        settings.timesteps(),
+        settings.timesteps(), 1.0, settings.batch_size,
     )  # fmt: skip
     images = np.stack([image for *_, image in drawn])
     seconds = (time.monotonic() - started) / len(images)
