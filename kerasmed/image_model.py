@@ -103,7 +103,7 @@ class ImageModel(keras.Model):
         copy.batches_seen = self.batches_seen
         return copy
 
-    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
+    def inner_optimizer(self) -> keras.optimizers.Optimizer:
         """The optimiser, under mixed_float16 inside Keras's loss scaling."""
         return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 

@@ -414,7 +414,7 @@ class ImageClassifier(ImageModel):
 
     def _restart_optimizer(self, steps: int) -> None:
         """Begin the default optimiser anew, its rate falling over so many steps."""
-        optimizer = self._inner_optimizer()
+        optimizer = self.inner_optimizer()
         if not isinstance(optimizer, ClippedAdam):
             return
         rate = self.settings.finetune_learning_rate

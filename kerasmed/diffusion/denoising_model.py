@@ -232,7 +232,7 @@ class DenoisingModel(ImageModel):
             initial_epoch if self.stop_training else epochs,  # resumed at its end
             verbose,
         )
-        if history.epoch and not hasattr(self._inner_optimizer(), "average_of"):
+        if history.epoch and not hasattr(self.inner_optimizer(), "average_of"):
             self._averaged.iterations = 0  # Keras's `use_ema` has changed the weights at the end
         return history
 
@@ -336,7 +336,7 @@ class DenoisingModel(ImageModel):
         return int(ops.convert_to_numpy(self.optimizer.iterations)) if self.compiled else 0
 
     def _current_average(self) -> list[np.ndarray]:
-        average_of = getattr(self._inner_optimizer(), "average_of", lambda weight: weight)
+        average_of = getattr(self.inner_optimizer(), "average_of", lambda weight: weight)
         return [
             ops.convert_to_numpy(average_of(weight))
             for weight in self.network.weights
