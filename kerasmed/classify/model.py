@@ -114,6 +114,7 @@ class ImageClassifier(ImageModel):
         if self.dtype_policy.name != "float32" or devices.is_distributed():
             self._copy.network = devices.outside_strategies(lambda: build("float32", False))
         self._examples: np.ndarray | None = None
+        self._frozen: set[str] = set()  # layers, by `compile`
         self.built = True
 
     @classmethod
@@ -161,7 +162,7 @@ class ImageClassifier(ImageModel):
             weighted_metrics: as for Keras, like ``**kwargs``.
         """
         settings = self.settings
-        freeze_lower_layers(self.network, settings.finetune_fraction)
+        self._frozen = freeze_lower_layers(self.network, settings.finetune_fraction, self._frozen)
         synchronize_normalization(self.network)
         if optimizer is None:
             rate = cosine_schedule(settings.finetune_learning_rate, 1)

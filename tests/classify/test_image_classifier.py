@@ -205,6 +205,17 @@ def test_export_predicts_as_the_model(phantoms, tmp_path, dtype):
     loaded.export(tmp_path / "again.onnx")  # checked on noise
 
 
+def test_callback_may_stop_the_training_in_its_first_half(phantoms):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    history = compiled(phantoms).fit(
+        phantoms, epochs=8, validation_data=phantoms, callbacks=[Stop()], verbose=0
+    )
+    assert history.epoch == [0]
+
+
 def test_training_may_begin_at_any_epoch_and_measure_anything(phantoms):
     model = small(phantoms)
     model.compile(weighted_metrics=None)
