@@ -51,7 +51,7 @@ def evaluate_folder(
     engine = OnnxClassifier(model, grey_range=grey_range)
     split = split or SplitConfig()
     data = _with_settings_of(engine, data or DataConfig(source=directory), directory)
-    with TemporaryDirectory() as cache:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # Windows: a memory map is open
         images = read_test_images(data, split, engine.class_names, Path(cache) / "images")
         metrics = classification_metrics(
             engine.predict(images.images), images.labels, engine.class_names, groups=images.groups

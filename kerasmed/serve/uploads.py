@@ -4,7 +4,7 @@ import io
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from fastapi import HTTPException
@@ -39,10 +39,9 @@ def decode_upload(
     suffix = next((suffix for suffix in sorted(SUFFIXES) if file_name.endswith(suffix)), ".png")
     if is_dicom_start(content[:132]):
         suffix = ".dcm"
-    with NamedTemporaryFile(suffix=suffix) as file:
-        file.write(content)
-        file.flush()
-        path = Path(file.name)
+    with TemporaryDirectory() as folder:  # Windows opens no file by its name while it is written
+        path = Path(folder, f"upload{suffix}")
+        path.write_bytes(content)
         pixels = _count_pixels(path, suffix_of(path))
         if pixels > limits.max_pixels:
             raise HTTPException(
@@ -54,7 +53,7 @@ def decode_upload(
         try:
             images = list(islice(model.read_all(wanted), limits.max_slices + 1))
         except (DataError, MachineError) as error:
-            raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
+            raise type(error)(str(error).replace(str(path), "the uploaded file")) from None
     if len(images) > limits.max_slices:
         raise HTTPException(
             413, f"Volume: expected at most {limits.max_slices:,} slices; ask for one by slice=."
