@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -100,12 +101,17 @@ def check_labels(
 
 
 def take_rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """A copy of some images, in memory; many of a memory map, in a nameless file in its folder."""
-    map_path = getattr(images, "filename", None)
-    if map_path is None or images[:1].nbytes * len(indices) <= _MAX_BYTES_IN_MEMORY:
+    """A copy of some images, in memory; many of a memory map, in a nameless file.
+
+    That file is in the folder of the memory map, or the system's for temporary files if the map has
+    no name.
+    """
+    is_large = images[:1].nbytes * len(indices) > _MAX_BYTES_IN_MEMORY
+    if not (is_large and isinstance(images, np.memmap)):
         return np.asarray(images[indices])
     rows_at_once = max(1, _MAX_BYTES_IN_MEMORY // images[:1].nbytes)
-    with nameless_file(Path(map_path).parent) as file:
+    folder = Path(images.filename).parent if images.filename else Path(gettempdir())
+    with nameless_file(folder) as file:
         for start in range(0, len(indices), rows_at_once):
             file.write(images[indices[start : start + rows_at_once]].tobytes())
         file.flush()

@@ -74,7 +74,9 @@ def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
     subset = mapped.subset([2, 0])
     assert isinstance(subset.images, np.memmap)
     np.testing.assert_array_equal(subset.images, three.images[[2, 0]])
-    np.testing.assert_array_equal(subset.subset([1]).images, three.images[[0]])
+    again = subset.subset([1])
+    assert isinstance(again.images, np.memmap)  # though the file of `subset` has no name
+    np.testing.assert_array_equal(again.images, three.images[[0]])
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
