@@ -60,7 +60,7 @@ class ImageClassifier(ImageModel):
         **kwargs: ``name`` and ``dtype``, a dtype policy such as "mixed_bfloat16".
 
     Raises:
-        InputError: unknown settings.
+        InputError: unknown settings, or fewer than two classes.
         ConfigError: an unknown backbone, an input size below its least, or weights that cannot be
             loaded.
 
@@ -92,6 +92,11 @@ class ImageClassifier(ImageModel):
         **kwargs: Any,
     ):
         super().__init__(image_size, class_names, symmetry, seed, **kwargs)
+        if len(self.class_names) < 2:
+            raise InputError(
+                "class_names: expected two classes or more, received "
+                f"{list(self.class_names)}; a classifier has nothing to tell apart."
+            )
         self.backbone = backbone
         self.settings = _settings_for(backbone, settings)
         self.temperature = temperature

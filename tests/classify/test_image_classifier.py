@@ -279,6 +279,8 @@ def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
         (lambda m, p: m.set_weights(m.get_weights()[1:]), InputError, "arrays of other shapes"),
         (lambda m, p: small(p, symmetry="dihedrl"), InputError, "received 'dihedrl'"),
         (lambda m, p: small(p, droput=0.1), InputError, "unknown key droput"),
+        (lambda m, p: ImageClassifier("MobileNet", 16, ["all"]), InputError,
+         r"expected two classes or more, received \['all'\]"),
         (lambda m, p: small(p, weights="missing.h5"), ConfigError, "not a file; correct the path"),
         (lambda m, p: ImageClassifier.from_preset("MobilNet", p, weights="none"), ConfigError,
          "did you mean MobileNet"),
