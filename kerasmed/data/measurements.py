@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import name_below
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, numbered_name
 from kerasmed.data.picture import levels_kept, pooled_range
 from kerasmed.errors import DataError
 
@@ -156,5 +156,4 @@ APPEARANCE = np.dtype(
 
 def name_in_set(path: Path, frame: int | None, root: Path) -> str:
     """The image's name as in ``ImageFile.name``, relative to the root."""
-    name = name_below(path, root)
-    return name if frame is None else f"{name}#{frame}"
+    return numbered_name(name_below(path, root), frame)

@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kerasmed.data.config import SplitConfig
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, numbered_name
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 from kerasmed.fingerprint import changed, differences
@@ -274,4 +274,4 @@ def read_split(path: Path, files: Sequence[ImageFile]) -> tuple[Split, list[str]
 
 
 def _name(path: Path, frame: int | None) -> str:
-    return _absolute(path) if frame is None else f"{_absolute(path)}#{frame}"
+    return numbered_name(_absolute(path), frame)

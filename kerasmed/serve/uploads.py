@@ -10,6 +10,7 @@ import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
+from kerasmed.data.image_file import numbered_name
 from kerasmed.data.raster import count_pixels
 from kerasmed.data.readers import SUFFIXES, is_dicom_start, starts_as_dicom, suffix_of
 from kerasmed.errors import DataError, MachineError
@@ -49,7 +50,7 @@ def decode_upload(
                 f"Image: expected at most {limits.max_pixels:,} pixels, received {pixels:,}; "
                 "reduce it.",
             )
-        wanted = path if number is None else path.with_name(f"{path.name}#{number}")
+        wanted = Path(numbered_name(path, number))
         try:
             images = list(islice(model.read_all(wanted), limits.max_slices + 1))
         except (DataError, MachineError) as error:
