@@ -142,8 +142,8 @@ class ImageModel(keras.Model):
         self, x: Any, y: Any, batch_size: int | None, steps_per_epoch: int | None
     ) -> tuple[Any, int]:
         """The ``ImageSet`` or stream to train on, and the number of steps of an epoch."""
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size: expected 1 or more, received {batch_size}.")
+        if batch_size is not None:
+            check_batch_size(batch_size)
         if not is_stream(x):
             images = self._image_set(x, y)
             size = batch_size or self.settings.batch_size
@@ -160,6 +160,16 @@ class ImageModel(keras.Model):
                 "of which they would lose batches; read it into arrays."
             )
         return x, steps_per_epoch or stream_length(x)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse batches without images.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, received {batch_size}.")
 
 
 class CountBatches(keras.callbacks.Callback):

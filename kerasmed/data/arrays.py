@@ -123,14 +123,16 @@ def write_pngs(
     labels: np.ndarray,
     class_names: tuple[str, ...],
     path: Path,
-    set_id: str | None = None,
+    is_synthetic: np.ndarray,
+    set_id: str,
 ) -> None:
     """Write each image as a PNG into the folder of its class.
 
     Args:
         images, labels, class_names: as in ``ImageSet``.
         path: the folder.
-        set_id: identifier of a drawn set, whose images are marked as synthetic; None of others.
+        is_synthetic: bool (n,), the images that are marked as synthetic.
+        set_id: identifier of the set, for these marks.
 
     Raises:
         StageError: the folder exists already, or cannot be written.
@@ -139,13 +141,14 @@ def write_pngs(
         names = [folder_name(name) for name in class_names]
         for name in names:
             (folder / name).mkdir()
-        for row, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        rows = zip(images, labels, is_synthetic, strict=True)
+        for row, (pixels, label, is_marked) in enumerate(rows):
             file, number = folder / names[label] / f"{row:06d}.png", f"{row:06d}"
-            if set_id is None:
-                Image.fromarray(np.asarray(pixels)).save(file)
-            else:
+            if is_marked:
                 mark = Mark(f"kerasmed {__version__}", set_id, number)
                 write_marked_png(file, np.asarray(pixels), mark)
+            else:
+                Image.fromarray(np.asarray(pixels)).save(file)
 
 
 def tf_batches(

@@ -17,6 +17,7 @@ class ImageFile:
         class_name: its class.
         frame: frame, slice or row in the file, counted from 0; None if the file holds one image.
         patient: equal for images of one patient, otherwise without meaning; None if unnamed.
+        notes: ignored faults of the file, and SYNTHETIC if it is marked so.
     """
 
     path: Path
@@ -24,6 +25,7 @@ class ImageFile:
     class_name: str
     frame: int | None = None
     patient: str | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:

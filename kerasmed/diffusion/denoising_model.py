@@ -25,7 +25,7 @@ from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.diffusion.validation import Validation, validation_losses
 from kerasmed.errors import InputError
 from kerasmed.fingerprint import Fingerprint
-from kerasmed.image_model import CountBatches, ImageModel
+from kerasmed.image_model import CountBatches, ImageModel, check_batch_size
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import check_agreed, this_worker
@@ -109,7 +109,14 @@ class DenoisingModel(ImageModel):
                 if advance is not None:
                     advance(1, "")
         drawn_set = ImageSet.from_arrays(images, labels, self.class_names)
-        return replace(drawn_set, notes={SYNTHETIC: len(images)})
+        files = tuple(replace(file, notes=(SYNTHETIC,)) for file in drawn_set.files)
+        return replace(drawn_set, files=files)
+
+    @staticmethod
+    def _check_drawing(seed: int, batch_size: int) -> None:
+        check_batch_size(batch_size)
+        if seed < 0:
+            raise InputError(f"seed: expected 0 or more, received {seed}.")
 
     @classmethod
     def _settings_for(cls, image_size: int, settings: Any) -> Any:
