@@ -370,6 +370,7 @@ def test_written_folder_holds_the_same_images(tmp_path):
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b%2Fc"]
     read = ImageSet.from_directory(tmp_path / "set", 16)
     np.testing.assert_array_equal(read.images, images.images[[0, 2, 4, 1, 3, 5]])
+    assert read.class_names == ("a", "b/c")
     with pytest.raises(StageError, match="exists"):
         images.to_directory(tmp_path / "set")
 
