@@ -56,6 +56,8 @@ class ImageClassifier(ImageModel):
             (left to right) or "dihedral" (all eight).
         seed: seed of new weights, the order of images, and augmentation.
         temperature: divides the logits before softmax; ``fit`` and ``calibrate`` set it.
+        formats: how the files of its images are read, as in ``ImageSet.formats``. ``fit`` takes it
+            from an ``ImageSet`` with real images, and ``export`` writes it into the file.
         load_weights: whether to load the settings' ``weights``.
         **kwargs: ``name`` and ``dtype``, a dtype policy such as "mixed_bfloat16".
 
@@ -88,6 +90,7 @@ class ImageClassifier(ImageModel):
         symmetry: str = "none",
         seed: int = 0,
         temperature: float = 1.0,
+        formats: dict[str, Any] | None = None,
         load_weights: bool = True,
         **kwargs: Any,
     ):
@@ -100,6 +103,7 @@ class ImageClassifier(ImageModel):
         self.backbone = backbone
         self.settings = _settings_for(backbone, settings)
         self.temperature = temperature
+        self.formats = dict(formats or {})
         self.is_trained = False
         self.weights_name = str(self.settings.weights)
         if load_weights:
@@ -136,7 +140,7 @@ class ImageClassifier(ImageModel):
 
         Args:
             backbone: a key of ``BACKBONES``.
-            images: what it will learn from; gives size and classes.
+            images: what it will learn from; gives size, classes and formats.
             symmetry, seed, dtype: see the class.
             **settings: keys of ``ClassifierConfig``, such as ``weights``: "imagenet", "none" or a
                 file of the backbone's weights.
@@ -145,8 +149,10 @@ class ImageClassifier(ImageModel):
             InputError: an unknown setting.
             ConfigError: as for the class.
         """
-        size, names = images.image_size, images.class_names
-        return cls(backbone, size, names, settings, symmetry, seed, dtype=dtype)
+        return cls(
+            backbone, images.image_size, images.class_names, settings, symmetry, seed,
+            formats=images.formats, dtype=dtype,
+        )  # fmt: skip
 
     def call(self, inputs, training=False):
         """The logits (batch, classes) of uint8 images (batch, size, size, 3)."""
@@ -224,6 +230,7 @@ class ImageClassifier(ImageModel):
             StageError: a loss that is not finite.
         """
         self._check_compiled("fit")
+        self._take_formats(x)
         epochs = self.settings.finetune_epochs if epochs is None else epochs
         real, sources = (x, y), None
         if synthetic is not None:
@@ -233,7 +240,7 @@ class ImageClassifier(ImageModel):
         if head or (head is None and self.weights_name != "none" and not self.is_trained):
             if sources is None:
                 real = self._image_set(images, batches=steps_per_epoch), None
-            self.fit_head(*real, validation_data=validation, synthetic=synthetic)
+            self._fit_head(*real, validation, synthetic)
         if not initial_epoch:
             self._restart_optimizer(steps_per_epoch * epochs)
         callbacks = list(callbacks or ())
@@ -272,12 +279,17 @@ class ImageClassifier(ImageModel):
         Raises:
             InputError: the weights are random; otherwise as for ``fit``.
         """
+        self._take_formats(x)
+        return self._fit_head(x, y, self._validation_set(validation_data), synthetic)
+
+    def _fit_head(
+        self, x: Any, y: Any, validation: ImageSet | None, synthetic: ImageSet | None
+    ) -> dict[str, Any]:
         if self.weights_name == "none" and not self.is_trained:
             raise InputError(
                 "fit_head: expected pretrained weights, received random ones, whose features say "
                 'nothing; give `weights` a file or "imagenet", or call `fit` first.'
             )
-        validation = self._validation_set(validation_data)
         images, sources = self._image_set(x, y), None
         if synthetic is not None:
             images, sources = self._together(images, None, synthetic)
@@ -359,6 +371,7 @@ class ImageClassifier(ImageModel):
             "class_names": list(self.class_names),
             "backbone": self.backbone,
             "weights": Path(self.weights_name).name,
+            "formats": dict(self.formats),
         }
         network, path = self.inference_network(), Path(filepath)
         checked = spread(self._pixels(images))
@@ -398,6 +411,7 @@ class ImageClassifier(ImageModel):
             "backbone": self.backbone,
             "settings": self.settings.model_dump(),
             "temperature": self.temperature,
+            "formats": dict(self.formats),
         }
 
     @classmethod
@@ -414,6 +428,11 @@ class ImageClassifier(ImageModel):
         copy = super().uncompiled()
         copy.is_trained = self.is_trained
         return copy
+
+    def _take_formats(self, x: Any) -> None:
+        """Keep how real images were read; drawn ones say nothing about it."""
+        if isinstance(x, ImageSet) and not x.is_synthetic.all():
+            self.formats = dict(x.formats)
 
     def _pixels(self, x: Any) -> np.ndarray:
         return check_size(x.images if isinstance(x, ImageSet) else check_pixels(x), self.image_size)

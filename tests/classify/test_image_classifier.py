@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from classify.small_network import pretrained, small_network
 from conftest import pair_batches, phantom_set
+from PIL import Image
 
 from kerasmed.classify import network
 from kerasmed.classify.model import ImageClassifier
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.errors import ConfigError, InputError, MachineError, ModelFileError
+from kerasmed.export.verify import verify_file
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.saved_models import load_model
 
@@ -214,6 +217,33 @@ def test_callback_may_stop_the_training_in_its_first_half(phantoms):
         phantoms, epochs=8, validation_data=phantoms, callbacks=[Stop()], verbose=0
     )
     assert history.epoch == [0]
+
+
+def test_file_is_read_as_the_training_images_were(phantoms, tmp_path):
+    formats = {"grey_range": [0.0, 4000.0], "nifti": {"axis": "coronal"}}
+    images = replace(phantoms, formats=formats)
+    model = small(images)
+    assert model.formats == formats
+    synthetic = tuple(replace(file, notes=(SYNTHETIC,)) for file in phantoms.files)
+    model.compile()
+    model.fit(replace(phantoms, files=synthetic), epochs=1, verbose=0)
+    assert model.formats == formats  # drawn images say nothing about files
+    model.save(tmp_path / "cnn.keras")
+    loaded = load_model(tmp_path / "cnn.keras")
+    assert loaded.formats == formats
+    assert loaded.export(tmp_path / "cnn.onnx")["formats"] == formats
+    assert verify_file(tmp_path / "cnn.onnx")["sidecar"] == "the same metadata, SHA-256 matches"
+
+    values = np.random.default_rng(0).integers(0, 4000, (16, 16), np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    grey = np.round(values / 4000 * 255).astype(np.uint8)
+    expected = loaded.predict(np.repeat(grey[None, ..., None], 3, axis=3))
+    np.testing.assert_allclose(
+        OnnxClassifier(tmp_path / "cnn.onnx").predict([tmp_path / "deep.png"]), expected, atol=1e-3
+    )
+
+    model.fit(phantoms, epochs=1, verbose=0)
+    assert model.formats == {}
 
 
 def test_training_may_begin_at_any_epoch_and_measure_anything(phantoms):

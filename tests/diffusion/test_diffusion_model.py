@@ -16,6 +16,7 @@ import kerasmed as km
 from kerasmed.diffusion import unet
 from kerasmed.diffusion.model import DiffusionModel
 from kerasmed.errors import InputError, MachineError, ModelFileError, StageError
+from kerasmed.export.verify import verify_file
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.saved_models import load_model
 
@@ -287,6 +288,7 @@ def test_export_is_run_by_onnxruntime(trained, tmp_path):
     noise = np.random.default_rng(0).standard_normal((2, 16, 16, 3), np.float32)
     inputs = noise, np.int32([999, 10]), np.int32([0, 1])
     np.testing.assert_allclose(denoiser(*inputs), trained.denoiser()(*inputs), atol=1e-4)
+    assert "as stated at export" in verify_file(tmp_path / "denoiser.onnx")["parity"]
 
 
 def test_export_needs_tensorflow(trained, tmp_path, monkeypatch):
