@@ -136,7 +136,13 @@ class ImageModel(keras.Model):
     def _validation_set(self, data: Any) -> ImageSet | None:
         if data is None:
             return None
-        return self._image_set(*(data if isinstance(data, tuple | list) else (data,)))
+        given = data if isinstance(data, tuple | list) else (data,)
+        if len(given) not in (1, 2):
+            raise InputError(
+                "validation_data: expected images, or a pair of images and labels, received "
+                f"{len(given)} elements; leave out sample weights, since all images count alike."
+            )
+        return self._image_set(*given)
 
     def _training_set(
         self, x: Any, y: Any, batch_size: int | None, steps_per_epoch: int | None

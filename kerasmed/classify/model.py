@@ -28,9 +28,10 @@ from kerasmed.data.arrays import check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import endless, is_stream
 from kerasmed.errors import InputError
-from kerasmed.image_model import CountBatches, ImageModel
+from kerasmed.image_model import CountBatches, ImageModel, check_batch_size
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import this_worker
+from kerasmed.progress import progress_if
 from kerasmed.random_streams import Purpose, initial_weights
 from kerasmed.settings import describe_problems
 
@@ -308,34 +309,36 @@ class ImageClassifier(ImageModel):
         self.temperature = fit_temperature(self.outputs(images.images)["logits"], images.labels)
         return self.temperature
 
-    def predict(self, x: Any, batch_size: int = 32) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = 32, verbose: str | int = 0) -> np.ndarray:
         """Probability of each class for each image.
 
         Args:
             x: uint8 (batch, size, size, 3), 0 to 255; or an ``ImageSet``.
             batch_size: images at a time.
+            verbose: 0 shows no progress.
 
         Returns:
             float32 (batch, classes), calibrated, rows summing to 1.
 
         Raises:
-            InputError: another size or dtype.
+            InputError: no images; another size or dtype.
         """
-        logits = self.outputs(self._pixels(x), batch_size)["logits"]
+        logits = self._shown_outputs("Predicting", self._pixels(x), batch_size, verbose)["logits"]
         return softmax(logits / np.float32(self.temperature), axis=1)
 
     def features(self, x: Any, batch_size: int = 32) -> np.ndarray:
         """The pooled features of images, float32 (batch, d); arguments as for ``predict``."""
         return self.outputs(self._pixels(x), batch_size)["features"]
 
-    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, verbose: str | int = 0) -> dict[str, float]:
         """Cross-entropy of the calibrated probabilities (``loss``), and ``accuracy``.
 
         Args:
             x, y: as for ``fit``.
+            verbose: 0 shows no progress.
         """
         images = self._image_set(x, y)
-        logits = self.outputs(images.images)["logits"]
+        logits = self._shown_outputs("Evaluating", images.images, 32, verbose)["logits"]
         return {
             "loss": mean_cross_entropy(logits / self.temperature, images.labels),
             "accuracy": float((logits.argmax(axis=1) == images.labels).mean()),
@@ -420,8 +423,17 @@ class ImageClassifier(ImageModel):
 
     def outputs(self, x: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
         """``features`` and ``logits`` of uint8 images, float32; arguments as for ``predict``."""
+        return self._shown_outputs("Predicting", x, batch_size, verbose=0)
+
+    def _shown_outputs(
+        self, title: str, x: np.ndarray, batch_size: int, verbose: str | int
+    ) -> dict[str, np.ndarray]:
+        check_batch_size(batch_size)
         network = self.inference_network()
-        return devices.outside_strategies(lambda: predict_outputs(network, x, batch_size))
+        with progress_if(verbose, title, len(x), "images") as advance:
+            return devices.outside_strategies(
+                lambda: predict_outputs(network, x, batch_size, advance)
+            )
 
     def uncompiled(self) -> "ImageClassifier":
         """A copy in float32 without the optimiser, as a study saves it."""

@@ -1,6 +1,6 @@
 """Images and labels as arrays: checks, rows, a folder of PNGs, batches for TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING
@@ -47,12 +47,23 @@ def check_pixels(images: np.ndarray) -> np.ndarray:
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
+def check_not_empty(images: Sized) -> None:
+    """Refuse no images.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not len(images):
+        raise InputError("Images: expected one or more, received none; give some.")
+
+
 def check_size(images: np.ndarray, size: int) -> np.ndarray:
     """The given images, (n, size, size, 3).
 
     Raises:
-        InputError: they have another size.
+        InputError: they have another size, or there are none.
     """
+    check_not_empty(images)
     if images.shape[1] != size:
         raise InputError(
             f"Images: expected {size} x {size} pixels, received {images.shape[1]} x "
@@ -74,8 +85,13 @@ def check_labels(
         class_names: names of the numbers, in their order.
 
     Raises:
-        InputError: another number of labels, of another kind, or out of range.
+        InputError: another number of labels, of another kind, or out of range; a name that occurs
+            twice.
     """
+    if class_names is not None and len(set(class_names)) < len(class_names):
+        raise InputError(
+            f"class_names: expected different names, received {list(class_names)}; rename a class."
+        )
     values = np.asarray(labels)
     if values.shape != (count,) or values.dtype.kind not in "iuU":
         raise InputError(

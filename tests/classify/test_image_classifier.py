@@ -246,6 +246,18 @@ def test_file_is_read_as_the_training_images_were(phantoms, tmp_path):
     assert model.formats == {}
 
 
+def test_progress_is_shown_where_asked(phantoms, capsys):
+    model = small(phantoms)
+    model.predict(phantoms)
+    model.evaluate(phantoms)
+    assert capsys.readouterr().err == ""
+    model.predict(phantoms, verbose=1)
+    model.evaluate(phantoms, verbose="auto")
+    shown = capsys.readouterr().err
+    assert "Predicting: 20 images" in shown
+    assert "Evaluating: 20 images" in shown
+
+
 def test_training_may_begin_at_any_epoch_and_measure_anything(phantoms):
     model = small(phantoms)
     model.compile(weighted_metrics=None)
@@ -303,9 +315,15 @@ def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
         (lambda m, p: m.fit(p), InputError, r"fit: expected a compiled model.*`compile\(\)`"),
         (lambda m, p: compiled(p).fit(p.images, p.labels - 1), InputError, "received -1 to 0"),
         (lambda m, p: compiled(p).fit(phantom_set(size=32)), InputError, "received 32 x 32"),
+        (lambda m, p: compiled(p).fit(
+            p, validation_data=(p.images, p.labels, np.ones(20))
+        ), InputError, r"validation_data: expected images, or a pair.* received 3 elements"),
         (lambda m, p: m.fit_head(p), InputError, "fit_head: expected pretrained weights"),
         (lambda m, p: m.predict(p.images / 255), InputError, "expected uint8"),
         (lambda m, p: m.predict(phantom_set(size=32)), InputError, "received 32 x 32; resize"),
+        (lambda m, p: m.predict(p[:0]), InputError, "expected one or more, received none"),
+        (lambda m, p: compiled(p).fit(p[:0]), InputError, "expected one or more, received none"),
+        (lambda m, p: m.predict(p, batch_size=0), InputError, "batch_size: expected 1 or more"),
         (lambda m, p: m.set_weights(m.get_weights()[1:]), InputError, "arrays of other shapes"),
         (lambda m, p: small(p, symmetry="dihedrl"), InputError, "received 'dihedrl'"),
         (lambda m, p: small(p, droput=0.1), InputError, "unknown key droput"),

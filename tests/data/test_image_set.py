@@ -220,6 +220,7 @@ def test_grey_is_repeated_to_three_channels(shape):
         (drawn(4), [0, 1, 0, 2], ["a", "b"], "from 0 to 1, received 0 to 2"),
         (drawn(4), [0, 1, 0, -1], ["a", "b"], "received -1 to 1"),
         (drawn(4), ["a", "b", "a", "c"], ["a", "b"], r"received also \['c'\]"),
+        (drawn(4), [0, 1, 0, 1], ["a", "a"], r"expected different names, received \['a', 'a'\]"),
     ],
 )
 def test_arrays_that_are_no_labelled_images_are_refused(pixels, labels, names, message):

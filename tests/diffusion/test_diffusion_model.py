@@ -297,6 +297,13 @@ def test_export_needs_tensorflow(trained, tmp_path, monkeypatch):
         trained.export(tmp_path / "denoiser.onnx")
 
 
+def test_progress_of_an_evaluation_is_shown_where_asked(trained, phantoms, capsys):
+    expected = trained.evaluate(phantoms)
+    assert capsys.readouterr().err == ""
+    assert trained.evaluate(phantoms, verbose=1) == expected
+    assert "Evaluating: 120 noisy images" in capsys.readouterr().err
+
+
 def test_building_a_model_leaves_the_global_generators_alone(phantoms):
     import random
 
@@ -334,6 +341,9 @@ def test_building_a_model_leaves_the_global_generators_alone(phantoms):
         (lambda m, p: m.fit(iter([]), steps_per_epoch=1), "received one without batches"),
         (lambda m, p: m.sample([0], solver="euler"), "expected one of ddpm, .* received 'euler'"),
         (lambda m, p: m.sample([0], steps=0), "expected 1 to 1000, received 0"),
+        (lambda m, p: m.sample([0], seed=-1), "seed: expected 0 or more, received -1"),
+        (lambda m, p: m.sample([0], batch_size=0), "batch_size: expected 1 or more, received 0"),
+        (lambda m, p: m.fit(p[:0]), "Images: expected one or more, received none"),
         (lambda m, p: m.set_weights(small(p, widths=[4]).get_weights()), "arrays of other shapes"),
         (lambda m, p: DiffusionModel.from_preset("huge", p), "expected one of cpu, .* 'huge'"),
         (lambda m, p: DiffusionModel.from_preset("cpu", p, width=[8]), "unknown key width"),

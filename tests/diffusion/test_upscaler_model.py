@@ -235,6 +235,8 @@ def test_it_learns_and_draws_on_jax(tmp_path):
         (lambda m, p: m.upscale(m.reduce(p).images), "expected labels with an array of images"),
         (lambda m, p: m.upscale(m.reduce(p), base_noise=0.5), "expected 0 to 0.2, .*0.5"),
         (lambda m, p: m.upscale(m.reduce(p), steps=0), "expected 1 to 1000, received 0"),
+        (lambda m, p: m.upscale(m.reduce(p), seed=-1), "seed: expected 0 or more, received -1"),
+        (lambda m, p: m.upscale(m.reduce(p), batch_size=0), "batch_size: expected 1 or more"),
         (lambda m, p: m.upscale(phantom_set("smear", size=8)), "of the classes"),
         (lambda m, p: m.fit(phantom_set()), "expected 32 x 32 pixels .* received 16 x 16"),
         (lambda m, p: compiled(p).upscale(p), "upscale: expected a trained model"),
