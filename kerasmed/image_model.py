@@ -103,7 +103,7 @@ class ImageModel(keras.Model):
         copy.batches_seen = self.batches_seen
         return copy
 
-    def _inner_optimizer(self) -> keras.optimizers.Optimizer:
+    def inner_optimizer(self) -> keras.optimizers.Optimizer:
         """The optimiser, under mixed_float16 inside Keras's loss scaling."""
         return getattr(self.optimizer, "inner_optimizer", self.optimizer)
 
@@ -136,14 +136,20 @@ class ImageModel(keras.Model):
     def _validation_set(self, data: Any) -> ImageSet | None:
         if data is None:
             return None
-        return self._image_set(*(data if isinstance(data, tuple | list) else (data,)))
+        given = data if isinstance(data, tuple | list) else (data,)
+        if len(given) not in (1, 2):
+            raise InputError(
+                "validation_data: expected images, or a pair of images and labels, received "
+                f"{len(given)} elements; leave out sample weights, since all images count alike."
+            )
+        return self._image_set(*given)
 
     def _training_set(
         self, x: Any, y: Any, batch_size: int | None, steps_per_epoch: int | None
     ) -> tuple[Any, int]:
         """The ``ImageSet`` or stream to train on, and the number of steps of an epoch."""
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size: expected 1 or more, received {batch_size}.")
+        if batch_size is not None:
+            check_batch_size(batch_size)
         if not is_stream(x):
             images = self._image_set(x, y)
             size = batch_size or self.settings.batch_size
@@ -160,6 +166,16 @@ class ImageModel(keras.Model):
                 "of which they would lose batches; read it into arrays."
             )
         return x, steps_per_epoch or stream_length(x)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Refuse batches without images.
+
+    Raises:
+        InputError: it is below 1.
+    """
+    if batch_size < 1:
+        raise InputError(f"batch_size: expected 1 or more, received {batch_size}.")
 
 
 class CountBatches(keras.callbacks.Callback):

@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import (
@@ -37,7 +37,7 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
     if not sys.stderr.isatty():
         say(title if unit == "%" else f"{title}: {total} {unit}")
         started = time.monotonic()
-        yield _ignore
+        yield ignore
         say(f"{title}: ended after {time.monotonic() - started:.0f} s")
         return
     # Text printed meanwhile goes above the bar, unless stdout is a file or a pipe.
@@ -53,10 +53,17 @@ def progress_bar(title: str, total: int, unit: str) -> Iterator[Callable[[float,
         yield advance
 
 
+def progress_if(
+    verbose: str | int, title: str, total: int, unit: str
+) -> AbstractContextManager[Callable[[float, str], None]]:
+    """A ``progress_bar``, or nothing where ``verbose`` is 0."""
+    return progress_bar(title, total, unit) if verbose else nullcontext(ignore)
+
+
 def say(message: str) -> None:
     """Print one line on stderr."""
     console.print(message, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
-def _ignore(count: float, note: str = "") -> None:
-    """Progress in a log file, where nothing is printed between start and end."""
+def ignore(count: float, note: str = "") -> None:
+    """Progress that is not shown, such as in a log file between start and end."""

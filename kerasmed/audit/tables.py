@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kerasmed.data.image_file import common_folder
 from kerasmed.text import text_for_latex
 
 if TYPE_CHECKING:
@@ -92,12 +92,14 @@ def predictions_csv(images: "ImageSet", probabilities: Mapping[str, np.ndarray])
         images: the test images, with groups; they are named below the folder of all of them.
         probabilities: float (n, classes) of each CNN, by its name.
     """
+    from kerasmed.data.measurements import name_in_set  # slow for a program that only predicts
+
     named = {name: of_network.argmax(axis=1) for name, of_network in probabilities.items()}
     names, groups = images.class_names, images.groups
-    root = os.path.commonpath([file.path.parent for file in images.files])
+    root = common_folder(images.files)
     rows = (
         {
-            "image": file.name.removeprefix(root).lstrip("/\\"),
+            "image": name_in_set(file.path, file.frame, root),
             "group": None if groups is None else groups[row],
             "class": names[images.labels[row]],
             **{name: names[predicted[row]] for name, predicted in named.items()},

@@ -28,9 +28,10 @@ from kerasmed.data.arrays import check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.inputs import endless, is_stream
 from kerasmed.errors import InputError
-from kerasmed.image_model import CountBatches, ImageModel
+from kerasmed.image_model import CountBatches, ImageModel, check_batch_size
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import this_worker
+from kerasmed.progress import progress_if
 from kerasmed.random_streams import Purpose, initial_weights
 from kerasmed.settings import describe_problems
 
@@ -56,11 +57,13 @@ class ImageClassifier(ImageModel):
             (left to right) or "dihedral" (all eight).
         seed: seed of new weights, the order of images, and augmentation.
         temperature: divides the logits before softmax; ``fit`` and ``calibrate`` set it.
+        formats: how the files of its images are read, as in ``ImageSet.formats``. ``fit`` takes it
+            from an ``ImageSet`` with real images, and ``export`` writes it into the file.
         load_weights: whether to load the settings' ``weights``.
         **kwargs: ``name`` and ``dtype``, a dtype policy such as "mixed_bfloat16".
 
     Raises:
-        InputError: unknown settings.
+        InputError: unknown settings, or fewer than two classes.
         ConfigError: an unknown backbone, an input size below its least, or weights that cannot be
             loaded.
 
@@ -88,13 +91,20 @@ class ImageClassifier(ImageModel):
         symmetry: str = "none",
         seed: int = 0,
         temperature: float = 1.0,
+        formats: dict[str, Any] | None = None,
         load_weights: bool = True,
         **kwargs: Any,
     ):
         super().__init__(image_size, class_names, symmetry, seed, **kwargs)
+        if len(self.class_names) < 2:
+            raise InputError(
+                "class_names: expected two classes or more, received "
+                f"{list(self.class_names)}; a classifier has nothing to tell apart."
+            )
         self.backbone = backbone
         self.settings = _settings_for(backbone, settings)
         self.temperature = temperature
+        self.formats = dict(formats or {})
         self.is_trained = False
         self.weights_name = str(self.settings.weights)
         if load_weights:
@@ -114,6 +124,7 @@ class ImageClassifier(ImageModel):
         if self.dtype_policy.name != "float32" or devices.is_distributed():
             self._copy.network = devices.outside_strategies(lambda: build("float32", False))
         self._examples: np.ndarray | None = None
+        self._frozen: set[str] = set()  # layers, by `compile`
         self.built = True
 
     @classmethod
@@ -130,7 +141,7 @@ class ImageClassifier(ImageModel):
 
         Args:
             backbone: a key of ``BACKBONES``.
-            images: what it will learn from; gives size and classes.
+            images: what it will learn from; gives size, classes and formats.
             symmetry, seed, dtype: see the class.
             **settings: keys of ``ClassifierConfig``, such as ``weights``: "imagenet", "none" or a
                 file of the backbone's weights.
@@ -139,8 +150,10 @@ class ImageClassifier(ImageModel):
             InputError: an unknown setting.
             ConfigError: as for the class.
         """
-        size, names = images.image_size, images.class_names
-        return cls(backbone, size, names, settings, symmetry, seed, dtype=dtype)
+        return cls(
+            backbone, images.image_size, images.class_names, settings, symmetry, seed,
+            formats=images.formats, dtype=dtype,
+        )  # fmt: skip
 
     def call(self, inputs, training=False):
         """The logits (batch, classes) of uint8 images (batch, size, size, 3)."""
@@ -161,7 +174,7 @@ class ImageClassifier(ImageModel):
             weighted_metrics: as for Keras, like ``**kwargs``.
         """
         settings = self.settings
-        freeze_lower_layers(self.network, settings.finetune_fraction)
+        self._frozen = freeze_lower_layers(self.network, settings.finetune_fraction, self._frozen)
         synchronize_normalization(self.network)
         if optimizer is None:
             rate = cosine_schedule(settings.finetune_learning_rate, 1)
@@ -218,6 +231,7 @@ class ImageClassifier(ImageModel):
             StageError: a loss that is not finite.
         """
         self._check_compiled("fit")
+        self._take_formats(x)
         epochs = self.settings.finetune_epochs if epochs is None else epochs
         real, sources = (x, y), None
         if synthetic is not None:
@@ -227,7 +241,7 @@ class ImageClassifier(ImageModel):
         if head or (head is None and self.weights_name != "none" and not self.is_trained):
             if sources is None:
                 real = self._image_set(images, batches=steps_per_epoch), None
-            self.fit_head(*real, validation_data=validation, synthetic=synthetic)
+            self._fit_head(*real, validation, synthetic)
         if not initial_epoch:
             self._restart_optimizer(steps_per_epoch * epochs)
         callbacks = list(callbacks or ())
@@ -266,12 +280,17 @@ class ImageClassifier(ImageModel):
         Raises:
             InputError: the weights are random; otherwise as for ``fit``.
         """
+        self._take_formats(x)
+        return self._fit_head(x, y, self._validation_set(validation_data), synthetic)
+
+    def _fit_head(
+        self, x: Any, y: Any, validation: ImageSet | None, synthetic: ImageSet | None
+    ) -> dict[str, Any]:
         if self.weights_name == "none" and not self.is_trained:
             raise InputError(
                 "fit_head: expected pretrained weights, received random ones, whose features say "
                 'nothing; give `weights` a file or "imagenet", or call `fit` first.'
             )
-        validation = self._validation_set(validation_data)
         images, sources = self._image_set(x, y), None
         if synthetic is not None:
             images, sources = self._together(images, None, synthetic)
@@ -290,34 +309,36 @@ class ImageClassifier(ImageModel):
         self.temperature = fit_temperature(self.outputs(images.images)["logits"], images.labels)
         return self.temperature
 
-    def predict(self, x: Any, batch_size: int = 32) -> np.ndarray:
+    def predict(self, x: Any, batch_size: int = 32, verbose: str | int = 0) -> np.ndarray:
         """Probability of each class for each image.
 
         Args:
             x: uint8 (batch, size, size, 3), 0 to 255; or an ``ImageSet``.
             batch_size: images at a time.
+            verbose: 0 shows no progress.
 
         Returns:
             float32 (batch, classes), calibrated, rows summing to 1.
 
         Raises:
-            InputError: another size or dtype.
+            InputError: no images; another size or dtype.
         """
-        logits = self.outputs(self._pixels(x), batch_size)["logits"]
+        logits = self._shown_outputs("Predicting", self._pixels(x), batch_size, verbose)["logits"]
         return softmax(logits / np.float32(self.temperature), axis=1)
 
     def features(self, x: Any, batch_size: int = 32) -> np.ndarray:
         """The pooled features of images, float32 (batch, d); arguments as for ``predict``."""
         return self.outputs(self._pixels(x), batch_size)["features"]
 
-    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, verbose: str | int = 0) -> dict[str, float]:
         """Cross-entropy of the calibrated probabilities (``loss``), and ``accuracy``.
 
         Args:
             x, y: as for ``fit``.
+            verbose: 0 shows no progress.
         """
         images = self._image_set(x, y)
-        logits = self.outputs(images.images)["logits"]
+        logits = self._shown_outputs("Evaluating", images.images, 32, verbose)["logits"]
         return {
             "loss": mean_cross_entropy(logits / self.temperature, images.labels),
             "accuracy": float((logits.argmax(axis=1) == images.labels).mean()),
@@ -353,6 +374,7 @@ class ImageClassifier(ImageModel):
             "class_names": list(self.class_names),
             "backbone": self.backbone,
             "weights": Path(self.weights_name).name,
+            "formats": dict(self.formats),
         }
         network, path = self.inference_network(), Path(filepath)
         checked = spread(self._pixels(images))
@@ -392,6 +414,7 @@ class ImageClassifier(ImageModel):
             "backbone": self.backbone,
             "settings": self.settings.model_dump(),
             "temperature": self.temperature,
+            "formats": dict(self.formats),
         }
 
     @classmethod
@@ -400,8 +423,17 @@ class ImageClassifier(ImageModel):
 
     def outputs(self, x: np.ndarray, batch_size: int = 32) -> dict[str, np.ndarray]:
         """``features`` and ``logits`` of uint8 images, float32; arguments as for ``predict``."""
+        return self._shown_outputs("Predicting", x, batch_size, verbose=0)
+
+    def _shown_outputs(
+        self, title: str, x: np.ndarray, batch_size: int, verbose: str | int
+    ) -> dict[str, np.ndarray]:
+        check_batch_size(batch_size)
         network = self.inference_network()
-        return devices.outside_strategies(lambda: predict_outputs(network, x, batch_size))
+        with progress_if(verbose, title, len(x), "images") as advance:
+            return devices.outside_strategies(
+                lambda: predict_outputs(network, x, batch_size, advance)
+            )
 
     def uncompiled(self) -> "ImageClassifier":
         """A copy in float32 without the optimiser, as a study saves it."""
@@ -409,12 +441,17 @@ class ImageClassifier(ImageModel):
         copy.is_trained = self.is_trained
         return copy
 
+    def _take_formats(self, x: Any) -> None:
+        """Keep how real images were read; drawn ones say nothing about it."""
+        if isinstance(x, ImageSet) and not x.is_synthetic.all():
+            self.formats = dict(x.formats)
+
     def _pixels(self, x: Any) -> np.ndarray:
         return check_size(x.images if isinstance(x, ImageSet) else check_pixels(x), self.image_size)
 
     def _restart_optimizer(self, steps: int) -> None:
         """Begin the default optimiser anew, its rate falling over so many steps."""
-        optimizer = self._inner_optimizer()
+        optimizer = self.inner_optimizer()
         if not isinstance(optimizer, ClippedAdam):
             return
         rate = self.settings.finetune_learning_rate

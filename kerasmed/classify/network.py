@@ -1,10 +1,13 @@
 """The network of a CNN: enlargement, preprocessing, backbone and head in one graph."""
 
+from collections.abc import Callable
+
 import keras
 import numpy as np
 from keras import ops
 
 from kerasmed.classify.backbones import build_network, find_backbone, resolve_input_size
+from kerasmed.progress import ignore
 from kerasmed.runtime.backend import precision_policy
 
 # Batch normalisation of a network that is trained from scratch: with Keras's momentum of 0.99 the
@@ -66,9 +69,19 @@ def build_classifier(
 
 
 def predict_outputs(
-    model: keras.Model, images: np.ndarray, batch_size: int = 32
+    model: keras.Model,
+    images: np.ndarray,
+    batch_size: int = 32,
+    advance: Callable[[float, str], None] = ignore,
 ) -> dict[str, np.ndarray]:
-    """Features and logits of images, computed batch by batch; the last batch is padded."""
+    """Features and logits of images, computed batch by batch; the last batch is padded.
+
+    Args:
+        model: what ``build_classifier`` returns.
+        images: uint8 (n, image_size, image_size, 3).
+        batch_size: images at a time.
+        advance: called with the number of finished images, and a note.
+    """
     batches: list[dict[str, np.ndarray]] = []
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -77,4 +90,5 @@ def predict_outputs(
         batches.append(
             {name: ops.convert_to_numpy(value)[: len(batch)] for name, value in outputs.items()}
         )
+        advance(len(batch), "")
     return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}

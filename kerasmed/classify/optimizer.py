@@ -1,15 +1,37 @@
 """Adam over the whole batch, its learning rate, and the layers that it trains."""
 
+from collections.abc import Collection
+
 import keras
 
 from kerasmed.parallel.devices import ClippedOverReplicas, replicas_here
 
 
-def freeze_lower_layers(model: keras.Model, trained_fraction: float) -> None:
-    """Leave only this fraction of the backbone's layers trainable, counted from its output."""
+def freeze_lower_layers(
+    model: keras.Model, trained_fraction: float, frozen: Collection[str] = ()
+) -> set[str]:
+    """Leave only this fraction of the backbone's layers trainable, counted from its output.
+
+    Layers that are frozen for another reason stay so, such as the batch normalisation of pretrained
+    networks.
+
+    Args:
+        model: a classifier's network.
+        trained_fraction: 0 to 1.
+        frozen: names of the layers that an earlier call froze; they become trainable first.
+
+    Returns:
+        The names of the layers that it froze.
+    """
     layers = _layers_of_backbone(model)
-    for layer in layers[: round(len(layers) * (1 - trained_fraction))]:
+    for layer in layers:
+        if layer.name in frozen:
+            layer.trainable = True
+    lower = layers[: round(len(layers) * (1 - trained_fraction))]
+    names = {layer.name for layer in lower if layer.trainable}
+    for layer in lower:
         layer.trainable = False
+    return names
 
 
 def synchronize_normalization(model: keras.Model) -> None:

@@ -76,10 +76,11 @@ class Recorder(keras.callbacks.EarlyStopping):
         columns = {key: round(float(logs[key]), 5) for key in _COLUMNS if key in logs}
         self.rows.append({**row, **columns})
         self.advance(0, f"validation loss {losses['val_loss']:.4f}")
+        is_stopped = self.model.stop_training  # by another callback
         super().on_epoch_end(epoch, logs)
         # While the rate is high, the loss may stay above the head's for many epochs.
         if epoch < self.epochs // 2 + self.patience:
-            self.model.stop_training = False
+            self.model.stop_training = is_stopped
 
     def _validate(self) -> dict[str, float]:
         """Calibrated loss and accuracy on the validation images."""

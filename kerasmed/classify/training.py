@@ -80,6 +80,7 @@ def train_classifier(
             rows += [{**row, "phase": ("finetune", "second")[number]} for row in recorder.rows]
             if recorder.rows:
                 ran = _ran(model, recorder, ("head", "first_phase")[number])
+        model.formats = dict(validation.formats)  # of real images, whatever it learned from
         validated = model.evaluate(validation)
     if this_worker().is_chief:
         _write(model, rows, folder)

@@ -1,7 +1,8 @@
 """Images and labels as arrays: checks, rows, a folder of PNGs, batches for TensorFlow."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
+from tempfile import gettempdir
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -46,12 +47,23 @@ def check_pixels(images: np.ndarray) -> np.ndarray:
     return np.repeat(images, 3, axis=3) if images.shape[3] == 1 else images
 
 
+def check_not_empty(images: Sized) -> None:
+    """Refuse no images.
+
+    Raises:
+        InputError: there are none.
+    """
+    if not len(images):
+        raise InputError("Images: expected one or more, received none; give some.")
+
+
 def check_size(images: np.ndarray, size: int) -> np.ndarray:
     """The given images, (n, size, size, 3).
 
     Raises:
-        InputError: they have another size.
+        InputError: they have another size, or there are none.
     """
+    check_not_empty(images)
     if images.shape[1] != size:
         raise InputError(
             f"Images: expected {size} x {size} pixels, received {images.shape[1]} x "
@@ -73,8 +85,13 @@ def check_labels(
         class_names: names of the numbers, in their order.
 
     Raises:
-        InputError: another number of labels, of another kind, or out of range.
+        InputError: another number of labels, of another kind, or out of range; a name that occurs
+            twice.
     """
+    if class_names is not None and len(set(class_names)) < len(class_names):
+        raise InputError(
+            f"class_names: expected different names, received {list(class_names)}; rename a class."
+        )
     values = np.asarray(labels)
     if values.shape != (count,) or values.dtype.kind not in "iuU":
         raise InputError(
@@ -100,12 +117,17 @@ def check_labels(
 
 
 def take_rows(images: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """A copy of some images, in memory; many of a memory map, in a nameless file in its folder."""
-    map_path = getattr(images, "filename", None)
-    if map_path is None or images[:1].nbytes * len(indices) <= _MAX_BYTES_IN_MEMORY:
+    """A copy of some images, in memory; many of a memory map, in a nameless file.
+
+    That file is in the folder of the memory map, or the system's for temporary files if the map has
+    no name.
+    """
+    is_large = images[:1].nbytes * len(indices) > _MAX_BYTES_IN_MEMORY
+    if not (is_large and isinstance(images, np.memmap)):
         return np.asarray(images[indices])
     rows_at_once = max(1, _MAX_BYTES_IN_MEMORY // images[:1].nbytes)
-    with nameless_file(Path(map_path).parent) as file:
+    folder = Path(images.filename).parent if images.filename else Path(gettempdir())
+    with nameless_file(folder) as file:
         for start in range(0, len(indices), rows_at_once):
             file.write(images[indices[start : start + rows_at_once]].tobytes())
         file.flush()
@@ -117,14 +139,16 @@ def write_pngs(
     labels: np.ndarray,
     class_names: tuple[str, ...],
     path: Path,
-    set_id: str | None = None,
+    is_synthetic: np.ndarray,
+    set_id: str,
 ) -> None:
     """Write each image as a PNG into the folder of its class.
 
     Args:
         images, labels, class_names: as in ``ImageSet``.
         path: the folder.
-        set_id: identifier of a drawn set, whose images are marked as synthetic; None of others.
+        is_synthetic: bool (n,), the images that are marked as synthetic.
+        set_id: identifier of the set, for these marks.
 
     Raises:
         StageError: the folder exists already, or cannot be written.
@@ -133,13 +157,14 @@ def write_pngs(
         names = [folder_name(name) for name in class_names]
         for name in names:
             (folder / name).mkdir()
-        for row, (pixels, label) in enumerate(zip(images, labels, strict=True)):
+        rows = zip(images, labels, is_synthetic, strict=True)
+        for row, (pixels, label, is_marked) in enumerate(rows):
             file, number = folder / names[label] / f"{row:06d}.png", f"{row:06d}"
-            if set_id is None:
-                Image.fromarray(np.asarray(pixels)).save(file)
-            else:
+            if is_marked:
                 mark = Mark(f"kerasmed {__version__}", set_id, number)
                 write_marked_png(file, np.asarray(pixels), mark)
+            else:
+                Image.fromarray(np.asarray(pixels)).save(file)
 
 
 def tf_batches(

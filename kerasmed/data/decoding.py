@@ -1,7 +1,6 @@
 """The pixels of a source at the size of a study, kept as a memory map with a manifest."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -62,7 +61,8 @@ def decode_images(
             read_source(source, cache.parent, data.image_size, [writer])
             refuse_unreadable([reason for _, reason in writer.unreadable], data, remedy)
         manifest = writer.manifest()
-    _refuse_synthetic(manifest["notes"].get(SYNTHETIC, 0), len(manifest["files"]), data)
+    marked = sum(SYNTHETIC in notes for *_, notes in manifest["files"])
+    _refuse_synthetic(marked, len(manifest["files"]), data)
     return _from_cache(source, cache, manifest, data, least_classes)
 
 
@@ -104,7 +104,7 @@ class ImageWriter:
         self._stops_without_range = stops_without_range
         self._salt = SALT
         self._files: list[list] = []
-        self._masks, self._notes = 0, Counter[str]()
+        self._masks = 0
         self.write_header()
 
     def measure(self, image: Decoded) -> tuple | None:
@@ -126,11 +126,10 @@ class ImageWriter:
             return
         self._masks += not rows
         for digest, pixels, frame, patient, notes in rows:
-            self._notes.update(notes)
             self._stream.write(pixels)
             name = name_below(entry.path, self._root)
             patient_pseudonym = pseudonym(entry.patient or patient, self._salt)
-            self._files.append([name, digest, entry.class_name, frame, patient_pseudonym])
+            self._files.append([name, digest, entry.class_name, frame, patient_pseudonym, notes])
 
     def write_header(self) -> None:
         """Write an .npy header, which NumPy pads so that the count can be rewritten in place."""
@@ -145,7 +144,6 @@ class ImageWriter:
             "files": self._files,
             "skipped": self.unreadable,
             "masks": self._masks,
-            "notes": dict(self._notes),
         }
 
 
@@ -243,8 +241,8 @@ def _from_cache(
     root = source.root
     path_of = {name_below(entry.path, root): entry.path for entry in source.entries}
     files = tuple(
-        ImageFile(path_of[name], digest, class_name, frame, patient)
-        for name, digest, class_name, frame, patient in manifest["files"]
+        ImageFile(path_of[name], digest, class_name, frame, patient, tuple(notes))
+        for name, digest, class_name, frame, patient, notes in manifest["files"]
     )
     skipped = manifest["skipped"]
     present = (file.class_name for file in files)
@@ -266,6 +264,5 @@ def _from_cache(
         "files": files,
         "skipped": tuple(reason for _, reason in skipped),
         "masks": manifest["masks"],
-        "notes": manifest["notes"],
         "formats": data.formats,
     }

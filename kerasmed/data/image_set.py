@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -18,11 +18,11 @@ from kerasmed.data.decoding import decode_images, refuse_unreadable
 from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.entries import folder_name
 from kerasmed.data.groups import group_images
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, common_folder
 from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import measure_pixels, read_measurements
-from kerasmed.data.splits import make_split
+from kerasmed.data.splits import check_official_test, make_split
 from kerasmed.errors import DataError, InputError
 from kerasmed.settings import describe_problems
 from kerasmed.text import counted
@@ -47,12 +47,13 @@ class ImageSet:
         files: where each image came from, in the same order.
         skipped: unreadable files that were left out, with the reason.
         masks: number of files left out because they mark regions of other images.
-        notes: ignored faults of files, and the number of images that have each.
         formats: the choices of format that differ from the default; they change the images.
         measurements: what duplicates are found by; None until ``split`` needs them.
         groups: str (n,), equal for images that belong together, as ``split`` found them; or None.
         probabilities: float32 (n, classes), rows summing to 1, from which a classifier learns in
             place of the labels; or None.
+        official_test: bool (n,), the images that the publishers of the set test on, if it was read
+            with ``official_split="keep"``; or None.
 
     Example:
         >>> import kerasmed as km, numpy as np
@@ -74,11 +75,11 @@ class ImageSet:
     files: tuple[ImageFile, ...]
     skipped: tuple[str, ...] = ()
     masks: int = 0
-    notes: dict[str, int] = field(default_factory=dict)
     formats: dict[str, Any] = field(default_factory=dict)
     measurements: Measurements | None = None
     groups: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    official_test: np.ndarray | None = None
 
     @classmethod
     def from_directory(
@@ -99,6 +100,11 @@ class ImageSet:
             InputError: an unknown setting, or a value out of range.
             DataError: the folder has another layout, or an image is unreadable.
         """
+        if "symmetry" in options:
+            raise InputError(
+                f"Images of {path}: expected settings of reading, received symmetry="
+                f"{options['symmetry']!r}, which is one of training; give it to the model."
+            )
         try:
             data = DataConfig(source=Path(path), image_size=size, **options)
         except ValidationError as error:
@@ -116,7 +122,12 @@ class ImageSet:
         measurements.refuse_empty(data)
         if (grey_range := measurements.common_range()) is not None:
             data = data.model_copy(update={"grey_range": grey_range})
-        return cls(**decode_images(data, cache / "images"), measurements=measurements)
+        is_kept = data.official_split == "keep"
+        return cls(
+            **decode_images(data, cache / "images"),
+            measurements=measurements,
+            official_test=measurements.official == "test" if is_kept else None,
+        )
 
     @classmethod
     def from_csv(cls, path: str | Path, size: int = 64, **options: Any) -> "ImageSet":
@@ -226,12 +237,30 @@ class ImageSet:
                 if self.probabilities is None and other.probabilities is None
                 else np.concatenate([self.targets, other.targets])
             ),
+            official_test=(
+                None
+                if self.official_test is None and other.official_test is None
+                else np.concatenate([self._is_official_test(), other._is_official_test()])
+            ),
         )
+
+    def _is_official_test(self) -> np.ndarray:
+        return np.zeros(len(self), bool) if self.official_test is None else self.official_test
 
     @property
     def image_size(self) -> int:
         """Height and width of the images in pixels."""
         return self.images.shape[1]
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """Ignored faults of files, and the number of images that have each."""
+        return dict(Counter(note for file in self.files for note in file.notes))
+
+    @property
+    def is_synthetic(self) -> np.ndarray:
+        """Whether each image is marked as synthetic: bool (n,)."""
+        return np.array([SYNTHETIC in file.notes for file in self.files], bool)
 
     @property
     def targets(self) -> np.ndarray:
@@ -265,10 +294,10 @@ class ImageSet:
             labels=self.labels[rows],
             files=tuple(self.files[i] for i in rows),
             skipped=(),
-            notes={SYNTHETIC: len(rows)} if self.notes.get(SYNTHETIC) == len(self) else self.notes,
             measurements=self.measurements and self.measurements.subset(rows),
             groups=None if self.groups is None else self.groups[rows],
             probabilities=None if self.probabilities is None else self.probabilities[rows],
+            official_test=None if self.official_test is None else self.official_test[rows],
         )
 
     def counts(self, indices: np.ndarray | None = None) -> dict[str, int]:
@@ -282,18 +311,20 @@ class ImageSet:
     ) -> "Roles":
         """The images divided into roles, as ``kerasmed data split`` divides them.
 
-        Copies, the frames of one file and the images of one patient stay together.
+        Copies, the frames of one file and the images of one patient stay together. The official
+        test images of a set that was read with ``official_split="keep"`` are the role ``test``.
 
         Args:
             train: fraction that generator and CNNs learn from; a tenth of it validates.
-            test: fraction that the CNNs are tested on.
+            test: fraction that the CNNs are tested on, if the set has no official test images.
             seed: seed of the division.
             options: further settings of the section ``split`` of an experiment file:
                 ``validation``, ``group_by``, ``pattern``, ``near_duplicate_bits`` and others.
 
         Raises:
             InputError: an unknown setting, or a value out of range.
-            DataError: a class has too few groups for every role to get one.
+            DataError: a class has too few groups for every role to get one, or no official test
+                image.
         """
         try:
             settings = SplitConfig(train=train, test=test, **options)
@@ -301,23 +332,29 @@ class ImageSet:
             raise InputError(f"Split: {describe_problems(error)}") from None
         measurements = self.measurements or measure_pixels(self.images, self.files)
         pairs = find_duplicates(measurements, settings.near_duplicate_bits).pairs
-        root = Path(os.path.commonpath([file.path.parent for file in self.files]))
-        groups = group_images(self.files, pairs, settings, root)
-        positions = make_split(self.labels, groups, self.class_names, settings, seed)
-        grouped = replace(self, measurements=measurements, groups=np.array(groups))
+        groups = group_images(self.files, pairs, settings, common_folder(self.files))
+        official = None
+        if self.official_test is not None:
+            official = np.flatnonzero(self.official_test)
+            check_official_test(self.labels[official], self.class_names)
+        positions = make_split(self.labels, groups, self.class_names, settings, seed, official)
+        grouped = replace(
+            self, measurements=measurements, groups=np.array(groups), official_test=None
+        )
         return Roles(**{role: grouped.subset(at) for role, at in positions.items()})
 
     def to_directory(self, path: str | Path) -> None:
         """Write each image as a PNG into the folder of its class, numbered by its row in the set.
 
-        The images of a set that a model has drawn are marked as synthetic.
+        Images that a model has drawn are marked as synthetic.
 
         Raises:
             StageError: the folder exists already, or cannot be written.
         """
-        is_drawn = self.notes.get(SYNTHETIC) == len(self)
-        set_id = self.data_hash[:16] if is_drawn else None
-        write_pngs(self.images, self.labels, self.class_names, Path(path), set_id)
+        set_id = self.data_hash[:16]
+        write_pngs(
+            self.images, self.labels, self.class_names, Path(path), self.is_synthetic, set_id
+        )
 
     def to_tf_dataset(
         self, batch_size: int = 32, shuffle: bool = False, seed: int = 0

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kerasmed.data.arrays import check_labels, check_pixels, check_size
+from kerasmed.data.arrays import check_labels, check_not_empty, check_pixels, check_size
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import InputError
 
@@ -45,8 +45,8 @@ def as_image_set(
         batches: number of batches to take from a stream; all if None.
 
     Raises:
-        InputError: another size, dtype or classes; labels out of range or where they do not belong;
-            a stream that does not say how long it is.
+        InputError: no images; another size, dtype or classes; labels out of range or where they do
+            not belong; a stream that does not say how long it is.
     """
     if isinstance(x, ImageSet) and y is not None:
         raise InputError(
@@ -64,6 +64,7 @@ def as_image_set(
                 "ImageSet."
             )
         x = ImageSet.from_arrays(x, y, class_names)
+    check_not_empty(x)
     if x.image_size != image_size or x.class_names != class_names:
         raise InputError(
             f"Images: expected {image_size} x {image_size} pixels of the classes "

@@ -7,7 +7,7 @@ import numpy as np
 
 from kerasmed.data.config import DataConfig
 from kerasmed.data.entries import name_below
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, numbered_name
 from kerasmed.data.picture import levels_kept, pooled_range
 from kerasmed.errors import DataError
 
@@ -64,7 +64,9 @@ class Measurements:
 
     def files(self, root: Path) -> tuple[ImageFile, ...]:
         """The file of each image. Patients have pseudonyms that only this reading uses."""
-        columns = (self.names, self.hashes.astype(str), self.classes, self.frames, self.patients)
+        hashes, patients = self.hashes.astype(str), self.patients
+        columns = (self.names, hashes, self.classes, self.frames, patients, self.notes)
+        notes_of = [tuple(text.split("\n")) if text else () for text in self.note_texts.tolist()]
         return tuple(
             ImageFile(
                 root / (name if frame < 0 else name.rpartition("#")[0]),
@@ -72,8 +74,9 @@ class Measurements:
                 class_name,
                 None if frame < 0 else frame,
                 patient or None,
+                notes_of[note],
             )
-            for name, digest, class_name, frame, patient in zip(
+            for name, digest, class_name, frame, patient, note in zip(
                 *(column.tolist() for column in columns), strict=True
             )
         )
@@ -156,5 +159,4 @@ APPEARANCE = np.dtype(
 
 def name_in_set(path: Path, frame: int | None, root: Path) -> str:
     """The image's name as in ``ImageFile.name``, relative to the root."""
-    name = name_below(path, root)
-    return name if frame is None else f"{name}#{frame}"
+    return numbered_name(name_below(path, root), frame)

@@ -16,6 +16,7 @@ from kerasmed.errors import DataError, MachineError
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _SECOND_HEADER = 540  # bytes of the NIfTI-2 header, which begins with this number
 _LEAST_OFFSET = {348: 352, _SECOND_HEADER: 544}  # byte where values may begin, by header size
+_GREATEST_OFFSET = 2**28  # extensions of the header take tens of megabytes at most
 
 
 def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
@@ -108,6 +109,11 @@ def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
         shape = (*(*shape[:3], 1)[:3], count)
         least, offset = _LEAST_OFFSET[int(header.sizeof_hdr)], float(header["vox_offset"])
         offset = max(int(offset), least) if math.isfinite(offset) else least
+        if offset > _GREATEST_OFFSET:
+            raise DataError(
+                f"Cannot read {path}: expected values that begin within {_GREATEST_OFFSET:,} "
+                f"bytes, received the vox_offset {offset:,}; correct the header or remove it."
+            )
         stored = volumeutils.array_from_file(shape, dtype, stream, offset, mmap=False)
     with np.errstate(over="ignore", invalid="ignore"):
         affine, notes = _affine(header)
@@ -121,14 +127,17 @@ def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
 
 
 def _header(stream: Any) -> Any:
-    """The header of NIfTI-1 or 2, unchecked: many faults do not affect the values."""
+    """The header of NIfTI-1 or 2, unchecked: many faults do not affect the values.
+
+    nibabel's own reader also reads the extensions, to the end of the file.
+    """
     import nibabel
 
     sizes = np.frombuffer(stream.read(4), "<i4")
     is_second = _SECOND_HEADER in (*sizes, *sizes.byteswap())
     stream.seek(0)
     kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
-    return kind.from_fileobj(stream, check=False)
+    return kind(stream.read(kind.template_dtype.itemsize), check=False)
 
 
 def _rescaled(stored: np.ndarray, header: Any) -> np.ndarray:

@@ -30,7 +30,11 @@ class NpzSource(Source):
 
     @contextmanager
     def opened(self, scratch: Path) -> Iterator[Read]:
-        with TemporaryDirectory(dir=scratch) as folder, zipfile.ZipFile(self.path) as archive:
+        with (
+            # Windows deletes no file whose memory map is open.
+            TemporaryDirectory(dir=scratch, ignore_cleanup_errors=True) as folder,
+            zipfile.ZipFile(self.path) as archive,
+        ):
             # Memory maps of an unpacked copy keep memory bounded.
             try:
                 subsets = [

@@ -25,7 +25,7 @@ _BATCH = 64
 _PER_TASK = 8
 
 # Raise it when the same files give other images or other metadata.
-_READING_VERSION = 3
+_READING_VERSION = 4
 
 Result = TypeVar("Result")
 

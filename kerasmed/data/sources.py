@@ -8,7 +8,14 @@ from pathlib import Path
 
 from kerasmed.data.config import DataConfig, Formats
 from kerasmed.data.csv_table import list_table
-from kerasmed.data.entries import Entry, Source, root_of, sorted_by_class, with_suspicions
+from kerasmed.data.entries import (
+    Entry,
+    Source,
+    label_of_folder,
+    root_of,
+    sorted_by_class,
+    with_suspicions,
+)
 from kerasmed.data.npz import open_npz
 from kerasmed.data.official import (
     OfficialFolder,
@@ -111,11 +118,11 @@ def _list_class_folders(
             f"expected {LAYOUT}; give one of them, or a .csv that lists the images of all."
         )
     entries = [
-        Entry(path, folder.name, official=subset)
+        Entry(path, label_of_folder(folder.name), official=subset)
         for folder in folders
         for path, subset in _with_inner_subsets(_list_folder(folder), folder)
     ]
-    return tuple(names), tuple(entries)
+    return sorted_by_class(entries, directory, least_classes)
 
 
 def _with_inner_subsets(
@@ -182,7 +189,9 @@ def _list_official_folders(
 ) -> tuple[tuple[str, ...], tuple[Entry, ...]]:
     """The class names and files of all subsets, and of class folders next to the subsets."""
     subset_names = ", ".join(str(subset.path.relative_to(directory)) for subset in subsets)
-    class_names = sorted({folder.name for subset in subsets for folder in subset.class_folders})
+    class_names = sorted(
+        {label_of_folder(folder.name) for subset in subsets for folder in subset.class_folders}
+    )
     if official_split == "refuse":
         raise DataError(
             f"{directory} holds {subset_names}, which are subsets of a set and not classes "
@@ -204,14 +213,14 @@ def _list_official_folders(
         inner = set(_visible(folder)) - subset_folders - {path for path, _ in class_folders}
         others += sorted(path for path in inner if path.is_dir() or suffix_of(path) in SUFFIXES)
     for path in others:
-        if path.parent != directory or path.name not in class_names:
+        if path.parent != directory or label_of_folder(path.name) not in class_names:
             raise DataError(
                 f"{path} is next to the subsets {subset_names} but is not one of their classes: "
                 f"expected one of {', '.join(class_names)}; move it out."
             )
         class_folders.append((path, "train"))
     entries = [
-        Entry(path, folder.name, official=subset)
+        Entry(path, label_of_folder(folder.name), official=subset)
         for folder, subset in class_folders
         for path in _list_folder(folder)
     ]

@@ -11,7 +11,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from kerasmed.data.config import SplitConfig
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, numbered_name
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import read_json, write_json
 from kerasmed.fingerprint import changed, differences
@@ -81,11 +81,16 @@ def make_split(
         int64 positions, sorted, for each of ROLES.
 
     Raises:
-        DataError: a class has too few groups for every role to get one.
+        DataError: a class has no image, or too few groups for every role to get one.
     """
     names, group_of = np.unique(groups, return_inverse=True)
     counts = np.zeros((len(names), len(class_names)), dtype=np.int64)
     np.add.at(counts, (group_of, labels), 1)
+    if lacking := [class_names[label] for label in np.flatnonzero(counts.sum(axis=0) == 0)]:
+        raise DataError(
+            f"Split: expected images of every class, received none of {lacking}; add images, or "
+            "remove the class."
+        )
     keys = [hashlib.sha256(f"{seed} {name}".encode()).digest() for name in names]
     order = sorted(range(len(names)), key=keys.__getitem__)
     wanted = _wanted_counts(counts.sum(axis=0), settings)
@@ -111,6 +116,24 @@ def make_split(
     }
     _check_roles(roles, labels, counts, class_names)
     return roles
+
+
+def check_official_test(labels: np.ndarray, class_names: tuple[str, ...]) -> None:
+    """Refuse official test images that lack a class.
+
+    Args:
+        labels: of the official test images.
+        class_names: all classes.
+
+    Raises:
+        DataError: naming the classes that they lack.
+    """
+    lacking = [name for label, name in enumerate(class_names) if label not in labels]
+    if lacking:
+        raise DataError(
+            "data.official_split: keep: expected test images of every class in the official test "
+            f"set, received none of {lacking}; set it to merge."
+        )
 
 
 def _wanted_counts(totals: np.ndarray, settings: SplitConfig) -> dict[str, np.ndarray]:
@@ -274,4 +297,4 @@ def read_split(path: Path, files: Sequence[ImageFile]) -> tuple[Split, list[str]
 
 
 def _name(path: Path, frame: int | None) -> str:
-    return _absolute(path) if frame is None else f"{_absolute(path)}#{frame}"
+    return numbered_name(_absolute(path), frame)

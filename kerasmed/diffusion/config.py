@@ -179,7 +179,7 @@ class UpscalerConfig(TrainingConfig):
 
     widths: Annotated[list[Count], Field(min_length=1)] = [48, 96, 128]
     """Channels of each level; each further level halves height and width."""
-    patch_size: Literal[1, 2, 4, 8] = 4
+    patch_size: Literal[1, 2, 4] = 4
     """Patches as wide as a pixel of the small image."""
     predict: Literal["x0", "v"] = "v"
     """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
@@ -190,7 +190,7 @@ class UpscalerConfig(TrainingConfig):
     a deviation of one half. The network receives the deviation."""
 
     def check_image_size(self, image_size: int, named: str = "data.image_size") -> None:
-        """Refuse images that the levels of the network cannot halve, or smaller than a crop.
+        """Refuse images that cannot be reduced or halved, or that are smaller than a crop.
 
         Args:
             image_size, named: see ``TrainingConfig``.
@@ -199,6 +199,11 @@ class UpscalerConfig(TrainingConfig):
             ValueError: naming the sizes that fit.
         """
         super().check_image_size(image_size, named)
+        if image_size % FACTOR:
+            raise ValueError(
+                f"{named} must be a multiple of {FACTOR}, by which the upscaler enlarges; received "
+                f"{image_size}"
+            )
         if self.crop_size > image_size:
             raise ValueError(
                 f"upscaler.crop_size must not exceed {named}; received {self.crop_size} and "

@@ -1,8 +1,7 @@
 """What the diffusion model and the upscaler have in common: how they are trained and averaged."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, ClassVar
 
@@ -25,11 +24,11 @@ from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.diffusion.validation import Validation, validation_losses
 from kerasmed.errors import InputError
 from kerasmed.fingerprint import Fingerprint
-from kerasmed.image_model import CountBatches, ImageModel
+from kerasmed.image_model import CountBatches, ImageModel, check_batch_size
 from kerasmed.inference.pixels import PixelRange
 from kerasmed.parallel import devices
 from kerasmed.parallel.workers import check_agreed, this_worker
-from kerasmed.progress import progress_bar
+from kerasmed.progress import ignore, progress_if
 from kerasmed.random_streams import Purpose, initial_weights
 from kerasmed.runtime.backend import list_gpus, precision_policy
 from kerasmed.runtime.hardware import cpu_cores
@@ -98,18 +97,27 @@ class DenoisingModel(ImageModel):
         return forward_flops(self.network)
 
     def _drawn_set(
-        self, title: str | None, drawn: Iterable[tuple[int, int, np.ndarray]], labels: np.ndarray
+        self,
+        title: str,
+        verbose: str | int,
+        drawn: Iterable[tuple[int, int, np.ndarray]],
+        labels: np.ndarray,
     ) -> ImageSet:
-        """Images of these labels as they are drawn, marked as synthetic; a title shows progress."""
-        showing = progress_bar(title, len(labels), "images") if title else nullcontext(None)
+        """Images of these labels as they are drawn, marked as synthetic."""
         images = np.empty((len(labels), self.image_size, self.image_size, 3), np.uint8)
-        with showing as advance:
+        with progress_if(verbose, title, len(labels), "images") as advance:
             for row, (_, _, image) in enumerate(drawn):
                 images[row] = image
-                if advance is not None:
-                    advance(1, "")
+                advance(1, "")
         drawn_set = ImageSet.from_arrays(images, labels, self.class_names)
-        return replace(drawn_set, notes={SYNTHETIC: len(images)})
+        files = tuple(replace(file, notes=(SYNTHETIC,)) for file in drawn_set.files)
+        return replace(drawn_set, files=files)
+
+    @staticmethod
+    def _check_drawing(seed: int, batch_size: int) -> None:
+        check_batch_size(batch_size)
+        if seed < 0:
+            raise InputError(f"seed: expected 0 or more, received {seed}.")
 
     @classmethod
     def _settings_for(cls, image_size: int, settings: Any) -> Any:
@@ -232,15 +240,16 @@ class DenoisingModel(ImageModel):
             initial_epoch if self.stop_training else epochs,  # resumed at its end
             verbose,
         )
-        if history.epoch and not hasattr(self._inner_optimizer(), "average_of"):
+        if history.epoch and not hasattr(self.inner_optimizer(), "average_of"):
             self._averaged.iterations = 0  # Keras's `use_ema` has changed the weights at the end
         return history
 
-    def evaluate(self, x: Any, y: Any = None) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, verbose: str | int = 0) -> dict[str, float]:
         """The weighted loss of the averaged weights, at the same noise every time.
 
         Args:
             x, y: as for ``validation_data`` of ``fit``; at most 256 images count.
+            verbose: 0 shows no progress.
 
         Returns:
             ``loss``, and by quarters of the timesteps ``loss_t0_249`` (little noise) to
@@ -251,13 +260,17 @@ class DenoisingModel(ImageModel):
         """
         self._check_compiled("evaluate")
         self._check_trained("evaluate")
-        return self.validation_losses(self._validation_batch(self._image_set(x, y)))
+        batch = self._validation_batch(self._image_set(x, y))
+        with progress_if(verbose, "Evaluating", len(batch[1]), "noisy images") as advance:
+            return self.validation_losses(batch, advance)
 
-    def validation_losses(self, batch: Batch) -> dict[str, float]:
+    def validation_losses(
+        self, batch: Batch, advance: Callable[[float, str], None] = ignore
+    ) -> dict[str, float]:
         """As ``evaluate``, on a batch of noisy images; see ``diffusion.batches``."""
         with devices.on_one_device():
             loss = keras.losses.get(self.loss)
-            return validation_losses(self.denoiser(), batch, getattr(loss, "call", loss))
+            return validation_losses(self.denoiser(), batch, getattr(loss, "call", loss), advance)
 
     @property
     def pixel_range(self) -> PixelRange:
@@ -336,7 +349,7 @@ class DenoisingModel(ImageModel):
         return int(ops.convert_to_numpy(self.optimizer.iterations)) if self.compiled else 0
 
     def _current_average(self) -> list[np.ndarray]:
-        average_of = getattr(self._inner_optimizer(), "average_of", lambda weight: weight)
+        average_of = getattr(self.inner_optimizer(), "average_of", lambda weight: weight)
         return [
             ops.convert_to_numpy(average_of(weight))
             for weight in self.network.weights

@@ -132,10 +132,12 @@ class DiffusionModel(DenoisingModel):
             verbose: 0 shows no progress.
 
         Raises:
-            InputError: the model has not been trained; labels out of range; unknown solver; neither
-                or both of ``labels`` and ``per_class``.
+            InputError: the model has not been trained; labels out of range; unknown solver; a
+                negative seed or a batch without images; neither or both of ``labels`` and
+                ``per_class``.
         """
         self._check_trained("sample")
+        self._check_drawing(seed, batch_size)
         wanted = self._wanted(labels, per_class)
         if solver not in SOLVERS:
             raise InputError(f"solver: expected one of {', '.join(SOLVERS)}, received {solver!r}.")
@@ -150,7 +152,7 @@ class DiffusionModel(DenoisingModel):
             seed, solver, timesteps, guidance_scale, batch_size,
         )  # fmt: skip
         numbers = np.array([label for label, _ in wanted])
-        return self._drawn_set("Sampling" if verbose else None, drawn, numbers)
+        return self._drawn_set("Sampling", verbose, drawn, numbers)
 
     def export(self, filepath: str | Path, **metadata: Any) -> dict[str, Any]:
         """Write the averaged network as ONNX, checked against Keras; ``OnnxDenoiser`` runs it.

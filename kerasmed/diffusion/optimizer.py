@@ -12,6 +12,9 @@ from kerasmed.parallel.devices import ClippedOverReplicas
 class EmaAdamW(ClippedOverReplicas, keras.optimizers.AdamW):
     """Keras's AdamW, whose rate warms up, and an average of the weights, whose decay does.
 
+    ``learning_rate`` is the rate after the warm-up, so callbacks of Keras can read and set it. A
+    step, and its weight decay, are scaled by min(1, (t + 1) / warmup_steps).
+
     The average decays by min(ema_decay, t / (9 + t)) at step t, counted from 0. At every moment of
     a short training it spans about the last tenth, which is nearly the power-function profile of
     Karras et al. (arXiv:2312.02696, section 3). Keras's own average has one fixed decay and
@@ -35,11 +38,10 @@ class EmaAdamW(ClippedOverReplicas, keras.optimizers.AdamW):
         self.ema_decay = ema_decay
         self.warmup_steps = warmup_steps
 
-    @keras.optimizers.AdamW.learning_rate.getter
-    def learning_rate(self):
-        """The rate of the next step."""
+    def warmed_up(self, learning_rate):
+        """The rate of the next step, at this learning rate."""
         risen = ops.cast(self.iterations + 1, "float32") / self.warmup_steps
-        return super().learning_rate * ops.minimum(1.0, risen)
+        return learning_rate * ops.minimum(1.0, risen)
 
     def build(self, variables):
         """Create a momentum, a velocity and an average for each variable."""
@@ -50,6 +52,9 @@ class EmaAdamW(ClippedOverReplicas, keras.optimizers.AdamW):
 
     def update_step(self, gradient, variable, learning_rate):
         """One step of one variable and of its average."""
+        learning_rate = self.warmed_up(learning_rate)
+        if self.weight_decay and self._use_weight_decay(variable):
+            self.assign_sub(variable, variable * self.weight_decay * learning_rate)
         if keras.backend.backend() == "tensorflow":
             self._fused_step(gradient, variable, learning_rate)
         else:
@@ -58,6 +63,9 @@ class EmaAdamW(ClippedOverReplicas, keras.optimizers.AdamW):
         step = ops.cast(self.iterations, "float32")
         decay = ops.minimum(self.ema_decay, step / (9.0 + step))
         self.assign_add(average, (1.0 - decay) * ops.subtract(variable, average))
+
+    def _apply_weight_decay(self, variables):
+        """Nothing: Keras would decay at the rate without its warm-up. ``update_step`` decays."""
 
     def _fused_step(self, gradient, variable, learning_rate):
         """Adam's step in one TensorFlow kernel; without XLA nothing else fuses its operations.

@@ -188,7 +188,9 @@ class Recorder(Checkpoints):
         }
 
     def _rate(self) -> float:
-        return float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        optimizer = self.model.inner_optimizer()
+        rate = optimizer.warmed_up(optimizer.learning_rate)
+        return float(ops.convert_to_numpy(rate))
 
     def _interval_minutes(self) -> float:
         """Minutes between the last two checkpoints; 0 before the first."""

@@ -35,8 +35,9 @@ def in_tiles(network: UpscalerNetwork, tile_size: int, reach: int, stride: int) 
         network: see ``UpscalerNetwork``.
         tile_size: height and width of the tiles.
         reach: pixels from a pixel to the farthest one that changes it.
-        stride: tiles begin at its multiples.
+        stride: tiles begin at its multiples, which are also whole pixels of the small images.
     """
+    stride = max(stride, FACTOR)
     tile = max(stride, tile_size // stride * stride)
     margin = -(-reach // stride) * stride
 

@@ -201,9 +201,10 @@ class Upscaler(DenoisingModel):
 
         Raises:
             InputError: the model has not been trained; images of another size or other classes;
-                labels out of range; too much noise.
+                labels out of range; too much noise; a negative seed or a batch without images.
         """
         self._check_trained("upscale")
+        self._check_drawing(seed, batch_size)
         small = self._small_set(images, labels)
         if not 0 <= base_noise <= self.settings.base_noise:
             raise InputError(
@@ -215,7 +216,7 @@ class Upscaler(DenoisingModel):
             network, self.ranges, small.images, self._wanted(small.labels, None), seed,
             upscaling_timesteps(DEFAULT_STEPS if steps is None else steps), base_noise, batch_size,
         )  # fmt: skip
-        return self._drawn_set("Upscaling" if verbose else None, drawn, small.labels)
+        return self._drawn_set("Upscaling", verbose, drawn, small.labels)
 
     def export(self, filepath: str | Path, **metadata: Any) -> dict[str, Any]:
         """Write the averaged network as ONNX, checked against Keras; ``OnnxUpscaler`` runs it.

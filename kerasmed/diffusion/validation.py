@@ -10,13 +10,17 @@ from keras import ops
 from kerasmed.diffusion.batches import Batch
 from kerasmed.diffusion.schedule import NUM_TIMESTEPS
 from kerasmed.parallel.workers import this_worker
+from kerasmed.progress import ignore
 
 PREDICTED_AT_ONCE = 32
 _LEVELS = 4
 
 
 def validation_losses(
-    denoiser: Callable[..., np.ndarray], batch: Batch, error: Callable[[Any, Any], Any]
+    denoiser: Callable[..., np.ndarray],
+    batch: Batch,
+    error: Callable[[Any, Any], Any],
+    advance: Callable[[float, str], None] = ignore,
 ) -> dict[str, float]:
     """The weighted mean error of predicted clean images, over all timesteps and by quarters.
 
@@ -24,6 +28,7 @@ def validation_losses(
         denoiser: predicts clean images from the batch's inputs.
         batch: inputs, clean images and weights, see ``validation_batch``.
         error: from clean and predicted images to an error of each pixel (batch, height, width).
+        advance: called with the number of finished images, and a note.
 
     Returns:
         ``loss``, and ``loss_t0_249`` to ``loss_t750_999`` of the images at these timesteps, which
@@ -37,6 +42,7 @@ def validation_losses(
         predicted = denoiser(*(array[chunk] for array in inputs.values()))
         errors = ops.convert_to_numpy(error(clean[chunk], predicted))
         losses.append(errors.reshape(len(chunk), -1).mean(axis=1) * weights[chunk, 0, 0])
+        advance(min(PREDICTED_AT_ONCE, len(clean) - start), "")
     of_images = np.concatenate(losses)[: len(clean)]
     losses_by_level = {"loss": float(of_images.mean())}
     levels = inputs["timesteps"] * _LEVELS // NUM_TIMESTEPS

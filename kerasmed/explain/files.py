@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from kerasmed.data.image_file import numbered_name
 from kerasmed.data.readers import split_name, stem_of
 from kerasmed.errors import DataError, InputError, MachineError
 from kerasmed.inference.classifier import OnnxClassifier
@@ -95,7 +96,7 @@ def _explain_file(
         segments = segment_image(image, settings.segmentation, settings.superpixels)
         name = slice_name(path, frame)
         notes = {"image": Path(name).name, "model": engine.path.name}
-        image_stem = stem if name == str(path) else _numbered(stem, frame)
+        image_stem = stem if name == str(path) else numbered_name(stem, frame)
         yield from network.explain_into(folder, image_stem, image, segments, notes).values()
 
 
@@ -141,11 +142,7 @@ def _overlay_stem(path: Path, depth: int, with_ending: bool) -> str:
     file, number = split_name(path)
     folders = file.absolute().parts[1:-1]
     name = file.name if with_ending else stem_of(file)
-    return "-".join([*folders[max(0, len(folders) - depth) :], _numbered(name, number)])
-
-
-def _numbered(name: str, number: int | None) -> str:
-    return name if number is None else f"{name}#{number}"
+    return "-".join([*folders[max(0, len(folders) - depth) :], numbered_name(name, number)])
 
 
 def _is_overlay(path: Path, folder: Path) -> bool:

@@ -138,13 +138,14 @@ def denoiser_parity(path: Path, model: keras.Model) -> float:
 def upscaler_parity(path: Path, model: keras.Model) -> float:
     """As ``denoiser_parity``, of an upscaler file, on images that are wider than high."""
     file = OnnxUpscaler(path, "cpu")
-    height, width = 2 * file.metadata["stride"], 3 * file.metadata["stride"]
     factor = file.metadata["image_size"] // file.metadata["base_size"]
+    step = max(file.metadata["stride"], factor)
+    height, width = 2 * step, 3 * step
     rng = random_stream(0, Purpose.UPSCALER_PARITY)
     arguments = (
         rng.standard_normal((3, height, width, 3), dtype=np.float32),
         np.array([0, 500, 999], np.int32),
-        np.array([0, 1, 0], np.int32),
+        np.array([0, 1, 0], np.int32) % len(file.metadata["class_names"]),
         rng.standard_normal((3, height // factor, width // factor, 3), dtype=np.float32),
         np.array([0, 0.1, 0.2], np.float32),
     )

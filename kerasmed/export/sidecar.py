@@ -4,6 +4,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict
 
+from kerasmed.data.config import Formats
 from kerasmed.export.config import Precision
 from kerasmed.result_types import NotNegative, Sha256, Signed, Whole
 from kerasmed.settings import Count, Rate, UnitInterval
@@ -68,6 +69,8 @@ class FileMetadata(TypedDict):
     """Name of the network."""
     weights: str
     """The weights it began with: "imagenet", "none" or the name of a file."""
+    formats: Formats
+    """How image files were read: the settings of ``data`` that differ from the defaults."""
     parity: Parity
     """Differences from Keras (float32), or from the float32 file."""
     transposes: Whole

@@ -20,16 +20,17 @@ if TYPE_CHECKING:
     import keras
 
 _COMPLETE = {
-    *("backbone", "class_names", "data_hash", "format", "input_size", "kerasmed_version"),
-    *("n_train", "opset", "parity", "precision", "resize_filter", "seed", "temperature"),
-    *("trained_on", "weights"),
+    *("backbone", "class_names", "format", "formats", "input_size", "kerasmed_version", "opset"),
+    *("parity", "precision", "resize_filter", "temperature", "weights"),
 }
+# A study says this as well; it is recognised by any of them.
+_OF_A_STUDY = {"data_hash", "n_train", "seed", "trained_on"}
 _COMPLETE_DENOISER = {
-    *("class_names", "data_hash", "format", "image_size", "kerasmed_version", "opset", "parity"),
+    *("class_names", "format", "image_size", "kerasmed_version", "opset", "parity"),
     *("pixel_mean", "pixel_scale"),
 }
 _COMPLETE_UPSCALER = {
-    *_COMPLETE_DENOISER - {"data_hash"},
+    *_COMPLETE_DENOISER,
     *("base_size", "detail_scale", "greatest_base_noise", "reach", "stride"),
 }
 # Kinds of files that draw images.
@@ -64,7 +65,9 @@ def verify_file(
         results["parity"] = _check_drawing_parity(metadata, path, open_trained(path))
         return results
     engine = OnnxClassifier(path, provider="cpu")
-    results["metadata"] = _check_metadata(engine.metadata, _COMPLETE, path)
+    is_of_a_study = not _OF_A_STUDY.isdisjoint(engine.metadata)
+    complete = _COMPLETE | _OF_A_STUDY if is_of_a_study else _COMPLETE
+    results["metadata"] = _check_metadata(engine.metadata, complete, path)
     results["sidecar"] = _check_sidecar(engine.metadata, path)
     images = noise_images(engine.input_size)
     results["outputs"] = _check_outputs(engine.outputs(images), engine.metadata, path)

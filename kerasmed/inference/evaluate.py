@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kerasmed.data.config import DataConfig, Formats, SplitConfig
-from kerasmed.data.entries import folder_name, root_of
+from kerasmed.data.entries import root_of
 from kerasmed.data.groups import IGNORE_PATIENT, group_images, shared_patient
 from kerasmed.data.image_set import ImageSet, read_images
 from kerasmed.data.official import OfficialSubset
@@ -51,7 +51,7 @@ def evaluate_folder(
     engine = OnnxClassifier(model, grey_range=grey_range)
     split = split or SplitConfig()
     data = _with_settings_of(engine, data or DataConfig(source=directory), directory)
-    with TemporaryDirectory() as cache:
+    with TemporaryDirectory(ignore_cleanup_errors=True) as cache:  # Windows: a memory map is open
         images = read_test_images(data, split, engine.class_names, Path(cache) / "images")
         metrics = classification_metrics(
             engine.predict(images.images), images.labels, engine.class_names, groups=images.groups
@@ -74,7 +74,7 @@ def read_test_images(
     Raises:
         DataError: other classes, or another layout.
     """
-    label_of = _labels_by_name(class_names)
+    label_of = {name: label for label, name in enumerate(class_names)}
     subset: OfficialSubset | None = "test" if data.official_split == "keep" else None
     listed = open_source(data, least_classes=1)
     subsets = {entry.official for entry in listed.entries} - {None}
@@ -128,12 +128,6 @@ def _say_remarks(images: ImageSet, split: SplitConfig) -> None:
 
 def _is_archive(path: Path) -> bool:
     return path.suffix.lower() == ".npz" and path.is_file()
-
-
-def _labels_by_name(class_names: Sequence[str]) -> dict[str, int]:
-    """Label of each class, by its own name and by that of its folder."""
-    by_folder = {folder_name(name): label for label, name in enumerate(class_names)}
-    return by_folder | {name: label for label, name in enumerate(class_names)}
 
 
 def _names_of_numbers(engine: OnnxClassifier) -> list[str]:

@@ -22,7 +22,8 @@ class OnnxExtractor:
     height, width), normalised by the mean and deviation of ImageNet, as DINOv2 and most networks
     from PyTorch take it. Images are enlarged to the size that the file names; where it leaves the
     size open, float networks get 224 pixels. The output is the one called ``features``, else the
-    first; of a sequence of tokens the first one counts, and of a map of features its mean.
+    first; of a sequence of tokens the first one counts, and of a map of features its mean. The axes
+    of a map have the order of those of the images.
 
     Args:
         path: path of the file.
@@ -70,4 +71,6 @@ class OnnxExtractor:
         features = self._session.run([self._output], {self._input: images})[0]
         if features.ndim == 3:
             features = features[:, 0]
+        if self._takes_bytes:
+            features = np.moveaxis(features, -1, 1)
         return features.reshape(*features.shape[:2], -1).mean(axis=2).astype(np.float32)

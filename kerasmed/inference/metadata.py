@@ -104,7 +104,11 @@ def _is_size(value: Any) -> bool:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and len(value) > 1 and all(isinstance(v, str) for v in value)
+    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+
+
+def _are_several_names(value: Any) -> bool:
+    return _are_names(value) and len(value) > 1
 
 
 def _is_number(value: Any) -> bool:
@@ -117,7 +121,7 @@ def _are_numbers(value: Any) -> bool:
 
 # Required metadata of each kind of file, and the check of each value.
 _REQUIRED: dict[str, dict[str, Callable[[Any], bool]]] = {
-    "classifier": {"class_names": _are_names, "input_size": _is_size},
+    "classifier": {"class_names": _are_several_names, "input_size": _is_size},
     "denoiser": {
         "image_size": _is_size,
         "pixel_mean": _are_numbers,

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from typing_extensions import TypedDict
 
+from kerasmed.data.image_file import numbered_name
 from kerasmed.data.readers import split_name
 from kerasmed.errors import DataError, MachineError
 from kerasmed.inference.classifier import OnnxClassifier
@@ -74,4 +75,5 @@ def predict_files(
 
 def slice_name(path: Path, frame: int | None) -> str:
     """The path, with the number of the slice or frame if the file holds several."""
-    return str(path) if frame is None or split_name(path)[1] is not None else f"{path}#{frame}"
+    has_number = split_name(path)[1] is not None
+    return numbered_name(path, None if has_number else frame)

@@ -4,12 +4,13 @@ import io
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path, PurePath
-from tempfile import NamedTemporaryFile
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from fastapi import HTTPException
 from PIL import Image
 
+from kerasmed.data.image_file import numbered_name
 from kerasmed.data.raster import count_pixels
 from kerasmed.data.readers import SUFFIXES, is_dicom_start, starts_as_dicom, suffix_of
 from kerasmed.errors import DataError, MachineError
@@ -39,10 +40,9 @@ def decode_upload(
     suffix = next((suffix for suffix in sorted(SUFFIXES) if file_name.endswith(suffix)), ".png")
     if is_dicom_start(content[:132]):
         suffix = ".dcm"
-    with NamedTemporaryFile(suffix=suffix) as file:
-        file.write(content)
-        file.flush()
-        path = Path(file.name)
+    with TemporaryDirectory() as folder:  # Windows opens no file by its name while it is written
+        path = Path(folder, f"upload{suffix}")
+        path.write_bytes(content)
         pixels = _count_pixels(path, suffix_of(path))
         if pixels > limits.max_pixels:
             raise HTTPException(
@@ -50,11 +50,11 @@ def decode_upload(
                 f"Image: expected at most {limits.max_pixels:,} pixels, received {pixels:,}; "
                 "reduce it.",
             )
-        wanted = path if number is None else path.with_name(f"{path.name}#{number}")
+        wanted = Path(numbered_name(path, number))
         try:
             images = list(islice(model.read_all(wanted), limits.max_slices + 1))
         except (DataError, MachineError) as error:
-            raise type(error)(str(error).replace(file.name, "the uploaded file")) from None
+            raise type(error)(str(error).replace(str(path), "the uploaded file")) from None
     if len(images) > limits.max_slices:
         raise HTTPException(
             413, f"Volume: expected at most {limits.max_slices:,} slices; ask for one by slice=."

@@ -14,7 +14,7 @@ from kerasmed.data.duplicates import Duplicates, find_duplicates
 from kerasmed.data.entries import relative_path, root_of
 from kerasmed.data.examine import Findings, examine
 from kerasmed.data.groups import named_patients
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import numbered_name
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
 from kerasmed.data.remarks import remarks
@@ -153,10 +153,10 @@ def _thumbnails(data: DataConfig, folder: Path, names: set[str]) -> dict[str, st
             relative = relative_path(entry.path, source.root)
             if str(relative) not in wanted_files:
                 continue
-            if entry.row is not None and f"{relative}#{entry.row}" not in names:
+            if entry.row is not None and numbered_name(relative, entry.row) not in names:
                 continue
             for _, picture in read(entry, _EDGE):
-                name = ImageFile(relative, "", "", picture.frame).name
+                name = numbered_name(relative, picture.frame)
                 if name in names:
                     thumbnails[name] = _data_uri(picture.image)
     return thumbnails

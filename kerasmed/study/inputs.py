@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from kerasmed.data.config import DataConfig
-from kerasmed.data.entries import Source, label_of_folder
+from kerasmed.data.entries import Source
 from kerasmed.data.image_set import ImageSet, read_images
 from kerasmed.data.splits import Split, read_split
 from kerasmed.errors import StageError
@@ -91,24 +91,7 @@ def read_synthetic(
     images = read_images(
         data, run.cache / f"{name}-{size}", "`kerasmed sample CONFIG` then draws it again."
     )
-    images = _with_labels(images)
     return replace(images, probabilities=read_soft_labels(images, folder))
-
-
-def _with_labels(images: ImageSet) -> ImageSet:
-    """Images of a set that kerasmed wrote, with labels decoded from the names of its folders."""
-    names = [label_of_folder(name) for name in images.class_names]
-    if names == list(images.class_names):
-        return images
-    # The labels may be sorted differently from the names of their folders.
-    position = {name: at for at, name in enumerate(sorted(names))}
-    files = (replace(file, class_name=label_of_folder(file.class_name)) for file in images.files)
-    return replace(
-        images,
-        labels=np.array([position[name] for name in names], np.int32)[images.labels],
-        class_names=tuple(position),
-        files=tuple(files),
-    )
 
 
 def denoiser_path(config: Config, run: RunFolder) -> Path:

@@ -306,7 +306,7 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
     else:
         others = _split(_not_among(sets["real"], known, config), config)
         # A tenth validates, by default, and the other roles are learned from.
-        learned = _split(known, config, train=0.9, test=0.05)
+        learned = _split(replace(known, official_test=None), config, train=0.9, test=0.05)
         roles = Roles(
             train=learned.train + learned.test + learned.reserve,
             validation=learned.validation,

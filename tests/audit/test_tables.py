@@ -75,6 +75,13 @@ def test_predictions_name_image_group_class_and_each_answer(phantoms):
     assert [line["right"] for line in lines] == [line["class"] for line in lines]
 
 
+def test_predictions_of_files_with_and_without_a_root_are_named(phantoms):
+    first, *others = phantoms.files
+    images = replace(phantoms, files=(replace(first, path=Path("/a.png")), *others))
+    lines = read(predictions_csv(images, {"right": images.targets}))
+    assert [line["image"] for line in lines[:2]] == ["/a.png", others[0].name]
+
+
 def test_fidelity_has_a_line_for_each_space_class_and_kind_that_was_computed():
     figures = {"kid": 0.1, "interval": [0.0, 0.2], "fid": None, "precision": 0.9}
     result = {"synthetic_to_reserve": figures, "train_to_reserve": figures}

@@ -270,6 +270,32 @@ def test_second_phase_has_a_rate_and_layers_of_its_own(phantoms, tmp_path, monke
     assert second_layers < first_layers
 
 
+def test_layers_of_the_first_phase_can_be_fewer(phantoms, tmp_path):
+    model = ImageClassifier.from_preset(
+        "MobileNet", phantoms, weights=str(pretrained(tmp_path)), input_size=32,
+        finetune_fraction=0.3,
+    )  # fmt: skip
+    model.compile()
+    few = len(model.trainable_variables)
+    model.settings = model.settings.model_copy(update={"finetune_fraction": 1.0})
+    model.compile()
+    assert len(model.trainable_variables) > few
+    changes = _changed_by_a_step(model.network, phantoms.images, phantoms.labels)
+    for kind, changed in changes:  # pretrained statistics stay
+        assert changed == (kind is not keras.layers.BatchNormalization)
+
+
+def test_layer_that_a_user_froze_stays_frozen(phantoms):
+    model = ImageClassifier.from_preset("MobileNet", phantoms, weights="none", input_size=32)
+    backbone = next(layer for layer in model.network.layers if isinstance(layer, keras.Model))
+    first = next(layer for layer in backbone.layers if isinstance(layer, keras.layers.Conv2D))
+    first.trainable = False
+    for fraction in (0.3, 1.0):
+        model.settings = model.settings.model_copy(update={"finetune_fraction": fraction})
+        model.compile()
+    assert not first.trainable
+
+
 def test_second_phase_that_harms_is_undone(phantoms, tmp_path):
     """Weights from before are kept if the later ones make more mistakes beyond chance."""
     wrong = dataclasses.replace(phantoms, labels=1 - phantoms.labels)

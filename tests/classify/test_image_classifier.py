@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 from classify.small_network import pretrained, small_network
 from conftest import pair_batches, phantom_set
+from PIL import Image
 
 from kerasmed.classify import network
 from kerasmed.classify.model import ImageClassifier
+from kerasmed.data.marks import SYNTHETIC
 from kerasmed.errors import ConfigError, InputError, MachineError, ModelFileError
+from kerasmed.export.verify import verify_file
 from kerasmed.inference.classifier import OnnxClassifier
 from kerasmed.saved_models import load_model
 
@@ -205,6 +208,56 @@ def test_export_predicts_as_the_model(phantoms, tmp_path, dtype):
     loaded.export(tmp_path / "again.onnx")  # checked on noise
 
 
+def test_callback_may_stop_the_training_in_its_first_half(phantoms):
+    class Stop(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.stop_training = True
+
+    history = compiled(phantoms).fit(
+        phantoms, epochs=8, validation_data=phantoms, callbacks=[Stop()], verbose=0
+    )
+    assert history.epoch == [0]
+
+
+def test_file_is_read_as_the_training_images_were(phantoms, tmp_path):
+    formats = {"grey_range": [0.0, 4000.0], "nifti": {"axis": "coronal"}}
+    images = replace(phantoms, formats=formats)
+    model = small(images)
+    assert model.formats == formats
+    synthetic = tuple(replace(file, notes=(SYNTHETIC,)) for file in phantoms.files)
+    model.compile()
+    model.fit(replace(phantoms, files=synthetic), epochs=1, verbose=0)
+    assert model.formats == formats  # drawn images say nothing about files
+    model.save(tmp_path / "cnn.keras")
+    loaded = load_model(tmp_path / "cnn.keras")
+    assert loaded.formats == formats
+    assert loaded.export(tmp_path / "cnn.onnx")["formats"] == formats
+    assert verify_file(tmp_path / "cnn.onnx")["sidecar"] == "the same metadata, SHA-256 matches"
+
+    values = np.random.default_rng(0).integers(0, 4000, (16, 16), np.uint16)
+    Image.fromarray(values).save(tmp_path / "deep.png")
+    grey = np.round(values / 4000 * 255).astype(np.uint8)
+    expected = loaded.predict(np.repeat(grey[None, ..., None], 3, axis=3))
+    np.testing.assert_allclose(
+        OnnxClassifier(tmp_path / "cnn.onnx").predict([tmp_path / "deep.png"]), expected, atol=1e-3
+    )
+
+    model.fit(phantoms, epochs=1, verbose=0)
+    assert model.formats == {}
+
+
+def test_progress_is_shown_where_asked(phantoms, capsys):
+    model = small(phantoms)
+    model.predict(phantoms)
+    model.evaluate(phantoms)
+    assert capsys.readouterr().err == ""
+    model.predict(phantoms, verbose=1)
+    model.evaluate(phantoms, verbose="auto")
+    shown = capsys.readouterr().err
+    assert "Predicting: 20 images" in shown
+    assert "Evaluating: 20 images" in shown
+
+
 def test_training_may_begin_at_any_epoch_and_measure_anything(phantoms):
     model = small(phantoms)
     model.compile(weighted_metrics=None)
@@ -262,12 +315,20 @@ def test_export_needs_tensorflow(phantoms, tmp_path, monkeypatch):
         (lambda m, p: m.fit(p), InputError, r"fit: expected a compiled model.*`compile\(\)`"),
         (lambda m, p: compiled(p).fit(p.images, p.labels - 1), InputError, "received -1 to 0"),
         (lambda m, p: compiled(p).fit(phantom_set(size=32)), InputError, "received 32 x 32"),
+        (lambda m, p: compiled(p).fit(
+            p, validation_data=(p.images, p.labels, np.ones(20))
+        ), InputError, r"validation_data: expected images, or a pair.* received 3 elements"),
         (lambda m, p: m.fit_head(p), InputError, "fit_head: expected pretrained weights"),
         (lambda m, p: m.predict(p.images / 255), InputError, "expected uint8"),
         (lambda m, p: m.predict(phantom_set(size=32)), InputError, "received 32 x 32; resize"),
+        (lambda m, p: m.predict(p[:0]), InputError, "expected one or more, received none"),
+        (lambda m, p: compiled(p).fit(p[:0]), InputError, "expected one or more, received none"),
+        (lambda m, p: m.predict(p, batch_size=0), InputError, "batch_size: expected 1 or more"),
         (lambda m, p: m.set_weights(m.get_weights()[1:]), InputError, "arrays of other shapes"),
         (lambda m, p: small(p, symmetry="dihedrl"), InputError, "received 'dihedrl'"),
         (lambda m, p: small(p, droput=0.1), InputError, "unknown key droput"),
+        (lambda m, p: ImageClassifier("MobileNet", 16, ["all"]), InputError,
+         r"expected two classes or more, received \['all'\]"),
         (lambda m, p: small(p, weights="missing.h5"), ConfigError, "not a file; correct the path"),
         (lambda m, p: ImageClassifier.from_preset("MobilNet", p, weights="none"), ConfigError,
          "did you mean MobileNet"),

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kerasmed.cli.main import main
 from kerasmed.data import arrays
-from kerasmed.data.image_file import ImageFile
+from kerasmed.data.image_file import ImageFile, common_folder
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import DataError, InputError, StageError
 
@@ -74,7 +74,9 @@ def test_large_subset_lies_in_a_nameless_file(three, tmp_path, monkeypatch):
     subset = mapped.subset([2, 0])
     assert isinstance(subset.images, np.memmap)
     np.testing.assert_array_equal(subset.images, three.images[[2, 0]])
-    np.testing.assert_array_equal(subset.subset([1]).images, three.images[[0]])
+    again = subset.subset([1])
+    assert isinstance(again.images, np.memmap)  # though the file of `subset` has no name
+    np.testing.assert_array_equal(again.images, three.images[[0]])
     assert [path.name for path in tmp_path.iterdir()] == ["images.npy"]
 
 
@@ -113,6 +115,12 @@ def test_nobody_and_no_part_unless_said():
 )
 def test_name_tells_the_frame_where_there_are_several(frame, name):
     assert ImageFile(Path("ant/a.npz"), "0f", "ant", frame).name == name
+
+
+def test_common_folder_of_paths_that_share_none():
+    files = [ImageFile(Path(path), "0f", "ant") for path in ("/x/a/1.png", "/x/b/2.png")]
+    assert common_folder(files) == Path("/x")
+    assert common_folder([*files, ImageFile(Path("b/3.png"), "0f", "ant")]) == Path()
 
 
 def hash_of(*rows: tuple[str, str]) -> str:
@@ -212,6 +220,7 @@ def test_grey_is_repeated_to_three_channels(shape):
         (drawn(4), [0, 1, 0, 2], ["a", "b"], "from 0 to 1, received 0 to 2"),
         (drawn(4), [0, 1, 0, -1], ["a", "b"], "received -1 to 1"),
         (drawn(4), ["a", "b", "a", "c"], ["a", "b"], r"received also \['c'\]"),
+        (drawn(4), [0, 1, 0, 1], ["a", "a"], r"expected different names, received \['a', 'a'\]"),
     ],
 )
 def test_arrays_that_are_no_labelled_images_are_refused(pixels, labels, names, message):
@@ -249,6 +258,59 @@ def test_split_of_a_folder_is_that_of_the_command(tiny_config, image_folder, tmp
         assert set(zip(paths, role.groups.tolist(), strict=True)) == expected
 
 
+def divided_folder(folder: Path, test_classes: str = "ab") -> Path:
+    """Class folders in ``train`` and ``test``: 20 and 4 images of each class."""
+    for subset, classes, count in (("train", "ab", 20), ("test", test_classes, 4)):
+        for name in classes:
+            (folder / subset / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng(ord(name) + 2 * number).integers(
+                    0, 256, (16, 16, 3), np.uint8
+                )
+                pixels[0] = len(subset)  # no image of one subset is one of the other
+                Image.fromarray(np.roll(pixels, len(subset), 0)).save(
+                    folder / subset / name / f"{number}.png"
+                )
+    return folder
+
+
+def test_official_test_images_are_kept_where_they_are_to_be_kept(tmp_path):
+    folder = divided_folder(tmp_path)
+    bits = {"near_duplicate_bits": None}
+    roles = ImageSet.from_directory(folder, 16, official_split="keep").split(0.5, **bits)
+    assert {file.path.parts[-3] for file in roles.test.files} == {"test"}
+    assert len(roles.test) == 8
+    others = [file for name, images in roles if name != "test" for file in images.files]
+    assert {file.path.parts[-3] for file in others} == {"train"}
+    assert roles.train.split(0.4, 0.2, **bits)  # a role has no official test images
+
+    merged = ImageSet.from_directory(folder, 16, official_split="merge").split(0.5, **bits)
+    assert {file.path.parts[-3] for file in merged.test.files} == {"train", "test"}
+
+
+def test_official_test_images_follow_subset_and_concatenation(tmp_path):
+    images = ImageSet.from_directory(divided_folder(tmp_path), 16, official_split="keep")
+    assert images.official_test.sum() == 8
+    some = images[images.official_test][:3]
+    assert some.official_test.tolist() == [True] * 3
+    others = ImageSet.from_arrays(drawn(2), ["a", "b"])
+    assert (some + others).official_test.tolist() == [True] * 3 + [False] * 2
+    assert (others + others).official_test is None
+
+
+def test_official_test_images_of_one_class_only_are_refused(tmp_path):
+    images = ImageSet.from_directory(divided_folder(tmp_path, "a"), 16, official_split="keep")
+    with pytest.raises(DataError, match=r"official test set, received none of \['b'\]"):
+        images.split()
+
+
+def test_files_with_and_without_a_root_are_split():
+    images = ImageSet.from_arrays(drawn(), [0, 1] * 20)
+    files = [replace(file, path=Path("/data") / file.path) for file in images.files[::2]]
+    mixed = replace(images, files=(*files, *images.files[1::2]))
+    assert sum(len(role) for _, role in mixed.split(0.4, 0.2)) == 40
+
+
 def test_split_keeps_copies_and_patients_together():
     pixels = drawn(60, 32)
     pixels[1::3] = pixels[::3, :, ::-1]  # mirrored copies
@@ -270,6 +332,8 @@ def test_settings_that_do_not_exist_are_one_line(image_folder):
         images.split(train=2)
     with pytest.raises(InputError, match=r"image_size: .* received 8"):
         ImageSet.from_directory(image_folder, 8)
+    with pytest.raises(InputError, match=r"symmetry='mirror'.* of training; give it to the model"):
+        ImageSet.from_directory(image_folder, 16, symmetry="mirror")
 
 
 def test_folder_is_read_once_into_a_cache_or_into_memory(image_folder, tmp_path, monkeypatch):
@@ -307,6 +371,7 @@ def test_written_folder_holds_the_same_images(tmp_path):
     assert sorted(path.name for path in (tmp_path / "set").iterdir()) == ["a", "b%2Fc"]
     read = ImageSet.from_directory(tmp_path / "set", 16)
     np.testing.assert_array_equal(read.images, images.images[[0, 2, 4, 1, 3, 5]])
+    assert read.class_names == ("a", "b/c")
     with pytest.raises(StageError, match="exists"):
         images.to_directory(tmp_path / "set")
 

@@ -80,12 +80,20 @@ def test_odd_tags_are_no_marks_and_reject_no_file():
 
 def test_drawn_set_is_marked_where_it_is_written(tmp_path):
     images = phantom_set(per_class=4, size=24)
-    drawn = replace(images, notes={SYNTHETIC: len(images)}).subset([0, 5])
+    marked = tuple(replace(file, notes=(SYNTHETIC,)) for file in images.files)
+    drawn = replace(images, files=marked).subset([0, 5])
+    assert drawn.notes == {"marked as synthetic": 2}
     drawn.to_directory(tmp_path / "drawn")
     paths = sorted((tmp_path / "drawn").rglob("*.png"))
     assert [mark_of(path).set_id for path in paths] == [drawn.data_hash[:16]] * 2
-    (drawn + images).to_directory(tmp_path / "mixed")
-    assert not any(map(mark_of, (tmp_path / "mixed").rglob("*.png")))
+
+    mixed = images + drawn
+    assert mixed.is_synthetic.tolist() == [False] * 8 + [True] * 2
+    assert mixed.notes == {"marked as synthetic": 2}
+    assert mixed.subset([0, 8]).is_synthetic.tolist() == [False, True]
+    mixed.to_directory(tmp_path / "mixed")
+    paths = sorted((tmp_path / "mixed").rglob("*.png"), key=lambda path: path.name)
+    assert [mark_of(path) is not None for path in paths] == mixed.is_synthetic.tolist()
 
 
 def test_marked_images_are_refused_unless_allowed(tmp_path):
@@ -94,6 +102,7 @@ def test_marked_images_are_refused_unless_allowed(tmp_path):
         ImageSet.from_directory(folder, 24)
     images = ImageSet.from_directory(folder, 24, synthetic="allow")
     assert images.notes == {"marked as synthetic": 3}
+    assert images.is_synthetic.tolist() == [True] * 3 + [False] * 5
     unmarked = folder_with(tmp_path / "real", marked=0)
     np.testing.assert_array_equal(images.images, ImageSet.from_directory(unmarked, 24).images)
 

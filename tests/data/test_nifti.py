@@ -3,6 +3,7 @@
 import gzip
 import json
 import sys
+import tracemalloc
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from kerasmed.data.duplicates import find_duplicates
 from kerasmed.data.groups import group_images
 from kerasmed.data.image_set import read_images
 from kerasmed.data.measuring import read_measurements
+from kerasmed.data.nifti import count_values
 from kerasmed.data.readers import Picture, read_image, read_pictures
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, KerasmedError, MachineError
@@ -338,6 +340,31 @@ def test_the_first_orientation_that_is_one_is_taken(tmp_path, fields, note):
 
     assert [pixels_of(picture) for picture in slices] == AXIAL
     assert [note in line for line in slices[0].notes] == ([True] if note else [])
+
+
+@pytest.mark.parametrize("offset", [2.0**29, 3e38])
+def test_values_that_begin_far_away_are_refused(tmp_path, offset):
+    path = header_of(save(VOLUME, tmp_path / "a.nii"), vox_offset=offset)
+    assert "within 268,435,456 bytes, received the vox_offset" in refusal(path)
+
+
+def test_extensions_of_the_header_are_not_read(tmp_path):
+    size = 2**24
+    plain = save(VOLUME, tmp_path / "a.nii").read_bytes()
+    extension = np.array([size, 6], "<i4").tobytes() + bytes(size - 8)
+    header = bytearray(plain[:348])
+    header[108:112] = np.float32(352 + size).tobytes()  # vox_offset
+    path = tmp_path / "b.nii.gz"
+    path.write_bytes(gzip.compress(header + b"\1\0\0\0" + extension + plain[352:], 1))
+    tracemalloc.start()
+    try:
+        assert count_values(path) == VOLUME.size
+        slices = shown(path, grey_range=AS_IT_IS)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert slices == AXIAL
+    assert peak < size / 4
 
 
 def test_without_any_orientation_the_axes_are_as_they_are_stored(tmp_path):

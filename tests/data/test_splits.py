@@ -397,6 +397,12 @@ def test_one_group_for_everything_is_refused():
     assert "Class 'a' has 1 groups" in refusal(*structure(np.array([[30, 30]])), DEFAULTS, 0)
 
 
+def test_class_without_an_image_is_refused():
+    labels, groups, names = distinct(20, 20)
+    message = refusal(labels, groups, (*names, "z"), DEFAULTS, 0)
+    assert "received none of ['z']; add images, or remove the class" in message
+
+
 def test_shortest_class_is_the_one_that_is_named():
     assert "Class 'c' has 2 groups" in refusal(*distinct(20, 20, 2, 20), DEFAULTS, 0)
 

@@ -16,6 +16,7 @@ import kerasmed as km
 from kerasmed.diffusion import unet
 from kerasmed.diffusion.model import DiffusionModel
 from kerasmed.errors import InputError, MachineError, ModelFileError, StageError
+from kerasmed.export.verify import verify_file
 from kerasmed.inference.denoiser import OnnxDenoiser
 from kerasmed.saved_models import load_model
 
@@ -287,12 +288,20 @@ def test_export_is_run_by_onnxruntime(trained, tmp_path):
     noise = np.random.default_rng(0).standard_normal((2, 16, 16, 3), np.float32)
     inputs = noise, np.int32([999, 10]), np.int32([0, 1])
     np.testing.assert_allclose(denoiser(*inputs), trained.denoiser()(*inputs), atol=1e-4)
+    assert "as stated at export" in verify_file(tmp_path / "denoiser.onnx")["parity"]
 
 
 def test_export_needs_tensorflow(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
     with pytest.raises(MachineError, match="needs TensorFlow, received jax; save the model"):
         trained.export(tmp_path / "denoiser.onnx")
+
+
+def test_progress_of_an_evaluation_is_shown_where_asked(trained, phantoms, capsys):
+    expected = trained.evaluate(phantoms)
+    assert capsys.readouterr().err == ""
+    assert trained.evaluate(phantoms, verbose=1) == expected
+    assert "Evaluating: 120 noisy images" in capsys.readouterr().err
 
 
 def test_building_a_model_leaves_the_global_generators_alone(phantoms):
@@ -332,6 +341,9 @@ def test_building_a_model_leaves_the_global_generators_alone(phantoms):
         (lambda m, p: m.fit(iter([]), steps_per_epoch=1), "received one without batches"),
         (lambda m, p: m.sample([0], solver="euler"), "expected one of ddpm, .* received 'euler'"),
         (lambda m, p: m.sample([0], steps=0), "expected 1 to 1000, received 0"),
+        (lambda m, p: m.sample([0], seed=-1), "seed: expected 0 or more, received -1"),
+        (lambda m, p: m.sample([0], batch_size=0), "batch_size: expected 1 or more, received 0"),
+        (lambda m, p: m.fit(p[:0]), "Images: expected one or more, received none"),
         (lambda m, p: m.set_weights(small(p, widths=[4]).get_weights()), "arrays of other shapes"),
         (lambda m, p: DiffusionModel.from_preset("huge", p), "expected one of cpu, .* 'huge'"),
         (lambda m, p: DiffusionModel.from_preset("cpu", p, width=[8]), "unknown key width"),

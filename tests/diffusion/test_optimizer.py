@@ -43,9 +43,38 @@ def test_steps_by_formula(fused, monkeypatch):
 
 def test_rate_that_is_set_warms_up_as_well():
     optimizer = EmaAdamW(**SETTINGS)
-    assert float(optimizer.learning_rate) == pytest.approx(0.5 / 3)
+    assert float(optimizer.warmed_up(optimizer.learning_rate)) == pytest.approx(0.5 / 3)
     optimizer.learning_rate = 0.3
-    assert float(optimizer.learning_rate) == pytest.approx(0.1)
+    assert float(optimizer.learning_rate) == pytest.approx(0.3)
+    assert float(optimizer.warmed_up(optimizer.learning_rate)) == pytest.approx(0.1)
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [
+        keras.callbacks.LearningRateScheduler(lambda epoch, rate: rate),
+        keras.callbacks.ReduceLROnPlateau("loss", factor=0.5, patience=9),
+    ],
+    ids=lambda callback: type(callback).__name__,
+)
+def test_callback_that_leaves_the_rate_leaves_it(callback):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(3)])
+    model.compile(EmaAdamW(**{**SETTINGS, "warmup_steps": 100}), "mse")
+    history = model.fit(np.ones((8, 3)), np.ones((8, 3)), epochs=3, callbacks=[callback], verbose=0)
+    assert history.history["learning_rate"] == [0.5] * 3
+    assert float(model.optimizer.learning_rate) == 0.5
+
+
+def test_variable_may_be_excluded_from_the_decay():
+    decayed, spared = keras.Variable([2.0]), keras.Variable([2.0], name="spared")
+    optimizer = EmaAdamW(**SETTINGS)
+    optimizer.exclude_from_weight_decay(var_names=["spared"])
+    optimizer.build([decayed, spared])
+    gradient = keras.ops.convert_to_tensor([1.0])
+    optimizer.apply([gradient, gradient], [decayed, spared])
+    # The rate of the first step is 0.5 / 3, and Adam's first step is as long as the rate.
+    assert float(decayed.numpy()[0]) == pytest.approx(2.0 * (1 - 0.1 * 0.5 / 3) - 0.5 / 3)
+    assert float(spared.numpy()[0]) == pytest.approx(2.0 - 0.5 / 3)
 
 
 def test_saved_model_goes_on_with_the_same_settings_and_averages(tmp_path):

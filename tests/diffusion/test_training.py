@@ -382,6 +382,13 @@ def test_learning_rate_falls_over_the_end_of_the_budget(phantoms, tmp_path):
     assert any((one != other).any() for one, other in zip(cooled, plain, strict=True))
 
 
+def test_history_has_the_rates_of_the_warm_up(phantoms, tmp_path):
+    _train(phantoms, tmp_path, steps=6, warmup_steps=12)
+    header, *rows = _history(tmp_path)
+    rates = [float(row[header.index("learning_rate")]) for row in rows]
+    assert rates == pytest.approx([1e-3 * 4 / 12, 1e-3 * 7 / 12], rel=1e-6)  # of the next step
+
+
 def test_truncated_checkpoint_falls_back_to_the_one_before(phantoms, six_steps, capsys):
     newest = six_steps / "checkpoints" / "step-00000006.npz"
     newest.write_bytes(newest.read_bytes()[:1000])

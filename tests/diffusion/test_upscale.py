@@ -76,6 +76,16 @@ def test_tiles_make_the_whole_image(network, height, width, tile):
     assert max(map(max, sizes)) <= tile + 2 * (reach(SETTINGS) + SETTINGS.stride)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_tiles_are_whole_pixels_of_the_small_image(stride):
+    def network(noisy, timesteps, labels, base, base_noise):
+        return noisy + base.repeat(4, axis=1).repeat(4, axis=2)
+
+    arrays = inputs(24, 40)
+    tiled = in_tiles(network, 10, 3, stride)(*arrays)
+    np.testing.assert_array_equal(tiled, network(*arrays))
+
+
 def test_reach_is_enough_and_not_much_more(network):
     """A pixel of the small image or of the noise changes nothing farther away."""
     size = 4 * (reach(SETTINGS) // 4 + 4) * 2

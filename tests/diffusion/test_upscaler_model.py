@@ -172,6 +172,19 @@ def test_export_is_run_by_onnxruntime_at_any_size(trained, tmp_path):
     assert path.stat().st_mtime_ns == written
 
 
+@pytest.mark.parametrize("patch_size", [1, 2])
+def test_model_of_one_class_and_small_patches_is_exported(patch_size, large, tmp_path):
+    pixels = large.images[:4]
+    images = km.ImageSet.from_arrays(pixels, [0] * 4, ["all"])
+    model = compiled(images, patch_size=patch_size)
+    model.fit(images, verbose=0)
+    model.export(tmp_path / "upscaler.onnx")
+    assert OnnxUpscaler(tmp_path / "upscaler.onnx").metadata["class_names"] == ["all"]
+    whole = model.upscale(model.reduce(images), steps=2, verbose=0)
+    tiled = model.upscale(model.reduce(images), steps=2, tile_size=18, verbose=0)
+    assert np.abs(tiled.images.astype(int) - whole.images).max() <= 1
+
+
 def test_denoiser_file_is_no_upscaler(trained, tmp_path):
     trained.export(tmp_path / "upscaler.onnx")
     with pytest.raises(ModelFileError, match=r"not a kerasmed denoiser.* received upscaler"):
@@ -222,10 +235,14 @@ def test_it_learns_and_draws_on_jax(tmp_path):
         (lambda m, p: m.upscale(m.reduce(p).images), "expected labels with an array of images"),
         (lambda m, p: m.upscale(m.reduce(p), base_noise=0.5), "expected 0 to 0.2, .*0.5"),
         (lambda m, p: m.upscale(m.reduce(p), steps=0), "expected 1 to 1000, received 0"),
+        (lambda m, p: m.upscale(m.reduce(p), seed=-1), "seed: expected 0 or more, received -1"),
+        (lambda m, p: m.upscale(m.reduce(p), batch_size=0), "batch_size: expected 1 or more"),
         (lambda m, p: m.upscale(phantom_set("smear", size=8)), "of the classes"),
         (lambda m, p: m.fit(phantom_set()), "expected 32 x 32 pixels .* received 16 x 16"),
         (lambda m, p: compiled(p).upscale(p), "upscale: expected a trained model"),
         (lambda m, p: km.Upscaler(72, ["a"]), "must be a multiple of 16 .*upscaler"),
+        (lambda m, p: km.Upscaler(34, ["a"], {**SMALL, "patch_size": 2}), "a multiple of 4, by"),
+        (lambda m, p: km.Upscaler(64, ["a"], {"patch_size": 8}), r"patch_size: .* received 8"),
         (lambda m, p: km.Upscaler(48, ["a"], {"crop_size": 20}), "crop_size must be a mult"),
         (lambda m, p: km.Upscaler(48, ["a"], {"crop_size": 64}), "exceed .* 64 and 48"),
         (lambda m, p: km.Upscaler.from_images(p, preset="cpu"), "unknown key preset"),

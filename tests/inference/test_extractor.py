@@ -71,6 +71,15 @@ def test_open_size_is_224_for_floats_and_that_of_the_images_for_bytes(tmp_path):
     np.testing.assert_allclose(plain.features(IMAGES), IMAGES.mean(axis=(1, 2)), rtol=1e-5)
 
 
+def test_map_of_bytes_has_its_channels_last(tmp_path):
+    extractor = write(
+        tmp_path / "x.onnx",
+        [helper.make_node("Cast", ["x"], ["map"], to=TensorProto.FLOAT)],
+        TensorProto.UINT8, [None, None, None, 3], {"map": 4},
+    )  # fmt: skip
+    np.testing.assert_allclose(extractor.features(IMAGES), IMAGES.mean(axis=(1, 2)), rtol=1e-5)
+
+
 def test_first_of_a_sequence_of_tokens_counts(tmp_path):
     extractor = write(
         tmp_path / "x.onnx",

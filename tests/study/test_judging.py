@@ -1,6 +1,7 @@
 """Any synthetic set is judged: from Python and by `kerasmed judge`."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -221,9 +222,21 @@ def test_all_sets_are_shown_in_the_range_of_the_first(tmp_path, monkeypatch):
     assert 25 < received["s"].images.mean() < 40
 
 
-def test_command_without_the_training_images_says_what_it_assumes(folders, trained, capsys):
-    import shutil
+def test_official_test_images_test_and_need_not_be_in_what_was_learned(folders, roles, monkeypatch):
+    monkeypatch.setattr(judging, "judge", lambda roles, *_, **__: roles)
+    shutil.rmtree(folders / "real")
+    roles.test.to_directory(folders / "real" / "test")
+    (roles.reserve + roles.validation).to_directory(folders / "real" / "train")
+    data = {"source": "real", "image_size": 16, "official_split": "keep"}
+    config = parse_config({"name": "judged", "data": data, "diffusion": {"widths": [8]}}, "test")
+    paths = (folders / "real", folders / "synthetic", folders / "learned")
+    received = judging.judge_folders(*paths, config)
+    subsets = {file.path.parts[-3] for file in received.test.files}
+    assert subsets == {"test"}
+    assert len(received.train) + len(received.validation) == len(roles.train)
 
+
+def test_command_without_the_training_images_says_what_it_assumes(folders, trained, capsys):
     shutil.rmtree(folders / "synthetic")
     more = phantom_set(per_class=170)
     more[np.arange(340) % 170 >= 140].to_directory(folders / "synthetic")

@@ -17,7 +17,14 @@ from kerasmed.data.measuring import read_measurements
 from kerasmed.data.phantoms import write_phantoms
 from kerasmed.data.remarks import remarks
 from kerasmed.data.sources import open_source
-from kerasmed.data.splits import ROLES, Role, Split, make_split, write_split
+from kerasmed.data.splits import (
+    ROLES,
+    Role,
+    Split,
+    check_official_test,
+    make_split,
+    write_split,
+)
 from kerasmed.errors import DataError
 from kerasmed.files import folder_written_aside
 from kerasmed.result_types import Pair, Sha256
@@ -110,17 +117,12 @@ def _split(measurements: Measurements, groups: list[str], config: Config) -> Spl
         DataError: too few groups.
     """
     names, labels = np.unique(measurements.classes, return_inverse=True)
+    class_names = tuple(names.tolist())
     official_test = None
     if config.data.official_split == "keep":
         official_test = np.flatnonzero(measurements.official == "test")
-        lacking = np.setdiff1d(names, measurements.classes[official_test]).tolist()
-        if lacking:
-            raise DataError(
-                f"data.official_split: keep: expected test images of every class in the official "
-                f"test set, received none of {lacking}; set it to merge."
-            )
+        check_official_test(labels[official_test], class_names)
     try:
-        class_names = tuple(names.tolist())
         return make_split(labels, groups, class_names, config.split, config.seed, official_test)
     except DataError as error:
         named = set(measurements.patients.tolist()) - {""}

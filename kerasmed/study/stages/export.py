@@ -11,7 +11,6 @@ from typing_extensions import TypedDict
 
 from kerasmed import __version__
 from kerasmed.classify.config import Regime
-from kerasmed.data.config import Formats
 from kerasmed.data.image_set import ImageSet
 from kerasmed.data.splits import Split
 from kerasmed.errors import ModelFileError
@@ -66,8 +65,6 @@ class Sidecar(FileMetadata):
     """Number of training images."""
     data_hash: Sha256
     """Hash of all real images and classes of the study."""
-    formats: Formats
-    """How image files were read: the settings of ``data`` that differ from the defaults."""
 
 
 class ExportedFile(TypedDict, total=False):
@@ -175,7 +172,6 @@ def _export_classifier(
         "seed": spec.seed,
         "n_train": trained["n_train"],
         "data_hash": image_set.data_hash,
-        "formats": image_set.formats,
     }
     if spec.trained_on == "best":
         original = chosen_spec(spec, run)
