@@ -118,7 +118,6 @@ def test_without_images_both_make_the_same_phantoms(tmp_path, monkeypatch):
     assert images.counts() == {"benign": 3, "early": 3, "pre": 3, "pro": 3}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_runs(path, image_folder, tmp_path):
     import nbclient

@@ -56,10 +56,13 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 
 
 def _notebook_page(path: Path) -> str:
-    """The text and the code of a notebook, which is not run, with a link to its file."""
-    blocks = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    sources = [("".join(block["source"]), block["cell_type"] == "code") for block in blocks]
-    shown = [f"```python\n{source}\n```" if is_code else source for source, is_code in sources]
+    """The text, code and one picture of a notebook, which is not run, with a link to its file."""
+    shown = []
+    for block in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source, is_code = "".join(block["source"]), block["cell_type"] == "code"
+        shown.append(f"```python\n{source}\n```" if is_code else source)
+        if "picture" in block["metadata"].get("tags", []):
+            shown.append(f"![What this block shows](../images/{path.stem}.png)")
     shown.insert(1, f'<a href="{path.name}" download>Download this notebook.</a>')
     return "\n\n".join(shown)
 

@@ -1,10 +1,11 @@
-"""Pictures of pages for the documentation, from the demo's made-up images.
+"""Pictures for the documentation, from the demo's made-up images and from the notebooks.
 
     make screenshots        (after `make demo`; it needs Chromium)
 
-They are written to docs/images/.
+It also runs the notebooks. The pictures are written to docs/images/.
 """
 
+import base64
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,9 @@ import time
 import urllib.request
 from pathlib import Path
 from tempfile import TemporaryDirectory
+
+import nbclient
+import nbformat
 
 DEMO = Path("runs/demo")
 TARGET = Path("docs/images")
@@ -40,6 +44,18 @@ def main() -> None:
     finally:
         server.terminate()
         server.wait()
+    for path in sorted(Path("docs/notebooks").glob("*.ipynb")):
+        (TARGET / path.with_suffix(".png").name).write_bytes(_picture_of(path))
+
+
+def _picture_of(notebook: Path) -> bytes:
+    """The first picture of the block that is tagged `picture`."""
+    ran = nbformat.read(notebook, as_version=4)
+    with TemporaryDirectory() as folder:
+        nbclient.NotebookClient(ran, resources={"metadata": {"path": folder}}).execute()
+    (block,) = (b for b in ran.cells if "picture" in b.metadata.get("tags", []))
+    pictures = [output.data["image/png"] for output in block.outputs if "data" in output]
+    return base64.b64decode(pictures[0])
 
 
 def _take(browser: str, address: str, name: str, width: int, height: int) -> None:

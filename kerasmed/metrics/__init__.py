@@ -26,6 +26,7 @@ __all__ = [
     "manifold",
     "membership",
     "memorisation",
+    "sample",
     "statistics",
     "strength",
 ]

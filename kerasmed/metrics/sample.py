@@ -17,6 +17,13 @@ class Sample:
     Attributes:
         groups: int (n,), 0 to ``num_groups`` - 1.
         sizes: int (num_groups,), the number of images of each group.
+
+    Example:
+        >>> import numpy as np
+        >>> from kerasmed.metrics.sample import Sample
+        >>> sample = Sample("reserve", np.zeros((4, 8)), np.array(["Ann", "Ann", "Bob", "Eve"]))
+        >>> len(sample), sample.num_groups, sample.sizes.tolist()
+        (4, 3, [2, 1, 1])
     """
 
     def __init__(
