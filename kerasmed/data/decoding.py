@@ -15,7 +15,7 @@ from kerasmed.data.image_file import ImageFile
 from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.official import OfficialSubset
 from kerasmed.data.readers import check_range
-from kerasmed.data.reading import SALT, Decoded, made_from, pseudonym, read_source
+from kerasmed.data.reading import Decoded, made_from, new_salt, pseudonym, read_source
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError, StageError
 from kerasmed.files import make_folder, write_json, written_aside
@@ -102,7 +102,7 @@ class ImageWriter:
         self.lacks_range = False
         self._stream, self._size, self._root = stream, size, source.root
         self._stops_without_range = stops_without_range
-        self._salt = SALT
+        self._salt = new_salt()
         self._files: list[list] = []
         self._masks = 0
         self.write_header()

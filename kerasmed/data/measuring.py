@@ -20,7 +20,14 @@ from kerasmed.data.image_file import ImageFile
 from kerasmed.data.measurements import APPEARANCE, COLUMNS, LISTS, Measurements, name_in_set
 from kerasmed.data.picture import QUANTILE_LEVELS, Picture, distribution
 from kerasmed.data.raster import LEAST_DRAFT
-from kerasmed.data.reading import SALT, Collector, Decoded, made_from, pseudonym, read_source
+from kerasmed.data.reading import (
+    Collector,
+    Decoded,
+    made_from,
+    new_salt,
+    pseudonym,
+    read_source,
+)
 from kerasmed.data.sources import open_source
 from kerasmed.files import make_folder, written_aside
 from kerasmed.fingerprint import Fingerprint
@@ -131,7 +138,7 @@ class MeasurementTable:
 
     def __init__(self, root: Path):
         self._root = root
-        self._salt = SALT
+        self._salt = new_salt()
         self._chunks: list[dict[str, np.ndarray]] = []
         self._rows: list[tuple] = []
         self._bits: list[np.ndarray] = []

@@ -5,6 +5,8 @@ import secrets
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -151,9 +153,22 @@ def _listing(paths: Sequence[Path]) -> str:
     return digest.hexdigest()
 
 
-# Patients of sets that one process reads can be compared. It is never stored, so guessed names
-# cannot be verified.
-SALT = secrets.token_bytes(16)
+_common_salt: ContextVar[bytes | None] = ContextVar("common_salt", default=None)
+
+
+def new_salt() -> bytes:
+    """What the pseudonyms of a reading depend on; never stored, so guesses cannot be verified."""
+    return _common_salt.get() or secrets.token_bytes(16)
+
+
+@contextmanager
+def comparable_patients() -> Iterator[None]:
+    """Within it, one patient has one pseudonym in all sets that are read."""
+    token = _common_salt.set(secrets.token_bytes(16))
+    try:
+        yield
+    finally:
+        _common_salt.reset(token)
 
 
 def pseudonym(patient: str | None, salt: bytes) -> str | None:

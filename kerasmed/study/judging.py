@@ -25,6 +25,7 @@ from kerasmed.data.find_images import find_images
 from kerasmed.data.image_set import ImageSet, Roles
 from kerasmed.data.measuring import measure_pixels
 from kerasmed.data.readers import is_hidden, read_image
+from kerasmed.data.reading import comparable_patients
 from kerasmed.data.symmetry import check_symmetry
 from kerasmed.errors import ConfigError, InputError
 from kerasmed.files import write_json
@@ -289,12 +290,13 @@ def judge_folders(real: Path, synthetic: Path, train: Path | None, config: Confi
     """
     paths = {"real": real, "synthetic": synthetic} | ({} if train is None else {"train": train})
     reference = "real" if train is None else "train"
-    sets = {reference: _read(paths[reference], config.data)}
-    shown = sets[reference].formats.get("grey_range")  # all sets are shown in this range
-    data = config.data.model_copy(update={"grey_range": tuple(shown)} if shown else {})
-    for name in paths.keys() - sets:
-        allowed = {"synthetic": "allow"} if name == "synthetic" else {}
-        sets[name] = _read(paths[name], data.model_copy(update=allowed))
+    with comparable_patients():
+        sets = {reference: _read(paths[reference], config.data)}
+        shown = sets[reference].formats.get("grey_range")  # all sets are shown in this range
+        data = config.data.model_copy(update={"grey_range": tuple(shown)} if shown else {})
+        for name in paths.keys() - sets:
+            allowed = {"synthetic": "allow"} if name == "synthetic" else {}
+            sets[name] = _read(paths[name], data.model_copy(update=allowed))
     if any(_is_unlabelled(path) for path in paths.values()):
         say("Unlabelled images: all count as one class.")
         sets = {name: _without_labels(images) for name, images in sets.items()}

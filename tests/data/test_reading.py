@@ -14,7 +14,7 @@ from kerasmed.data.config import DataConfig
 from kerasmed.data.image_set import read_images
 from kerasmed.data.measurements import Measurements
 from kerasmed.data.measuring import read_measurements
-from kerasmed.data.reading import in_parallel, made_from, pseudonym
+from kerasmed.data.reading import comparable_patients, in_parallel, made_from, new_salt, pseudonym
 from kerasmed.data.sources import open_source
 from kerasmed.errors import DataError
 
@@ -185,6 +185,15 @@ def test_fingerprint_follows_every_setting_that_changes_images(image_folder):
         measurements.add(made_from(open_source(data), data).digest())
 
     assert len(measurements) == 5
+
+
+def test_patients_of_several_sets_can_be_compared_where_that_is_asked_for():
+    assert new_salt() != new_salt()
+    with comparable_patients():
+        first = new_salt()
+        assert new_salt() == first
+    with comparable_patients():
+        assert new_salt() != first
 
 
 def test_pseudonym_needs_its_salt():

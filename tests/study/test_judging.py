@@ -205,6 +205,25 @@ def test_patients_that_the_generator_learned_from_are_left_out(phantoms):
         judging._not_among(images[1:3], learned, config)
 
 
+def test_patients_of_two_tables_are_recognised(folders, phantoms, monkeypatch):
+    monkeypatch.setattr(judging, "judge", lambda roles, *_, **__: roles)
+    phantoms.to_directory(folders / "all")
+    images = sorted((folders / "all").glob("*/*.png"))
+    rows = [f"{path},{path.parent.name},P{i // 4}" for i, path in enumerate(images)]
+    others = [row for i, row in enumerate(rows) if i % 8]
+    for name, chosen in (("learned", rows[::8]), ("real", others)):
+        (folders / f"{name}.csv").write_text("\n".join(["path,label,patient", *chosen]))
+    data = {"source": "real", "image_size": 16}
+    config = parse_config({"name": "judged", "data": data, "diffusion": {"widths": [8]}}, "test")
+
+    received = judging.judge_folders(
+        folders / "real.csv", folders / "synthetic", folders / "learned.csv", config
+    )
+
+    left = len(received.test) + len(received.reserve)
+    assert left == sum(i // 4 % 2 for i in range(len(images)))
+
+
 def test_all_sets_are_shown_in_the_range_of_the_first(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     for name, brightest in (("real", 4000), ("synthetic", 1000)):
