@@ -6,8 +6,9 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from kerasmed.data.grey import grey_levels
 from kerasmed.data.image_set import ImageSet
-from kerasmed.metrics.strength import LUMA, Strength, relative_strength
+from kerasmed.metrics.strength import Strength, relative_strength
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative
 from kerasmed.settings import UnitInterval
@@ -66,7 +67,7 @@ def power_spectrum(images: np.ndarray) -> np.ndarray:
     counts = np.bincount(radius.ravel())
     total = np.zeros(len(counts))
     for image in images:
-        grey = image.astype(np.float32) @ LUMA.astype(np.float32) / 255
+        grey = grey_levels(image) / 255
         power = np.square(np.abs(np.fft.fft2(grey - grey.mean()))) / size**2
         total += np.bincount(radius.ravel(), power.ravel())
     return (total / counts / len(images))[1 : size // 2 + 1]

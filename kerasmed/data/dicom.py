@@ -16,7 +16,7 @@ from kerasmed.data.dicom_grey import GREY, grey_picture, integer, true_bits
 from kerasmed.data.dicom_header import COLOUR, complete_header
 from kerasmed.data.marks import SYNTHETIC
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb
-from kerasmed.errors import DataError, MachineError
+from kerasmed.errors import DataError
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -46,15 +46,10 @@ def read_frames(path: Path, formats: Formats, is_dicom: bool) -> Iterator[Pictur
     Raises:
         DataError: the file has no image, more frames than the settings accept, or a compression
             that no installed library decodes.
-        MachineError: pydicom is missing.
+        ModuleNotFoundError: pydicom is missing.
     """
-    try:
-        import pydicom
-    except ImportError:
-        raise MachineError(
-            f"Cannot read {path}: DICOM files need the package pydicom; "
-            "run pip install 'kerasmed[medical]'."
-        ) from None
+    import pydicom
+
     pydicom.config.settings.reading_validation_mode = pydicom.config.IGNORE
     dataset = pydicom.dcmread(path, force=is_dicom)
     notes, shift = complete_header(dataset)

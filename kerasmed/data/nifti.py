@@ -11,7 +11,7 @@ import numpy as np
 
 from kerasmed.data.config import Formats
 from kerasmed.data.picture import Picture, own_range, to_grey, to_rgb, without_missing
-from kerasmed.errors import DataError, MachineError
+from kerasmed.errors import DataError
 
 _AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
 _SECOND_HEADER = 540  # bytes of the NIfTI-2 header, which begins with this number
@@ -32,7 +32,7 @@ def read_slices(path: Path, formats: Formats) -> Iterator[Picture]:
 
     Raises:
         DataError: the file has another number of dimensions, or colour.
-        MachineError: nibabel is missing.
+        ModuleNotFoundError: nibabel is missing.
     """
     volumes, is_plain, notes = _read(path, formats.nifti.frames == "split")
     volumes = without_missing(volumes, formats, notes)
@@ -83,14 +83,9 @@ def _read(path: Path, several: bool) -> tuple[np.ndarray, bool, list[str]]:
     Returns:
         float32 (x, y, z, volumes); whether the values are 0 to 255 as stored; notes.
     """
-    try:
-        import nibabel
-        from nibabel import volumeutils
-    except ImportError:
-        raise MachineError(
-            f"Cannot read {path}: NIfTI files need the package nibabel; "
-            "run pip install 'kerasmed[medical]'."
-        ) from None
+    import nibabel
+    from nibabel import volumeutils
+
     nibabel.imageglobals.logger.setLevel(logging.CRITICAL)  # it prints the content of headers
     with _open(path) as stream:
         header = _header(stream)

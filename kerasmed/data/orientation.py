@@ -8,6 +8,7 @@ from sklearn.model_selection import GroupKFold, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from kerasmed.data.grey import grey_levels
 from kerasmed.data.image_set import ImageSet
 from kerasmed.random_streams import Purpose, random_stream
 
@@ -16,7 +17,6 @@ _LEAST_GROUPS = 100
 _FOLDS = 5
 # Pixels along an edge of what the classifier sees.
 _EDGE = 8
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 # Accuracy that the upper end of the 95% interval must not exceed; 0.5 is chance.
 _NEAR_CHANCE = 0.65
 
@@ -80,8 +80,8 @@ def measure_orientation(images: ImageSet, groups: np.ndarray) -> Orientation:
 def _small(images: np.ndarray) -> np.ndarray:
     """The middle of each image in grey, of mean 0 and deviation 1: float32 (n, 8, 8)."""
     margin = images.shape[1] // 8
-    # Brightness as in JPEG, whose coarser colours are shifted by half a pixel.
-    grey = images[:, margin:-margin, margin:-margin].astype(np.float32) @ _LUMA
+    # Brightness only: the coarser colours of JPEG files are shifted by half a pixel.
+    grey = grey_levels(images[:, margin:-margin, margin:-margin])
     block = grey.shape[1] // _EDGE
     small = grey.reshape(-1, _EDGE, block, _EDGE, block).mean(axis=(2, 4))
     small -= small.mean(axis=(1, 2), keepdims=True)

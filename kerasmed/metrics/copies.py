@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from typing_extensions import TypedDict
 
+from kerasmed.data.grey import grey_levels
 from kerasmed.data.symmetry import all_versions
 from kerasmed.metrics.sample_size import require_images
 from kerasmed.random_streams import Purpose, random_stream
@@ -17,7 +18,6 @@ from kerasmed.settings import Count, UnitInterval
 
 # At most this many images of either kind set the threshold.
 CALIBRATED_ON = 500
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _EDGE = 32  # greatest height and width of the compared images
 _BLUR = 1.5  # deviation of the blur that is subtracted, so that edges count and shades do not
 _ANGLES = (-6, -3, 0, 3, 6)  # degrees
@@ -49,7 +49,7 @@ class CopySearch:
         # A grid of half the detail, whose shifts are whole pixels of the fine grid.
         self._coarse = _Windows(size, 2 * fine, 1, fine)
         self._fine_references, self._coarse_references = (
-            np.concatenate([grid.central(_grey(image)) for image in references])
+            np.concatenate([grid.central(grey_levels(image) / 255) for image in references])
             for grid in (self._fine, self._coarse)
         )
 
@@ -70,7 +70,7 @@ class CopySearch:
         """
 
         def search(image: np.ndarray) -> tuple[float, int]:
-            grey = _grey(image)
+            grey = grey_levels(image) / 255
             turned = np.stack(
                 [ndimage.rotate(grey, a, reshape=False, order=1, mode="nearest") for a in _ANGLES]
             )
@@ -292,7 +292,3 @@ def copy_threshold(natural: np.ndarray) -> float:
     """
     low, median = np.percentile(np.arctanh(np.minimum(natural, 0.9999)), [16, 50])
     return float(np.tanh(median + _DEVIATIONS * (median - low)))
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    return image.astype(np.float32) @ _LUMA / 255

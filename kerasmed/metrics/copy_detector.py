@@ -8,11 +8,11 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.linalg import eigh
 from scipy.ndimage import affine_transform, gaussian_filter
 
+from kerasmed.data.grey import grey_levels
 from kerasmed.data.symmetry import all_versions
 from kerasmed.metrics.sample_size import require_groups, require_images
 from kerasmed.random_streams import Purpose, random_stream
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BLOCKS = 8  # along an edge, each with a histogram
 _DIRECTIONS = 9
 _CLIPPED = 0.2  # most that a direction counts in a normalised histogram
@@ -77,7 +77,7 @@ def gradient_features(images: np.ndarray) -> np.ndarray:
 
 def features_of_flips(images: np.ndarray) -> np.ndarray:
     """Features of the eight flips and turns of images, uint8 (n, size, size, 3): (n, 8, d)."""
-    return _features_of_versions(all_versions(images, "dihedral") @ _LUMA)
+    return _features_of_versions(grey_levels(all_versions(images, "dihedral")))
 
 
 def features_of_moves(images: np.ndarray) -> np.ndarray:
@@ -86,7 +86,7 @@ def features_of_moves(images: np.ndarray) -> np.ndarray:
     Args:
         images: uint8 (n, size, size, 3).
     """
-    grey = images @ _LUMA
+    grey = grey_levels(images)
     size = grey.shape[1]
     centre, shift = np.full(2, (size - 1) / 2), _SHIFT * size
     moves = [(np.eye(2), np.array([down, right])) for down in (-1, 0, 1) for right in (-1, 0, 1)]

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import numpy as np
 from typing_extensions import TypedDict
 
+from kerasmed.data.grey import grey_levels
 from kerasmed.metrics.statistics import expanded_interval
 from kerasmed.random_streams import Purpose, random_stream
 from kerasmed.result_types import NotNegative, Whole
 
-LUMA = np.array([0.299, 0.587, 0.114])
 _RESAMPLES = 400
 
 
@@ -66,7 +66,8 @@ def band_power(images: np.ndarray) -> np.ndarray:
     masks = [(radius >= first) & (radius <= last) for first, last in octaves(size)]
     powers = np.empty((len(images), len(masks)))
     for row, image in enumerate(images):
-        power = np.square(np.abs(np.fft.fft2(_grey(image)))) / size**2  # the mean is at 0
+        # The mean is at 0.
+        power = np.square(np.abs(np.fft.fft2(grey_levels(image) / 255))) / size**2
         powers[row] = [power[mask].mean() for mask in masks]
     return powers
 
@@ -137,7 +138,7 @@ class _Side:
         groups: np.ndarray | None,
         rng: np.random.Generator,
     ):
-        greys = (_grey(image) for image in images)
+        greys = (grey_levels(image) / 255 for image in images)
         brightness, contrast = np.array([(grey.mean(), grey.std()) for grey in greys]).T
         self._measured = np.column_stack(
             [band_power(images), contrast, brightness, np.square(brightness)]
@@ -167,8 +168,3 @@ class _Side:
             spread = np.sqrt(max(squared_brightness - brightness**2, 0.0))
             of_classes.append([*powers, spread, contrast])
         return np.mean(of_classes, axis=0)
-
-
-def _grey(image: np.ndarray) -> np.ndarray:
-    """Grey levels of an image, 0 to 1."""
-    return image.astype(np.float64) @ LUMA / 255

@@ -44,11 +44,6 @@ class Runtime:
     replicas: int = 1
     workers: int = 1
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether Keras computes on a GPU."""
-        return self.device.endswith("GPU")
-
     def as_record(self) -> RuntimeRecord:
         """Plain values for the run record."""
         return {

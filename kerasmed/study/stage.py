@@ -64,7 +64,6 @@ class Stage:
         sharding: how it is divided among processes; None if one process does it all.
         additions: what can be added once it is finished; None if nothing can.
         further: settings of other sections that it depends on.
-        of_cascade: the same, in a study with an upscaler.
         together: whether all workers of ``runtime.distribution: multi_worker`` run it at once.
     """
 
@@ -78,15 +77,12 @@ class Stage:
     sharding: Sharding | None = None
     additions: Additions | None = None
     further: Callable[[Config], dict[str, Any]] = lambda config: {}
-    of_cascade: Callable[[Config], dict[str, Any]] = lambda config: {}
     together: bool = False
 
     def settings(self, config: Config) -> dict[str, Any]:
         """The settings that determine the result of this stage."""
-        settings = config.model_dump(mode="json", include=set(self.sections)) | self.further(config)
-        if config.is_cascade:
-            settings |= self.of_cascade(config)
-        return deciding_settings(settings)
+        settings = config.model_dump(mode="json", include=set(self.sections))
+        return deciding_settings(settings | self.further(config))
 
 
 def deciding_settings(settings: dict[str, Any]) -> dict[str, Any]:

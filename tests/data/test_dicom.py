@@ -305,7 +305,7 @@ def test_missing_pydicom_is_named(tmp_path, monkeypatch):
 
     message = refusal(path, MachineError)
 
-    assert "DICOM files need the package pydicom; run pip install 'kerasmed[medical]'" in message
+    assert ".dcm files need the package pydicom; run pip install 'kerasmed[medical]'" in message
 
 
 def test_missing_pydicom_skips_no_image(tmp_path, monkeypatch):

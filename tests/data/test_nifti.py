@@ -497,7 +497,7 @@ def test_missing_nibabel_is_named(tmp_path, monkeypatch):
 
     message = refusal(path, MachineError)
 
-    assert "NIfTI files need the package nibabel; run pip install 'kerasmed[medical]'" in message
+    assert ".nii files need the package nibabel; run pip install 'kerasmed[medical]'" in message
 
 
 # Volumes as a set

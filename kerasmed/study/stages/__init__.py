@@ -51,20 +51,25 @@ def _files_of(weights: str | dict[str, str]) -> list[Path]:
     return [Path(name) for name in named if name not in ("imagenet", "none")]
 
 
-def _frozen_features(config: Config) -> dict[str, Any]:
-    """The network whose features the leakage is measured in."""
+def _leakage_network(config: Config) -> dict[str, Any]:
+    """The network whose features the leakage is measured in, if any has weights."""
     settings = map(config.classifiers.of_backbone, config.classifiers.pretrained()[:1])
     keys = {"backbones", "weights", "input_size"}
     return {"features": [of_one.model_dump(mode="json", include=keys) for of_one in settings]}
 
 
-def _compared_in(config: Config) -> dict[str, Any]:
-    """The network whose features draws are compared in, if any are."""
-    if not any(compares_draws(config.sampling.of_set(name)) for name in variants_of(config)):
-        return {}
-    if config.audit.extractors:
-        return {"compared in": [config.audit.extractors[0], config.audit.extractor_weights]}
-    return {"compared in": _frozen_features(config)["features"]}
+def _drawn_with(config: Config) -> dict[str, Any]:
+    """The upscaler's part of drawing, and the network whose features draws are compared in."""
+    further: dict[str, Any] = {}
+    if config.is_cascade:
+        further["upscaler"] = config.upscaler.of_drawing()
+    if any(compares_draws(config.sampling.of_set(name)) for name in variants_of(config)):
+        further["compared in"] = (
+            [config.audit.extractors[0], config.audit.extractor_weights]
+            if config.audit.extractors
+            else _leakage_network(config)["features"]
+        )
+    return further
 
 
 def _classifier_weights(config: Config) -> list[Path]:
@@ -170,7 +175,7 @@ STAGES: dict[str, Stage] = {
             "kerasmed data leakage CONFIG",
             measure_leakage,
             sections=("seed",),
-            further=_frozen_features,
+            further=_leakage_network,
             needs=("data",),
             inputs=_classifier_weights,
             outputs=_in_evaluation("leakage"),
@@ -182,7 +187,8 @@ STAGES: dict[str, Stage] = {
             sections=("seed", "diffusion", "runtime"),
             needs=("data",),
             outputs=_denoisers,
-            of_cascade=lambda config: {"upscaler.use": "always"},  # also where "auto" means this
+            # also where "auto" means this
+            further=lambda config: {"upscaler.use": "always"} if config.is_cascade else {},
             together=True,
         ),
         Stage(
@@ -192,7 +198,7 @@ STAGES: dict[str, Stage] = {
             sections=("seed", "runtime"),
             needs=("data",),
             outputs=_upscalers,
-            of_cascade=lambda config: {"upscaler": config.upscaler.of_network().model_dump()},
+            further=lambda config: {"upscaler": config.upscaler.of_network().model_dump()},
             together=True,
         ),
         Stage(
@@ -200,10 +206,9 @@ STAGES: dict[str, Stage] = {
             "kerasmed sample CONFIG",
             draw_samples,
             sections=("seed", "sampling"),
-            further=_compared_in,
+            further=_drawn_with,
             needs=("data", "diffusion", "upscaler"),
             inputs=_source_of_synthetic,
-            of_cascade=lambda config: {"upscaler": config.upscaler.of_drawing()},
             outputs=_synthetic_sets,
             sharding=Sharding(draw_shard, _by_synthetic_image, 1, 1.0, wants_gpu=False),
             additions=Additions(

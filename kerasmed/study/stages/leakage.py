@@ -41,7 +41,7 @@ def measure_leakage(config: Config, run: RunFolder) -> LeakageResult:
             f"Leakage: expected enough groups to split them anew, received none of {_SEEDS} splits "
             "with each class in each role; add images of other groups."
         )
-    features, features_of = _frozen_features(config, image_set)
+    features, features_of = _features(config, image_set)
     result: LeakageResult = {
         "features_of": features_of,
         **leakage(features, image_set.labels, grouped, splits(single_images)[: len(grouped)]),
@@ -54,21 +54,22 @@ def _trained_on(split: Split) -> np.ndarray:
     return np.concatenate([positions for role, positions in split.items() if role != "test"])
 
 
-def _frozen_features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
+def _features(config: Config, image_set: ImageSet) -> tuple[np.ndarray, str]:
     """Features of the first backbone with pretrained weights, or reduced pixels, and a name."""
-    for backbone in config.classifiers.pretrained()[:1]:
-        load_keras()
-        from kerasmed.classify.backbones import weights_for
-        from kerasmed.classify.network import build_classifier, predict_outputs
+    pretrained = config.classifiers.pretrained()
+    if not pretrained:
+        step = max(1, image_set.image_size // _EDGE)
+        reduced = np.asarray(image_set.images[:, ::step, ::step], dtype=np.float32)
+        return reduced.reshape(len(reduced), -1), f"{reduced.shape[1]} x {reduced.shape[2]} pixels"
+    load_keras()
+    from kerasmed.classify.backbones import weights_for
+    from kerasmed.classify.network import build_classifier, predict_outputs
 
-        settings = config.classifiers.of_backbone(backbone)
-        weights = weights_for(backbone, settings.weights)
-        if weights != "none":
-            model = build_classifier(
-                backbone, 1, image_set.image_size, settings.input_size, weights, dropout=0.0
-            )
-            name = f"{backbone} ({weights.rsplit('/')[-1]})"
-            return predict_outputs(model, image_set.images)["features"], name
-    step = max(1, image_set.image_size // _EDGE)
-    reduced = np.asarray(image_set.images[:, ::step, ::step], dtype=np.float32)
-    return reduced.reshape(len(reduced), -1), f"{reduced.shape[1]} x {reduced.shape[2]} pixels"
+    backbone = pretrained[0]
+    settings = config.classifiers.of_backbone(backbone)
+    weights = weights_for(backbone, settings.weights)
+    model = build_classifier(
+        backbone, 1, image_set.image_size, settings.input_size, weights, dropout=0.0
+    )
+    name = f"{backbone} ({weights.rsplit('/')[-1]})"
+    return predict_outputs(model, image_set.images)["features"], name
