@@ -1,7 +1,7 @@
 """How often each light is green on synthetic sets whose faults are known.
 
     python benchmarks/operating_characteristics.py CONFIG --weights PATH --out DIR \
-        [--data DIR] [--draws 200] [--images 1000]
+        [--data DIR] [--draws 200] [--images 1000] [--copies]
 
 Real images of a study stand for a generator's: of each draw of groups, a fifth is `train`, and the
 rest `reserve`, `test` and the synthetic set, which then gets one fault: blur, a class that lacks
@@ -12,7 +12,8 @@ left out.
 
 One line a fault goes to OUT/rates-IMAGES.jsonl, with the fractions of the draws that were green,
 amber, red and grey; for `useful` also with the mean ratio of accuracies. OUT/draws-IMAGES.jsonl
-holds the figures themselves: with --again they are judged by the rules as they are now.
+holds the figures themselves: with --again they are judged by the rules as they are now. --copies
+plants only copies, in sets of thousands of images, and writes to copies-IMAGES.jsonl instead.
 """
 
 import argparse
@@ -123,8 +124,11 @@ class Images(NamedTuple):
     copies: dict[str, np.ndarray]  # features of altered images, by alteration
 
 
-def known_images(config, run: RunFolder, weights: str, most: int) -> Images:
-    """The images of a study, of which a random choice of groups if there are more than ``most``."""
+def known_images(config, run: RunFolder, weights: str, most: int, pictures: dict) -> Images:
+    """The images of a study, of which a random choice of groups if there are more than ``most``.
+
+    ``pictures`` are the faults of single images, as in PICTURES.
+    """
     if "data" not in run.finished_stages():
         perform(STAGES["data"], config, run)
     image_set, _, groups = load_grouped_split(config, run)
@@ -139,7 +143,7 @@ def known_images(config, run: RunFolder, weights: str, most: int) -> Images:
         return predict_outputs(network, pictures)["features"]
 
     by_fault = {("none", 0.0): features(images)}
-    for fault, (change, strengths) in PICTURES.items():
+    for fault, (change, strengths) in pictures.items():
         for strength in strengths:
             by_fault[fault, strength] = features(change(images, strength))
     rng = np.random.default_rng(0)
@@ -261,10 +265,9 @@ class Draw:
         is_compared = compared_groups(images.groups[reserve], len(train), self.seed)
         fresh = images.moves[reserve[~is_compared]]
         detector = CopyDetector(images.flips[train], images.flips[reserve[is_compared]], [fresh])
-        of_real = {
-            "images": len(fresh),
-            "copies": int((detector.fresh < detector.threshold).sum()),
-        }
+        of_test = detector.compare(images.moves[roles["test"]]).ratios
+        ratios = np.concatenate([detector.fresh, of_test])
+        of_real = {"images": len(ratios), "copies": int((ratios < detector.threshold).sum())}
         of_pool = detector.compare(images.moves[pool]).ratios < detector.threshold
         is_found = {
             name: detector.compare(altered[copied]).ratios < detector.threshold
@@ -338,8 +341,17 @@ def _draw_figures(images: Images, seed: int) -> Iterator[dict]:
             sets.append((fault, strength, plain[positions], labels))
     for fault, strength, features, labels in sets:
         yield {"fault": fault, "strength": strength, **draw.judge(features, labels)}
+    yield from _copies(draw)
+
+
+def _copies(draw: Draw) -> Iterator[dict]:
     for fault, strength, judged in draw.copies():
         yield {"fault": fault, "strength": strength, **judged}
+
+
+def draw_copies(images: Images, seed: int) -> list[dict]:
+    """Planted copies of one draw, with their figures."""
+    return list(_copies(Draw(images, seed)))
 
 
 def lights_of(line: dict) -> dict[str, str]:
@@ -377,9 +389,11 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--again", action="store_true", help="judge OUT's figures by today's rules")
     parser.add_argument("--images", type=int, default=1000, help="of the set, at most")
+    parser.add_argument("--copies", action="store_true", help="plant only copies")
     arguments = parser.parse_args()
     print(json.dumps({**machine(), **versions()}))
-    draws, rates = (arguments.out / f"{x}-{arguments.images}.jsonl" for x in ("draws", "rates"))
+    names = ("draws-of-copies", "copies") if arguments.copies else ("draws", "rates")
+    draws, rates = (arguments.out / f"{name}-{arguments.images}.jsonl" for name in names)
     if not arguments.again:
         write_lines(draws, measured(arguments))
     write_lines(rates, summary([json.loads(line) for line in draws.read_text().splitlines()]))
@@ -390,9 +404,11 @@ def measured(arguments: argparse.Namespace) -> Iterator[dict]:
     """The figures of every fault of every draw."""
     config = load_config(arguments.config, arguments.set, arguments.data)
     run = RunFolder(arguments.out)
-    images = known_images(config, run, arguments.weights, arguments.images)
+    pictures = {} if arguments.copies else PICTURES
+    images = known_images(config, run, arguments.weights, arguments.images, pictures)
+    figures = draw_copies if arguments.copies else draw_figures
     pool = Parallel(arguments.processes, batch_size=1, return_as="generator")
-    jobs = (delayed(draw_figures)(images, seed) for seed in range(arguments.draws))
+    jobs = (delayed(figures)(images, seed) for seed in range(arguments.draws))
     with progress_bar("Judging", arguments.draws, "draws") as advance:
         for of_draw in pool(jobs):
             yield from of_draw

@@ -1,5 +1,7 @@
 """The search for copies of training images in a synthetic set, and what it would notice."""
 
+from bisect import bisect_left
+
 import numpy as np
 from scipy.stats import binom, fisher_exact
 from typing_extensions import TypedDict
@@ -41,7 +43,10 @@ class CopyFilterRecord(TypedDict):
 
 
 class FreshImages(TypedDict):
-    """Real images that the generator was not trained on, judged as synthetic ones are."""
+    """Real images that the generator was not trained on, judged as synthetic ones are.
+
+    They are half of the reserve, and the test images.
+    """
 
     images: Count
     """Number of images."""
@@ -94,7 +99,8 @@ def search_copies(
         reserve: other real images.
         synthetic: the synthetic set.
         groups: groups of the reserve images, (n,).
-        others: sets of further real images, by role, in which the very pixels are looked for.
+        others: sets of further real images, by role, in which the very pixels are looked for. Those
+            of `test` are searched like synthetic ones, too.
         copy_filter: what the filter of the sampling did; it changes nothing here.
         seed: seed of the choices.
 
@@ -104,20 +110,24 @@ def search_copies(
     """
     require_images("Copies", {"synthetic images": len(synthetic)})
     images, of_train = np.asarray(synthetic.images), np.asarray(train.images)
-    total = len(train) + len(reserve) + len(synthetic)
+    test = np.asarray(others["test"].images) if "test" in others else of_train[:0]
+    total = len(train) + len(reserve) + len(synthetic) + len(test)
     with progress_bar("Searching for copies", total, "images") as advance:
         detector = CopyDetector.of_images(
             of_train, np.asarray(reserve.images), groups, seed, lambda count: advance(count, "")
         )
         ratios, positions = detector.score(images, lambda count: advance(count, ""))
+        of_fresh = [detector.fresh]
+        if len(test):
+            of_fresh.append(detector.score(test, lambda count: advance(count, "")).ratios)
     pairs: list[ImagePair] = [
         {"synthetic": int(i), "train": int(positions[i]), "ratio": float(ratios[i])}
         for i in np.argsort(ratios, kind="stable")
     ]
     copies = [pair for pair in pairs if pair["ratio"] < detector.threshold]
     fresh: FreshImages = {
-        "images": len(detector.fresh),
-        "copies": int((detector.fresh < detector.threshold).sum()),
+        "images": sum(map(len, of_fresh)),
+        "copies": sum(int((ratios < detector.threshold).sum()) for ratios in of_fresh),
     }
     power = detection_power(detector, of_train, seed)
     worst = min(row["found"] for row in power)
@@ -158,11 +168,41 @@ def chance_to_notice(fresh: FreshImages, fraction: float, images: int, sensitivi
         sensitivity: fraction of copies that the search finds.
     """
     planted = max(1, round(fraction * images))
-    chance = binom(planted, sensitivity)
-    return float(
-        sum(
-            chance.pmf(found)
-            for found in range(planted + 1)
-            if more_copies_than(fresh, found, images) < SIGNIFICANT
-        )
+    enough = bisect_left(
+        range(planted + 1),
+        True,
+        key=lambda found: more_copies_than(fresh, found, images) < SIGNIFICANT,
     )
+    return float(binom(planted, sensitivity).sf(enough - 1))
+
+
+def images_to_notice(
+    fresh: FreshImages,
+    fraction: float,
+    images: int,
+    sensitivity: float,
+    wanted: float,
+    grow: tuple[bool, bool],
+) -> tuple[int, int] | None:
+    """How many images the test would need to notice such a fraction often enough.
+
+    Args:
+        fresh, fraction, images, sensitivity: see ``chance_to_notice``. More real images are taken
+            to be called copies as often as these.
+        wanted: how often it is to notice.
+        grow: whether there may be more real images, and more synthetic ones.
+
+    Returns:
+        Numbers of real and of synthetic images, a tenth too large at most; None if not even thirty
+        times as many suffice.
+    """
+    for times in 1.1 ** np.arange(37):
+        of_real, of_synthetic = (times if may_grow else 1.0 for may_grow in grow)
+        more: FreshImages = {
+            "images": round(of_real * fresh["images"]),
+            "copies": round(of_real * fresh["copies"]),
+        }
+        count = round(of_synthetic * images)
+        if chance_to_notice(more, fraction, count, sensitivity) >= wanted:
+            return more["images"], count
+    return None

@@ -5,6 +5,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
+from kerasmed.audit.copy_search import images_to_notice
 from kerasmed.audit.rules import (
     COPIES_BY_CHANCE,
     COPIES_IF_MEMORISED,
@@ -55,7 +56,7 @@ def judge_privacy(privacy: Mapping[str, Any], assumed: bool = False) -> Verdict:
         answer = f"Why: {'; '.join(red + amber)}. {answer}"
     elif copies["noticed"][f"{COPIES_TO_NOTICE:g}"] < NOTICED:
         light = "grey"
-        answer += " The set, or the reserve, is too small for an answer."
+        answer = f"{_what_is_needed(copies)} {answer}"
     return Verdict("private", light, answer, PRIVATE_RULE)
 
 
@@ -74,6 +75,21 @@ def _search(copies: Mapping[str, Any]) -> str:
         return f"{answer} No copy filter was used while the images were drawn."
     drawn, rejected = copies["filter"]["drawn"], copies["filter"]["rejected"]
     return f"{answer} The copy filter rejected {rejected} of {drawn} draws."
+
+
+def _what_is_needed(copies: Mapping[str, Any]) -> str:
+    """How many more images would give an answer: synthetic ones alone if they suffice."""
+    fresh, images = copies["fresh"], copies["images"]
+    sensitivity = _best_hidden(copies["power"])["found"]
+    for more_real in (False, True):
+        needed = images_to_notice(
+            fresh, COPIES_TO_NOTICE, images, sensitivity, NOTICED, (more_real, True)
+        )
+        if needed:
+            more = needed[0] - fresh["images"]
+            leave = f"leave about {more:,} more real images to the role test and " if more else ""
+            return f"For an answer, {leave}draw about {needed[1]:,} synthetic images."
+    return "An answer needs many more real images that the model was not trained on."
 
 
 def _attack(privacy: Mapping[str, Any]) -> str:

@@ -25,7 +25,7 @@ Question = Literal["useful", "faithful", "private"]
 
 _HEADLINES: dict[tuple[Question, Light], str] = {
     ("useful", "green"): "Synthetic images can stand in for the real ones.",
-    ("useful", "amber"): "Synthetic images may be somewhat less useful than real ones.",
+    ("useful", "amber"): "Synthetic images are, or may be, less useful than real ones.",
     ("useful", "red"): "Synthetic images cannot stand in for the real ones.",
     ("useful", "grey"): "It is not known whether synthetic images can stand in for real ones.",
     ("faithful", "green"): "The images look real, and are as varied as real ones.",

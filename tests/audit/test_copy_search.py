@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from conftest import phantom_set
 
-from kerasmed.audit.copy_search import chance_to_notice, more_copies_than, search_copies
+from kerasmed.audit.copy_search import (
+    chance_to_notice,
+    images_to_notice,
+    more_copies_than,
+    search_copies,
+)
 from kerasmed.data.image_set import ImageSet
 from kerasmed.errors import InputError
 
@@ -56,6 +61,36 @@ def test_chance_to_notice_copies_grows_with_their_number_and_the_sensitivity():
     assert chances[0] == 0  # a single one is not more than chance
     assert chances[2] == pytest.approx(1)
     assert chance_to_notice(fresh, 0.01, 1000, 0.2) < chances[1]
+
+
+def test_test_images_are_searched_like_synthetic_ones(sets):
+    _, reserve, synthetic = sets
+    fresh = searched(sets)["fresh"]["images"]
+    with_copies = {"test": synthetic}  # of which two are copies
+
+    result = search_copies(*sets, np.arange(len(reserve)), with_copies, None, seed=0)
+
+    assert result["fresh"]["images"] == fresh + len(synthetic)
+    assert result["fresh"]["copies"] == len(result["found"]) >= 2
+    assert result["p_value"] > searched(sets)["p_value"]
+
+
+@pytest.mark.parametrize("grow", [(True, False), (True, True)])
+def test_so_many_images_are_just_enough(grow):
+    fresh = {"images": 240, "copies": 0}
+    assert chance_to_notice(fresh, 0.01, 2000, 0.9) < 0.95
+
+    real, drawn = images_to_notice(fresh, 0.01, 2000, 0.9, 0.95, grow)
+
+    assert chance_to_notice({"images": real, "copies": 0}, 0.01, drawn, 0.9) >= 0.95
+    fewer = {"images": round(real / 1.1), "copies": 0}
+    of_drawn = round(drawn / 1.1) if grow[1] else drawn
+    assert chance_to_notice(fewer, 0.01, of_drawn, 0.9) < 0.95
+
+
+def test_synthetic_images_alone_are_not_enough_next_to_few_real_ones():
+    fresh = {"images": 240, "copies": 0}
+    assert images_to_notice(fresh, 0.01, 1000, 1.0, 0.95, (False, True)) is None
 
 
 def test_too_few_synthetic_images_are_refused(sets):

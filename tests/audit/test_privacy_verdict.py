@@ -1,5 +1,7 @@
 """The traffic light of privacy."""
 
+import re
+
 import pytest
 
 from kerasmed.audit.privacy_verdict import judge_privacy
@@ -73,6 +75,20 @@ def test_privacy_begins_with_why_it_is_in_doubt():
         "training images. 0 of 400"
     )
     assert judge_privacy(privacy()).answer.startswith("0 of 400")
+
+
+@pytest.mark.parametrize(
+    ("real", "start"),
+    [
+        (240, r"For an answer, leave about \d+ more real images to the role test and draw about "),
+        (900, r"For an answer, draw about [\d,]+ synthetic images\. 0 of 400"),
+        (9, "An answer needs many more real images"),
+    ],
+)
+def test_grey_says_how_many_images_would_give_an_answer(real, start):
+    few = privacy(noticed=0.0)
+    few["copies"]["fresh"] = {"images": real, "copies": 0}
+    assert re.match(start, judge_privacy(few).answer)
 
 
 @pytest.mark.parametrize("figure", ["in_pixels", "membership"])
