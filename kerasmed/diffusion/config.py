@@ -56,6 +56,8 @@ class TrainingConfig(Section):
     """Images per step."""
     learning_rate: Rate = 1e-3
     """Learning rate after the warm-up."""
+    optimizer: Literal["muon", "adamw"] = "muon"
+    """Muon for the kernels of 3x3 convolutions and AdamW for all else, or AdamW for all."""
     warmup_steps: Count = 200
     """Steps over which the learning rate rises."""
     cooldown: UnitInterval = 0.0
@@ -183,6 +185,8 @@ class UpscalerConfig(TrainingConfig):
     """Patches as wide as a pixel of the small image."""
     predict: Literal["x0", "v"] = "v"
     """What the network predicts: the clean image, or v (arXiv:2202.00512)."""
+    optimizer: Literal["muon", "adamw"] = "adamw"
+    """Muon for the kernels of 3x3 convolutions and AdamW for all else, or AdamW for all."""
     crop_size: Count = 64
     """Height and width of the crops that it learns from."""
     base_noise: Rate = 0.2

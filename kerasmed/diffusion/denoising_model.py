@@ -19,7 +19,7 @@ from kerasmed.diffusion.batches import Batch, Drawn, NoisyBatches, noisy_stream
 from kerasmed.diffusion.checkpoints import Checkpoints
 from kerasmed.diffusion.config import TrainingConfig
 from kerasmed.diffusion.cost import forward_flops
-from kerasmed.diffusion.optimizer import EmaAdamW
+from kerasmed.diffusion.optimizer import EmaAdamW, EmaMuon
 from kerasmed.diffusion.unet import AUGMENTATION_LAYER
 from kerasmed.diffusion.validation import Validation, validation_losses
 from kerasmed.errors import InputError
@@ -152,16 +152,16 @@ class DenoisingModel(ImageModel):
         """Choose optimiser and loss; see ``keras.Model.compile``.
 
         Args:
-            optimizer: AdamW with warm-up and a moving average of the weights if None. Of another
-                one ``sample`` uses the weights themselves. (An average that Keras keeps by
-                ``use_ema`` replaces the weights when ``fit`` ends.)
+            optimizer: if None, that of the settings, with warm-up and a moving average of the
+                weights. Of another one ``sample`` uses the weights themselves. (An average that
+                Keras keeps by ``use_ema`` replaces the weights when ``fit`` ends.)
             loss: squared error if None. It compares clean and predicted images in the network's
                 units; ``fit`` weights each image by its timestep (min-SNR, arXiv:2303.09556).
             **kwargs: as for ``keras.Model.compile``.
         """
         settings = self.settings
         if optimizer is None:
-            optimizer = EmaAdamW(
+            optimizer = {"adamw": EmaAdamW, "muon": EmaMuon}[settings.optimizer](
                 ema_decay=settings.ema_decay,
                 warmup_steps=settings.warmup_steps,
                 learning_rate=settings.learning_rate,

@@ -1,10 +1,10 @@
-"""AdamW with its average, against the formulas in NumPy."""
+"""AdamW and Muon with their average, against the formulas in NumPy."""
 
 import keras
 import numpy as np
 import pytest
 
-from kerasmed.diffusion.optimizer import EmaAdamW
+from kerasmed.diffusion.optimizer import EmaAdamW, EmaMuon, orthogonalized
 
 SETTINGS = {"ema_decay": 0.3, "warmup_steps": 3, "weight_decay": 0.1, "learning_rate": 0.5}
 
@@ -114,3 +114,57 @@ def test_variable_that_is_not_trained_is_its_own_average():
     optimizer.build([trained])
     assert optimizer.average_of(trained) is optimizer.averages[0]
     assert optimizer.average_of(frozen) is frozen
+
+
+def newton_schulz(matrix: np.ndarray) -> np.ndarray:
+    """Five iterations on the matrix itself, in float64."""
+    x = matrix / np.linalg.norm(matrix)
+    for _ in range(5):
+        x = 3.4445 * x + (-4.7750 * (x @ x.T) + 2.0315 * np.linalg.matrix_power(x @ x.T, 2)) @ x
+    return x
+
+
+@pytest.mark.parametrize("shape", [(72, 8), (9, 40), (16, 16)])
+@pytest.mark.parametrize("least", [0.1, 1e-3, 1e-6])
+def test_orthogonalized_is_what_newton_and_schulz_give(shape, least):
+    rng, rank = np.random.default_rng(0), min(shape)
+    left, right = (np.linalg.qr(rng.standard_normal((size, rank)))[0] for size in shape)
+    matrix = left * np.geomspace(1, least, rank) @ right.T
+    found = keras.ops.convert_to_numpy(orthogonalized(matrix.astype(np.float32)))
+    np.testing.assert_allclose(found, newton_schulz(matrix), atol=1e-3)
+    if least == 0.1:
+        assert np.all(np.abs(np.linalg.svd(found, compute_uv=False) - 0.95) < 0.3)
+
+
+def test_no_gradient_moves_nothing():
+    assert not np.any(keras.ops.convert_to_numpy(orthogonalized(np.zeros((9, 4), np.float32))))
+
+
+def test_muon_steps_by_formula_and_adam_for_all_else():
+    rng = np.random.default_rng(0)
+    shapes = (3, 3, 4, 5), (3, 3, 3, 5), (1, 1, 4, 5), (4, 5), (2, 2, 4, 5)
+    starts = [rng.standard_normal(shape).astype(np.float32) for shape in shapes]
+    gradients = [[rng.standard_normal(shape) for shape in shapes] for _ in range(3)]
+    trained = {}
+    for of in (EmaMuon, EmaAdamW):
+        variables = trained[of] = [keras.Variable(start) for start in starts]
+        optimizer = of(**SETTINGS)
+        optimizer.build(variables)
+        for step in gradients:
+            tensors = [keras.ops.convert_to_tensor(g.astype(np.float32)) for g in step]
+            optimizer.apply(tensors, variables)
+        trained[of, "average"] = [optimizer.average_of(v).numpy() for v in variables]
+    for muon, adam in zip(trained[EmaMuon][1:], trained[EmaAdamW][1:], strict=True):
+        np.testing.assert_array_equal(muon, adam)
+
+    kernel, average, momentum = starts[0].astype(float), 0.0, 0.0
+    for step, gradient in enumerate(gradients):
+        rate = 0.5 * min(1.0, (step + 1) / 3)
+        momentum = 0.95 * momentum + 0.05 * gradient[0]
+        ahead = (0.95 * momentum + 0.05 * gradient[0]).reshape(36, 5)
+        change = newton_schulz(ahead).reshape(3, 3, 4, 5)
+        kernel = kernel * (1 - rate * 0.1) - rate * 0.2 * 36**0.5 * change
+        kept = min(0.3, step / (9 + step))
+        average = kept * average + (1 - kept) * kernel
+    np.testing.assert_allclose(trained[EmaMuon][0].numpy(), kernel, atol=1e-3)
+    np.testing.assert_allclose(trained[EmaMuon, "average"][0], average, atol=1e-3)
