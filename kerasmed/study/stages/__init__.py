@@ -58,6 +58,11 @@ def _leakage_network(config: Config) -> dict[str, Any]:
     return {"features": [of_one.model_dump(mode="json", include=keys) for of_one in settings]}
 
 
+def _upscaler_network(config: Config) -> dict[str, Any]:
+    """The upscaler and its training, if the study has one."""
+    return {"upscaler": config.upscaler.of_network().model_dump()} if config.is_cascade else {}
+
+
 def _drawn_with(config: Config) -> dict[str, Any]:
     """The upscaler's part of drawing, and the network whose features draws are compared in."""
     further: dict[str, Any] = {}
@@ -198,7 +203,7 @@ STAGES: dict[str, Stage] = {
             sections=("seed", "runtime"),
             needs=("data",),
             outputs=_upscalers,
-            further=lambda config: {"upscaler": config.upscaler.of_network().model_dump()},
+            further=_upscaler_network,
             together=True,
         ),
         Stage(
