@@ -30,9 +30,10 @@ from scipy.ndimage import gaussian_filter
 from sklearn import config_context
 from sklearn.cluster import KMeans
 
-from kerasmed.audit import class_distances, fidelity, privacy_verdict
+from kerasmed.audit import class_distances, fidelity
 from kerasmed.audit.comparison import TrainedOn
-from kerasmed.audit.copy_search import FRACTIONS, chance_to_notice, more_copies_than
+from kerasmed.audit.copy_search import FRACTIONS, chance_to_notice, fresh_images, more_copies_than
+from kerasmed.audit.privacy_verdict import judge_privacy
 from kerasmed.audit.usefulness import usefulness
 from kerasmed.audit.verdicts import judge_fidelity, judge_usefulness
 from kerasmed.metrics.copy_detector import (
@@ -266,7 +267,8 @@ class Draw:
         detector = CopyDetector(images.flips[train], images.flips[reserve[is_compared]], [fresh])
         of_test = detector.compare(images.moves[roles["test"]]).ratios
         ratios = np.concatenate([detector.fresh, of_test])
-        of_real = {"images": len(ratios), "copies": int((ratios < detector.threshold).sum())}
+        real = np.concatenate([reserve[~is_compared], roles["test"]])
+        of_real = fresh_images(ratios < detector.threshold, images.groups[real])
         of_pool = detector.compare(images.moves[pool]).ratios < detector.threshold
         is_found = {
             name: detector.compare(altered[copied]).ratios < detector.threshold
@@ -284,10 +286,15 @@ class Draw:
         }
 
         def judged(planted: np.ndarray) -> dict:
-            count = int(of_pool[len(planted) :].sum() + planted.sum())
+            # Unlike synthetic images, which are drawn one by one, those of the pool have groups.
+            groups = images.groups[pool].astype(object)
+            groups[: len(planted)] = range(len(planted))
+            is_copy = np.concatenate([planted, of_pool[len(planted) :]])
+            of_set = fresh_images(is_copy, groups.astype(str))
+            count, size = (round(of_set[n] / of_set["design_effect"]) for n in ("copies", "images"))
             copies = {
-                "filter": None, "images": len(pool), "found": [{}] * count, "identical": {},
-                "fresh": of_real, "p_value": more_copies_than(of_real, count, len(pool)),
+                "filter": None, "images": size, "found": [{}] * count, "identical": {},
+                "fresh": of_real, "p_value": more_copies_than(of_real, count, size),
                 "power": power, "noticed": noticed,
             }  # fmt: skip
             return {"privacy": {"copies": copies, "in_pixels": {}, "membership": {}}}
@@ -358,7 +365,7 @@ def lights_of(line: dict) -> dict[str, str]:
     judges = {
         "usefulness": judge_usefulness,
         "fidelity": judge_fidelity,
-        "privacy": privacy_verdict.judge_privacy,
+        "privacy": judge_privacy,
     }
     answers = [judge(line[name]) for name, judge in judges.items() if name in line]
     return {answer.question: answer.light for answer in answers}
@@ -399,7 +406,6 @@ def main() -> None:
     draws, rates = (arguments.out / f"{name}-{arguments.images}.jsonl" for name in names)
     if not arguments.again:
         write_lines(draws, measured(arguments))
-    privacy_verdict.images_to_notice = lambda *_: None  # slow, and only the lights count here
     write_lines(rates, summary([json.loads(line) for line in draws.read_text().splitlines()]))
     print(rates.read_text())
 

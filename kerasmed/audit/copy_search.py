@@ -1,17 +1,21 @@
 """The search for copies of training images in a synthetic set, and what it would notice."""
 
 from bisect import bisect_left
+from collections.abc import Mapping
+from math import ceil
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 from scipy.stats import binom, fisher_exact
 from typing_extensions import TypedDict
 
 from kerasmed.data.image_set import ImageSet
 from kerasmed.metrics.copies import Calibration
-from kerasmed.metrics.copy_detector import CopyDetector, identical_images
+from kerasmed.metrics.copy_detector import CopyDetector, compared_groups, identical_images
 from kerasmed.metrics.detection_power import DetectionPower, detection_power
 from kerasmed.metrics.sample_size import require_images
-from kerasmed.metrics.statistics import SIGNIFICANT
+from kerasmed.metrics.statistics import SIGNIFICANT, design_effect
 from kerasmed.progress import progress_bar
 from kerasmed.result_types import NotNegative, Whole
 from kerasmed.settings import Count, UnitInterval
@@ -52,6 +56,9 @@ class FreshImages(TypedDict):
     """Number of images."""
     copies: Whole
     """How many of them are called copies."""
+    design_effect: Annotated[float, Field(ge=1)]
+    """How many of them say as much as one independent image: slices of one patient are called
+    copies together."""
 
 
 class Copies(TypedDict):
@@ -71,7 +78,8 @@ class Copies(TypedDict):
     fresh: FreshImages
     """The same search over real images."""
     p_value: UnitInterval
-    """Fisher's exact test: copies are no more frequent than among the real images."""
+    """Fisher's exact test: copies are no more frequent than among the real images, whose numbers
+    are divided by their design effect."""
     fraction_of_train: UnitInterval
     """Fraction of the training images that are copied."""
     nearest_pairs: list[ImagePair]
@@ -87,7 +95,7 @@ def search_copies(
     train: ImageSet,
     reserve: ImageSet,
     synthetic: ImageSet,
-    groups: np.ndarray,
+    groups: Mapping[str, np.ndarray],
     others: dict[str, ImageSet],
     copy_filter: CopyFilterRecord | None,
     seed: int,
@@ -98,7 +106,7 @@ def search_copies(
         train: training images of the generator.
         reserve: other real images.
         synthetic: the synthetic set.
-        groups: groups of the reserve images, (n,).
+        groups: groups of the images of `reserve`, and of `test` if it is there, (n,).
         others: sets of further real images, by role, in which the very pixels are looked for. Those
             of `test` are searched like synthetic ones, too.
         copy_filter: what the filter of the sampling did; it changes nothing here.
@@ -112,23 +120,28 @@ def search_copies(
     images, of_train = np.asarray(synthetic.images), np.asarray(train.images)
     test = np.asarray(others["test"].images) if "test" in others else of_train[:0]
     total = len(train) + len(reserve) + len(synthetic) + len(test)
-    with progress_bar("Searching for copies", total, "images") as advance:
+    with progress_bar("Searching for copies", total, "images") as show:
+
+        def advance(count: int) -> None:
+            show(count, "")
+
         detector = CopyDetector.of_images(
-            of_train, np.asarray(reserve.images), groups, seed, lambda count: advance(count, "")
+            of_train, np.asarray(reserve.images), groups["reserve"], seed, advance
         )
-        ratios, positions = detector.score(images, lambda count: advance(count, ""))
-        of_fresh = [detector.fresh]
+        is_fresh = ~compared_groups(groups["reserve"], len(train), seed)
+        of_fresh, fresh_groups = [detector.fresh], [groups["reserve"][is_fresh]]
+        ratios, positions = detector.score(images, advance)
         if len(test):
-            of_fresh.append(detector.score(test, lambda count: advance(count, "")).ratios)
+            of_fresh.append(detector.score(test, advance).ratios)
+            fresh_groups.append(groups["test"])
     pairs: list[ImagePair] = [
         {"synthetic": int(i), "train": int(positions[i]), "ratio": float(ratios[i])}
         for i in np.argsort(ratios, kind="stable")
     ]
     copies = [pair for pair in pairs if pair["ratio"] < detector.threshold]
-    fresh: FreshImages = {
-        "images": sum(map(len, of_fresh)),
-        "copies": sum(int((ratios < detector.threshold).sum()) for ratios in of_fresh),
-    }
+    fresh = fresh_images(
+        np.concatenate(of_fresh) < detector.threshold, np.concatenate(fresh_groups)
+    )
     power = detection_power(detector, of_train, seed)
     worst = min(row["found"] for row in power)
     return {
@@ -152,9 +165,24 @@ def search_copies(
     }
 
 
+def fresh_images(is_copy: np.ndarray, groups: np.ndarray) -> FreshImages:
+    """What the search says of real images, from what it calls each, (n,), and their groups."""
+    return {
+        "images": len(is_copy),
+        "copies": int(is_copy.sum()),
+        "design_effect": design_effect(is_copy, groups),
+    }
+
+
+def independent_images(fresh: FreshImages) -> int:
+    """How many independent images the real ones count as."""
+    return ceil(fresh["images"] / fresh["design_effect"])
+
+
 def more_copies_than(fresh: FreshImages, copies: int, images: int) -> float:
     """P value of so many copies among synthetic images, where real ones have theirs by chance."""
-    table = [[copies, images - copies], [fresh["copies"], fresh["images"] - fresh["copies"]]]
+    of_fresh = ceil(fresh["copies"] / fresh["design_effect"])
+    table = [[copies, images - copies], [of_fresh, independent_images(fresh) - of_fresh]]
     return float(fisher_exact(table, alternative="greater").pvalue)
 
 
@@ -196,13 +224,23 @@ def images_to_notice(
         Numbers of real and of synthetic images, a tenth too large at most; None if not even thirty
         times as many suffice.
     """
-    for times in 1.1 ** np.arange(37):
+
+    def enlarged(times: float) -> tuple[FreshImages, int]:
         of_real, of_synthetic = (times if may_grow else 1.0 for may_grow in grow)
         more: FreshImages = {
             "images": round(of_real * fresh["images"]),
             "copies": round(of_real * fresh["copies"]),
+            "design_effect": fresh["design_effect"],
         }
-        count = round(of_synthetic * images)
-        if chance_to_notice(more, fraction, count, sensitivity) >= wanted:
-            return more["images"], count
-    return None
+        return more, round(of_synthetic * images)
+
+    def is_enough(times: float) -> bool:
+        more, count = enlarged(times)
+        return chance_to_notice(more, fraction, count, sensitivity) >= wanted
+
+    sizes = 1.1 ** np.arange(37)
+    enough = bisect_left(sizes, True, key=is_enough)
+    if enough == len(sizes):
+        return None
+    more, count = enlarged(sizes[enough])
+    return more["images"], count

@@ -1,6 +1,6 @@
 """Whether the synthetic set holds copies, and whether the denoiser reveals its training images."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NotRequired
 
 import numpy as np
@@ -73,7 +73,7 @@ class Privacy(TypedDict):
 
 def measure_privacy(
     sets: dict[str, ImageSet],
-    groups: np.ndarray,
+    groups: Mapping[str, np.ndarray],
     files: ComparedFiles,
     space: tuple[str, dict[str, np.ndarray]],
     copy_filter: CopyFilterRecord | None,
@@ -85,7 +85,7 @@ def measure_privacy(
 
     Args:
         sets: ``train``, ``reserve`` and ``synthetic``, and further real images by their roles.
-        groups: groups of the reserve images, (n,).
+        groups: groups of the images of ``reserve``, and of ``test`` if it is there, (n,).
         files: names of the training and the synthetic images.
         space: a network's name, and its features of ``train``, ``reserve`` and ``synthetic``; no
             features if there is no network.
@@ -111,7 +111,7 @@ def measure_privacy(
                 versions("reserve"),
                 versions("synthetic"),
                 seed,
-                groups[chosen["reserve"]],
+                groups["reserve"][chosen["reserve"]],
             )
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from scipy.stats import binomtest
 
-from kerasmed.audit.copy_search import images_to_notice
+from kerasmed.audit.copy_search import images_to_notice, independent_images
 from kerasmed.audit.rules import (
     COPIES_BY_CHANCE,
     COPIES_IF_MEMORISED,
@@ -64,12 +64,16 @@ def _search(copies: Mapping[str, Any]) -> str:
     """What the search for copies found, and what it can find."""
     found, fresh, hidden = len(copies["found"]), copies["fresh"], _best_hidden(copies["power"])
     noticed = copies["noticed"][f"{COPIES_TO_NOTICE:g}"]
+    independent = independent_images(fresh)
+    in_groups = (
+        f", in groups that count as {independent} images" if independent < fresh["images"] else ""
+    )
     answer = (
         f"{found} of {copies['images']} synthetic images are called copies of a training image, "
-        f"and {fresh['copies']} of {fresh['images']} real images that the model was not trained on "
-        f"(p {copies['p_value']:.2g}). The search finds at least {percent(hidden['found'])} of "
-        f"planted copies (fewest: {hidden['alteration']}). It would notice {percent(noticed)} of "
-        f"sets like this one with {percent(COPIES_TO_NOTICE)} copies."
+        f"and {fresh['copies']} of {fresh['images']} real images that the model was not trained "
+        f"on{in_groups} (p {copies['p_value']:.2g}). The search finds at least "
+        f"{percent(hidden['found'])} of planted copies (fewest: {hidden['alteration']}). It would "
+        f"notice {percent(noticed)} of sets like this one with {percent(COPIES_TO_NOTICE)} copies."
     )
     if copies["filter"] is None:
         return f"{answer} No copy filter was used while the images were drawn."

@@ -78,6 +78,37 @@ def permutation_p_value(difference: np.ndarray, groups: np.ndarray, seed: int) -
     return float(result.pvalue)
 
 
+def design_effect(values: np.ndarray, groups: np.ndarray) -> float:
+    """How many images in groups say as much about a mean as one independent image.
+
+    The variance of the mean over groups, divided by that of as many independent values (Kish,
+    1965). Counts divided by it can be compared by tests of independent images (Rao and Scott,
+    1992).
+
+    Args:
+        values: 0 or 1, (n,).
+        groups: (n,), equal for values of one group.
+
+    Returns:
+        1 or more; 1 for groups of one image, and where all values are equal.
+
+    Example:
+        >>> import numpy as np
+        >>> from kerasmed.metrics.statistics import design_effect
+        >>> values = np.repeat([1, 0, 0, 0, 0], 4)
+        >>> design_effect(values, groups=np.repeat(np.arange(5), 4))
+        4.75
+    """
+    mean, count = values.mean(), len(values)
+    _, group_of_value = np.unique(groups, return_inverse=True)
+    residuals = np.bincount(group_of_value, values - mean)
+    if mean in (0, 1) or len(residuals) == 1:
+        return 1.0
+    of_groups = len(residuals) / (len(residuals) - 1) * np.square(residuals / count).sum()
+    of_images = mean * (1 - mean) / (count - 1)
+    return max(1.0, float(of_groups / of_images))
+
+
 def holm(p_values: list[float]) -> list[float]:
     """P values corrected for their number (Holm, 1979), in the given order."""
     order = np.argsort(p_values, kind="stable")

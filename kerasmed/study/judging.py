@@ -169,7 +169,7 @@ def judge(
     appearance: AppearanceOfSets = appearance_of_sets(sets, compared, seed)
     privacy: Privacy = measure_privacy(
         {**dict(roles), "synthetic": synthetic},
-        groups["reserve"],
+        groups,
         {
             "synthetic": [str(file.path) for file in synthetic.files],
             "train": [str(file.path) for file in roles.train.files],

@@ -8,7 +8,9 @@ from conftest import phantom_set
 
 from kerasmed.audit.copy_search import (
     chance_to_notice,
+    fresh_images,
     images_to_notice,
+    independent_images,
     more_copies_than,
     search_copies,
 )
@@ -27,7 +29,7 @@ def sets() -> tuple[ImageSet, ImageSet, ImageSet]:
 
 
 def searched(sets, copy_filter=None) -> dict:
-    return search_copies(*sets, np.arange(len(sets[1])), {}, copy_filter, seed=0)
+    return search_copies(*sets, {"reserve": np.arange(len(sets[1]))}, {}, copy_filter, seed=0)
 
 
 def test_copies_are_found_whatever_the_filter_of_the_sampling_let_through(sets):
@@ -46,14 +48,26 @@ def test_copies_are_found_whatever_the_filter_of_the_sampling_let_through(sets):
 
 
 def test_more_copies_than_among_real_images_are_noticed():
-    fresh = {"images": 200, "copies": 1}
+    fresh = {"images": 200, "copies": 1, "design_effect": 1.0}
 
     assert more_copies_than(fresh, 1, 200) > 0.5
     assert more_copies_than(fresh, 8, 200) < 0.05
 
 
+def test_copies_of_one_group_are_no_standard_for_a_set():
+    is_copy, patients = np.arange(1000) < 20, np.repeat(np.arange(50), 20)
+
+    single, grouped = fresh_images(is_copy, np.arange(1000)), fresh_images(is_copy, patients)
+
+    assert (single["copies"], grouped["copies"]) == (20, 20)
+    assert independent_images(single) == 1000
+    assert 45 <= independent_images(grouped) <= 50
+    assert more_copies_than(single, 40, 1000) < 0.01
+    assert more_copies_than(grouped, 40, 1000) > 0.2
+
+
 def test_chance_to_notice_copies_grows_with_their_number_and_the_sensitivity():
-    fresh = {"images": 900, "copies": 0}
+    fresh = {"images": 900, "copies": 0, "design_effect": 1.0}
 
     chances = [chance_to_notice(fresh, fraction, 1000, 0.8) for fraction in (0.001, 0.01, 0.05)]
 
@@ -68,7 +82,8 @@ def test_test_images_are_searched_like_synthetic_ones(sets):
     fresh = searched(sets)["fresh"]["images"]
     with_copies = {"test": synthetic}  # of which two are copies
 
-    result = search_copies(*sets, np.arange(len(reserve)), with_copies, None, seed=0)
+    groups = {"reserve": np.arange(len(reserve)), "test": np.arange(len(synthetic))}
+    result = search_copies(*sets, groups, with_copies, None, seed=0)
 
     assert result["fresh"]["images"] == fresh + len(synthetic)
     assert result["fresh"]["copies"] == len(result["found"]) >= 2
@@ -77,19 +92,22 @@ def test_test_images_are_searched_like_synthetic_ones(sets):
 
 @pytest.mark.parametrize("grow", [(True, False), (True, True)])
 def test_so_many_images_are_just_enough(grow):
-    fresh = {"images": 240, "copies": 0}
+    fresh = {"images": 240, "copies": 0, "design_effect": 1.0}
     assert chance_to_notice(fresh, 0.01, 2000, 0.9) < 0.95
 
     real, drawn = images_to_notice(fresh, 0.01, 2000, 0.9, 0.95, grow)
 
-    assert chance_to_notice({"images": real, "copies": 0}, 0.01, drawn, 0.9) >= 0.95
-    fewer = {"images": round(real / 1.1), "copies": 0}
+    assert (
+        chance_to_notice({"images": real, "copies": 0, "design_effect": 1.0}, 0.01, drawn, 0.9)
+        >= 0.95
+    )
+    fewer = {"images": round(real / 1.1), "copies": 0, "design_effect": 1.0}
     of_drawn = round(drawn / 1.1) if grow[1] else drawn
     assert chance_to_notice(fewer, 0.01, of_drawn, 0.9) < 0.95
 
 
 def test_synthetic_images_alone_are_not_enough_next_to_few_real_ones():
-    fresh = {"images": 240, "copies": 0}
+    fresh = {"images": 240, "copies": 0, "design_effect": 1.0}
     assert images_to_notice(fresh, 0.01, 1000, 1.0, 0.95, (False, True)) is None
 
 

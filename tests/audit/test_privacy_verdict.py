@@ -22,7 +22,7 @@ def privacy(
             "images": 400,
             "found": [{}] * copies,
             "identical": {"train": list(range(identical)), "reserve": []},
-            "fresh": {"images": 300, "copies": 1},
+            "fresh": {"images": 300, "copies": 1, "design_effect": 1.0},
             "p_value": p_value,
             "power": [
                 {"alteration": "exact", "found": 1.0},
@@ -67,6 +67,18 @@ def test_privacy_states_what_the_search_can_find():
     assert "No copy filter was used" in judge_privacy(privacy(rejected=None)).answer
 
 
+def test_privacy_says_what_images_in_groups_count_as():
+    of_patients = privacy()
+    of_patients["copies"]["fresh"]["design_effect"] = 10.0
+
+    answer = judge_privacy(of_patients).answer
+
+    assert "1 of 300 real images that the model was not trained on, in groups that count as 30" in (
+        answer
+    )
+    assert "in groups" not in judge_privacy(privacy()).answer
+
+
 def test_privacy_begins_with_why_it_is_in_doubt():
     of_two = judge_privacy(privacy(identical=1, auc_low=0.61)).answer
 
@@ -87,7 +99,7 @@ def test_privacy_begins_with_why_it_is_in_doubt():
 )
 def test_grey_says_how_many_images_would_give_an_answer(real, start):
     few = privacy(noticed=0.0)
-    few["copies"]["fresh"] = {"images": real, "copies": 0}
+    few["copies"]["fresh"] = {"images": real, "copies": 0, "design_effect": 1.0}
     assert re.match(start, judge_privacy(few).answer)
 
 

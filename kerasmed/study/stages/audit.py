@@ -95,7 +95,7 @@ def audit_synthetic(config: Config, run: RunFolder) -> AuditResult:
     train, reserve, synthetic = (sets[name] for name in ("train", "reserve", "synthetic"))
     privacy = measure_privacy(
         sets | {name: image_set.subset(split[name]) for name in ("validation", "test")},
-        groups["reserve"],
+        {role: all_groups[split[role]] for role in ("reserve", "test")},
         {
             "synthetic": [str(file.path.relative_to(run.synthetic)) for file in synthetic.files],
             "train": [str(file.path) for file in train.files],

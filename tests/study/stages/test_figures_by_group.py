@@ -67,7 +67,8 @@ def test_fidelity_and_privacy_are_over_groups(study, handed_in):
         np.testing.assert_array_equal(given["train"], groups["train"])
         np.testing.assert_array_equal(given["reserve"], groups["reserve"])
     assert (len(copying), len(searched)) == (2, 1)
-    for given in copying + searched:
+    for given in [*copying, searched[0]["reserve"]]:
         np.testing.assert_array_equal(given, groups["reserve"])
+    np.testing.assert_array_equal(searched[0]["test"], groups["test"])
     assert set(members[0]) <= set(groups["train"])
     assert set(others[0]) <= set(groups["reserve"])
