@@ -91,9 +91,15 @@ def _what_is_needed(copies: Mapping[str, Any]) -> str:
         )
         if needed:
             more = needed[0] - fresh["images"]
-            leave = f"leave about {more:,} more real images to the role test and " if more else ""
-            return f"For an answer, {leave}draw about {needed[1]:,} synthetic images."
+            leave = f"leave about {_round(more)} more real images to the role test and "
+            draw = f"draw about {_round(needed[1])} synthetic images."
+            return f"For an answer, {leave if more else ''}{draw}"
     return "An answer needs many more real images that the model was not trained on."
+
+
+def _round(count: int) -> str:
+    """A number to two digits, such as 32,000."""
+    return f"{float(f'{count:.2g}'):,.0f}"
 
 
 def _attack(privacy: Mapping[str, Any]) -> str:

@@ -93,7 +93,7 @@ def test_privacy_begins_with_why_it_is_in_doubt():
     ("real", "start"),
     [
         (240, r"For an answer, leave about \d+ more real images to the role test and draw about "),
-        (900, r"For an answer, draw about [\d,]+ synthetic images\. 0 of 400"),
+        (900, r"For an answer, draw about \d\d0 synthetic images\. 0 of 400"),
         (9, "An answer needs many more real images"),
     ],
 )
