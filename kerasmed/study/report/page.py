@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
+from kerasmed.audit.copy_search import independent_images
 from kerasmed.audit.rules import headline
 from kerasmed.audit.tables import (
     number_text,
@@ -94,6 +95,7 @@ def page_environment() -> Environment:
     environment.filters["first_sentence"] = lambda text: text.partition(". ")[0].rstrip(".") + "."
     environment.globals |= {
         "trained_on": trained_on, "worth_sentence": worth_sentence, "headline": headline,
+        "independent_images": independent_images,
     }  # fmt: skip
     return environment
 
